@@ -1,0 +1,72 @@
+"""What a training session tells its user before the start and after the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2.training.progress import duration
+
+#: Seconds on a CPU beyond which the small defconfig is named.
+_LONG = 1800.0
+
+
+def introduction(facts: Mapping[str, Any]) -> list[str]:
+    """Say what will run, where, for how long.
+
+    `facts`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
+    threads, compiled, steps (None when time ends the run), batch, epochs, max_time, folder.
+    """
+    lines = [
+        f"model {facts['model']}: {facts['parameters'] / 1e6:.1f} M parameters, "
+        f"context {facts['block']}, attention {facts['attention']}",
+        f"data {facts['dataset']}: {facts['tokens']:,} training tokens",
+        f"device {facts['device']} ({facts['device_name']}), {facts['precision']}, "
+        f"{facts['threads']} CPU threads, {'compiled' if facts['compiled'] else 'not compiled'}",
+    ]
+    if facts["steps"] is not None:
+        lines.append(
+            f"{facts['steps']} steps of {facts['batch']} sequences "
+            f"({facts['batch'] * facts['block']:,} tokens), {facts['epochs']:.1f} epochs"
+        )
+    if facts["max_time"]:
+        lines.append(f"at most {duration(facts['max_time'])} of training")
+    return [*lines, f"run directory {shown(facts['folder'])}"]
+
+
+def cpu_warning(seconds: float) -> list[str]:
+    """Say how long a run takes on this CPU, and what takes minutes if that is long."""
+    lines = [f"no GPU: this will take about {duration(seconds)} on this CPU"]
+    if seconds > _LONG:
+        lines.append("a run of minutes for a CPU: make defconfig-gpt2-shakespeare-char-cpu && make")
+    return lines
+
+
+def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
+    """Say what came out (the content of summary.json), where it is, and what to try next."""
+    lines = [
+        f"validation loss {summary['val_loss']:.4f} nats per token, "
+        f"perplexity {summary['val_perplexity']:.2f}, "
+        f"{summary['bits_per_byte']:.4f} bits per byte (whole split, last step)"
+    ]
+    best = summary["best"]
+    if best["step"] != summary["steps"]:
+        lines.append(f"best during the run: {best['val_loss']:.4f} at step {best['step']}")
+    memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
+    if summary["peak_device_bytes"]:
+        memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"
+    return [
+        *lines,
+        f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
+        f"{duration(summary['seconds'])} ({summary['tokens_per_second']:,.0f} tokens/s), {memory}",
+        f"run directory {shown(folder)}",
+        "next: make sample ARGS='--prompt \"ROMEO:\"' writes more of it, make evaluate measures it",
+        "      again, make menuconfig changes an option and make trains again",
+    ]
+
+
+def shown(path: Path) -> str:
+    """Return a path as the user would type it: relative where it is below the current folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,141 @@
+"""Option strings -> the frozen dataclasses of typed.py, with every problem reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from gpt2.config import plugins
+from gpt2.config.errors import UserError
+from gpt2.config.options import REPOSITORY, Options
+from gpt2.config.typed import (
+    PLUGIN_PACKAGES,
+    Auto,
+    Config,
+    DataConfig,
+    MachineConfig,
+    ModelConfig,
+    OptimConfig,
+    PruneConfig,
+    TrainConfig,
+    Within,
+)
+
+
+class _Unbound:
+    """Stands for a field whose value was refused; the problem is already on the list."""
+
+
+def bind(options: Options) -> Config:
+    """Return the typed configuration. Raises UserError naming every problem of every option."""
+    problems = options.check()
+    binder = _Binder(options, problems)
+    parts = {
+        "data": binder.build(DataConfig),
+        "model": binder.build(ModelConfig),
+        "optim": binder.build(OptimConfig, options=binder.plugin_options("OPTIMIZER")),
+        "train": binder.build(TrainConfig),
+        "machine": binder.build(MachineConfig),
+    }
+    if options.value("PRUNING_METHOD") == "none":
+        parts["prune"] = None
+    else:
+        parts["prune"] = binder.build(PruneConfig, options=binder.plugin_options("PRUNING_METHOD"))
+    if problems:
+        raise UserError(*problems)
+    return Config(**parts)
+
+
+def option_hints(options: Options) -> dict[str, Any]:
+    """Return the annotation of every option that a dataclass reads, by option name."""
+    kinds: list[tuple[str, Any]] = [
+        ("", kind)
+        for kind in (DataConfig, ModelConfig, OptimConfig, PruneConfig, TrainConfig, MachineConfig)
+    ]
+    for choice, package in PLUGIN_PACKAGES.items():
+        for member in options.members(choice):
+            if kind := plugins.options_class(package, member):
+                kinds.append((member.upper().replace("-", "_") + "_", kind))
+    return {
+        prefix + field.upper(): hint
+        for prefix, kind in kinds
+        for field, hint in get_type_hints(kind, include_extras=True).items()
+        if field != "options"
+    }
+
+
+class _Binder:
+    def __init__(self, options: Options, problems: list[str]) -> None:
+        self.options = options
+        self.problems = problems
+
+    def build(self, kind: type[Any], prefix: str = "", **ready: Any) -> Any:
+        """Build dataclass `kind`, field by field; None when one of its values was refused."""
+        hints = get_type_hints(kind, include_extras=True)
+        values = dict(ready)
+        for field in dataclasses.fields(kind):
+            if field.name not in ready:
+                values[field.name] = self.field(prefix + field.name.upper(), hints[field.name])
+        if any(isinstance(value, _Unbound) for value in values.values()):
+            return None
+        try:
+            return kind(**values)
+        except ValueError as error:
+            self.problems.append(str(error))
+            return None
+
+    def plugin_options(self, choice: str) -> Any:
+        """Build the `Options` of the plug-in chosen in `choice`; None when it has none."""
+        name = self.options.value(choice)
+        kind = plugins.options_class(PLUGIN_PACKAGES[choice], name) if name else None
+        if name is None or kind is None:
+            return None
+        return self.build(kind, prefix=name.upper().replace("-", "_") + "_")
+
+    def field(self, name: str, hint: Any) -> Any:
+        text = self.options.value(name)
+        if text is None:
+            return None
+        kind, notes = unwrap(hint)
+        if any(isinstance(note, Auto) for note in notes) and text == "auto":
+            return None
+        try:
+            return convert(text, kind, notes)
+        except ValueError as error:
+            self.problems.append(f"{self.options.origin(name)}: {error}")
+            return _Unbound()
+
+
+def unwrap(hint: Any) -> tuple[type[Any], tuple[Any, ...]]:
+    """Return the plain type of an annotation, without None, and the notes attached to it."""
+    notes: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *rest = get_args(hint)
+        notes = tuple(rest)
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    return hint, notes
+
+
+def convert(text: str, kind: type[Any], notes: tuple[Any, ...] = ()) -> Any:
+    """Convert an option's text to `kind`. Raises ValueError saying what is wrong with it."""
+    if kind is bool:
+        return text == "y"
+    if kind is Path:
+        # Flags hold absolute paths by now, so what is relative is a default: the repository's own.
+        return REPOSITORY / text
+    if kind not in (int, float):
+        return kind(text)
+    what = "a whole number" if kind is int else "a number"
+    if any(isinstance(note, Auto) for note in notes):
+        what += " or auto"
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not {what}") from None
+    for note in notes:
+        if isinstance(note, Within) and value not in note:
+            raise ValueError(f"{text} is outside {note.interval}")
+    return value

@@ -1,0 +1,160 @@
+"""The command line of every entry: its flags from the Kconfig tree, its actions from typed.py."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+import kconfiglib as kc
+
+from gpt2.config.bind import convert, unwrap
+from gpt2.config.errors import UserError
+from gpt2.config.options import Options, flag_of
+from gpt2.config.typed import PATHS, Help
+
+Actions = TypeVar("Actions")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors: one line, and no usage text in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def parse(
+    program: str,
+    description: str,
+    argv: Sequence[str],
+    actions: type[Actions],
+    names: Sequence[str] | None = None,
+) -> tuple[Options, Actions]:
+    """Parse `argv` into options (those in `names`, or all) and an entry's actions.
+
+    Of a flag given twice the last counts, so that a command line can be extended at its end. Bad
+    option values are collected in the returned Options; raises UserError for unknown flags and
+    bad actions, together with those.
+    """
+    options = Options()
+    chosen = options.names() if names is None else list(names)
+    parser = _Parser(
+        prog=program,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+    )
+    _add_actions(parser, actions)
+    _add_options(parser, options, chosen)
+    found, unknown = parser.parse_known_args(argv)
+    for name in chosen:
+        value = getattr(found, name)
+        if isinstance(value, bool):
+            value = "y" if value else "n"
+        if value is not None:
+            options.give(name, os.path.abspath(value) if name in PATHS else value, flag_of(name))
+    problems = [_unknown(argument, parser, unknown) for argument in _flags_first(unknown)]
+    ready, refused = _read_actions(found, actions)
+    problems += refused
+    if problems:
+        raise UserError(*problems, *options.check())
+    return options, actions(**ready)
+
+
+def _add_actions(parser: argparse.ArgumentParser, actions: type[Any]) -> None:
+    group = parser.add_argument_group("what to do")
+    hints = get_type_hints(actions, include_extras=True)
+    for field in dataclasses.fields(actions):
+        kind, notes = unwrap(hints[field.name])
+        help_ = next(note for note in notes if isinstance(note, Help))
+        required = field.default is dataclasses.MISSING
+        text = help_.text
+        if not required and field.default not in (None, False):
+            text += f" (default {field.default!r})"
+        text = text.replace("%", "%%")
+        flag = flag_of(field.name)
+        if kind is bool:
+            if field.default is None:
+                group.add_argument(
+                    flag, dest=field.name, action=argparse.BooleanOptionalAction, help=text
+                )
+            else:
+                group.add_argument(
+                    flag, dest=field.name, action="store_const", const=True, help=text
+                )
+        else:
+            group.add_argument(
+                flag,
+                dest=field.name,
+                metavar=help_.metavar or kind.__name__.upper(),
+                required=required,
+                help=text,
+            )
+
+
+def _read_actions(
+    found: argparse.Namespace, actions: type[Any]
+) -> tuple[dict[str, Any], list[str]]:
+    hints = get_type_hints(actions, include_extras=True)
+    ready: dict[str, Any] = {}
+    refused: list[str] = []
+    for field in dataclasses.fields(actions):
+        value = getattr(found, field.name)
+        if isinstance(value, str):
+            kind, notes = unwrap(hints[field.name])
+            try:
+                value = Path(value) if kind is Path else convert(value, kind, notes)
+            except ValueError as error:
+                refused.append(f"{flag_of(field.name)}: {error}")
+        if value is not None:
+            ready[field.name] = value
+    return ready, refused
+
+
+def _add_options(parser: argparse.ArgumentParser, options: Options, chosen: Sequence[str]) -> None:
+    groups: dict[str, Any] = {}
+    for node in options.kconfig.node_iter(unique_syms=True):
+        name = str(node.item.name) if isinstance(node.item, kc.Symbol | kc.Choice) else ""
+        if name not in chosen or not node.prompt:
+            continue
+        menu = node.parent.prompt[0] if node.parent.prompt else "options"
+        if menu not in groups:
+            groups[menu] = parser.add_argument_group(menu.lower())
+        _add_option(groups[menu], options, name, node.prompt[0])
+
+
+def _add_option(group: Any, options: Options, name: str, prompt: str) -> None:
+    default = options.value(name)
+    text = prompt
+    if default is None:
+        text += f" (needs {' and '.join(options.unmet(name))})"
+    else:
+        text += f" (default {default or repr('')})"
+    text = text.replace("%", "%%")
+    flag = flag_of(name)
+    if name in options.choices:
+        members = "{" + ",".join(options.members(name)) + "}"
+        group.add_argument(flag, dest=name, metavar=members, help=text)
+    elif options.symbols[name].orig_type == kc.BOOL:
+        group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        metavar = "N" if options.symbols[name].orig_type == kc.INT else "X"
+        group.add_argument(flag, dest=name, metavar=metavar, help=text)
+
+
+def _flags_first(unknown: list[str]) -> list[str]:
+    """Of unknown arguments, the flags; the rest only where there is no flag they could follow."""
+    flags = [argument for argument in unknown if argument.startswith("-")]
+    return flags or unknown
+
+
+def _unknown(argument: str, parser: argparse.ArgumentParser, unknown: list[str]) -> str:
+    known = [text for action in parser._actions for text in action.option_strings]
+    close = difflib.get_close_matches(argument.split("=")[0], known, n=2, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    kind = "unknown flag" if argument.startswith("-") else "unexpected argument"
+    return f"{kind} {argument}{hint} (see --help)"

@@ -1,0 +1,53 @@
+"""The errors a user can cause, and the exit codes every entry uses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NoReturn
+
+
+class Exit(IntEnum):
+    """Exit codes of the entries. 75 is EX_TEMPFAIL: stopped, saved, resume me."""
+
+    OK = 0
+    BUG = 1
+    CONFIG = 2
+    DATA = 3
+    CHECKPOINT = 4
+    DIVERGED = 5
+    MEMORY = 6
+    HANG = 7
+    PREEMPTED = 75
+    INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something the user can put right: printed without a traceback, one line per problem.
+
+    `messages` each name a flag, file or value and the way out; `code` is the exit code.
+    """
+
+    def __init__(self, *messages: str, code: Exit = Exit.CONFIG) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = messages
+        self.code = code
+
+
+def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
+    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except UserError as error:
+        for message in error.messages:
+            print(f"{program}: error: {message}", file=sys.stderr)
+        code = error.code
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
+        sys.stdout = None
+        code = Exit.BUG
+    sys.exit(int(code))

@@ -1,0 +1,294 @@
+"""Kconfig tree -> options: reads flags and .config lines, and refuses what Kconfig would ignore.
+
+kconfiglib only warns about a bad value, and says nothing of a value for a hidden symbol. Here both
+are errors, all collected before any is reported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import kconfiglib as kc
+
+from gpt2.config.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: The tree behind train.py's flags, and the root that the .config tools load.
+TRAIN_TREE = REPOSITORY / "gpt2" / "Kconfig"
+ROOT_TREE = REPOSITORY / "Kconfig"
+
+_LINE = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
+_UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A value given by the user: symbol or choice name, text, and where it was given."""
+
+    name: str
+    value: str
+    where: str
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a symbol: GRAD_CLIP -> --grad-clip."""
+    return "--" + name.lower().replace("_", "-")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return a hint naming the known words most like `name`, or nothing."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+@contextmanager
+def _neutral_environment() -> Iterator[None]:
+    """Hide the variables that kconfiglib obeys: the command line is the whole truth."""
+    obeyed = [n for n in os.environ if n in ("srctree", "CONFIG_") or n.startswith("KCONFIG_")]
+    hidden = {name: os.environ.pop(name) for name in obeyed}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+class Kconfig(kc.Kconfig):  # type: ignore[misc]
+    """kconfiglib's tree, deaf to the environment, whose load keeps only what differs.
+
+    A .config on disk is full. Loaded as it is, it would pin every option, and switching the
+    optimizer in the menu would keep the old one's learning rate. So `load_config` reduces it to
+    its minimal form first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _neutral_environment():
+            super().__init__(str(path), warn_to_stderr=False)
+        # Syntax mistakes in our own files are bugs, not the user's.
+        assert not self.warnings, self.warnings
+
+    def load_config(
+        self, filename: str | None = None, replace: bool = True, verbose: None = None
+    ) -> str:
+        """Load `filename` reduced to what differs from the defaults."""
+        message: str = super().load_config(filename, replace, verbose)
+        with tempfile.TemporaryDirectory() as folder:
+            minimal = os.path.join(folder, "minimal")
+            self.write_min_config(minimal, header="")
+            super().load_config(minimal, replace=True)
+        return message
+
+
+class Options:
+    """The options of one Kconfig tree with the values given so far."""
+
+    def __init__(self, path: Path = TRAIN_TREE) -> None:
+        self.path = path
+        self.kconfig = Kconfig(path)
+        self.given: dict[str, Assignment] = {}
+        self.problems: list[str] = []
+        self.choices: dict[str, kc.Choice] = self.kconfig.named_choices
+        self.symbols: dict[str, kc.Symbol] = {
+            sym.name: sym for sym in self.kconfig.unique_defined_syms
+        }
+
+    # -- giving values ------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Every option a flag can set, in menu order: named choices and prompted symbols."""
+        found = []
+        for node in self.kconfig.node_iter(unique_syms=True):
+            item = node.item
+            is_choice = isinstance(item, kc.Choice)
+            is_symbol = isinstance(item, kc.Symbol) and item.choice is None and node.prompt
+            if is_choice or is_symbol:
+                found.append(str(item.name))
+        return found
+
+    def members(self, choice: str) -> dict[str, str]:
+        """Values a choice can take, each with its symbol's name: {"adamw": "OPTIMIZER_ADAMW"}."""
+        prefix = len(choice) + 1
+        return {
+            sym.name[prefix:].lower().replace("_", "-"): sym.name
+            for sym in self.choices[choice].syms
+        }
+
+    def is_bool(self, name: str) -> bool:
+        """Whether an option is a yes or no of its own."""
+        return name in self.symbols and bool(self.symbols[name].orig_type == kc.BOOL)
+
+    def give(self, name: str, value: str, where: str) -> None:
+        """Set option or choice `name`; what is wrong with it is collected, not raised."""
+        if name in self.choices:
+            members = self.members(name)
+            if value not in members:
+                hint = nearest(value, list(members))
+                known = ", ".join(members)
+                self.problems.append(f"{where} {value!r} is unknown{hint} (there are: {known})")
+                return
+            self._set(Assignment(members[value], "y", where))
+        else:
+            self._set(Assignment(name, value, where))
+
+    def _set(self, given: Assignment) -> None:
+        symbol = self.symbols[given.name]
+        value = given.value
+        if symbol.orig_type == kc.BOOL:
+            well_formed = value in ("y", "n")
+        elif symbol.orig_type == kc.INT:
+            well_formed = re.fullmatch(r"-?[0-9]+", value) is not None
+        else:
+            well_formed = "\n" not in value and "\0" not in value
+        if not well_formed:
+            expected = {kc.BOOL: "y or n", kc.INT: "a whole number"}
+            wanted = expected.get(symbol.orig_type, "one line of text")
+            self.problems.append(f"{given.where}: {value!r} is not {wanted}")
+            return
+        self.given[given.name] = given
+        symbol.set_value(value)
+
+    # -- reading a .config --------------------------------------------------------------------
+
+    def read(self, path: Path) -> None:
+        """Give every line of a .config file. Raises UserError when it cannot be read."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UserError(f"{path}: cannot be read: {reason}") from error
+        seen: dict[str, int] = {}
+        for number, raw in enumerate(text.splitlines(), 1):
+            line = raw.strip()
+            unset = _UNSET.fullmatch(line)
+            if not line or (line.startswith("#") and not unset):
+                continue
+            where = f"{path}:{number}"
+            match = unset or _LINE.fullmatch(line)
+            if match is None:
+                self.problems.append(f"{where}: {line!r} is no CONFIG_NAME=value line")
+                continue
+            name = match[1]
+            if name not in self.symbols:
+                known = list(self.symbols)
+                self.problems.append(f"{where}: CONFIG_{name} is unknown{nearest(name, known)}")
+            elif name in seen:
+                self.problems.append(
+                    f"{where}: CONFIG_{name} is set again (first on line {seen[name]})"
+                )
+            else:
+                seen[name] = number
+                self._read_value(name, "n" if unset else match[2], f"{where}: CONFIG_{name}")
+
+    def _read_value(self, name: str, text: str, where: str) -> None:
+        symbol = self.symbols[name]
+        if symbol.orig_type == kc.STRING:
+            quoted = _STRING.fullmatch(text)
+            if quoted is None:
+                comment = "a comment after the value" if "#" in text else "missing quotes"
+                self.problems.append(f'{where}={text} has {comment}; write CONFIG_{name}="value"')
+                return
+            self._set(Assignment(name, kc.unescape(quoted[1]), where))
+        elif "#" in text:
+            self.problems.append(
+                f"{where}={text} has a comment after the value; put it on a line of its own"
+            )
+        elif symbol.choice and text == "y" and (rival := self._chosen(symbol)):
+            self.problems.append(f"{where}=y contradicts CONFIG_{rival}=y: choose one")
+        else:
+            self._set(Assignment(name, text, where))
+
+    def _chosen(self, symbol: kc.Symbol) -> str | None:
+        for other in symbol.choice.syms:
+            given = self.given.get(other.name)
+            if given and given.value == "y":
+                return str(other.name)
+        return None
+
+    # -- checking -----------------------------------------------------------------------------
+
+    def check(self) -> list[str]:
+        """Return every problem with the given values: out of range, or without effect."""
+        found = list(self.problems)
+        for given in self.given.values():
+            symbol = self.symbols[given.name]
+            if symbol.str_value == given.value:
+                continue  # also a full file's line for a hidden symbol: nothing is lost
+            if symbol.choice and given.value == "n":
+                if not self._chosen(symbol):
+                    found.append(f"{given.where} cannot be n: choose another of its group")
+            elif unmet := self.unmet(given.name):
+                found.append(f"{given.where} has no effect here: it needs {' and '.join(unmet)}")
+            elif bounds := self.bounds(given.name):
+                found.append(f"{given.where}: {given.value} is out of range {bounds}")
+            else:
+                found.append(f"{given.where}: {given.value!r} cannot be set here")
+        return found
+
+    def unmet(self, name: str) -> list[str]:
+        """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
+        item = self.choices.get(name) or self.symbols[name]
+        if item.visibility:
+            return []
+        reasons: list[str] = []
+        for node in item.nodes:
+            condition = node.prompt[1] if node.prompt else item.direct_dep
+            for part in kc.split_expr(condition, kc.AND):
+                if kc.expr_value(part) == 0:
+                    reasons.append(kc.expr_str(part))
+        return list(dict.fromkeys(reasons))
+
+    def bounds(self, name: str) -> str:
+        """Return the range in force of an int symbol as "low..high", or nothing."""
+        if name in self.symbols:
+            for low, high, condition in self.symbols[name].ranges:
+                if kc.expr_value(condition):
+                    return f"{low.str_value}..{high.str_value}"
+        return ""
+
+    # -- values -------------------------------------------------------------------------------
+
+    def value(self, name: str) -> str | None:
+        """Return the text an option ends up with; None when it plays no part here."""
+        if name in self.choices:
+            selection = self.choices[name].selection
+            return selection.name[len(name) + 1 :].lower().replace("_", "-") if selection else None
+        value: str = self.symbols[name].str_value
+        if not value and kc.expr_value(self.symbols[name].direct_dep) == 0:
+            return None
+        return value
+
+    def origin(self, name: str) -> str:
+        """Return where an option's value was given, or its flag when it is the default."""
+        symbol = name
+        if name in self.choices and (selection := self.choices[name].selection):
+            symbol = selection.name
+        given = self.given.get(symbol)
+        return given.where if given else flag_of(name)
+
+    def minimal(self) -> dict[str, str]:
+        """Return the options that differ from their defaults, as {name: value}."""
+        reduced = Options(self.path)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "minimal"
+            self.kconfig.write_min_config(str(path), header="")
+            reduced.read(path)
+        differing = {}
+        for name in reduced.given:
+            choice = reduced.symbols[name].choice
+            option = choice.name if choice else name
+            differing[option] = str(reduced.value(option))
+        return differing
+
+    def full_text(self) -> str:
+        """Return the full .config with every value, ending in a newline."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "full"
+            self.kconfig.write_config(str(path), header="", save_old=False)
+            return path.read_text(encoding="utf-8")

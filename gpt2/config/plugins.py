@@ -1,0 +1,85 @@
+"""The folder is the registry: a plug-in is a module in a package, found by its name."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gpt2.config.errors import UserError
+
+
+_LIGHT = {"__future__", "dataclasses", "typing"}
+
+
+def names(package: str) -> list[str]:
+    """Names a user may type for the plug-ins of `package`: file names with '-' for '_'."""
+    return sorted(
+        path.stem.replace("_", "-")
+        for path in _folder(package).glob("*.py")
+        if not path.stem.startswith("_")
+    )
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import plug-in `name` of `package`.
+
+    Only the plug-in that was asked for is imported, so a missing optional library hurts nobody
+    else. Raises UserError when there is no such plug-in or when a package it needs is missing.
+    """
+    if name not in names(package):
+        raise UserError(f"no plug-in {name!r} in {package}; there are: {', '.join(names(package))}")
+    module = f"{package}.{name.replace('-', '_')}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or "a package"
+        if missing.split(".")[0] == "gpt2":
+            raise
+        message = f"{name!r} needs the Python package {missing!r}: install it with pip"
+        raise UserError(message) from error
+
+
+@functools.cache
+def options_class(package: str, name: str) -> type[Any] | None:
+    """Return the `Options` dataclass of a plug-in without importing the plug-in itself.
+
+    Plug-ins import torch, which takes seconds; their options must be checked before that. So the
+    class is taken out of the source and executed with the imports that are the standard library's
+    or gpt2.config's: `Options` may use nothing else. None when the plug-in has no options.
+    """
+    path = _folder(package) / f"{name.replace('-', '_')}.py"
+    if not path.is_file():
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    body = [node for node in tree.body if _is_light_import(node) or _is_options(node)]
+    if not any(_is_options(node) for node in body):
+        return None
+    # dataclasses and get_type_hints look names up in the module of the class, by its name.
+    light = ModuleType(f"{package}.{path.stem}.Options")
+    sys.modules[light.__name__] = light
+    exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), vars(light))
+    found: type[Any] = light.Options
+    return found
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None, package
+    assert spec.submodule_search_locations, package
+    return Path(spec.submodule_search_locations[0])
+
+
+def _is_options(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) and node.name == "Options"
+
+
+def _is_light_import(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return node.module in _LIGHT or node.module.startswith("gpt2.config")
+    return False

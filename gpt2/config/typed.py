@@ -1,0 +1,211 @@
+"""Name and type of every option, in frozen dataclasses; their meaning is in the Kconfig files.
+
+A field `grad_clip` reads the Kconfig symbol GRAD_CLIP and is the flag --grad-clip. Actions (what an
+entry shall do now, as opposed to what a run is) have no symbol and are declared here alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+#: Choices whose members are plug-ins: the package that holds one module for each.
+PLUGIN_PACKAGES = {
+    "DATASET": "gpt2.data.corpora",
+    "OPTIMIZER": "gpt2.optim.optimizers",
+    "PRUNING_METHOD": "gpt2.prune.methods",
+}
+
+
+#: Options that are paths: given ones are relative to the current folder, defaults to the repository.
+PATHS = ("DATA_DIR",)
+
+
+@dataclass(frozen=True)
+class Within:
+    """The interval a number must lie in, written as in mathematics: "[0, 1)"."""
+
+    interval: str
+
+    def __contains__(self, value: float) -> bool:
+        low, high = (float(end) for end in self.interval[1:-1].split(","))
+        above = value >= low if self.interval[0] == "[" else value > low
+        below = value <= high if self.interval[-1] == "]" else value < high
+        return above and below
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Marks a value that may be the word `auto`, which becomes None."""
+
+
+@dataclass(frozen=True)
+class Help:
+    """The help text of an action's flag, and what stands for its value there."""
+
+    text: str
+    metavar: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the model is trained on."""
+
+    dataset: str
+    tokenizer: str | None
+    data_dir: Path
+    num_workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What is trained."""
+
+    model: str
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    dropout: Annotated[float, Within("[0, 1)")]
+    bias: bool
+    flash_attention: bool
+    loss: str
+    loss_chunk_mib: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse a width that the heads cannot share. Raises ValueError."""
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"--n-embd {self.n_embd} cannot be shared by --n-head {self.n_head}: "
+                f"the width must be a multiple of the number of heads"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move. `options` is the chosen optimizer's own `Options`, or None."""
+
+    optimizer: str
+    options: Any
+    learning_rate: Annotated[float, Within("[0, inf)")]
+    min_lr: Annotated[float | None, Auto(), Within("[0, inf)")]
+    warmup_steps: Annotated[int | None, Auto(), Within("[0, inf)")]
+    lr_schedule: str
+    wsd_decay: Annotated[float | None, Within("[0, 1]")]
+    weight_decay: Annotated[float, Within("[0, inf)")]
+    grad_clip: Annotated[float, Within("[0, inf)")]
+    precision: str
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that would rise to its end. Raises ValueError."""
+        if self.min_lr is not None and self.min_lr > self.learning_rate:
+            raise ValueError(
+                f"--min-lr {self.min_lr:g} is above --learning-rate {self.learning_rate:g}: "
+                f"lower it, or leave it at auto"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """Which weights go. `options` is the chosen method's own `Options`, or None."""
+
+    pruning_method: str
+    options: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long a run is and what it leaves behind."""
+
+    batch_size: int
+    gradient_accumulation: int
+    num_epochs: Annotated[float, Within("[0, inf)")]
+    max_steps: int
+    max_time: int
+    eval_interval: int
+    log_interval: int
+    checkpoint_interval: int
+    sample_tokens: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse a run without an end. Raises ValueError."""
+        if not (self.num_epochs or self.max_steps or self.max_time):
+            raise ValueError(
+                "nothing would end this run: give --num-epochs, --max-steps or --max-time"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """Where and in which way it is computed."""
+
+    device: str
+    compile: bool
+    deterministic: bool
+    num_threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that defines a run. `prune` is None when nothing is pruned."""
+
+    data: DataConfig
+    model: ModelConfig
+    optim: OptimConfig
+    prune: PruneConfig | None
+    train: TrainConfig
+    machine: MachineConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainActions:
+    """What train.py shall do with the run."""
+
+    run_dir: Annotated[
+        Path | None, Help("folder of the run; an unfinished one goes on (default: a new one)")
+    ] = None
+    resume: Annotated[
+        bool | None, Help("demand, or forbid, that the run directory holds a run to go on with")
+    ] = None
+    check_config: Annotated[bool, Help("only check the options: 0 when they are right")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareActions:
+    """What prepare_data.py shall read and how it treats what is there."""
+
+    input: Annotated[
+        Path | None, Help("file or folder to read (.txt .md .jsonl, plain, .gz or .zst)")
+    ] = None
+    adopt: Annotated[
+        Path | None, Help("take nanoGPT's train.bin and val.bin from this folder as they are")
+    ] = None
+    force: Annotated[bool, Help("prepare again, over what is there")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleActions:
+    """What sample.py shall write."""
+
+    run: Annotated[Path, Help("run directory")]
+    prompt: Annotated[str, Help("text to go on from", "TEXT")] = "\n"
+    tokens: Annotated[int, Help("tokens to write"), Within("[1, 1000000]")] = 200
+    temperature: Annotated[
+        float, Help("0 takes the likeliest token, 1 samples as trained"), Within("[0, 100]")
+    ] = 0.8
+    top_k: Annotated[
+        int, Help("choose among the k likeliest tokens; 0 is all"), Within("[0, inf)")
+    ] = 0
+    seed: Annotated[int, Help("fixes the text"), Within("[0, 2147483647]")] = 1337
+    best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateActions:
+    """What evaluate.py shall measure."""
+
+    run: Annotated[Path, Help("run directory")]
+    split: Annotated[str, Help("train or val")] = "val"
+    best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False

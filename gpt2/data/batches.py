@@ -1,0 +1,204 @@
+"""Which tokens a step sees: a pure function of (seed, step, micro-step, rank), in epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt2.data.tokens import Ids, TokenFile
+
+IGNORED = -100  # the target that torch's cross-entropy leaves out
+_CACHED_EPOCHS = 2  # a batch may straddle two epochs
+_AHEAD = 2  # batches prefetched per thread
+
+
+def sequences_per_epoch(tokens: int, block_size: int) -> int:
+    """Sequences of `block_size` inputs, each with its targets, that `tokens` tokens hold."""
+    return (tokens - 1) // block_size
+
+
+def steps_for(epochs: float, tokens: int, block_size: int, effective_batch: int) -> int:
+    """Steps that see every sequence at least `epochs` times.
+
+    `effective_batch` is the number of sequences of a step over all micro-steps and ranks.
+    """
+    # Decimal arithmetic: 0.1 epochs of 30 sequences are 3, not 3.0000000000000004.
+    wanted = Fraction(repr(epochs)) * sequences_per_epoch(tokens, block_size)
+    return math.ceil(wanted / effective_batch)
+
+
+class EpochOrder:
+    """The order of an epoch's sequences: a pure function of (seed, epoch). Thread-safe.
+
+    Every epoch starts at another offset into the text, so that the borders between sequences move.
+    """
+
+    def __init__(self, tokens: int, block_size: int, seed: int) -> None:
+        self.sequences = sequences_per_epoch(tokens, block_size)
+        assert 0 < self.sequences < 2**31, self.sequences
+        self._block_size = block_size
+        self._spare = (tokens - 1) % block_size
+        self._seed = seed
+        self._orders: dict[int, tuple[int, NDArray[np.int32]]] = {}
+        self._lock = Lock()
+
+    def starts(self, first: int, count: int) -> list[int]:
+        """Token offsets at which samples `first` to `first + count - 1` of the run begin."""
+        samples = (divmod(index, self.sequences) for index in range(first, first + count))
+        return [self._start(epoch, place) for epoch, place in samples]
+
+    def _start(self, epoch: int, place: int) -> int:
+        offset, order = self._order(epoch)
+        return offset + int(order[place]) * self._block_size
+
+    def _order(self, epoch: int) -> tuple[int, NDArray[np.int32]]:
+        with self._lock:
+            if epoch not in self._orders:
+                while len(self._orders) >= _CACHED_EPOCHS:
+                    del self._orders[min(self._orders)]
+                self._orders[epoch] = self._draw(epoch)
+            return self._orders[epoch]
+
+    def _draw(self, epoch: int) -> tuple[int, NDArray[np.int32]]:
+        # numpy promises the raw stream of a bit generator for ever, but not that of shuffle().
+        stream = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
+        offset = stream.random_raw() % (self._spare + 1)
+        keys = stream.random_raw(self.sequences)
+        return offset, np.argsort(keys, kind="stable").astype(np.int32)
+
+
+class TrainBatches:
+    """Training batches by step and micro-step, prefetched by threads over one memory map.
+
+    `gradient_accumulation` micro-steps of `batch_size` sequences make a step on each of `ranks`
+    processes. Halving the one and doubling the other keeps the sequences of every step, and so
+    does spreading a step over ranks. `num_workers` threads read ahead; 0 reads when asked. What is
+    read is the same.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenFile | Ids,
+        *,
+        block_size: int,
+        batch_size: int,
+        gradient_accumulation: int,
+        seed: int,
+        device: torch.device | str,
+        num_workers: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self._ids: Ids = tokens.ids if isinstance(tokens, TokenFile) else tokens
+        self._block_size = block_size
+        self._batch_size = batch_size
+        self._accumulation = gradient_accumulation
+        self._rank, self._ranks = rank, ranks
+        self._device = torch.device(device)
+        self._order = EpochOrder(len(self._ids), block_size, seed)
+        self._ahead = num_workers * _AHEAD
+        self._threads = ThreadPoolExecutor(num_workers, "batches") if num_workers else None
+        self._pending: dict[tuple[int, int], Future[Tensor]] = {}
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a sequence."""
+        return self._block_size
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of an epoch."""
+        return self._order.sequences
+
+    @property
+    def effective_batch(self) -> int:
+        """Sequences of a step, over all micro-steps and ranks."""
+        return self._batch_size * self._accumulation * self._ranks
+
+    def train(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one micro-step, int64 (B, T) each, on the device.
+
+        An error met while reading ahead is raised by the call that asks for that batch.
+        """
+        assert 0 <= micro < self._accumulation, micro
+        future = self._pending.pop((step, micro), None)
+        self._read_ahead(step, micro)
+        pair = self._read(step, micro) if future is None else future.result()
+        pair = pair.to(self._device, non_blocking=True)
+        return pair[0], pair[1]
+
+    def close(self) -> None:
+        """End the threads; batches can still be read afterwards, without them."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            self._threads = None
+        self._pending.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_ahead(self, step: int, micro: int) -> None:
+        """Keep the batches that follow (step, micro) in work, and no others."""
+        if self._threads is None:
+            return
+        place = step * self._accumulation + micro + 1
+        wanted = [divmod(place + i, self._accumulation) for i in range(self._ahead)]
+        for key in self._pending.keys() - wanted:
+            self._pending.pop(key).cancel()
+        for key in wanted:
+            if key not in self._pending:
+                self._pending[key] = self._threads.submit(self._read, *key)
+
+    def _read(self, step: int, micro: int) -> Tensor:
+        """Inputs and targets of one micro-step as one host tensor (2, B, T), pinned for CUDA."""
+        size = self._batch_size
+        first = step * self.effective_batch + (micro * self._ranks + self._rank) * size
+        pair = np.empty((2, size, self._block_size), dtype=np.int64)
+        for row, start in enumerate(self._order.starts(first, size)):
+            pair[0, row] = self._ids[start : start + self._block_size]
+            pair[1, row] = self._ids[start + 1 : start + 1 + self._block_size]
+        return _host_tensor(pair, self._device)
+
+
+def validation_batches(
+    tokens: TokenFile | Ids, block_size: int, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the whole split once, in order, as inputs and targets int64 (B, T) on the device.
+
+    Every token but the first is a target once. All batches have one shape, for the sake of
+    compiled models: where the text ends, targets are IGNORED. Nothing depends on a seed.
+    """
+    ids: Ids = tokens.ids if isinstance(tokens, TokenFile) else tokens
+    place, per_batch, targets = torch.device(device), batch_size * block_size, len(ids) - 1
+    for start in range(0, targets, per_batch):
+        real = min(per_batch, targets - start)
+        pair = np.zeros((2, per_batch), dtype=np.int64)
+        pair[1, real:] = IGNORED
+        pair[0, :real] = ids[start : start + real]
+        pair[1, :real] = ids[start + 1 : start + 1 + real]
+        host = _host_tensor(pair.reshape(2, batch_size, block_size), place)
+        both = host.to(place, non_blocking=True)
+        yield both[0], both[1]
+
+
+def _host_tensor(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor

@@ -1,0 +1,20 @@
+"""Tiny Shakespeare in GPT-2's byte-pair encoding: one text, the last tenth for validation."""
+
+from __future__ import annotations
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.data import shakespeare_source
+from gpt2.data.corpus import Corpus, Request, WholeText
+from gpt2.data.tokenizer import Gpt2Tokenizer
+
+
+def open_corpus(request: Request) -> Corpus:
+    """Fetch the text, or take --input; UserError (DATA) when there is none."""
+    if request.tokenizer not in (None, Gpt2Tokenizer.name):
+        raise UserError(
+            f"--tokenizer {request.tokenizer}: --dataset shakespeare is in GPT-2's encoding; use"
+            " --dataset shakespeare-char",
+            code=Exit.DATA,
+        )
+    found = shakespeare_source.read(request)
+    return WholeText(found.text, found.source, Gpt2Tokenizer())

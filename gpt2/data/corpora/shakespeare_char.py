@@ -1,0 +1,20 @@
+"""Tiny Shakespeare in characters: one text, the last tenth for validation."""
+
+from __future__ import annotations
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.data import shakespeare_source
+from gpt2.data.corpus import Corpus, Request, WholeText
+from gpt2.data.tokenizer import CharTokenizer
+
+
+def open_corpus(request: Request) -> Corpus:
+    """Fetch the text, or take --input; the character table is that of the whole text."""
+    if request.tokenizer not in (None, CharTokenizer.name):
+        raise UserError(
+            f"--tokenizer {request.tokenizer}: --dataset shakespeare-char is in characters; use"
+            " --dataset shakespeare",
+            code=Exit.DATA,
+        )
+    found = shakespeare_source.read(request)
+    return WholeText(found.text, found.source, CharTokenizer(found.text))

@@ -1,0 +1,179 @@
+"""Text files as streams of text: plain or packed, in pieces, with errors that name the place."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gpt2.config.errors import Exit, UserError
+
+KINDS = (".txt", ".md", ".jsonl")
+PACKINGS = ("", ".gz", ".zst")
+_PIECE = 1 << 18  # bytes
+_PACKED = 1 << 14  # bytes of a packed file at a time; they may unpack to a thousand times as many
+_LONGEST_LINE = 256 << 20  # bytes of one .jsonl line
+
+
+def find(where: Path) -> list[Path]:
+    """Return the text files at `where`, a file or a folder, which is walked in sorted order.
+
+    Hidden files and folders, and files of other kinds, are passed over. Raises UserError (DATA)
+    when there is nothing.
+    """
+    kinds = f"{', '.join(KINDS)}, each plain or with .gz or .zst"
+    if where.is_file():
+        if kind(where) is None:
+            raise _error(f"--input {where}: not a text file known by its name ({kinds})")
+        return [where]
+    if not where.is_dir():
+        raise _error(f"--input {where}: there is no such file or folder")
+    files = [path for path in _walk(where) if kind(path) is not None]
+    if not files:
+        raise _error(f"--input {where}: holds no text files ({kinds})")
+    return files
+
+
+def kind(path: Path) -> str | None:
+    """Return which of KINDS a file is by its name, under a packing or none; None for others."""
+    name = path.name.lower()
+    for ending in KINDS:
+        if name.endswith(tuple(ending + packing for packing in PACKINGS)):
+            return ending
+    return None
+
+
+def fingerprint(files: list[Path]) -> dict[str, Any]:
+    """Return the number of files, their bytes, and a SHA-256 over their names and contents."""
+    total, both = 0, hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                one = hashlib.file_digest(file, "sha256").hexdigest()
+                total += file.tell()
+        except OSError as error:
+            raise _error(f"{path}: cannot be read: {error.strerror}") from error
+        both.update(f"{path.name}\n{one}\n".encode(errors="surrogateescape"))
+    return {"files": len(files), "bytes": total, "sha256": both.hexdigest()}
+
+
+def pieces(path: Path) -> Iterator[str]:
+    """Yield the text of a file in pieces, line ends as they are, without a byte order mark.
+
+    Raises UserError (DATA) naming the file, and the byte where it is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, first = 0, True
+    for chunk in itertools.chain(_chunks(path), [b""]):
+        held = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            place = offset - held + error.start
+            raise _error(f"{path}: byte {place:,} is not UTF-8; convert the file") from error
+        offset += len(chunk)
+        if text:
+            yield text.removeprefix("\ufeff") if first else text
+            first = False
+
+
+def records(path: Path) -> Iterator[str]:
+    """Yield the "text" of each line of a .jsonl file; UserError (DATA) names file and line."""
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield _record(line, f"{path}:{number}")
+
+
+def _record(line: bytes, place: str) -> str:
+    way_out = 'a line is an object with the document under the key "text"'
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _error(f"{place}: not UTF-8 at byte {error.start:,} of the line") from error
+    except (ValueError, RecursionError) as error:
+        raise _error(f"{place}: not JSON ({error}); {way_out}") from error
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise _error(f"{place}: no text; {way_out}")
+    text: str = value["text"]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _error(f"{place}: half a surrogate pair at character {error.start:,}") from error
+    return text
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        raise _error(f"{error.filename}: cannot be read: {error.strerror}")
+
+    for here, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(here, name)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, unpacked; UserError (DATA) at one that has no end."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in _chunks(path):
+        *ended, rest = chunk.split(b"\n")
+        for line in ended:
+            yield b"".join([*held, line])
+            held, size = [], 0
+        held.append(rest)
+        size += len(rest)
+        if size > _LONGEST_LINE:
+            raise _error(f"{path}: a line of more than {_LONGEST_LINE:,} bytes; is this .jsonl?")
+    yield b"".join(held)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, unpacked, none of them empty; UserError (DATA) names the file."""
+    try:
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".gz":
+                with gzip.open(file, "rb") as unpacked:
+                    yield from iter(lambda: unpacked.read(_PIECE), b"")
+            elif path.suffix.lower() == ".zst":
+                yield from filter(None, _unpack_zst(file))
+            else:
+                yield from iter(lambda: file.read(_PIECE), b"")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _error(f"{path}: damaged or cut off ({error})") from error
+    except OSError as error:
+        raise _error(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _unpack_zst(file: BinaryIO) -> Iterator[bytes]:
+    """Unpack frame after frame; EOFError where the last is cut off or damaged."""
+    # Not stream_reader: it takes a file that is cut off for a shorter one.
+    try:
+        zstandard = importlib.import_module("zstandard")
+    except ModuleNotFoundError as error:
+        raise _error(f"{file.name}: needs the Python package 'zstandard': install it") from error
+    unpacker = zstandard.ZstdDecompressor().decompressobj()
+    while chunk := file.read(_PACKED):
+        while chunk:
+            if unpacker.eof:
+                unpacker = zstandard.ZstdDecompressor().decompressobj()
+            try:
+                yield unpacker.decompress(chunk)
+            except zstandard.ZstdError as error:
+                raise EOFError(str(error)) from error
+            chunk = unpacker.unused_data
+    if not unpacker.eof:
+        raise EOFError("the last frame has no end")
+
+
+def _error(message: str) -> UserError:
+    return UserError(message, code=Exit.DATA)

@@ -1,0 +1,262 @@
+"""Text to token ids and back: GPT-2's byte-pair encoding, and single characters."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.config.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    import tiktoken
+
+VOCABULARY = Path(__file__).resolve().parent / "vocabulary"
+# File names are those of tiktoken's cache (vocabulary/README.md).
+VOCABULARY_SHA256 = {
+    "6d1cbeee0f20b3d9449abfede4726ed8212e3aee": (  # vocab.bpe
+        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+    ),
+    "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6": (  # encoder.json
+        "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+    ),
+}
+GPT2_VOCAB_SIZE = 50257
+GPT2_END_OF_TEXT = 50256
+MAX_CHARACTERS = 65535  # ids are uint16
+BATCH = 1 << 20  # characters encoded together when streaming
+LONGEST = 16 << 20  # characters without a place to cut that are still held in memory
+
+# No token of GPT-2's pattern goes on from a non-space into white space, and nothing in it looks
+# back, so a cut there changes no token. Python's \S excludes all that the pattern calls \s; the
+# right side is spelled out, because Python's \s includes four control characters that the pattern
+# does not.
+_SAFE_CUT = re.compile(r"(?<=\S)(?=[\t\n\v\f\r ])")
+_WINDOW = 4096
+
+Ids = NDArray[np.uint16]
+
+
+class Tokenizer(ABC):
+    """Text to ids in [0, vocab_size) and back, without loss."""
+
+    name: ClassVar[str]
+    vocab_size: int
+    end_of_text: int | None  # the id that ends a document, if there is one
+
+    @abstractmethod
+    def encode(self, text: str) -> Ids:
+        """Ids (n,) of `text`; the names of special tokens are ordinary text in it."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; bytes that are no UTF-8 (half a character) become U+FFFD."""
+
+    @abstractmethod
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (vocab_size,); 0 for end-of-text."""
+
+    @abstractmethod
+    def cut(self, text: str) -> int:
+        """Last place at which `text` may be cut without changing an id; 0 where there is none."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """JSON for meta.json and run.json, from which from_description() rebuilds this."""
+
+
+class Gpt2Tokenizer(Tokenizer):
+    """GPT-2's byte-pair encoding, by tiktoken, from the vocabulary shipped in `vocabulary/`.
+
+    The files are checked and loaded at the first use; UserError (DATA) names one that is damaged.
+    """
+
+    name = "gpt2"
+
+    def __init__(self, vocabulary: Path = VOCABULARY) -> None:
+        self.vocab_size = GPT2_VOCAB_SIZE
+        self.end_of_text = GPT2_END_OF_TEXT
+        self._vocabulary = vocabulary
+
+    def encode(self, text: str) -> Ids:
+        """Ids (n,) of `text`; `<|endoftext|>` in it is ordinary text."""
+        return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; half a character becomes U+FFFD."""
+        return self._encoding.decode([int(i) for i in ids])
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of each id, (50257,)."""
+        spell = self._encoding.decode_single_token_bytes
+        lengths = [len(spell(i)) for i in range(GPT2_END_OF_TEXT)]
+        return np.array([*lengths, 0], dtype=np.int64)
+
+    def cut(self, text: str) -> int:
+        """Place of the last white space that follows a non-space; 0 where there is none."""
+        return _last_safe_cut(text)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON: name, sizes and the SHA-256 of the vocabulary files."""
+        return {
+            "name": self.name,
+            "vocab_size": self.vocab_size,
+            "end_of_text": self.end_of_text,
+            "vocabulary_sha256": list(VOCABULARY_SHA256.values()),
+        }
+
+    @cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        # tiktoken deletes a file that fails its own check and downloads it without a time-out.
+        check_vocabulary(self._vocabulary)
+        loader = importlib.import_module("tiktoken")
+        before = os.environ.get("TIKTOKEN_CACHE_DIR")
+        os.environ["TIKTOKEN_CACHE_DIR"] = str(self._vocabulary)
+        try:
+            encoding: tiktoken.Encoding = loader.get_encoding("gpt2")
+        finally:
+            if before is None:
+                del os.environ["TIKTOKEN_CACHE_DIR"]
+            else:
+                os.environ["TIKTOKEN_CACHE_DIR"] = before
+        return encoding
+
+
+class CharTokenizer(Tokenizer):
+    """One id per character, in the order of their code points; no end-of-text."""
+
+    name = "char"
+
+    def __init__(self, chars: Iterable[str]) -> None:
+        self.chars = "".join(sorted(set(chars)))
+        self.vocab_size = len(self.chars)
+        self.end_of_text = None
+        if not 0 < self.vocab_size <= MAX_CHARACTERS:
+            raise _error(
+                f"a text of {self.vocab_size:,} different characters: --tokenizer char takes 1 to"
+                f" {MAX_CHARACTERS:,}; use --tokenizer gpt2"
+            )
+        points = _code_points(self.chars)
+        self._known = np.zeros(int(points[-1]) + 1, dtype=np.bool_)
+        self._known[points] = True
+        self._ids = np.zeros(len(self._known), dtype=np.uint16)
+        self._ids[points] = np.arange(self.vocab_size)
+
+    def encode(self, text: str) -> Ids:
+        """Ids (n,) of `text`; UserError (DATA) names a character that is not in the table."""
+        points = _code_points(text)
+        inside = points < len(self._known)
+        known = inside & self._known[np.where(inside, points, 0)]
+        if not known.all():
+            char = text[int(np.argmin(known))]
+            raise _error(
+                f"character {char!r} (U+{ord(char):04X}) is not among the {self.vocab_size}"
+                " characters of this tokenizer: leave it out, or use --tokenizer gpt2"
+            )
+        return self._ids[points]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`."""
+        return "".join(self.chars[int(i)] for i in ids)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of each character, (vocab_size,)."""
+        return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
+
+    def cut(self, text: str) -> int:
+        """Anywhere: the whole text."""
+        return len(text)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON: name, size and the characters in the order of their ids."""
+        return {
+            "name": self.name,
+            "vocab_size": self.vocab_size,
+            "end_of_text": None,
+            "characters": self.chars,
+        }
+
+
+def from_description(description: Mapping[str, Any]) -> Tokenizer:
+    """Rebuild the tokenizer that Tokenizer.describe() described; UserError (DATA) if unknown."""
+    name = description.get("name")
+    if name == Gpt2Tokenizer.name:
+        return Gpt2Tokenizer()
+    if name == CharTokenizer.name and isinstance(description.get("characters"), str):
+        return CharTokenizer(description["characters"])
+    raise _error(f"tokenizer {name!r} is unknown to this program, or its description is damaged")
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Check the SHA-256 of both vocabulary files; UserError (DATA) names the one that is wrong."""
+    for name, expected in VOCABULARY_SHA256.items():
+        path = folder / name
+        way_out = "take it from the repository again (git checkout -- gpt2/data/vocabulary)"
+        try:
+            actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise _error(f"{path} cannot be read ({error.strerror}): {way_out}") from error
+        if actual != expected:
+            raise _error(f"{path} is damaged (SHA-256 {actual}, not {expected}): {way_out}")
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[Ids]:
+    """Encode the text that `pieces` make up, in batches of about BATCH characters.
+
+    The ids are those of the whole text encoded at once. Raises UserError (DATA) with the offset of
+    a stretch of LONGEST characters that holds no place to cut.
+    """
+    held: list[str] = []
+    size = wanted = 0
+    done = 0
+    for piece in _bounded(pieces):
+        held.append(piece)
+        size += len(piece)
+        if size < max(BATCH, wanted):
+            continue
+        text = "".join(held)
+        place = tokenizer.cut(text)
+        if place:
+            yield tokenizer.encode(text[:place])
+            done += place
+        elif size >= LONGEST:
+            raise _error(
+                f"{size:,} characters from character {done:,} of the document on hold no white"
+                " space: the text cannot be encoded piece by piece; break its lines"
+            )
+        held, size = [text[place:]], len(text) - place
+        wanted = 2 * size  # so that a long stretch is searched a few times only
+    if size:
+        yield tokenizer.encode("".join(held))
+
+
+def _bounded(pieces: Iterable[str]) -> Iterator[str]:
+    for piece in pieces:
+        for start in range(0, len(piece), BATCH):
+            yield piece[start : start + BATCH]
+
+
+def _last_safe_cut(text: str) -> int:
+    """Search from the end in windows: the last cut is nearly always in the last one."""
+    for end in range(len(text), 0, -_WINDOW):
+        places = [match.start() for match in _SAFE_CUT.finditer(text, max(0, end - _WINDOW), end)]
+        if places:
+            return places[-1]
+    return 0
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _error(message: str) -> UserError:
+    return UserError(message, code=Exit.DATA)

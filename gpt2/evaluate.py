@@ -1,0 +1,70 @@
+"""Measure a trained model: run directory -> loss and perplexity over a whole split."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:
+    # See train.py: a script's own folder must not be on the path, the repository must.
+    _here = os.path.dirname(os.path.abspath(__file__))
+    if sys.path and os.path.abspath(sys.path[0]) == _here:
+        sys.path.pop(0)
+    sys.path.insert(0, os.path.dirname(_here))
+
+from collections.abc import Sequence
+
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
+from gpt2.config.errors import Exit, UserError, run_entry
+from gpt2.config.typed import EvaluateActions
+
+#: The options of a run that matter here.
+OPTIONS = ("DATA_DIR", "PRECISION", "BATCH_SIZE", "DEVICE", "NUM_THREADS")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the loss over the split; return the exit code. Raises UserError."""
+    options, actions = parse(
+        "evaluate.py", "Measure a trained model.", argv, EvaluateActions, OPTIONS
+    )
+    config = bind(options)
+    if actions.split not in ("train", "val"):
+        raise UserError(f"--split {actions.split!r}: there are train and val")
+    from gpt2.data.batches import validation_batches
+    from gpt2.data.tokens import open_split
+    from gpt2.model.loss import IGNORED
+    from gpt2.optim.precision import Precision, resolve_precision
+    from gpt2.trained import load_trained
+    from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
+
+    trained = load_trained(actions.run, actions.best, config.machine)
+    data_dir = config.data.data_dir if "DATA_DIR" in options.given else None
+    folder = (data_dir or trained.config.data.data_dir) / trained.config.data.dataset
+    split = open_split(folder, actions.split, 1)
+    if split.meta.data_hash != trained.record["data"]["data_hash"]:
+        raise UserError(
+            f"the data in {folder} are not those the run was trained on; name theirs by --data-dir",
+            code=Exit.DATA,
+        )
+    asked = config.optim.precision
+    if asked == "auto" and trained.device.type == trained.record["device"]:
+        asked = trained.record["precision"]  # the same machine gives the number of the run
+    precision = Precision(resolve_precision(asked, trained.device), trained.device)
+    batch = config.train.batch_size
+    if not "BATCH_SIZE" in options.given:
+        batch = trained.config.train.batch_size
+    block = trained.config.model.block_size
+    batches = validation_batches(split, block, batch, trained.device)
+    loss = evaluate(trained.model, batches, IGNORED, precision.autocast)
+    assert loss is not None
+    bits = bits_per_byte(loss, len(split.ids) - 1, split.text_bytes)
+    print(
+        f"step {trained.step}, {actions.split}: loss {loss:.6f} nats per token, "
+        f"perplexity {perplexity(loss):.4f}, {bits:.6f} bits per byte ({precision.name})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_entry("evaluate.py", lambda: main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""Causal self-attention in two forms that give the same result."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: What torch's kernel choice means (torch.nn.attention.SDPBackend, in words).
+_KERNELS = {
+    -1: "none",
+    0: "math",
+    1: "flash",
+    2: "memory-efficient",
+    3: "cudnn",
+    4: "overrideable",
+}
+
+
+def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Attend through scaled_dot_product_attention; q, k, v and the result are (B, H, T, D)."""
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+
+
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Attend as Vaswani et al. 2017 (3.2.1) write it; q, k, v and the result are (B, H, T, D).
+
+    Holds the (B, H, T, T) matrix of weights. The softmax is computed in fp32.
+    """
+    length = q.size(-2)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, H, T, T)
+    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    weights = scores.float().masked_fill(future, float("-inf")).softmax(dim=-1).to(v.dtype)
+    return F.dropout(weights, dropout) @ v
+
+
+def kernel_taken(q: Tensor, dropout: float) -> str:
+    """Name the kernel that flash_attention takes for queries like `q` (B, H, T, D)."""
+    choice = torch._fused_sdp_choice(q, q, q, dropout_p=dropout, is_causal=True)
+    return _KERNELS.get(int(choice), str(choice))

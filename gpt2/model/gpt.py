@@ -1,0 +1,130 @@
+"""GPT-2: pre-norm transformer with learned positions and a head tied to the embedding.
+
+Parameter names are those of Hugging Face's GPT2LMHeadModel. Weights of linear layers are (out, in),
+torch's orientation; Hugging Face stores them (in, out), see weights.py.
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt2.config.typed import ModelConfig
+from gpt2.model.attention import explicit_attention, flash_attention
+from gpt2.model.init import initialise
+from gpt2.model.loss import chunked_loss, full_loss
+
+
+class Attention(nn.Module):
+    """Causal self-attention over (B, T, C)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.attend = flash_attention if config.flash_attention else explicit_attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = (
+            part.view(batch, length, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
+            for part in self.c_attn(x).split(width, dim=2)
+        )
+        mixed = self.attend(q, k, v, self.dropout if self.training else 0.0)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        return F.dropout(self.c_proj(mixed), self.dropout, self.training)
+
+
+class Mlp(nn.Module):
+    """The feed-forward half of a block, four times as wide inside, over (B, T, C)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each behind a norm and added to its input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class Transformer(nn.Module):
+    """Token ids (B, T) -> hidden states (B, T, C)."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
+
+    def forward(self, ids: Tensor) -> Tensor:
+        positions = torch.arange(ids.size(1), device=ids.device)
+        x = self.wte(ids) + self.wpe(positions)
+        x = F.dropout(x, self.dropout, self.training)
+        for block in self.h:
+            x = block(x)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
+
+
+class GPT(nn.Module):
+    """The language model. The head is the embedding matrix: one parameter, named once."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.transformer = Transformer(config, vocab_size)
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss in nats over the targets (B, T) that are not IGNORED."""
+        hidden = self.transformer(ids).flatten(0, 1)  # (B*T, C)
+        weight = self.transformer.wte.weight
+        if self.config.loss_chunk_mib is None:
+            return full_loss(hidden, weight, targets.flatten())
+        rows = max(1, self.config.loss_chunk_mib * 2**20 // (4 * self.vocab_size))
+        return chunked_loss(hidden, weight, targets.flatten(), rows)
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return the logits (B, V) of the token after `ids` (B, T)."""
+        return F.linear(self.transformer(ids)[:, -1], self.transformer.wte.weight)
+
+    def parameter_count(self) -> int:
+        """Number of parameters; the tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def build_model(config: ModelConfig, vocab_size: int, device: torch.device, seed: int) -> GPT:
+    """Build the model on `device` with its initial weights.
+
+    It is laid out on the meta device and materialised on the target, so the host never holds more
+    than the largest tensor of it.
+    """
+    with torch.device("meta"):
+        model = GPT(config, vocab_size)
+    model.to_empty(device=device)
+    initialise(model, seed, config.n_layer)
+    return model

@@ -1,0 +1,36 @@
+"""Initial weights: every parameter drawn on its own, the same on every device and rank count."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+
+def initialise(model: nn.Module, seed: int, n_layer: int) -> None:
+    """Fill every parameter of `model`, in place.
+
+    GPT-2 (Radford et al. 2019, 2.3, and the published code): normal with deviation 0.02, the
+    projections into the residual stream scaled by 1/sqrt(2 n_layer), biases 0, norms 1. Each
+    tensor is drawn on the CPU by a generator seeded with hash(seed, name), so neither the device
+    nor the order of the parameters matters, and no more than one tensor lives twice.
+    """
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in name:
+                parameter.fill_(1.0)
+            else:
+                deviation = 0.02
+                if name.endswith("c_proj.weight"):
+                    deviation /= math.sqrt(2 * n_layer)
+                parameter.copy_(_normal(parameter.shape, deviation, seed, name))
+
+
+def _normal(shape: torch.Size, deviation: float, seed: int, name: str) -> torch.Tensor:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.empty(shape).normal_(0.0, deviation, generator=generator)

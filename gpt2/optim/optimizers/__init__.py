@@ -1,0 +1,20 @@
+"""Plug-ins: one optimizer per file.
+
+Each has `build(groups, options) -> torch.optim.Optimizer` and, when it has options of its own, a
+frozen dataclass `Options`. A file NAME.py is the Kconfig symbol OPTIMIZER_NAME; its option `x` is
+NAME_X.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+
+class OptimizerPlugin(Protocol):
+    """What a module in this package offers."""
+
+    def build(self, groups: list[dict[str, Any]], options: Any) -> torch.optim.Optimizer:
+        """Build the optimizer over `groups` (see gpt2.optim.groups)."""
+        ...

@@ -1,0 +1,34 @@
+"""Stochastic gradient descent with momentum (Sutskever et al. 2013, in torch's form)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+
+from gpt2.config.typed import Within
+from gpt2.optim.groups import fused_where_possible
+
+
+@dataclass(frozen=True)
+class Options:
+    """SGD's own options."""
+
+    momentum: Annotated[float, Within("[0, 1)")]
+    nesterov: bool
+
+    def __post_init__(self) -> None:
+        """Refuse Nesterov momentum without momentum. Raises ValueError."""
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("--sgd-nesterov needs an --sgd-momentum above 0")
+
+
+def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
+    """Build torch's SGD over `groups`."""
+    return torch.optim.SGD(
+        groups,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        fused=fused_where_possible(groups),
+    )

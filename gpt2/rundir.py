@@ -1,0 +1,100 @@
+"""Which run directory a session works in: a new one, or one to go on in."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from gpt2.config.bind import bind
+from gpt2.config.errors import UserError
+from gpt2.config.options import REPOSITORY, Options, flag_of
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
+from gpt2.training.run import RunFolder, new_folder, read_json, unfinished
+
+RUNS = REPOSITORY / "runs"
+#: Options that may differ when a run goes on; all others define its result.
+FREE_AT_RESUME = frozenset(
+    {"device", "num_threads", "num_workers", "log_interval", "eval_interval", "checkpoint_interval"}
+)
+
+
+def open_folder(config: Config, actions: TrainActions, data_hash: str, device: str) -> RunFolder:
+    """Open a new run directory, or the one to go on in. Raises UserError when that cannot be."""
+    if actions.run_dir is None:
+        if actions.resume:
+            raise UserError("--resume needs --run-dir: which run shall go on?")
+        name = f"{config.model.model}-{config.data.dataset}-{device}"
+        return RunFolder(new_folder(RUNS, name))
+    path = actions.run_dir.absolute()
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if occupied and actions.resume is False:
+        raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")
+    if actions.resume and not (path / "config").exists():
+        raise UserError(f"--resume: {path} holds no run to go on with")
+    if occupied and not (path / ".lock").exists():
+        raise UserError(f"--run-dir {path} exists and is no run of ours; choose another folder")
+    folder = RunFolder(path)
+    try:
+        if folder.finished:
+            raise UserError(f"--run-dir {path}: this run is finished; choose another folder")
+        if folder.started:
+            _refuse_other_options(path, config, data_hash)
+    except UserError:
+        folder.close()
+        raise
+    return folder
+
+
+def load_config(run: Path) -> Config:
+    """Return the configuration of the run in `run`. Raises UserError."""
+    if not (run / "config").is_file():
+        raise UserError(f"{run} is no run directory: it has no config")
+    options = Options()
+    options.read(run / "config")
+    return bind(options)
+
+
+def equal_unfinished(config: Config, besides: Path) -> Path | None:
+    """Return the newest unfinished run of equal options other than `besides`; None if none is."""
+    for run in unfinished(RUNS):
+        try:
+            if run != besides and _flat(load_config(run)) == _flat(config):
+                return run
+        except UserError:
+            continue  # of another version, with other options
+    return None
+
+
+def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
+    before, now = _flat(load_config(path)), _flat(config)
+    problems = [
+        f"{flag_of(name)} is {now.get(name)} but the run in {path} has {before.get(name)}; "
+        "leave it as it was, or choose another --run-dir"
+        for name in sorted(before.keys() | now.keys())
+        if name not in FREE_AT_RESUME and before.get(name) != now.get(name)
+    ]
+    if (path / "run.json").exists():
+        recorded = read_json(path, "run.json")["data"]["data_hash"]
+        if recorded != data_hash:
+            problems.append(
+                f"the data have changed since the run in {path} began (hash {data_hash[:12]}, "
+                f"not {recorded[:12]}); put them back, or choose another --run-dir"
+            )
+    if problems:
+        raise UserError(*problems)
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Return the options as one dictionary by option name, a plug-in's own under its name."""
+    found: dict[str, Any] = {}
+    for part in (config.data, config.model, config.optim, config.prune, config.train):
+        if part is None:
+            continue
+        values = dataclasses.asdict(part)
+        own = values.pop("options", None) or {}
+        for choice in PLUGIN_PACKAGES:
+            plugin = str(values.get(choice.lower(), "")).replace("-", "_")
+            found.update({f"{plugin}_{name}": value for name, value in own.items() if plugin})
+        found.update(values)
+    return {**found, **dataclasses.asdict(config.machine)}

@@ -1,0 +1,49 @@
+"""Write text with a trained model: run directory and prompt -> text."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:
+    # See train.py: a script's own folder must not be on the path, the repository must.
+    _here = os.path.dirname(os.path.abspath(__file__))
+    if sys.path and os.path.abspath(sys.path[0]) == _here:
+        sys.path.pop(0)
+    sys.path.insert(0, os.path.dirname(_here))
+
+from collections.abc import Sequence
+
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
+from gpt2.config.errors import UserError, run_entry
+from gpt2.config.typed import SampleActions
+
+#: The options of a run that matter here.
+OPTIONS = ("DEVICE", "NUM_THREADS")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the prompt and what the model makes of it; return the exit code."""
+    options, actions = parse(
+        "sample.py", "Write text with a trained model.", argv, SampleActions, OPTIONS
+    )
+    config = bind(options)
+    from gpt2.data.tokenizer import from_description
+    from gpt2.model.generate import generate
+    from gpt2.trained import load_trained
+
+    trained = load_trained(actions.run, actions.best, config.machine)
+    tokenizer = from_description(trained.record["data"]["tokenizer"])
+    prompt = [int(token) for token in tokenizer.encode(actions.prompt)]
+    if not prompt:
+        raise UserError("--prompt is empty: give at least one character")
+    ids = generate(
+        trained.model, prompt, actions.tokens, actions.temperature, actions.top_k, actions.seed
+    )
+    print(actions.prompt + tokenizer.decode(ids))
+    return 0
+
+
+if __name__ == "__main__":
+    run_entry("sample.py", lambda: main(sys.argv[1:]))

@@ -1,0 +1,348 @@
+"""One training session: builds the parts, runs the loop, writes the results."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from gpt2 import announce
+from gpt2.config import plugins
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
+from gpt2.data.batches import TrainBatches, steps_for, validation_batches
+from gpt2.data.tokenizer import from_description
+from gpt2.data.tokens import TokenFile, open_split
+from gpt2.model.attention import kernel_taken
+from gpt2.model.generate import generate
+from gpt2.model.gpt import GPT, build_model
+from gpt2.model.loss import IGNORED
+from gpt2.optim.groups import parameter_groups
+from gpt2.optim.precision import DTYPES, Precision, emulated, resolve_precision
+from gpt2.optim.schedule import Schedule
+from gpt2.rundir import RUNS, equal_unfinished, open_folder
+from gpt2.training import machine
+from gpt2.training.compilation import compile_or_fall_back
+from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
+from gpt2.training.loop import Clock, Parts, forward_backward, train
+from gpt2.training.progress import Console
+from gpt2.training.recorder import Intervals, RunRecorder
+from gpt2.training.run import RunFolder, point_latest, read_json
+from gpt2.training.signals import StopRequest
+
+
+def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
+    """Train as `config` says; return the exit code. Raises UserError."""
+    data = open_data(config)
+    device = machine.resolve_device(config.machine.device)
+    precision = resolve_precision(config.optim.precision, device)
+    machine.prepare(config.machine, precision, config.train.seed)
+    folder = open_folder(config, actions, data["train"].meta.data_hash, device.type)
+    try:
+        model = build_model(config.model, data["train"].meta.vocab_size, device, config.train.seed)
+        parts = build_parts(config, model, data["train"], device, precision)
+        if not folder.started:
+            folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
+            folder.write_text("config", options.full_text())
+        if folder.path.parent == RUNS:
+            point_latest(folder.path)
+        session = Session(config, folder, model, parts, data)
+        with session.recorded():
+            return session.run()
+    finally:
+        folder.close()
+
+
+def open_data(config: Config) -> dict[str, TokenFile]:
+    """Open both splits of the corpus. Raises UserError."""
+    folder = config.data.data_dir / config.data.dataset
+    data = {
+        "train": open_split(folder, "train", config.model.block_size),
+        "val": open_split(folder, "val", 1),
+    }
+    asked, made = config.data.tokenizer, data["train"].meta.tokenizer["name"]
+    if asked is not None and asked != made:
+        raise UserError(
+            f"--tokenizer {asked}: the data in {folder} were made with {made!r}; "
+            "prepare them again with --force, or in another --data-dir",
+            code=Exit.DATA,
+        )
+    return data
+
+
+def build_parts(
+    config: Config, model: GPT, tokens: TokenFile, device: torch.device, precision: str
+) -> Parts:
+    """Build what the loop needs; plug-ins are imported here, by name."""
+    optim, training = config.optim, config.train
+    groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
+    plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], optim.optimizer)
+    optimizer: torch.optim.Optimizer = plugin.build(groups, optim.options)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    method = plugins.load(
+        PLUGIN_PACKAGES["PRUNING_METHOD"], config.prune.pruning_method if config.prune else "none"
+    )
+    batches = TrainBatches(
+        tokens,
+        block_size=config.model.block_size,
+        batch_size=training.batch_size,
+        gradient_accumulation=training.gradient_accumulation,
+        seed=training.seed,
+        device=device,
+        num_workers=config.data.num_workers,
+    )
+    limits = [training.max_steps] if training.max_steps else []
+    if training.num_epochs:
+        count, block = len(tokens.ids), config.model.block_size
+        limits.append(steps_for(training.num_epochs, count, block, batches.effective_batch))
+    rate = optim.learning_rate
+    schedule = Schedule(
+        kind=optim.lr_schedule,
+        final=0.1 if optim.min_lr is None or rate == 0.0 else optim.min_lr / rate,
+        warmup=optim.warmup_steps,
+        steps=min(limits) if limits else None,
+        decay=optim.wsd_decay or 0.0,
+    )
+    return Parts(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        precision=Precision(precision, device),
+        pruner=method.build(model, config.prune.options if config.prune else None),
+        batches=batches,
+        gradient_accumulation=training.gradient_accumulation,
+        grad_clip=optim.grad_clip,
+    )
+
+
+class Session:
+    """A run under way in its folder."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        model: GPT,
+        parts: Parts,
+        data: dict[str, TokenFile],
+    ) -> None:
+        self.config, self.folder, self.model, self.parts = config, folder, model, parts
+        self.data, self.meta = data, data["train"].meta
+        self.device = parts.precision.device
+        self.console = Console(folder.log)
+        self.stop = StopRequest()
+        training = config.train
+        self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
+        self.recorder = RunRecorder(
+            folder,
+            self.console,
+            parts,
+            self.clock,
+            Intervals(training.log_interval, training.eval_interval, training.checkpoint_interval),
+            self.evaluate,
+            self.stop,
+        )
+        self.record: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep run.json true to what happens: how the run started, and how it ended."""
+        resumed = (self.folder.path / "run.json").exists()
+        earlier = read_json(self.folder.path, "run.json") if resumed else {}
+        self.record = {
+            "status": "running",
+            "exit_code": None,
+            "start": earlier.get("start", _now()),
+            "end": None,
+            "resumes": [*earlier.get("resumes", []), *([_now()] if resumed else [])],
+            "seed": self.config.train.seed,
+            "precision": self.parts.precision.name,
+            "compiled": False,
+            "compile_failure": None,
+            "data": {
+                "dataset": self.meta.dataset,
+                "data_hash": self.meta.data_hash,
+                "source": self.meta.source,
+                "tokenizer": self.meta.tokenizer,
+            },
+            **machine.describe(self.device),
+        }
+        self._save_record()
+        try:
+            yield
+        except BaseException as error:
+            self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
+            if isinstance(error, UserError):
+                self.folder.log.write("".join(f"error: {text}\n" for text in error.messages))
+            raise
+        finally:
+            self.parts.batches.close()
+            self.console.end()
+
+    def run(self) -> int:
+        """Train, evaluate, write the results; return the exit code."""
+        with self.stop:
+            self.recorder.restore()
+            self._compile()
+            self._introduce()
+            self.recorder.catch_up()
+            self.console.begin(self.clock.progress())
+            train(self.parts, self.clock, self.recorder)
+            self.console.end()
+            self.recorder.save(required=True)
+            if not self.stop:
+                self.recorder.validate()
+            if self.stop:
+                return self._preempted()
+        self._finish()
+        return Exit.OK
+
+    def evaluate(self) -> float | None:
+        """Return the loss over the whole validation split; None when stopped."""
+        config = self.config
+        batches = validation_batches(
+            self.data["val"], config.model.block_size, config.train.batch_size, self.device
+        )
+        autocast = self.parts.precision.autocast
+        return evaluate(self.model, batches, IGNORED, autocast, lambda: bool(self.stop))
+
+    def _compile(self) -> None:
+        if not self.config.machine.compile:
+            return
+        self.console.say("compiling the model ...")
+        failure = compile_or_fall_back(
+            self.model.transformer, lambda: forward_backward(self.parts, self.clock.step)
+        )
+        self.parts.optimizer.zero_grad(set_to_none=True)
+        self.record.update(compiled=failure is None, compile_failure=failure)
+        if failure is not None:
+            self.console.warn(f"--compile: not possible here, going on without ({failure})")
+
+    def _introduce(self) -> None:
+        """Say what runs, where, for how long, and what the user may want to know before waiting."""
+        config, batches = self.config, self.parts.batches
+        steps, compiled = self.clock.steps, self.record["compiled"]
+        self.record.update(
+            attention=self._attention(),
+            determinism=machine.determinism(
+                self.device,
+                compiled=compiled,
+                deterministic=config.machine.deterministic,
+                timed=bool(config.train.max_time),
+            ),
+        )
+        self._save_record()
+        facts = {
+            **self.record,
+            "model": config.model.model,
+            "parameters": self.model.parameter_count(),
+            "block": config.model.block_size,
+            "dataset": config.data.dataset,
+            "tokens": len(self.data["train"].ids),
+            "steps": steps,
+            "batch": batches.effective_batch,
+            "epochs": (steps or 0) * batches.effective_batch / batches.sequences,
+            "max_time": config.train.max_time,
+            "folder": self.folder.path,
+        }
+        for line in announce.introduction(facts):
+            self.console.say(line)
+        if emulated(self.parts.precision.name, self.device):
+            self.console.warn(
+                "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
+                "slower in it; use --precision fp32"
+            )
+        if self.device.type == "cpu" and steps is not None:
+            seconds = machine.predict_cpu_seconds(self._operations_left(steps))
+            limit = self.clock.max_time
+            left = seconds if limit is None else min(seconds, limit - self.clock.elapsed)
+            for line in announce.cpu_warning(left):
+                self.console.say(line)
+        if not self.clock.step and (other := equal_unfinished(config, self.folder.path)):
+            path = announce.shown(other)
+            self.console.say(
+                f"an unfinished run of the same options is in {path}: --run-dir {path} goes on"
+            )
+
+    def _attention(self) -> str:
+        config = self.config.model
+        if not config.flash_attention:
+            return "written out"
+        query = torch.empty(
+            (self.config.train.batch_size, config.n_head, config.block_size, 1),
+            dtype=DTYPES[self.parts.precision.name],
+            device=self.device,
+        ).expand(-1, -1, -1, config.n_embd // config.n_head)
+        return f"{kernel_taken(query.contiguous(), config.dropout)} kernel"
+
+    def _operations_left(self, steps: int) -> float:
+        """Count the arithmetic left: 2 per weight and token forward, three times that to train."""
+        model, batches = self.config.model, self.parts.batches
+        weights = self.model.parameter_count() - self.model.transformer.wpe.weight.numel()
+        per_token = 2.0 * weights + 2.0 * model.n_layer * model.n_embd * model.block_size
+        left = steps - self.clock.step
+        interval = self.config.train.eval_interval
+        evaluations = 1 + (left // interval if interval else 0)
+        trained = left * batches.effective_batch * model.block_size
+        return per_token * (3.0 * trained + evaluations * len(self.data["val"].ids))
+
+    def _preempted(self) -> int:
+        self._end("preempted", Exit.PREEMPTED)
+        self.console.say(
+            f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: "
+            f"the same command with --run-dir {announce.shown(self.folder.path)}, or make resume"
+        )
+        return Exit.PREEMPTED
+
+    def _finish(self) -> None:
+        summary = self.results()
+        if count := self.config.train.sample_tokens:
+            prompt = [int(self.data["val"].ids[0])]
+            ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)
+            text = from_description(self.meta.tokenizer).decode(ids)
+            self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
+        self.folder.write_json("summary.json", summary)
+        self._end("finished", Exit.OK)
+        for line in announce.conclusion(summary, self.folder.path):
+            self.console.say(line)
+
+    def results(self) -> dict[str, Any]:
+        """Return the content of summary.json; the loss is that of the last step."""
+        last, best = self.recorder.last, self.recorder.best
+        assert last is not None
+        loss, tokens = last["val_loss"], self.recorder.tokens_seen()
+        validation = self.data["val"]
+        sparsity = self.parts.pruner.sparsity()
+        return {
+            "val_loss": loss,
+            "val_perplexity": perplexity(loss),
+            "bits_per_byte": bits_per_byte(loss, len(validation.ids) - 1, validation.text_bytes),
+            "best": best,
+            "steps": self.clock.step,
+            "tokens": tokens,
+            "tokens_per_second": tokens / max(self.clock.elapsed, 1e-9),
+            "seconds": self.clock.elapsed,
+            "parameters": self.model.parameter_count(),
+            "sparsity_asked": sparsity.asked,
+            "sparsity_reached": sparsity.reached,
+            "skipped_steps": int(self.parts.precision.skipped),
+            **machine.peak_memory(self.device),
+        }
+
+    def _end(self, status: str, code: int) -> None:
+        self.record.update(status=status, exit_code=int(code), end=_now())
+        with contextlib.suppress(UserError):
+            self._save_record()
+
+    def _save_record(self) -> None:
+        self.folder.write_json("run.json", self.record)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

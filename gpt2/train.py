@@ -1,0 +1,38 @@
+"""Train GPT-2: flags -> configuration -> parts -> loop -> results."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:
+    # Started as a script, Python puts this folder on the path, where `data` and friends would hide
+    # other packages; the repository belongs there.
+    _here = os.path.dirname(os.path.abspath(__file__))
+    if sys.path and os.path.abspath(sys.path[0]) == _here:
+        sys.path.pop(0)
+    sys.path.insert(0, os.path.dirname(_here))
+
+from collections.abc import Sequence
+
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
+from gpt2.config.errors import run_entry
+from gpt2.config.typed import TrainActions
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train as `argv` says; return the exit code."""
+    options, actions = parse("train.py", "Train GPT-2 on one machine.", argv, TrainActions)
+    config = bind(options)
+    if actions.check_config:
+        print("the options are right")
+        return 0
+    # Only now: importing torch takes seconds, and everything a user can mistype is checked.
+    from gpt2.session import run
+
+    return run(config, options, actions, argv)
+
+
+if __name__ == "__main__":
+    run_entry("train.py", lambda: main(sys.argv[1:]))

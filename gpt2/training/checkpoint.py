@@ -1,0 +1,179 @@
+"""Checkpoints that are whole or do not exist, verified on load.
+
+    checkpoints/step-00001000/
+        model.safetensors    parameters under their names in the model
+        optim.safetensors    optimizer and pruning state
+        state.json           everything that is not a tensor
+        MANIFEST.json        written last: size and SHA-256 of the others
+
+A checkpoint is written into a hidden folder, synced, and renamed into place. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gpt2.config import faults
+from gpt2.config.errors import Exit, UserError
+from gpt2.training.tensorfile import read_tensors, write_tensors
+
+FORMAT = 1
+KEEP_LAST = 2
+_FILES = ("model.safetensors", "optim.safetensors", "state.json")
+
+
+class DamagedError(Exception):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: tensors by name, and JSON."""
+
+    step: int
+    model: Mapping[str, Tensor]
+    optim: Mapping[str, Tensor]
+    state: dict[str, Any]
+
+
+def folder_of(parent: Path, step: int) -> Path:
+    """Return the folder of the checkpoint of `step` in `parent`."""
+    return parent / f"step-{step:08d}"
+
+
+def steps(parent: Path) -> list[int]:
+    """Return the steps of the finished checkpoints in `parent`, oldest first."""
+    return sorted(int(path.name.removeprefix("step-")) for path in parent.glob("step-*"))
+
+
+def save(parent: Path, checkpoint: Checkpoint, keep: Iterable[int] = ()) -> None:
+    """Write `checkpoint`, then remove old ones but for the last KEEP_LAST and those in `keep`.
+
+    Raises OSError when it cannot be written; nothing of it is left then, and no older checkpoint is
+    touched. The old ones go only when the new one is safely on disk.
+    """
+    final = folder_of(parent, checkpoint.step)
+    if final.exists() and not _problem(final):
+        return
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".tmp-{final.name}-{os.getpid()}"
+    try:
+        _write(temporary, checkpoint)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(parent)
+    faults.point("checkpoint.purge")
+    kept = {*steps(parent)[-KEEP_LAST:], *keep}
+    for step in steps(parent):
+        if step not in kept:
+            shutil.rmtree(folder_of(parent, step), ignore_errors=True)
+
+
+def load_last(parent: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Load the newest checkpoint that verifies; `warn` of each that does not.
+
+    None when there has never been one. Raises UserError when there are some and none is whole.
+    """
+    found = steps(parent)
+    for step in reversed(found):
+        try:
+            return load(folder_of(parent, step))
+        except DamagedError as error:
+            warn(f"{error}; going back to the checkpoint before it")
+    if found:
+        raise UserError(
+            f"no checkpoint in {parent} can be used; start again in a new --run-dir",
+            code=Exit.CHECKPOINT,
+        )
+    return None
+
+
+def load(folder: Path) -> Checkpoint:
+    """Load and verify one checkpoint. Raises DamagedError."""
+    if problem := _problem(folder):
+        raise DamagedError(problem)
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return Checkpoint(
+            step=state["step"],
+            model=read_tensors(folder / "model.safetensors"),
+            optim=read_tensors(folder / "optim.safetensors"),
+            state=state,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedError(f"{folder} cannot be read: {error}") from error
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Remove what killed writers left behind."""
+    for path in parent.glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    folder.mkdir()
+    state = json.dumps({**checkpoint.state, "step": checkpoint.step}, indent=1).encode()
+    files = {
+        "model.safetensors": write_tensors(folder / "model.safetensors", checkpoint.model),
+        "optim.safetensors": write_tensors(folder / "optim.safetensors", checkpoint.optim),
+        "state.json": (len(state), hashlib.sha256(state).hexdigest()),
+    }
+    _write_synced(folder / "state.json", state)
+    faults.point("checkpoint.manifest")
+    manifest = {"format": FORMAT, "files": files, "complete": True}
+    _write_synced(folder / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+    _sync_folder(folder)
+    faults.point("checkpoint.rename")
+
+
+def _problem(folder: Path) -> str | None:
+    """Say what is wrong with the checkpoint in `folder`; None when it verifies."""
+    path = folder / "MANIFEST.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, files = manifest["format"], dict(manifest["files"])
+        complete = manifest["complete"] is True and set(files) == set(_FILES)
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path} is missing or damaged"
+    if version != FORMAT:
+        return f"{path} has format {version}, this program reads format {FORMAT}"
+    if not complete:
+        return f"{path} is incomplete"
+    for name, (size, digest) in files.items():
+        part = folder / name
+        if not part.is_file():
+            return f"{part} is missing"
+        if part.stat().st_size != size:
+            return f"{part} has {part.stat().st_size} bytes instead of {size}"
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return f"{part} is damaged: its SHA-256 is not the one written"
+    return None
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,52 @@
+"""Loss over a whole split, every token once; nothing in it depends on a seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    ignored: int,
+    autocast: Callable[[], AbstractContextManager[None]],
+    stop: Callable[[], bool] = lambda: False,
+) -> float | None:
+    """Return the mean loss in nats over the targets that are not `ignored`.
+
+    None when `stop` asked to leave off. The model is put back into training mode if it was in it.
+    """
+    training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    try:
+        with torch.inference_mode():
+            for inputs, targets in batches:
+                if stop():
+                    return None
+                real = int((targets != ignored).sum())
+                with autocast():
+                    loss = model(inputs, targets)
+                total += float(loss) * real
+                count += real
+    finally:
+        model.train(training)
+    return total / count
+
+
+def perplexity(loss: float) -> float:
+    """Return exp of a loss in nats; infinity where that overflows."""
+    return math.exp(loss) if loss < 700.0 else math.inf
+
+
+def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
+    """Return the loss in bits per byte of text: comparable between tokenizers.
+
+    `tokens` were predicted at `loss` nats each; together they stand for `text_bytes` bytes.
+    """
+    return loss * tokens / (math.log(2) * text_bytes)

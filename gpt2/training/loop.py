@@ -1,0 +1,132 @@
+"""The training loop. It knows five verbs: schedule, forward/backward, observe, step, record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gpt2.data.batches import TrainBatches
+from gpt2.optim.precision import Precision
+from gpt2.optim.schedule import Schedule
+from gpt2.prune.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is trained, and with what; built by the entry."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    pruner: Pruner
+    batches: TrainBatches
+    gradient_accumulation: int
+    grad_clip: float
+
+
+@dataclass
+class Clock:
+    """How far the run is. `steps` and `max_time` (seconds) are its limits; None is no limit."""
+
+    steps: int | None
+    max_time: float | None
+    step: int = 0
+    elapsed: float = 0.0
+    _since: float = field(default_factory=time.perf_counter)
+
+    def resume(self, step: int, elapsed: float) -> None:
+        """Go on from a checkpoint."""
+        self.step, self.elapsed = step, elapsed
+
+    def start(self) -> None:
+        """Begin to count time."""
+        self._since = time.perf_counter()
+
+    def tick(self) -> None:
+        """Add the time since the last call to `elapsed`."""
+        now = time.perf_counter()
+        self.elapsed += max(0.0, now - self._since)
+        self._since = now
+
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1], by the limit that is nearest."""
+        shares = [0.0]
+        if self.steps is not None:
+            shares.append(self.step / self.steps)
+        if self.max_time is not None:
+            shares.append(self.elapsed / self.max_time)
+        return min(1.0, max(shares))
+
+    def done(self) -> bool:
+        """Whether a limit is reached."""
+        return self.progress() >= 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did; the tensors are 0-d and still on the device."""
+
+    loss: Tensor
+    norm: Tensor
+    rate: float
+
+
+class Recorder(Protocol):
+    """What the loop tells after every step."""
+
+    def after_step(self, step: Step) -> bool:
+        """Log, evaluate and save when due; False ends the run before its time."""
+        ...
+
+
+def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
+    """Train until a limit is reached or the recorder ends the run.
+
+    Nothing in here reads a value back from the device.
+    """
+    parameters = [p for group in parts.optimizer.param_groups for p in group["params"]]
+    clock.start()
+    while not clock.done():
+        rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
+        loss = forward_backward(parts, clock.step)
+        parts.precision.unscale(parts.optimizer)
+        parts.pruner.observe(clock.step)
+        norm = clip(parameters, parts.grad_clip)
+        parts.precision.step(parts.optimizer, norm)
+        parts.optimizer.zero_grad(set_to_none=True)
+        parts.pruner.apply(clock.step)
+        clock.step += 1
+        clock.tick()
+        if not recorder.after_step(Step(loss, norm, rate)):
+            return
+        clock.start()  # evaluations and checkpoints are not training time
+
+
+def forward_backward(parts: Parts, step: int) -> Tensor:
+    """Accumulate the gradients of one step; return its mean loss, 0-d, on the device."""
+    total: Tensor | None = None
+    for micro in range(parts.gradient_accumulation):
+        inputs, targets = parts.batches.train(step, micro)
+        with parts.precision.autocast():
+            part = parts.model(inputs, targets) / parts.gradient_accumulation
+        parts.precision.backward(part)
+        total = part.detach() if total is None else total + part.detach()
+    assert total is not None
+    return total
+
+
+def clip(parameters: list[nn.Parameter], largest: float) -> Tensor:
+    """Scale the gradients to a global norm of at most `largest` (0: leave them); return the norm.
+
+    Pascanu et al. 2013, algorithm 1. The result is 0-d, on the device, and true before scaling.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if largest > 0.0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm

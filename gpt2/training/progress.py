@@ -1,0 +1,68 @@
+"""What a person sees of a run: lines on the console and in log.txt, and a bar on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class Console:
+    """Prints lines to the console and to the run's log, and shows the progress of training."""
+
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+        self._bar: tqdm[Any] | None = None
+
+    def say(self, text: str = "") -> None:
+        """Print lines."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, flush=True)
+        self._keep(text)
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def warn(self, text: str) -> None:
+        """Print one line of warning to the error stream."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+        self._keep(f"warning: {text}")
+
+    def begin(self, fraction: float) -> None:
+        """Start to show progress; `fraction` of the run is done already."""
+        if sys.stderr.isatty():
+            form = "{percentage:3.0f}%|{bar}| {postfix}"
+            self._bar = tqdm(total=1.0, initial=fraction, bar_format=form, dynamic_ncols=True)
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Show that `fraction` of the run is done, with a few words; on a terminal as a bar."""
+        self._keep(text)
+        if self._bar is None:
+            print(text, flush=True)
+        else:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(fraction - self._bar.n)
+            self._bar.refresh()
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _keep(self, text: str) -> None:
+        self._log.write(text + "\n")
+        self._log.flush()
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,216 @@
+"""What a run writes down: log lines, evaluations, checkpoints, and whether it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.training import checkpoint as checkpoints
+from gpt2.training.evaluation import perplexity
+from gpt2.training.loop import Clock, Parts, Step
+from gpt2.training.progress import Console, duration
+from gpt2.training.run import RunFolder
+from gpt2.training.signals import StopRequest
+from gpt2.training.state import (
+    load_optimizer,
+    load_random_state,
+    optimizer_tensors,
+    random_state,
+)
+
+#: So many steps in a row without a finite gradient end the run.
+HOPELESS = 10
+_PRUNING = "prune."
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Steps between log lines, evaluations and checkpoints; 0 is only at the end."""
+
+    log: int
+    evaluation: int
+    checkpoint: int
+
+
+class RunRecorder:
+    """Records a run in its folder. `evaluate` returns the validation loss, or None if stopped."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        console: Console,
+        parts: Parts,
+        clock: Clock,
+        intervals: Intervals,
+        evaluate: Callable[[], float | None],
+        stop: StopRequest,
+    ) -> None:
+        self.folder = folder
+        self.console = console
+        self.parts = parts
+        self.clock = clock
+        self.intervals = intervals
+        self._evaluate = evaluate
+        self._stop = stop
+        self.best: dict[str, float] | None = None
+        self.last: dict[str, float] | None = None
+        self._block = parts.batches.block_size
+        self._logged = (clock.step, clock.elapsed)
+
+    # -- the loop's side ------------------------------------------------------------------------
+
+    def after_step(self, step: Step) -> bool:
+        """Log, evaluate and save when due; False when the run was asked to stop."""
+        now, end = self.clock.step, self.clock.done()
+        if now == 1 or now % self.intervals.log == 0 or end:
+            self._log(step)
+        if end:
+            return True
+        better = self._due(self.intervals.evaluation) and self.validate()
+        if self._stop:
+            return False
+        if better or self._due(self.intervals.checkpoint):
+            self.save(required=False)
+        return True
+
+    def catch_up(self) -> None:
+        """Make the evaluation that a stop cut short, after a resume."""
+        done = self.last is not None and self.last["step"] == self.clock.step
+        if self.clock.step and self._due(self.intervals.evaluation) and not done:
+            self.validate()
+
+    def validate(self) -> bool:
+        """Evaluate and record; True when this is the best so far. Nothing when stopped."""
+        loss = self._evaluate()
+        if loss is None:
+            return False
+        step = self.clock.step
+        self.last = {"step": step, "val_loss": loss}
+        self.folder.record({**self.last, "val_perplexity": perplexity(loss)})
+        better = self.best is None or loss < self.best["val_loss"]
+        if better:
+            self.best = self.last
+        mark = " (best so far)" if better else ""
+        self.console.say(
+            f"step {step}: validation loss {loss:.4f}, perplexity {perplexity(loss):.2f}{mark}"
+        )
+        return better
+
+    def tokens_seen(self) -> int:
+        """Tokens trained on so far, counted as often as they were seen."""
+        return self.clock.step * self.parts.batches.effective_batch * self._block
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def save(self, required: bool) -> None:
+        """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
+        tensors, plain = optimizer_tensors(self.parts.optimizer)
+        pruned = {_PRUNING + name: t for name, t in self.parts.pruner.state().items()}
+        state = {
+            "elapsed": self.clock.elapsed,
+            "optimizer": plain,
+            "precision": self.parts.precision.state(),
+            "random": random_state(),
+            "best": self.best,
+            "last": self.last,
+        }
+        made = checkpoints.Checkpoint(
+            self.clock.step, dict(self.parts.model.named_parameters()), {**tensors, **pruned}, state
+        )
+        keep = [int(self.best["step"])] if self.best else []
+        try:
+            checkpoints.save(self.folder.checkpoints, made, keep)
+        except OSError as error:
+            reason = f"checkpoint of step {self.clock.step} was not written: {error}"
+            if required:
+                raise UserError(
+                    f"{reason}; make room and run this again to go on", code=Exit.CHECKPOINT
+                ) from error
+            self.console.warn(f"{reason}; training goes on, the older checkpoints are intact")
+
+    def restore(self) -> bool:
+        """Go on from the newest good checkpoint; False when there is none."""
+        checkpoints.remove_unfinished(self.folder.checkpoints)
+        found = checkpoints.load_last(self.folder.checkpoints, self.console.warn)
+        if found is None:
+            return False
+        self._put_back(found)
+        self.folder.cut_metrics(found.step)
+        self.console.say(f"going on after step {found.step}")
+        return True
+
+    def _put_back(self, found: checkpoints.Checkpoint) -> None:
+        load_model(self.parts.model, found)
+        pruned = {k: t for k, t in found.optim.items() if k.startswith(_PRUNING)}
+        tensors = {k: t for k, t in found.optim.items() if k not in pruned}
+        load_optimizer(self.parts.optimizer, tensors, found.state["optimizer"])
+        self.parts.pruner.load({k.removeprefix(_PRUNING): t for k, t in pruned.items()})
+        self.parts.precision.load(found.state["precision"])
+        load_random_state(found.state["random"])
+        self.clock.resume(found.step, found.state["elapsed"])
+        self.best, self.last = found.state["best"], found.state["last"]
+        self._logged = (self.clock.step, self.clock.elapsed)
+
+    # -- details ----------------------------------------------------------------------------------
+
+    def _due(self, interval: int) -> bool:
+        return interval > 0 and self.clock.step % interval == 0
+
+    def _log(self, step: Step) -> None:
+        """Write one line of metrics. Reads from the device, which makes a GPU wait."""
+        loss, norm = float(step.loss), float(step.norm)
+        self.clock.tick()  # on a GPU the time of the steps is known only now
+        steps, seconds = (
+            self.clock.step - self._logged[0],
+            self.clock.elapsed - self._logged[1],
+        )
+        self._logged = (self.clock.step, self.clock.elapsed)
+        speed = steps * self.parts.batches.effective_batch * self._block / max(seconds, 1e-9)
+        sparsity = self.parts.pruner.sparsity()
+        line: dict[str, Any] = {
+            "step": self.clock.step,
+            "tokens": self.tokens_seen(),
+            "loss": loss,
+            "learning_rate": step.rate,
+            "grad_norm": norm,
+            "sparsity": sparsity.reached,
+            "skipped_steps": int(self.parts.precision.skipped),
+            "tokens_per_second": speed,
+            "elapsed": self.clock.elapsed,
+            "time": time.time(),
+        }
+        self.folder.record(line)
+        self._show(line)
+        if int(self.parts.precision.in_a_row) >= HOPELESS:
+            raise UserError(
+                f"diverged: the last {HOPELESS} steps or more had no finite gradient; lower"
+                " --learning-rate or raise --warmup-steps",
+                code=Exit.DIVERGED,
+            )
+
+    def _show(self, line: dict[str, Any]) -> None:
+        fraction = self.clock.progress()
+        left = self.clock.elapsed * (1.0 / fraction - 1.0) if fraction > 0.0 else 0.0
+        of = f"/{self.clock.steps}" if self.clock.steps is not None else ""
+        text = (
+            f"step {line['step']}{of}  loss {line['loss']:.4f}  "
+            f"{line['tokens_per_second']:,.0f} tokens/s  lr {line['learning_rate']:.2e}  "
+        )
+        if line["sparsity"] > 0.0:
+            text += f"sparsity {line['sparsity']:.1%}  "
+        self.console.progress(fraction, text + f"{duration(left)} left")
+
+
+def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
+    wanted = dict(model.named_parameters())
+    if wrong := wanted.keys() ^ found.model.keys():
+        raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
+    for name, parameter in wanted.items():
+        if parameter.shape != found.model[name].shape:
+            have, need = tuple(found.model[name].shape), tuple(parameter.shape)
+            raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
+        parameter.data.copy_(found.model[name])

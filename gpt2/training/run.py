@@ -1,0 +1,169 @@
+"""The run directory: a folder that explains itself.
+
+command        the exact command line
+config         the full .config: copy it to .config to repeat the run
+run.json       versions, device, seed, data, start, end, status, exit code
+metrics.jsonl  one JSON object per logged step
+log.txt        what the console said
+checkpoints/   see checkpoint.py
+summary.json   the results; a run is finished when this exists
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from gpt2.config.errors import Exit, UserError
+
+
+class RunFolder:
+    """One run directory, locked against every other process while it is open."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`, making it if needed. Raises UserError when it cannot be used."""
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("a+")
+            self.log: TextIO = (path / "log.txt").open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"--run-dir {path}: cannot be written: {error.strerror}; choose another folder"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            raise UserError(
+                f"--run-dir {path}: in use by {holder}; wait for it or choose another folder"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._lock.flush()
+        self._metrics: TextIO | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results."""
+        return (self.path / "summary.json").exists()
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder already holds a run."""
+        return (self.path / "config").exists()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, whole or not at all."""
+        write_whole(self.path / name, text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines of steps after `step`, which will be run again, and a torn last line."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl; a number that is not finite becomes null."""
+        if self._metrics is None:
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        clean = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in values.items()
+        }
+        self._metrics.write(json.dumps(clean, allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Release the folder."""
+        for file in (self._metrics, self.log, self._lock):
+            if file is not None:
+                file.close()
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Return a path for a new run in `parent`, named by time and `name`, that does not exist."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    path = parent / stem
+    count = 1
+    while path.exists():
+        count += 1
+        path = parent / f"{stem}-{count}"
+    return path
+
+
+def point_latest(path: Path) -> None:
+    """Make the link `latest` beside the run point at it."""
+    link = path.parent / "latest"
+    if link.exists() and not link.is_symlink():
+        return  # somebody's own folder
+    temporary = path.parent / f".latest-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    temporary.rename(link)
+
+
+def unfinished(parent: Path) -> list[Path]:
+    """Return the runs in `parent` that have a checkpoint to go on from, newest first."""
+    runs = [
+        path.parent
+        for path in parent.glob("*/config")
+        if not path.parent.is_symlink()
+        and not (path.parent / "summary.json").exists()
+        and any((path.parent / "checkpoints").glob("step-*"))
+    ]
+    return sorted(runs, key=lambda path: (path / "config").stat().st_mtime, reverse=True)
+
+
+def read_json(run: Path, name: str) -> dict[str, Any]:
+    """Read a JSON file of a run. Raises UserError when the folder is no run."""
+    try:
+        value: dict[str, Any] = json.loads((run / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{run} is no run directory: it has no {name}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / name} cannot be read: {error}") from error
+    return value
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl up to its last whole line; empty when there is none."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    found: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old one or the new one, also after a crash."""
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}", code=Exit.CONFIG) from error

@@ -1,0 +1,43 @@
+"""Stopping on request: a signal sets a flag, the loop finishes its step and saves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+from gpt2.config.errors import Exit
+
+
+class StopRequest:
+    """Context in which SIGTERM, SIGINT and SIGUSR1 ask for a stop instead of killing.
+
+    A second SIGINT ends the process at once; the checkpoint on disk stays as it is.
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self._previous: dict[int, signal._HANDLER] = {}
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == "SIGINT":
+            # No clean-up: nothing that is half written can be taken for a checkpoint.
+            os._exit(Exit.INTERRUPTED)
+        self.signal = signal.Signals(number).name

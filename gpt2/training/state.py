@@ -1,0 +1,99 @@
+"""The state of a run between two steps: to a checkpoint, and back to the bit."""
+
+from __future__ import annotations
+
+import base64
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return an optimizer's state as tensors named PARAMETER.KEY, and the rest as JSON."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {"state": {}, "groups": []}
+    for number, group in enumerate(optimizer.param_groups):
+        rest: dict[str, Any] = {}
+        for key, value in group.items():
+            if isinstance(value, Tensor):
+                tensors[f"group.{number}.{key}"] = value
+            elif key not in ("params", "names", "role"):
+                rest[key] = list(value) if isinstance(value, tuple) else value
+        plain["groups"].append(rest)
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}.{key}"] = value
+                else:
+                    plain["state"][f"{name}.{key}"] = value
+    return tensors, plain
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
+) -> None:
+    """Put back what optimizer_tensors gave. Raises ValueError for state of no known parameter."""
+    values = {**tensors, **plain["state"]}
+    whole = optimizer.state_dict()
+    whole["state"] = {}
+    index = 0
+    for number, group in enumerate(whole["param_groups"]):
+        for key, value in plain["groups"][number].items():
+            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+        for key in list(group):
+            if (name := f"group.{number}.{key}") in values:
+                group[key] = values.pop(name)
+        for name in group["names"]:
+            keys = [key for key in values if key.startswith(name + ".")]
+            if keys:
+                whole["state"][index] = {key[len(name) + 1 :]: values.pop(key) for key in keys}
+            index += 1
+    if values:
+        raise ValueError(f"optimizer state of unknown parameters: {', '.join(values)}")
+    # torch's own loader knows which state belongs on which device, but casts all of it to the
+    # parameter's format; what was stored in another format gets it back.
+    optimizer.load_state_dict(whole)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for position, state in whole["state"].items():
+        loaded = optimizer.state[parameters[position]]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
+                loaded[key] = value.to(loaded[key].device)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global random generator, as JSON."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": _encode(torch.get_rng_state()),
+        "cuda": [_encode(state) for state in torch.cuda.get_rng_state_all()]
+        if torch.cuda.is_available()
+        else [],
+        "numpy": [str(name), [int(key) for key in keys], position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def load_random_state(state: dict[str, Any]) -> None:
+    """Put every global random generator back. CUDA's are left alone where the cards differ."""
+    torch.set_rng_state(_decode(state["torch"]))
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_decode(text) for text in state["cuda"]])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def _encode(state: Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
+
+
+def _decode(text: str) -> Tensor:
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.uint8).copy())

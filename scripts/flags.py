@@ -1,0 +1,84 @@
+"""Print the flags of a .config, shell-quoted: only what differs from the defaults.
+
+Without a .config it takes the defconfig that fits the machine, and says which and why. With
+--unfinished it prints the flags of the newest unfinished run, and its --run-dir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[0] = str(REPOSITORY)
+
+from gpt2.config.bind import bind
+from gpt2.config.errors import UserError, run_entry
+from gpt2.config.options import ROOT_TREE, Options, flag_of
+from gpt2.config.typed import PATHS
+from gpt2.training.run import unfinished
+
+GPU_DEFCONFIG = "gpt2-shakespeare-l4"
+CPU_DEFCONFIG = "gpt2-shakespeare-char-cpu"
+#: The options that prepare_data.py has too.
+DATA_OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
+
+
+def main() -> int:
+    """Print one line of flags. Raises UserError when the .config is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, nargs="?", default=REPOSITORY / ".config")
+    parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
+    parser.add_argument("--unfinished", type=Path, help="folder of runs to look through")
+    arguments = parser.parse_args()
+    path, extra = arguments.config, []
+    if arguments.unfinished:
+        runs = unfinished(arguments.unfinished)
+        if not runs:
+            raise UserError(f"{arguments.unfinished} holds no unfinished run with a checkpoint")
+        path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
+    elif not path.exists():
+        path = fitting_defconfig()
+    print(shlex.join([*flags(path, DATA_OPTIONS if arguments.data else None), *extra]))
+    return 0
+
+
+def flags(path: Path, names: tuple[str, ...] | None = None) -> list[str]:
+    """Return the flags of the .config at `path`. Raises UserError naming all that is wrong."""
+    options = Options(ROOT_TREE)
+    options.read(path)
+    bind(options)
+    found: list[str] = []
+    for name, value in options.minimal().items():
+        if names is not None and name not in names:
+            continue
+        flag = flag_of(name)
+        if options.is_bool(name):
+            found.append(flag if value == "y" else flag.replace("--", "--no-", 1))
+        elif name in PATHS or not value.startswith("-"):
+            found += [flag, value]
+        else:
+            found.append(f"{flag}={value}")  # argparse would take the value for a flag
+    return found
+
+
+def fitting_defconfig() -> Path:
+    """Return the defconfig for this machine, and say which and why on the error stream."""
+    import torch
+
+    if torch.cuda.is_available():
+        name, why = GPU_DEFCONFIG, f"there is a GPU ({torch.cuda.get_device_name()})"
+    else:
+        name, why = CPU_DEFCONFIG, "there is no GPU that torch can use"
+    print(
+        f"no .config: taking defconfigs/{name}, since {why}; "
+        "'make list-defconfigs' shows the others, 'make menuconfig' every option",
+        file=sys.stderr,
+    )
+    return REPOSITORY / "defconfigs" / name
+
+
+if __name__ == "__main__":
+    run_entry("flags.py", main)

@@ -1,0 +1,226 @@
+"""Every corpus, as a plug-in; one's own text in every form."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from gpt2.config import plugins
+from gpt2.config.errors import Exit, UserError
+from gpt2.data import text_files
+from gpt2.data.corpora.text import is_validation, open_corpus
+from gpt2.data.corpus import Corpus, Request, WholeText
+from gpt2.data.tokenizer import CharTokenizer, Tokenizer
+
+CORPORA = "gpt2.data.corpora"
+TEXT = "First Citizen:\nBefore we proceed, hear me.\n\nAll:\nSpeak!\n" * 20
+
+
+def request(tmp_path: Path, given: Path | None, tokenizer: str | None = None) -> Request:
+    return Request(given, tokenizer, tmp_path / "downloads")
+
+
+def whole(corpus: Corpus, split: str) -> list[str]:
+    return ["".join(document) for document in corpus.documents(split)]
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert caught.value.code == Exit.DATA
+    assert len(caught.value.messages) == 1
+    return caught.value.messages[0]
+
+
+@pytest.mark.parametrize("name", plugins.names(CORPORA))
+def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    corpus: Corpus = plugins.load(CORPORA, name).open_corpus(request(tmp_path, path))
+    tokenizer = corpus.tokenizer()
+    assert isinstance(tokenizer, Tokenizer)
+    assert isinstance(corpus.separated, bool)
+    assert {"address", "sha256"} <= json.loads(json.dumps(corpus.source)).keys()
+    assert corpus.source["address"] == str(path)
+    train, val = whole(corpus, "train"), whole(corpus, "val")
+    assert train == whole(corpus, "train")
+    assert "".join(train + val) == TEXT
+    assert len("".join(train)) == int(0.9 * len(TEXT))
+    for text in train + val:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("name", plugins.names(CORPORA))
+def test_every_corpus_refuses_what_it_cannot(name: str, tmp_path: Path) -> None:
+    load = plugins.load(CORPORA, name).open_corpus
+    path = tmp_path / "input.txt"
+    assert str(path) in refused(lambda: load(request(tmp_path, path)))
+    path.write_bytes(b"good\xff")
+    asked = request(tmp_path, path, "char" if name == "shakespeare" else "sentencepiece")
+    assert "--tokenizer" in refused(lambda: load(asked))
+    message = refused(lambda: whole(load(request(tmp_path, path)), "train"))
+    assert "byte 4" in message
+    assert str(path) in message
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+@pytest.mark.parametrize("ending", [".txt", ".md"])
+def test_a_text_is_cut_at_nine_tenths(packing: str, ending: str, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    text = "".join(rng.choices("ab \r\n\t\xe9\u4e2d\U0001f642\ufeff", k=200_000))
+    path = tmp_path / f"in{ending}{packing}"
+    path.write_bytes(PACKERS[packing](b"\xef\xbb\xbf" + text.encode()))
+    corpus = open_corpus(request(tmp_path, path))
+    assert whole(corpus, "train") == [text[:180_000]]
+    assert whole(corpus, "val") == [text[180_000:]]
+    assert max(len(piece) for doc in corpus.documents("train") for piece in doc) <= 1 << 18
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7])
+def test_the_size_of_reads_changes_nothing(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "_PIECE", piece)
+    text = "\ufeffa\u4e2d\U0001f642\n{}\ufeff" * 3
+    path = tmp_path / "in.txt"
+    path.write_bytes(text.encode())
+    assert "".join(text_files.pieces(path)) == text[1:]
+    path.write_bytes(text.encode() + b"\xe4\xb8")
+    place = len(text.encode())
+    assert f"byte {place} " in refused(lambda: list(text_files.pieces(path)))
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "a\\n\u4e2d"}\n\n{"text": "b"}\r\n{"text": "c"}', encoding="utf-8")
+    assert list(text_files.records(path)) == ["a\n\u4e2d", "b", "c"]
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_jsonl_lines_are_documents(packing: str, tmp_path: Path) -> None:
+    texts = [f"document {i}\nof two lines" for i in range(2000)]
+    lines = [json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)]
+    path = tmp_path / f"in.jsonl{packing}"
+    path.write_bytes(PACKERS[packing]("\n".join([*lines, '{"text": ""}']).encode()))
+    corpus = open_corpus(request(tmp_path, path))
+    train, val = whole(corpus, "train"), whole(corpus, "val")
+    assert sorted(train + val) == sorted(texts)
+    assert 150 < len(val) < 250
+    assert val == [text for text in texts if is_validation(text)]
+
+
+def test_folders_are_walked_in_order(tmp_path: Path) -> None:
+    where = tmp_path / "in"
+    names = ["b.txt", "a/z.md", "a/y.txt.gz", "c.TXT", ".hidden.txt", ".git/x.txt", "d.bin", "e.gz"]
+    for name in names:
+        path = where / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = gzip.compress if name.endswith(".gz") else bytes
+        path.write_bytes(packed(name.encode() * 10))
+    corpus = open_corpus(request(tmp_path, where))
+    both = zip(whole(corpus, "train"), whole(corpus, "val"), strict=True)
+    texts = [train + val for train, val in both]
+    assert texts == [name * 10 for name in ("b.txt", "c.TXT", "a/y.txt.gz", "a/z.md")]
+    assert corpus.source["files"] == 4
+    before = corpus.source["sha256"]
+    (where / "b.txt").write_text("changed")
+    assert open_corpus(request(tmp_path, where)).source["sha256"] != before
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"text": "x"', "not JSON"),
+        (b'"x"', "no text"),
+        (b'{"txt": "x"}', "no text"),
+        (b'{"text": 5}', "no text"),
+        (b'{"text": "\xff"}', "not UTF-8"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"text": "\\ud800"}', "half a surrogate"),
+    ],
+)
+def test_a_bad_line_is_named(line: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"text": "good"}\n\n' + line + b"\n")
+    message = refused(lambda: whole(open_corpus(request(tmp_path, path)), "train"))
+    assert f"{path}:3" in message
+    assert expected in message
+    assert len(message) < 1000
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "_LONGEST_LINE", 1000)
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x" * 2000)
+    assert "1,000 bytes" in refused(lambda: list(text_files.records(path)))
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "plain", "empty"])
+def test_a_damaged_packing_is_named(packing: str, damage: str, tmp_path: Path) -> None:
+    content = PACKERS[packing](random.Random(1).randbytes(3000).hex().encode() * 2)
+    changed: dict[str, bytes] = {
+        "cut": content[:-10],
+        "flip": content[:4] + bytes([content[4] ^ 0xFF]) + content[5:-4] + b"0000",
+        "plain": b"just text",
+        "empty": b"",
+    }
+    path = tmp_path / f"in.txt{packing}"
+    path.write_bytes(changed[damage])
+    if (packing, damage) == (".gz", "empty"):
+        assert list(text_files.pieces(path)) == []
+    else:
+        assert str(path) in refused(lambda: list(text_files.pieces(path)))
+
+
+def test_frames_one_after_the_other(tmp_path: Path) -> None:
+    for packing, pack in PACKERS.items():
+        path = tmp_path / f"in.txt{packing}"
+        path.write_bytes(pack(b"one ") + pack(b"two"))
+        assert "".join(text_files.pieces(path)) == "one two"
+
+
+def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in.doc").write_text("x")
+    for name in ("in", "in.doc", "missing"):
+        path = tmp_path / name
+        assert str(path) in refused(lambda path=path: open_corpus(request(tmp_path, path)))  # type: ignore[misc]
+    assert "--input" in refused(lambda: open_corpus(request(tmp_path, None)))
+
+
+def test_characters_are_those_of_all_files(tmp_path: Path) -> None:
+    where = tmp_path / "in"
+    where.mkdir()
+    (where / "a.txt").write_text("ab" * 20 + "\xe9", encoding="utf-8")
+    (where / "b.jsonl").write_text('{"text": "xyz"}', encoding="utf-8")
+    tokenizer = open_corpus(request(tmp_path, where, "char")).tokenizer()
+    assert isinstance(tokenizer, CharTokenizer)
+    assert tokenizer.chars == "\nabxyz\xe9"
+
+
+def test_too_many_characters_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("".join(map(chr, range(0x10000, 0x20010))), encoding="utf-8")
+    corpus = open_corpus(request(tmp_path, path, "char"))
+    assert "different characters" in refused(corpus.tokenizer)
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 1003])
+def test_whole_text_is_split_by_characters(length: int) -> None:
+    text = "\xe9" * length
+    info: dict[str, Any] = {}
+    corpus = WholeText(text, info, CharTokenizer("\xe9"))
+    assert whole(corpus, "train") == [text[: int(0.9 * length)]]
+    assert whole(corpus, "val") == [text[int(0.9 * length) :]]
