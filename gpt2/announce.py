@@ -19,7 +19,7 @@ def introduction(facts: Mapping[str, Any]) -> list[str]:
     threads, compiled, steps (None when time ends the run), batch, epochs, max_time, folder.
     """
     lines = [
-        f"model {facts['model']}: {facts['parameters'] / 1e6:.1f} M parameters, "
+        f"model {facts['model']}: {_millions(facts['parameters'])} parameters, "
         f"context {facts['block']}, attention {facts['attention']}",
         f"data {facts['dataset']}: {facts['tokens']:,} training tokens",
         f"device {facts['device']} ({facts['device_name']}), {facts['precision']}, "
@@ -64,6 +64,10 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
         "next: make sample ARGS='--prompt \"ROMEO:\"' writes more of it, make evaluate measures it",
         "      again, make menuconfig changes an option and make trains again",
     ]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count:,}"
 
 
 def shown(path: Path) -> str:

@@ -21,7 +21,7 @@ OLDEST_TORCH = (2, 10)
 GROUPS = ("runtime", "development")
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """The environment cannot be made; the message says why and what to do."""
 
 
@@ -32,9 +32,8 @@ def requirements(group: str) -> dict[str, str]:
     for line in (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("# development"):
             current = "development"
-        elif line and not line.startswith("#"):
-            if GROUPS.index(current) <= GROUPS.index(group):
-                found[re.split(r"[=<>!~\[; ]", line)[0]] = line
+        elif line and not line.startswith("#") and GROUPS.index(current) <= GROUPS.index(group):
+            found[re.split(r"[=<>!~\[; ]", line)[0]] = line
     return found
 
 
@@ -45,89 +44,91 @@ def missing(wanted: dict[str, str]) -> list[str]:
     verdicts change with the version) only in the pinned one.
     """
     runtime = requirements("runtime")
-    lacking = []
+    unmet = []
     for name, line in wanted.items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            lacking.append(line)
+            unmet.append(line)
             continue
         if name == "torch":
-            numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-            if numbers < OLDEST_TORCH:
-                lacking.append(line)
+            if not new_enough(version):
+                unmet.append(line)
         elif name not in runtime and "==" in line and version != line.split("==")[1]:
-            lacking.append(line)
-    return lacking
+            unmet.append(line)
+    return unmet
+
+
+def new_enough(torch: str) -> bool:
+    """Whether the code runs on this version of torch."""
+    return tuple(int(part) for part in re.findall(r"\d+", torch)[:2]) >= OLDEST_TORCH
 
 
 def main() -> None:
     """Print the path of the Python to use; progress goes to the error stream."""
-    group = sys.argv[1] if len(sys.argv) > 1 else "runtime"
-    if sys.version_info < (3, 11):
-        raise Unusable("Python 3.11 or newer is needed: make PYTHON=python3.11")
-    wanted = requirements(group)
-    lacking = missing(wanted)
-    if not lacking:
-        print(sys.executable)
-        return
-    python = VENV / "bin" / "python"
-    if Path(sys.prefix) == VENV:
-        install(python, lacking)
-    else:
-        if not ready(python, group):
-            make_venv(python, group)
+    group = sys.argv[1] if len(sys.argv) > 1 else GROUPS[0]
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever Python there is
+        raise UnusableError("Python 3.11 or newer is needed: make PYTHON=python3.11")
+    python = Path(sys.executable)
+    if missing(requirements(group)):
+        python = VENV / "bin" / "python"
+        if Path(sys.prefix).resolve() != VENV and not whole(python):
+            make_venv(python)
+        install(python, lacking(python, group))
+    elif os.environ.get("TORCH_INDEX") and not python.is_relative_to(VENV):
+        say(f"TORCH_INDEX has no effect: {python} has a torch, which is used as it is")
     print(os.path.relpath(python) if python.is_relative_to(Path.cwd()) else python)
 
 
-def ready(python: Path, group: str) -> bool:
-    """Whether .venv has been finished for this Python, these requirements and this group."""
-    stamp = VENV / f"ready-{group}"
-    return python.exists() and stamp.exists() and stamp.read_text() == signature(group)
+def whole(python: Path) -> bool:
+    """Whether .venv was made to its end, and for a Python, torch and index like those at hand."""
+    stamp = VENV / "made-for"
+    if not (python.exists() and stamp.exists()):
+        return False
+    then = stamp.read_text(encoding="utf-8").split("\n")
+    return all(now in ("", before) for now, before in zip(at_hand(), then, strict=False))
 
 
-def signature(group: str) -> str:
-    """What a finished .venv was made for."""
-    return f"{sys.version_info[:3]}\n" + "\n".join(requirements(group).values()) + "\n"
+def at_hand() -> list[str]:
+    """Return what a .venv is made for: Python's version, the torch it shares, another index."""
+    site = shared_torch()
+    index = os.environ.get("TORCH_INDEX", "")
+    return [f"{sys.version_info[0]}.{sys.version_info[1]}", site, "" if site else index]
 
 
-def make_venv(python: Path, group: str) -> None:
-    """Make .venv, or complete it, and install what it lacks."""
-    if not python.exists():
-        say(f"making {VENV.name} (once)")
-        clear = ["--clear"] if VENV.exists() else []
-        run(
-            [sys.executable, "-m", "venv", *clear, str(VENV)],
-            "making .venv failed: the module "
-            "venv is part of Python, and a package of its own on Debian (python3-venv)",
-        )
-        share_torch(python)
+def shared_torch() -> str:
+    """Return the folder of the torch of the Python at hand, or nothing when it cannot be used."""
+    try:
+        torch = metadata.distribution("torch")
+    except metadata.PackageNotFoundError:
+        return ""
+    return str(torch.locate_file("")) if new_enough(torch.version) else ""
+
+
+def make_venv(python: Path) -> None:
+    """Make .venv anew, without packages; it shares the torch of the Python at hand."""
+    say(f"making {VENV.name} (once)")
+    run(
+        [sys.executable, "-m", "venv", "--clear", str(VENV)],
+        "making .venv failed: the module venv is part of Python, and a package of its own on "
+        "Debian (python3-venv)",
+    )
+    if site := shared_torch():
+        say(f"using the torch in {site}")
+        # A .pth file works for a virtualenv and for conda too, where --system-site-packages would
+        # show the base installation's packages.
+        purelib = run([str(python), "-c", "import sysconfig as s; print(s.get_path('purelib'))"])
+        Path(purelib.strip(), "python_at_hand.pth").write_text(f"{site}\n", encoding="utf-8")
+    (VENV / "made-for").write_text("\n".join(at_hand()), encoding="utf-8")
+
+
+def lacking(python: Path, group: str) -> list[str]:
+    """Return the requirement lines that .venv does not satisfy."""
     code = (
         "import sys; sys.path[0] = sys.argv[1]; import environment as e; "
         "print('\\n'.join(e.missing(e.requirements(sys.argv[2]))))"
     )
-    lacking = run(
-        [str(python), "-c", code, str(REPOSITORY / "scripts"), group],
-        ".venv does not work: make distclean, and again",
-    ).split("\n")
-    install(python, [line for line in lacking if line])
-    (VENV / f"ready-{group}").write_text(signature(group))
-
-
-def share_torch(python: Path) -> None:
-    """Let .venv see the site-packages of the Python at hand when there is a torch in it."""
-    try:
-        torch = metadata.distribution("torch")
-    except metadata.PackageNotFoundError:
-        return
-    numbers = tuple(int(part) for part in re.findall(r"\d+", torch.version)[:2])
-    if numbers < OLDEST_TORCH:
-        return
-    say(f"using the torch {torch.version} that is installed")
-    # A .pth file works for a virtualenv and for conda too, where --system-site-packages would show
-    # the base installation's packages.
-    site = run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], "")
-    Path(site.strip(), "python_at_hand.pth").write_text(f"{torch.locate_file('')}\n")
+    return run([str(python), "-c", code, str(REPOSITORY / "scripts"), group]).split("\n")[:-1]
 
 
 def install(python: Path, lines: list[str]) -> None:
@@ -153,11 +154,13 @@ def pip(python: Path, arguments: list[str]) -> None:
     )
 
 
-def run(command: list[str], failure: str) -> str:
-    """Run a command and return its output. Raises Unusable with `failure`."""
+def run(
+    command: list[str], failure: str = ".venv does not work: 'make distclean', and again"
+) -> str:
+    """Run a command and return its output. Raises UnusableError with `failure`."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise Unusable(failure)
+        raise UnusableError(failure)
     return done.stdout
 
 
@@ -169,5 +172,7 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except Unusable as error:
+    except UnusableError as error:
         sys.exit(f"environment.py: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,28 +40,32 @@ def main() -> int:
         if not runs:
             raise UserError(f"{arguments.unfinished} holds no unfinished run with a checkpoint")
         path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
-    elif not path.exists():
+    elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         path = fitting_defconfig()
     print(shlex.join([*flags(path, DATA_OPTIONS if arguments.data else None), *extra]))
     return 0
 
 
-def flags(path: Path, names: tuple[str, ...] | None = None) -> list[str]:
+def flags(path: Path, names: Sequence[str] | None = None) -> list[str]:
     """Return the flags of the .config at `path`. Raises UserError naming all that is wrong."""
     options = Options(ROOT_TREE)
     options.read(path)
     bind(options)
     found: list[str] = []
+    # The root's tree has more (the axes of the test matrix): they are no flags.
+    allowed = Options().names() if names is None else names
     for name, value in options.minimal().items():
-        if names is not None and name not in names:
-            continue
         flag = flag_of(name)
+        if name not in allowed:
+            continue
         if options.is_bool(name):
             found.append(flag if value == "y" else flag.replace("--", "--no-", 1))
-        elif name in PATHS or not value.startswith("-"):
-            found += [flag, value]
+        elif name in PATHS:
+            found += [flag, str(REPOSITORY / value)]
+        elif value.startswith("-"):
+            found.append(f"{flag}={value}")  # or it would be taken for a flag
         else:
-            found.append(f"{flag}={value}")  # argparse would take the value for a flag
+            found += [flag, value]
     return found
 
 

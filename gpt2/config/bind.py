@@ -124,7 +124,9 @@ def convert(text: str, kind: type[Any], notes: tuple[Any, ...] = ()) -> Any:
     if kind is bool:
         return text == "y"
     if kind is Path:
-        # Flags hold absolute paths by now, so what is relative is a default: the repository's own.
+        if not text:
+            raise ValueError("a path is needed")
+        # Flags hold absolute paths by now, so what is relative is the repository's own.
         return REPOSITORY / text
     if kind not in (int, float):
         return kind(text)

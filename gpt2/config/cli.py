@@ -6,18 +6,22 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import kconfiglib as kc
 
-from gpt2.config.bind import convert, unwrap
+from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options, flag_of
 from gpt2.config.typed import PATHS, Help
 
 Actions = TypeVar("Actions")
+
+
+_FLAG = re.compile(r"--[a-z][a-z0-9-]*(=|$)")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,8 +41,8 @@ def parse(
     """Parse `argv` into options (those in `names`, or all) and an entry's actions.
 
     Of a flag given twice the last counts, so that a command line can be extended at its end. Bad
-    option values are collected in the returned Options; raises UserError for unknown flags and
-    bad actions, together with those.
+    option values are collected in the returned Options; raises UserError for unknown flags, flags
+    without a value and bad actions, together with what `bind` finds in the options.
     """
     options = Options()
     chosen = options.names() if names is None else list(names)
@@ -50,19 +54,53 @@ def parse(
     )
     _add_actions(parser, actions)
     _add_options(parser, options, chosen)
-    found, unknown = parser.parse_known_args(argv)
+    joined, problems = _join(argv, parser)
+    try:
+        found, unknown = parser.parse_known_args(joined)
+    except UserError as error:
+        raise UserError(*problems, *error.messages) from None
     for name in chosen:
         value = getattr(found, name)
         if isinstance(value, bool):
             value = "y" if value else "n"
         if value is not None:
-            options.give(name, os.path.abspath(value) if name in PATHS else value, flag_of(name))
-    problems = [_unknown(argument, parser, unknown) for argument in _flags_first(unknown)]
+            path = name in PATHS and value != ""
+            options.give(name, os.path.abspath(value) if path else value, flag_of(name))
+    problems += [_unknown(argument, parser) for argument in _flags_first(unknown)]
     ready, refused = _read_actions(found, actions)
     problems += refused
     if problems:
-        raise UserError(*problems, *options.check())
+        try:
+            bind(options)
+        except UserError as error:
+            problems += error.messages
+        raise UserError(*problems)
     return options, actions(**ready)
+
+
+def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Join flags to their values, which may so begin with a dash; list what cannot be joined."""
+    valued = {
+        text: action.nargs != 0 for action in parser._actions for text in action.option_strings
+    }
+    joined: list[str] = []
+    problems: list[str] = []
+    waiting = list(reversed(argv))
+    while waiting:
+        argument = waiting.pop()
+        flag, equals, _ = argument.partition("=")
+        if flag not in valued or (valued[flag] and equals):
+            joined.append(argument)
+        elif not valued[flag]:
+            if equals:
+                problems.append(f"{argument}: {flag} takes no value (see --help)")
+            else:
+                joined.append(argument)
+        elif waiting and waiting[-1] not in valued and not _FLAG.match(waiting[-1]):
+            joined.append(f"{flag}={waiting.pop()}")
+        else:
+            problems.append(f"{flag} needs a value (see --help)")
+    return joined, problems
 
 
 def _add_actions(parser: argparse.ArgumentParser, actions: type[Any]) -> None:
@@ -107,12 +145,18 @@ def _read_actions(
         if isinstance(value, str):
             kind, notes = unwrap(hints[field.name])
             try:
-                value = Path(value) if kind is Path else convert(value, kind, notes)
+                value = _path(value) if kind is Path else convert(value, kind, notes)
             except ValueError as error:
                 refused.append(f"{flag_of(field.name)}: {error}")
         if value is not None:
             ready[field.name] = value
     return ready, refused
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("a path is needed")
+    return Path(text)
 
 
 def _add_options(parser: argparse.ArgumentParser, options: Options, chosen: Sequence[str]) -> None:
@@ -148,13 +192,13 @@ def _add_option(group: Any, options: Options, name: str, prompt: str) -> None:
 
 def _flags_first(unknown: list[str]) -> list[str]:
     """Of unknown arguments, the flags; the rest only where there is no flag they could follow."""
-    flags = [argument for argument in unknown if argument.startswith("-")]
+    flags = [argument for argument in unknown if argument.startswith("--")]
     return flags or unknown
 
 
-def _unknown(argument: str, parser: argparse.ArgumentParser, unknown: list[str]) -> str:
+def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
     known = [text for action in parser._actions for text in action.option_strings]
-    close = difflib.get_close_matches(argument.split("=")[0], known, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(argument.partition("=")[0], known, n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     kind = "unknown flag" if argument.startswith("-") else "unexpected argument"
     return f"{kind} {argument}{hint} (see --help)"

@@ -7,24 +7,25 @@ is killed (`kill`), told to stop (`term`), or meets a full disk (`enospc`).
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import os
 import signal
 
-_armed: list[str] | None = None
-_passed = 0
+_passings = itertools.count(1)
+
+
+@functools.cache
+def _armed() -> list[str]:
+    return os.environ.get("GPT2_FAULT", "").split(":")
 
 
 def point(name: str) -> None:
     """Pass the injection point `name`: does nothing unless GPT2_FAULT arms it."""
-    global _armed, _passed
-    if _armed is None:
-        _armed = os.environ.get("GPT2_FAULT", "").split(":")
-    if _armed[0] != name:
+    armed = _armed()
+    if armed[0] != name or next(_passings) != int(armed[2] if len(armed) > 2 else 1):
         return
-    _passed += 1
-    if _passed != int(_armed[2] if len(_armed) > 2 else 1):
-        return
-    action = _armed[1]
+    action = armed[1]
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "term":

@@ -25,8 +25,10 @@ TRAIN_TREE = REPOSITORY / "gpt2" / "Kconfig"
 ROOT_TREE = REPOSITORY / "Kconfig"
 
 _LINE = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
-_UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
+_UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set(.*)")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+#: What a line of UTF-8 text cannot hold: control characters, line ends, bytes that are no text.
+_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class Options:
                 known = ", ".join(members)
                 self.problems.append(f"{where} {value!r} is unknown{hint} (there are: {known})")
                 return
+            for rival in members.values():
+                self.given.pop(rival, None)
             self._set(Assignment(members[value], "y", where))
         else:
             self._set(Assignment(name, value, where))
@@ -145,7 +149,7 @@ class Options:
         elif symbol.orig_type == kc.INT:
             well_formed = re.fullmatch(r"-?[0-9]+", value) is not None
         else:
-            well_formed = "\n" not in value and "\0" not in value
+            well_formed = _NO_TEXT.search(value) is None
         if not well_formed:
             expected = {kc.BOOL: "y or n", kc.INT: "a whole number"}
             wanted = expected.get(symbol.orig_type, "one line of text")
@@ -164,8 +168,8 @@ class Options:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise UserError(f"{path}: cannot be read: {reason}") from error
         seen: dict[str, int] = {}
-        for number, raw in enumerate(text.splitlines(), 1):
-            line = raw.strip()
+        for number, raw in enumerate(text.split("\n"), 1):
+            line = raw.rstrip()
             unset = _UNSET.fullmatch(line)
             if not line or (line.startswith("#") and not unset):
                 continue
@@ -173,6 +177,11 @@ class Options:
             match = unset or _LINE.fullmatch(line)
             if match is None:
                 self.problems.append(f"{where}: {line!r} is no CONFIG_NAME=value line")
+                continue
+            if unset and unset[2]:
+                self.problems.append(
+                    f"{where}: {line!r} has words after it; put them on a line of their own"
+                )
                 continue
             name = match[1]
             if name not in self.symbols:
@@ -184,6 +193,9 @@ class Options:
                 )
             else:
                 seen[name] = number
+                if unset and self.symbols[name].orig_type != kc.BOOL:
+                    self.problems.append(f"{where}: CONFIG_{name} needs a value; or drop the line")
+                    continue
                 self._read_value(name, "n" if unset else match[2], f"{where}: CONFIG_{name}")
 
     def _read_value(self, name: str, text: str, where: str) -> None:
@@ -218,7 +230,8 @@ class Options:
         found = list(self.problems)
         for given in self.given.values():
             symbol = self.symbols[given.name]
-            if symbol.str_value == given.value:
+            in_file = not given.where.startswith("--")
+            if symbol.str_value == given.value and (symbol.visibility or in_file):
                 continue  # also a full file's line for a hidden symbol: nothing is lost
             if symbol.choice and given.value == "n":
                 if not self._chosen(symbol):
@@ -233,16 +246,19 @@ class Options:
 
     def unmet(self, name: str) -> list[str]:
         """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
+        return [text for text, met in self.conditions(name).items() if not met]
+
+    def conditions(self, name: str) -> dict[str, bool]:
+        """Return what a symbol or choice needs to be seen, and whether that is met."""
         item = self.choices.get(name) or self.symbols[name]
-        if item.visibility:
-            return []
-        reasons: list[str] = []
+        found: dict[str, bool] = {}
         for node in item.nodes:
-            condition = node.prompt[1] if node.prompt else item.direct_dep
-            for part in kc.split_expr(condition, kc.AND):
-                if kc.expr_value(part) == 0:
-                    reasons.append(kc.expr_str(part))
-        return list(dict.fromkeys(reasons))
+            for part in kc.split_expr(node.prompt[1] if node.prompt else node.dep, kc.AND):
+                if isinstance(part, kc.Choice):  # a member needs what its choice needs
+                    found.update(self.conditions(part.name))
+                elif part is not self.kconfig.y:
+                    found[kc.expr_str(part)] = bool(kc.expr_value(part))
+        return found
 
     def bounds(self, name: str) -> str:
         """Return the range in force of an int symbol as "low..high", or nothing."""

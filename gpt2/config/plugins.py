@@ -13,7 +13,6 @@ from typing import Any
 
 from gpt2.config.errors import UserError
 
-
 _LIGHT = {"__future__", "dataclasses", "typing"}
 
 

@@ -18,7 +18,7 @@ PLUGIN_PACKAGES = {
 }
 
 
-#: Options that are paths: given ones are relative to the current folder, defaults to the repository.
+#: Options that are paths: relative to the current folder in a flag, else to the repository.
 PATHS = ("DATA_DIR",)
 
 

@@ -31,23 +31,12 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("a+")
+            self._lock = _locked(path)
             self.log: TextIO = (path / "log.txt").open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"--run-dir {path}: cannot be written: {error.strerror}; choose another folder"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            raise UserError(
-                f"--run-dir {path}: in use by {holder}; wait for it or choose another folder"
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
         self._metrics: TextIO | None = None
 
     @property
@@ -94,6 +83,24 @@ class RunFolder:
         for file in (self._metrics, self.log, self._lock):
             if file is not None:
                 file.close()
+
+
+def _locked(path: Path) -> TextIO:
+    """Open and lock the lock file of a run; the kernel frees it when the process ends."""
+    lock = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with lock:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+        raise UserError(
+            f"--run-dir {path}: in use by {holder}; wait for it or choose another folder"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
 
 
 def new_folder(parent: Path, name: str) -> Path:

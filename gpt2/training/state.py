@@ -26,7 +26,7 @@ def optimizer_tensors(
                 rest[key] = list(value) if isinstance(value, tuple) else value
         plain["groups"].append(rest)
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            for key, value in optimizer.state.get(parameter, {}).items():
+            for key, value in sorted(optimizer.state.get(parameter, {}).items()):
                 if isinstance(value, Tensor):
                     tensors[f"{name}.{key}"] = value
                 else:

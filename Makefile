@@ -1,0 +1,79 @@
+# GPT-2 Training Module. `make` trains, `make check` tests, `make help` lists every target.
+
+PYTHON ?= python3
+# These count only when they stand on the command line: a TIME in the environment is not meant for us.
+ONLY_TYPED := TIME ARGS OPTION
+$(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
+
+export ARGS OPTION TORCH_INDEX
+LIMIT := $(if $(TIME),--max-time $(TIME))
+
+# py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
+PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
+DEVPY := py="$$($(PYTHON) scripts/environment.py development)"
+# Becomes a command, so that it gets the signals; SHOW also prints it as it can be pasted.
+EXEC  := run() { eval "exec $$1"; }; run
+SHOW  := run() { printf '%s\n' "$$1"; eval "exec $$1"; }; run
+
+.DEFAULT_GOAL := all
+.NOTPARALLEL:
+.PHONY: all train prepare resume sample evaluate menuconfig olddefconfig savedefconfig \
+        list-defconfigs explain check lint types test test-fast clean distclean help
+
+all: train                 ## prepare the data, train, evaluate, show a sample (the default)
+
+train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py")" && $(SHOW) "$$py gpt2/train.py $$flags $(LIMIT) $$ARGS"
+
+prepare:                   ## turn the corpus into tokens, if that is not done yet
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && $(SHOW) "$$py gpt2/prepare_data.py $$flags $(if $(filter prepare,$(MAKECMDGOALS)),$$ARGS)"
+
+resume:                    ## go on with the newest unfinished run
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && $(SHOW) "$$py gpt2/train.py $$flags $$ARGS"
+
+sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
+	@$(PY) && $(SHOW) "$$py gpt2/sample.py --run runs/latest $$ARGS"
+
+evaluate:                  ## measure the newest run over the whole validation split
+	@$(PY) && $(SHOW) "$$py gpt2/evaluate.py --run runs/latest $$ARGS"
+
+menuconfig:                ## change .config in a menu
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py menuconfig"
+
+defconfig-%:               ## make .config what defconfigs/NAME says
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py defconfig $*"
+
+olddefconfig:              ## bring an edited or older .config up to date
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py olddefconfig"
+
+savedefconfig:             ## write the minimal form of .config to the file defconfig
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py savedefconfig"
+
+list-defconfigs:           ## list the defconfigs, a line each
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py list-defconfigs"
+
+explain:                   ## say all about an option: OPTION=learning-rate
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py explain \"\$$OPTION\""
+
+check: lint types test     ## everything a change must pass
+
+lint:                      ## style (ruff)
+	@$(DEVPY) && eval "$$py -m ruff check ." && $(EXEC) "$$py -m ruff format --check ."
+
+types:                     ## types (mypy, strict)
+	@$(DEVPY) && $(EXEC) "$$py -m mypy"
+
+test:                      ## all tests
+	@$(DEVPY) && $(EXEC) "$$py -m pytest"
+
+test-fast:                 ## the tests for between two edits
+	@$(DEVPY) && $(EXEC) "$$py -m pytest -m 'not slow'"
+
+clean:                     ## remove caches
+	@find gpt2 scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +; rm -rf .mypy_cache .pytest_cache .ruff_cache
+
+distclean: clean           ## remove caches, .venv and .config; never data/ or runs/
+	@rm -rf .venv .config .config.old defconfig
+
+help:                      ## this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
