@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,20 @@ def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
 
 
 def _best(run: Path) -> checkpoint.Checkpoint:
+    """Load the best checkpoint by validation; of a run under way, the best up to its last one."""
     parent = run / "checkpoints"
-    try:
+    if (run / "summary.json").exists():
+        best = read_json(run, "summary.json")["best"]
+    else:
         last = checkpoint.load_last(parent, _warn)
-        step = last.state["best"]["step"] if last and last.state["best"] else None
-        if step is None:
-            raise UserError(f"--best: {run} has no evaluation yet", code=Exit.CHECKPOINT)
-        return checkpoint.load(checkpoint.folder_of(parent, step))
+        best = last.state["best"] if last else None
+    if best is None:
+        raise UserError(f"--best: {run} has no evaluation yet", code=Exit.CHECKPOINT)
+    try:
+        return checkpoint.load(checkpoint.folder_of(parent, best["step"]))
     except checkpoint.DamagedError as error:
         raise UserError(f"--best: {error}", code=Exit.CHECKPOINT) from error
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}")
+    print(f"warning: {text}", file=sys.stderr)

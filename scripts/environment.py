@@ -116,9 +116,10 @@ def make_venv(python: Path) -> None:
     if site := shared_torch():
         say(f"using the torch in {site}")
         # A .pth file works for a virtualenv and for conda too, where --system-site-packages would
-        # show the base installation's packages.
+        # show the base installation's packages. What torch needs may lie in another folder than it.
+        folders = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
         purelib = run([str(python), "-c", "import sysconfig as s; print(s.get_path('purelib'))"])
-        Path(purelib.strip(), "python_at_hand.pth").write_text(f"{site}\n", encoding="utf-8")
+        Path(purelib.strip(), "python_at_hand.pth").write_text("\n".join(folders) + "\n")
     (VENV / "made-for").write_text("\n".join(at_hand()), encoding="utf-8")
 
 
@@ -128,7 +129,8 @@ def lacking(python: Path, group: str) -> list[str]:
         "import sys; sys.path[0] = sys.argv[1]; import environment as e; "
         "print('\\n'.join(e.missing(e.requirements(sys.argv[2]))))"
     )
-    return run([str(python), "-c", code, str(REPOSITORY / "scripts"), group]).split("\n")[:-1]
+    answer = run([str(python), "-c", code, str(REPOSITORY / "scripts"), group])
+    return [line for line in answer.splitlines() if line]
 
 
 def install(python: Path, lines: list[str]) -> None:
@@ -145,23 +147,27 @@ def install(python: Path, lines: list[str]) -> None:
 
 
 def pip(python: Path, arguments: list[str]) -> None:
-    """Run pip install, its output on the error stream."""
+    """Run pip install, its output (on a terminal: its progress) on the error stream."""
     say("installing " + " ".join(arguments))
+    quiet = [] if sys.stderr.isatty() else ["-q"]
     run(
-        [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q", *arguments],
+        [str(python), "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments],
         "pip could not install the packages: see above; a machine without a network needs them "
         "installed beforehand (requirements.txt)",
+        stdout=2,
     )
 
 
 def run(
-    command: list[str], failure: str = ".venv does not work: 'make distclean', and again"
+    command: list[str],
+    failure: str = ".venv does not work: 'make distclean', and again",
+    stdout: int = subprocess.PIPE,
 ) -> str:
     """Run a command and return its output. Raises UnusableError with `failure`."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=stdout, text=True, check=False)
     if done.returncode:
         raise UnusableError(failure)
-    return done.stdout
+    return done.stdout or ""
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -40,11 +41,15 @@ def test_a_second_process_is_refused_and_named(tmp_path: Path) -> None:
     runs.RunFolder(tmp_path).close()  # a killed holder holds nothing
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission_is_one_clear_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written"):
+def test_no_permission_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so the refusal is made.
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="cannot be written: Permission denied") as error:
         runs.RunFolder(tmp_path / "run")
+    assert error.value.code == Exit.CONFIG
 
 
 def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path) -> None:

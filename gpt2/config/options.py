@@ -179,9 +179,7 @@ class Options:
                 self.problems.append(f"{where}: {line!r} is no CONFIG_NAME=value line")
                 continue
             if unset and unset[2]:
-                self.problems.append(
-                    f"{where}: {line!r} has words after it; put them on a line of their own"
-                )
+                self.problems.append(f"{where}: {line!r} has a comment after it; move or drop that")
                 continue
             name = match[1]
             if name not in self.symbols:

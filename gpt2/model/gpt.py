@@ -110,7 +110,9 @@ class GPT(nn.Module):
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return the logits (B, V) of the token after `ids` (B, T)."""
-        return F.linear(self.transformer(ids)[:, -1], self.transformer.wte.weight)
+        # Past what may be compiled: text grows, and every length would be compiled anew.
+        hidden = self.transformer.forward(ids)
+        return F.linear(hidden[:, -1], self.transformer.wte.weight)
 
     def parameter_count(self) -> int:
         """Number of parameters; the tied matrix counts once."""

@@ -11,6 +11,9 @@ from torch import Tensor
 #: Targets with this value count neither in the loss nor in its mean.
 IGNORED = -100
 
+#: Most rows whose gradients are summed in fp16, where more could pass 65504 at any loss scale.
+_FP16_ROWS = 1024
+
 
 def full_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats over the targets that are not IGNORED.
@@ -27,6 +30,9 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> 
     The gradients are computed along with the loss, chunk by chunk, so at most (rows, V) logits
     exist at once in either pass. The loss and the sums over chunks are fp32 in every precision.
     """
+    if not torch.is_grad_enabled():
+        # A Function does not look at this by itself, and would compute gradients for nothing.
+        hidden, weight = hidden.detach(), weight.detach()
     loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, rows)
     return loss
 
@@ -39,24 +45,32 @@ class _ChunkedLoss(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         compute = dtype or hidden.dtype
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        rows = min(rows, hidden.size(0), _FP16_ROWS if compute == torch.float16 else rows)
         with torch.autocast(device, enabled=False):
             head = weight.to(compute)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             grad_hidden = torch.empty_like(hidden) if needs_hidden else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+            # On a CPU, asking for fresh memory in every chunk costs a tenth of the time.
+            logits_held = hidden.new_empty(rows, len(head), dtype=compute)
+            log_probs_held = hidden.new_empty(rows, len(head), dtype=torch.float32)
             for start in range(0, hidden.size(0), rows):
                 x = hidden[start : start + rows].to(compute)
                 y = targets[start : start + rows]
-                logits = (x @ head.t()).float()  # (rows, V)
-                log_probs = F.log_softmax(logits, dim=-1)
+                logits = torch.mm(x, head.t(), out=logits_held[: len(y)])
+                log_probs = log_probs_held[: len(y)]
+                torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=log_probs)
                 total += F.nll_loss(log_probs, y, ignore_index=IGNORED, reduction="sum")
                 if not (needs_hidden or needs_weight):
                     continue
                 slope = _slope(log_probs, y).to(compute)  # divided later: fp16 can hold this
+                counted = (y != IGNORED).unsqueeze(1)  # on the narrow side of the products
                 if grad_hidden is not None:
-                    grad_hidden[start : start + rows] = slope @ head
-                if grad_weight is not None:
-                    grad_weight += slope.t() @ x
+                    grad_hidden[start : start + rows] = slope @ head * counted
+                if grad_weight is not None and compute == torch.float32:
+                    grad_weight.addmm_(slope.t(), x * counted)
+                elif grad_weight is not None:
+                    grad_weight += slope.t() @ (x * counted)
             count = (targets != IGNORED).sum()
         ctx.save_for_backward(grad_hidden, grad_weight, count)
         return total / count
@@ -73,7 +87,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _slope(log_probs: Tensor, targets: Tensor) -> Tensor:
-    """Return d(sum of losses)/d(logits) = softmax - one-hot, 0 where ignored; reuses log_probs."""
+    """Return d(sum of losses)/d(logits) = softmax - one-hot; reuses the memory of log_probs."""
     slope = log_probs.exp_()
     slope[torch.arange(len(targets), device=targets.device), targets.clamp(min=0)] -= 1.0
-    return slope.mul_((targets != IGNORED).unsqueeze(1))
+    return slope

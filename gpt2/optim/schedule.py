@@ -28,7 +28,7 @@ class Schedule:
     decay: float = 0.2
 
     def factor(self, step: int, progress: float) -> float:
-        """Return the factor for `step` (from 0) at `progress` in [0, 1]; 0 steps of it are 0."""
+        """Return the factor for `step` (from 0) at `progress` in [0, 1] of the run."""
         rise, share = self._warmup(step, progress)
         if rise < 1.0:
             return rise
@@ -61,6 +61,7 @@ class Schedule:
             return ((step + 1) / self.warmup if self.warmup else 1.0), share
         if self.steps is not None:
             length = max(1, min(AUTO_STEPS, round(AUTO_SHARE * self.steps)))
-            return (step + 1) / length, min(1.0, length / self.steps)
+            # A limit on time may end the run long before its last step: then progress is ahead.
+            return max((step + 1) / length, progress / AUTO_SHARE), min(1.0, length / self.steps)
         # Only time ends the run: the warm-up ends by whichever of its two bounds comes first.
         return max(progress / AUTO_SHARE, (step + 1) / AUTO_STEPS), AUTO_SHARE

@@ -26,9 +26,15 @@ class Options:
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """Build torch's SGD over `groups`."""
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         groups,
         momentum=options.momentum,
         nesterov=options.nesterov,
         fused=fused_where_possible(groups),
     )
+    if options.momentum > 0.0:
+        # torch would make these in the first step, and leave them unset when that one is refused.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -1,0 +1,93 @@
+"""sample.py and evaluate.py over a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+
+from gpt2 import evaluate, sample
+from gpt2.config.errors import Exit, UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tiny.make_data(tmp_path_factory.mktemp("data"))
+    path = tmp_path_factory.mktemp("runs") / "run"
+    # A rate that grows the loss again, so that the best checkpoint is not the last.
+    more = ("--max-steps", "12", "--eval-interval", "3", "--learning-rate", "0.3")
+    assert tiny.train(data, path, *more, "--lr-schedule", "constant") == Exit.OK
+    return path
+
+
+def test_evaluate_repeats_the_result(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert evaluate.main(["--run", str(run)]) == Exit.OK
+    out = capsys.readouterr().out
+    assert f"step 12, val: loss {summary['val_loss']:.6f}" in out
+    assert f"{summary['bits_per_byte']:.6f} bits per byte" in out
+    assert evaluate.main(["--run", str(run), "--best"]) == Exit.OK
+    best = summary["best"]
+    assert f"step {best['step']}, val: loss {best['val_loss']:.6f}" in capsys.readouterr().out
+    assert evaluate.main(["--run", str(run), "--split", "train"]) == Exit.OK
+    assert "train: loss" in capsys.readouterr().out
+
+
+def test_sample_is_fixed_by_its_seed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        arguments = ["--run", str(run), "--prompt", "to be", "--tokens", "40", "--seed", seed]
+        assert sample.main(arguments) == Exit.OK
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("to be")
+    assert len(texts[0]) == len("to be") + 40 + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (["--prompt", "Zoë"], "'Z'", Exit.DATA),
+        (["--prompt", ""], "--prompt is empty", Exit.CONFIG),
+        (["--tokens", "0"], "--tokens: 0 is outside", Exit.CONFIG),
+        (["--temperature", "-1"], "--temperature: -1 is outside", Exit.CONFIG),
+        (["--temperature", "hot"], "'hot' is not a number", Exit.CONFIG),
+        (["--top-k", "1.5"], "'1.5' is not a whole number", Exit.CONFIG),
+    ],
+)
+def test_bad_input_to_sample(run: Path, arguments: list[str], said: str, code: Exit) -> None:
+    with pytest.raises(UserError) as error:
+        sample.main(["--run", str(run), *arguments])
+    assert said in str(error.value)
+    assert error.value.code == code
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    for entry in (sample.main, evaluate.main):
+        with pytest.raises(UserError, match="is no run directory"):
+            entry(["--run", str(tmp_path)])
+        with pytest.raises(UserError, match="--run"):
+            entry([])
+
+
+def test_a_run_without_a_checkpoint(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UserError, match="no checkpoint") as error:
+        sample.main(["--run", str(tmp_path / "run")])
+    assert error.value.code == Exit.CHECKPOINT
+
+
+def test_other_data_are_refused(run: Path, tmp_path: Path) -> None:
+    other = tiny.make_data(tmp_path / "data", characters=900)
+    with pytest.raises(UserError, match="not those the run was trained on") as error:
+        evaluate.main(["--run", str(run), "--data-dir", str(other)])
+    assert error.value.code == Exit.DATA
+
+
+def test_a_split_that_is_not_there(run: Path) -> None:
+    with pytest.raises(UserError, match="--split 'test'"):
+        evaluate.main(["--run", str(run), "--split", "test"])
