@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)
+if __name__ == "__main__":
+    sys.path[0] = str(REPOSITORY)
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError, run_entry

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)
+if __name__ == "__main__":
+    sys.path[0] = str(REPOSITORY)
 
 import kconfiglib as kc
 

@@ -274,7 +274,7 @@ class Options:
             selection = self.choices[name].selection
             return selection.name[len(name) + 1 :].lower().replace("_", "-") if selection else None
         value: str = self.symbols[name].str_value
-        if not value and kc.expr_value(self.symbols[name].direct_dep) == 0:
+        if value in ("", "n") and kc.expr_value(self.symbols[name].direct_dep) == 0:
             return None
         return value
 

@@ -14,6 +14,9 @@ IGNORED = -100
 #: Most rows whose gradients are summed in fp16, where more could pass 65504 at any loss scale.
 _FP16_ROWS = 1024
 
+#: Most rows whose gradients are summed in fp16, where more could pass 65504 at any loss scale.
+_FP16_ROWS = 1024
+
 
 def full_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats over the targets that are not IGNORED.
@@ -30,6 +33,9 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> 
     The gradients are computed along with the loss, chunk by chunk, so at most (rows, V) logits
     exist at once in either pass. The loss and the sums over chunks are fp32 in every precision.
     """
+    if not torch.is_grad_enabled():
+        # A Function does not look at this by itself, and would compute gradients for nothing.
+        hidden, weight = hidden.detach(), weight.detach()
     if not torch.is_grad_enabled():
         # A Function does not look at this by itself, and would compute gradients for nothing.
         hidden, weight = hidden.detach(), weight.detach()

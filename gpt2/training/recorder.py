@@ -70,11 +70,9 @@ class RunRecorder:
         if end:
             return True
         better = self._due(self.intervals.evaluation) and self.validate()
-        if self._stop:
-            return False
-        if better or self._due(self.intervals.checkpoint):
+        if (better or self._due(self.intervals.checkpoint)) and not self._stop:
             self.save(required=False)
-        return True
+        return not self._stop
 
     def catch_up(self) -> None:
         """Make the evaluation that a stop cut short, after a resume."""

@@ -1,0 +1,112 @@
+"""Fixtures of several test files."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpt2.config.bind import bind, option_hints, unwrap
+from gpt2.config.errors import UserError
+from gpt2.config.options import TRAIN_TREE, Options
+from gpt2.config.typed import Auto, Within
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ODD_FOLDERS = (
+    "my data",
+    "it's",
+    'a "b" c',
+    "$HOME",
+    "back\\slash",
+    "-dash",
+    "--resume",
+    "\u00e4;#!*",
+)
+
+WriteConfig = Callable[..., Path]
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> WriteConfig:
+    """Return a function that writes lines to a .config and returns its path."""
+
+    def write(*lines: str) -> Path:
+        path = tmp_path / ".config"
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path) -> RunScript:
+    """Return a function that runs Python in a process where importing torch is fatal.
+
+    By default in the repository's root; `here` is another folder, and more variables can be given.
+    """
+    poison = tmp_path / "poison"
+    (poison / "torch").mkdir(parents=True)
+    (poison / "torch" / "__init__.py").write_text("import os\nos._exit(99)\n")
+
+    def run(
+        *arguments: str, here: Path = REPOSITORY, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=here,
+            env={**os.environ, "PYTHONPATH": str(poison), **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def random_options(seed: int, tree: Path = TRAIN_TREE) -> Options:
+    """Return a random right configuration: most of the visible options are given."""
+    rng = random.Random(seed)
+    while True:
+        options = Options(tree)
+        hints = option_hints(options)
+        for name in options.names():
+            if rng.random() < 0.7 and not options.unmet(name):
+                options.give(name, _random_value(rng, options, name, hints[name]), "--drawn")
+        try:
+            bind(options)
+        except UserError:
+            continue  # options that contradict each other, such as a width and its heads
+        return options
+
+
+def _random_value(rng: random.Random, options: Options, name: str, hint: object) -> str:
+    if name in options.choices:
+        members = options.members(name)
+        return rng.choice([word for word, symbol in members.items() if not options.unmet(symbol)])
+    kind, notes = unwrap(hint)
+    if kind is bool:
+        return rng.choice("yn")
+    if kind is Path:
+        return rng.choice(ODD_FOLDERS)
+    if name == "N_EMBD":
+        return str(int(options.value("N_HEAD") or 1) * rng.randint(1, 64))
+    if bounds := options.bounds(name):
+        low, high = (int(end) for end in bounds.split(".."))
+        return str(rng.randint(low, min(high, low + 3000)))
+    if any(isinstance(note, Auto) for note in notes) and rng.random() < 0.5:
+        return "auto"
+    if kind is int:
+        return str(rng.randint(0, 5000))
+    within = next(note for note in notes if isinstance(note, Within))
+    return next(
+        text
+        for text in iter(lambda: f"{rng.choice([1.0, 1e-3]) * rng.random():.3g}", "")
+        if float(text) in within
+    )

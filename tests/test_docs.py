@@ -1,0 +1,82 @@
+"""Every command that README and docs/ show is one that exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny
+
+from gpt2 import evaluate, prepare_data, sample
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
+from gpt2.config.options import Options
+from gpt2.config.typed import EvaluateActions, PrepareActions, SampleActions, TrainActions
+
+PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]
+ENTRIES = {
+    "train.py": (TrainActions, None),
+    "prepare_data.py": (PrepareActions, prepare_data.OPTIONS),
+    "sample.py": (SampleActions, sample.OPTIONS),
+    "evaluate.py": (EvaluateActions, evaluate.OPTIONS),
+}
+
+
+def commands() -> list[str]:
+    """Return every command of the pages: indented lines, and `code` that begins with one."""
+    found: list[str] = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^    ((?:make|python3) ?[^#\n]*)", text, re.MULTILINE)
+        inline = re.findall(r"`((?:make|python3 gpt2/)[^`]*)`", text.replace("\n", " "))
+        found += [command.strip() for command in blocks + inline if "..." not in command]
+    return sorted(set(found))
+
+
+def test_there_are_commands() -> None:
+    assert len([c for c in commands() if c.startswith("make")]) > 10
+    assert len([c for c in commands() if c.startswith("python3")]) > 4
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make")])
+def test_make_knows_it(command: str) -> None:
+    done = subprocess.run(
+        [*shlex.split(command), "-n"], cwd=tiny.REPOSITORY, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for flag in re.findall(r"ARGS=[\"'](.*)[\"']", command):
+        words = shlex.split(flag)
+        entry = "sample.py" if "make sample" in command else "train.py"
+        entry = "prepare_data.py" if "make prepare" in command else entry
+        accepts(entry, words)
+    for option in re.findall(r"OPTION=(\S+)", command):
+        assert option.upper().replace("-", "_") in Options().names()
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python3")])
+def test_the_entry_takes_its_flags(command: str) -> None:
+    _, script, *arguments = shlex.split(command)
+    accepts(Path(script).name, arguments)
+
+
+def accepts(entry: str, arguments: list[str]) -> None:
+    """Parse `arguments` as the entry does; raises UserError for a flag that does not exist."""
+    actions, names = ENTRIES[entry]
+    if arguments == ["--help"]:
+        return
+    if entry in ("sample.py", "evaluate.py") and "--run" not in arguments:
+        arguments = ["--run", "runs/latest", *arguments]
+    options, given = parse(entry, "", arguments, actions, names)
+    if isinstance(given, PrepareActions) and (given.input or given.adopt):
+        options.give("DATASET", "text", "--dataset")
+    bind(options)
+
+
+def test_every_defconfig_is_listed_with_a_line() -> None:
+    for path in (tiny.REPOSITORY / "defconfigs").iterdir():
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        assert re.fullmatch(r"# \S.{10,90}", first), path.name

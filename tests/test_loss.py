@@ -1,0 +1,234 @@
+"""The chunked loss against the plain one, slow loops and double precision."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpt2.model.loss import IGNORED, chunked_loss, full_loss
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+N, D, V = 7, 5, 11
+
+
+def problem(
+    n: int = N, d: int = D, v: int = V, ignored: tuple[int, ...] = (), scale: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(n * v)
+    hidden = torch.randn(n, d, generator=generator)
+    weight = scale * torch.randn(v, d, generator=generator)
+    targets = torch.randint(v, (n,), generator=generator)
+    targets[list(ignored)] = IGNORED
+    return hidden, weight, targets
+
+
+def run(loss_of: Loss, hidden: Tensor, weight: Tensor, targets: Tensor) -> list[Tensor | None]:
+    """Loss and gradients; a gradient is asked for where the input says so."""
+    inputs = [part.detach().clone() for part in (hidden, weight)]
+    for mine, given in zip(inputs, (hidden, weight), strict=True):
+        mine.requires_grad_(given.requires_grad)
+    loss = loss_of(*inputs, targets)
+    if loss.requires_grad:
+        loss.backward()
+    return [loss.detach(), *(part.grad for part in inputs)]
+
+
+def chunked(rows: int) -> Loss:
+    return lambda hidden, weight, targets: chunked_loss(hidden, weight, targets, rows)
+
+
+def exact(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[Tensor | None]:
+    """Loss and gradients in double precision."""
+    double = [part.detach().double().requires_grad_() for part in (hidden, weight)]
+    logits = double[0] @ double[1].t()
+    counted = targets != IGNORED
+    own = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    loss = ((logits.logsumexp(1) - own) * counted).sum() / counted.sum()
+    loss.backward()
+    return [loss.detach(), *(part.grad for part in double)]
+
+
+def error(found: Tensor | None, expected: Tensor | None) -> float:
+    """Relative size of the difference."""
+    assert found is not None
+    assert expected is not None
+    assert torch.isfinite(found).all()
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+SOME = (0, 3, 4)
+
+
+@pytest.mark.parametrize("ignored", [(), SOME, tuple(range(1, N))], ids=str)
+def test_both_forms_are_the_slow_loop(ignored: tuple[int, ...]) -> None:
+    hidden, weight, targets = problem(ignored=ignored)
+    losses = []
+    for n in range(N):
+        if n in ignored:
+            continue
+        logits = [sum(float(a * b) for a, b in zip(hidden[n], row, strict=True)) for row in weight]
+        losses.append(math.log(sum(map(math.exp, logits))) - logits[int(targets[n])])
+    expected = sum(losses) / len(losses)
+    assert abs(float(full_loss(hidden, weight, targets)) - expected) < 1e-5
+    assert abs(float(chunked_loss(hidden, weight, targets, 2)) - expected) < 1e-5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 6, N, N + 1, 1000])
+@pytest.mark.parametrize("ignored", [(), SOME, (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)])
+def test_chunked_equals_full(rows: int, ignored: tuple[int, ...], needs: tuple[bool, bool]) -> None:
+    hidden, weight, targets = problem(ignored=ignored)
+    hidden.requires_grad_(needs[0])
+    weight.requires_grad_(needs[1])
+    found = run(chunked(rows), hidden, weight, targets)
+    expected = run(full_loss, hidden, weight, targets)
+    assert [part is None for part in found[1:]] == [not need for need in needs]
+    for mine, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-6, rtol=1e-6)
+    if needs[0]:
+        assert found[1] is not None
+        assert torch.count_nonzero(found[1][list(ignored)]) == 0
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_without_a_single_target_both_are_nan(rows: int) -> None:
+    hidden, weight, targets = problem(ignored=tuple(range(N)))
+    assert math.isnan(full_loss(hidden, weight, targets))
+    assert math.isnan(chunked_loss(hidden, weight, targets, rows))
+
+
+@pytest.mark.parametrize("rows", [3, 1000])
+def test_large_logits_do_not_overflow(rows: int) -> None:
+    hidden, weight, targets = problem(scale=300.0)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    found, expected = run(chunked(rows), hidden, weight, targets), exact(hidden, weight, targets)
+    assert found[0] is not None
+    assert float(found[0]) > 100.0
+    assert max(error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
+
+
+def test_the_gradient_follows_a_factor_and_adds_up() -> None:
+    hidden, weight, targets = problem(ignored=SOME)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    once = run(chunked(3), hidden, weight, targets)
+    scaled = run(lambda *given: chunked_loss(*given, 3) * -3.5, hidden, weight, targets)
+    for part, plain in zip(scaled[1:], once[1:], strict=True):
+        assert plain is not None
+        torch.testing.assert_close(part, plain * -3.5)
+    # Twice through one graph, as a retained one allows.
+    loss = chunked_loss(hidden, weight, targets, 3)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert once[2] is not None
+    torch.testing.assert_close(weight.grad, once[2] * 2.0)
+
+
+@pytest.mark.parametrize("rows", [5, 64, 1000])
+def test_bf16_autocast_is_the_standard_path(rows: int) -> None:
+    hidden, weight, targets = problem(200, 32, 500, ignored=(3, 70), scale=0.3)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = run(chunked(rows), hidden, weight, targets)
+        standard = run(full_loss, hidden, weight, targets)
+    true = exact(hidden, weight, targets)
+    for part in found:
+        assert part is not None
+        assert part.dtype == torch.float32
+    torch.testing.assert_close(found[0], standard[0], atol=1e-6, rtol=2e-7)
+    assert error(found[0], true[0]) > 1e-6  # it was bf16 that was computed in
+    for mine, plain, best in zip(found[1:], standard[1:], true[1:], strict=True):
+        assert error(mine, best) <= 1.05 * error(plain, best)
+
+
+def scaled(loss_of: Loss, scaler: torch.amp.GradScaler, *given: Tensor) -> list[Tensor]:
+    """Gradients under fp16 autocast and `scaler`, with its factor taken out again."""
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = run(lambda *inner: scaler.scale(loss_of(*inner)), *given)
+    factor = scaler.get_scale()
+    return [part / factor for part in found[1:] if part is not None]
+
+
+@pytest.mark.parametrize("rows", [100, 5000])
+@pytest.mark.parametrize("scale", [1.0, 65536.0])
+def test_fp16_gradients_neither_vanish_nor_overflow(rows: int, scale: float) -> None:
+    hidden, weight, targets = problem(4096, 8, 300, scale=0.3)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    found = scaled(chunked(rows), scaler, hidden, weight, targets)
+    true = exact(hidden, weight, targets)[1:]
+    assert max(error(mine, best) for mine, best in zip(found, true, strict=True)) < 2e-3
+    if scale == 1.0:  # the plain form loses digits here: each slope is divided by N first
+        plain = scaled(full_loss, scaler, hidden, weight, targets)
+        assert error(plain[0], true[0]) > 2e-3
+
+
+def test_fp16_sums_over_many_rows_stay_finite() -> None:
+    # One slope per row of about a half, times 4: their sum over all rows is beyond fp16.
+    hidden, weight, targets = torch.full((70_000, 2), 4.0), torch.zeros(2, 2), torch.zeros(70_000)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    scaler = torch.amp.GradScaler("cpu")
+    found = scaled(chunked(10**9), scaler, hidden, weight, targets.long())
+    torch.testing.assert_close(found[1], torch.tensor([[-2.0, -2.0], [2.0, 2.0]]))
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations and the size of what they return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        self.largest = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls[func.overloadpacket.__name__] += 1
+        for part in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(part, Tensor):
+                self.largest = max(self.largest, part.numel())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_more_than_a_chunk_of_logits_exists(dtype: torch.dtype) -> None:
+    rows, n, d, v = 8, 64, 4, 100
+    hidden, weight, targets = problem(n, d, v)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    largest = {}
+    for name, loss_of in {"chunked": chunked(rows), "full": full_loss}.items():
+        autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
+        with Watch() as watch, autocast:
+            run(loss_of, hidden, weight, targets)
+        largest[name] = watch.largest
+    assert largest == {"chunked": rows * v, "full": n * v}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_only_the_logits_are_multiplied(mode: Any) -> None:
+    def products(watch: Watch) -> int:
+        return watch.calls["mm"] + watch.calls["addmm"] + watch.calls["addmm_"]
+
+    hidden, weight, targets = problem(8)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    with Watch() as training:
+        chunked_loss(hidden, weight, targets, 2)
+    with mode(), Watch() as evaluating:
+        chunked_loss(hidden, weight, targets, 2)
+    assert products(training) == 4 * 3
+    assert products(evaluating) == 4
+    assert evaluating.calls["exp_"] == 0

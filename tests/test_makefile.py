@@ -1,0 +1,170 @@
+"""make as a user types it, in a copy of the tree, with the Python that runs the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+TREE = ("Makefile", "Kconfig", "requirements.txt", "defconfigs", "gpt2", "scripts")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the tree, with data prepared for the corpus `text`."""
+    # A blank and a quote in the path: every recipe must survive them.
+    root = tmp_path_factory.mktemp("a user's tree")
+    for name in TREE:
+        source = tiny.REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
+    tiny.make_data(root / "data")
+    return root
+
+
+@pytest.fixture
+def tree(copy: Path) -> Path:
+    """Return the copy without what another test left in it."""
+    for name in (".config", ".config.old", "defconfig"):
+        (copy / name).unlink(missing_ok=True)
+    shutil.rmtree(copy / "runs", ignore_errors=True)
+    (copy / "defconfigs" / "tiny").write_text(TINY)
+    return copy
+
+
+TINY = """# a run of three steps, for tests
+CONFIG_DATASET_TEXT=y
+CONFIG_TOKENIZER_CHAR=y
+CONFIG_MODEL_CUSTOM=y
+CONFIG_N_LAYER=1
+CONFIG_N_HEAD=1
+CONFIG_N_EMBD=8
+CONFIG_BLOCK_SIZE=8
+CONFIG_BATCH_SIZE=4
+CONFIG_MAX_STEPS=3
+CONFIG_SAMPLE_TOKENS=10
+"""
+
+
+def make(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    return subprocess.run(
+        ["make", f"PYTHON={sys.executable}", *arguments],
+        cwd=tree,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_help_names_every_target(tree: Path) -> None:
+    done = make(tree, "help")
+    assert done.returncode == 0
+    makefile = (tree / "Makefile").read_text()
+    phony = makefile.split(".PHONY:")[1].split("\n\n")[0].replace("\\", " ").split()
+    for target in (*phony, "defconfig-%"):
+        assert f"make {target} " in done.stdout
+
+
+@pytest.mark.slow
+def test_from_defconfig_to_sample(tree: Path) -> None:
+    assert make(tree, "defconfig-tiny").returncode == 0
+    before = (tree / ".config").read_bytes()
+    done = make(tree, "TIME=100", "ARGS=--seed 3 --weight-decay 0.2")
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stdout.splitlines() if "gpt2/" in line and ".py" in line]
+    assert "gpt2/prepare_data.py --dataset text --tokenizer char" in commands[0]
+    assert "--max-steps 3" in commands[1]
+    assert commands[1].endswith("--max-time 100 --seed 3 --weight-decay 0.2")
+    assert "--- sample" in done.stdout
+    assert "next: make sample" in done.stdout
+    latest = tree / "runs" / "latest"
+    assert (latest / "summary.json").exists()
+    assert "CONFIG_SEED=3" in (latest / "config").read_text()
+    # The command that was shown can be pasted.
+    pasted = subprocess.run(
+        ["sh", "-c", commands[1] + " --check-config"],
+        cwd=tree, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (pasted.returncode, pasted.stdout) == (0, "the options are right\n")
+    assert "to be" in make(tree, "sample", "ARGS=--prompt 'to be' --tokens 5").stdout
+    assert "perplexity" in make(tree, "evaluate").stdout
+    assert (tree / ".config").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_resume_takes_the_newest_unfinished_run(tree: Path) -> None:
+    assert make(tree, "defconfig-tiny").returncode == 0
+    none = make(tree, "resume")
+    assert none.returncode == 2
+    assert "no unfinished run" in none.stderr
+    args = "ARGS=--checkpoint-interval 1"
+    stopped = make(tree, "train", args, GPT2_FAULT="checkpoint.rename:term:1")
+    assert stopped.returncode == 2  # make's own; the program's is in run.json
+    assert '"exit_code": 75' in (tree / "runs" / "latest" / "run.json").read_text()
+    resumed = make(tree, "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after step 1" in resumed.stdout
+    assert (tree / "runs" / "latest" / "summary.json").exists()
+
+
+def test_a_broken_config_stops_make(tree: Path) -> None:
+    (tree / ".config").write_text("CONFIG_BATCH_SIZE=0\nCONFIG_BATCH_SIZ=3\n")
+    done = make(tree, "train")
+    assert done.returncode == 2
+    assert ".config:1" in done.stderr
+    assert ".config:2" in done.stderr
+    assert "gpt2/train.py" not in done.stdout
+    assert not (tree / "runs").exists()
+
+
+def test_variables_count_only_when_typed(tree: Path) -> None:
+    make(tree, "defconfig-tiny")
+    for arguments in ((), ("-e",)):
+        shown = make(tree, "-n", "train", *arguments, TIME="5", ARGS="--seed 9").stdout
+        assert "--max-time" not in shown
+        quiet = make(tree, "-j4", "prepare", *arguments, TIME="5", ARGS="--force")
+        assert "--force" not in quiet.stdout
+        assert "already prepared" in quiet.stdout
+
+
+def test_without_a_config_a_fitting_one_is_taken_and_none_written(tree: Path) -> None:
+    done = make(tree, "train", "ARGS=--check-config")
+    # Shakespeare is not prepared in the copy; without a network this is where it may stop.
+    assert "no .config: taking defconfigs/gpt2-shakespeare-" in done.stderr
+    assert not (tree / ".config").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["grad-clip", "$(touch owned)", "`touch owned`", "a'b\"c", "; touch owned"]
+)
+def test_a_value_is_never_executed(value: str, tree: Path) -> None:
+    done = make(tree, "explain", "OPTION=" + value.replace("$", "$$"))
+    assert not (tree / "owned").exists()
+    assert done.returncode == (0 if value == "grad-clip" else 2)
+
+
+def test_cleaning_spares_data_and_runs(tree: Path) -> None:
+    make(tree, "defconfig-tiny")
+    (tree / "runs" / "one").mkdir(parents=True)
+    assert make(tree, "distclean").returncode == 0
+    assert not (tree / ".config").exists()
+    assert (tree / "runs" / "one").exists()
+    assert (tree / "data" / "text" / "meta.json").exists()
+
+
+def test_menuconfig_without_a_terminal_names_the_way_out(tree: Path) -> None:
+    done = make(tree, "menuconfig")
+    assert done.returncode == 2
+    assert len([line for line in done.stderr.splitlines() if "error:" in line]) == 1
+    assert "make list-defconfigs" in done.stderr
