@@ -2,11 +2,13 @@
 
 PYTHON ?= python3
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION
+ONLY_TYPED := TIME ARGS OPTION NPROC
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
 export ARGS OPTION TORCH_INDEX
-LIMIT := $(if $(TIME),--max-time $(TIME))
+LIMIT := $(if $(TIME), --max-time $(TIME))
+MORE  := $${ARGS:+ $$ARGS}
+RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(NPROC))
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
 PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
@@ -22,20 +24,20 @@ SHOW  := run() { printf '%s\n' "$$1"; eval "exec $$1"; }; run
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
-train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds
-	@$(PY) && flags="$$(eval "$$py scripts/flags.py")" && $(SHOW) "$$py gpt2/train.py $$flags $(LIMIT) $$ARGS"
+train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py")" && $(SHOW) "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 prepare:                   ## turn the corpus into tokens, if that is not done yet
-	@$(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && $(SHOW) "$$py gpt2/prepare_data.py $$flags $(if $(filter prepare,$(MAKECMDGOALS)),$$ARGS)"
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && $(SHOW) "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"
 
 resume:                    ## go on with the newest unfinished run
-	@$(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && $(SHOW) "$$py gpt2/train.py $$flags $$ARGS"
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && $(SHOW) "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
-	@$(PY) && $(SHOW) "$$py gpt2/sample.py --run runs/latest $$ARGS"
+	@$(PY) && $(SHOW) "$$py gpt2/sample.py --run runs/latest$(MORE)"
 
 evaluate:                  ## measure the newest run over the whole validation split
-	@$(PY) && $(SHOW) "$$py gpt2/evaluate.py --run runs/latest $$ARGS"
+	@$(PY) && $(SHOW) "$$py gpt2/evaluate.py --run runs/latest$(MORE)"
 
 menuconfig:                ## change .config in a menu
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py menuconfig"

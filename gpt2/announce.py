@@ -16,14 +16,15 @@ def introduction(facts: Mapping[str, Any]) -> list[str]:
     """Say what will run, where, for how long.
 
     `facts`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
-    threads, compiled, steps (None when time ends the run), batch, epochs, max_time, folder.
+    threads, compiled, ranks, steps (None when time ends the run), batch, epochs, max_time, folder.
     """
     lines = [
         f"model {facts['model']}: {_millions(facts['parameters'])} parameters, "
         f"context {facts['block']}, attention {facts['attention']}",
         f"data {facts['dataset']}: {facts['tokens']:,} training tokens",
         f"device {facts['device']} ({facts['device_name']}), {facts['precision']}, "
-        f"{facts['threads']} CPU threads, {'compiled' if facts['compiled'] else 'not compiled'}",
+        f"{facts['threads']} CPU threads, {'compiled' if facts['compiled'] else 'not compiled'}"
+        + (f", {facts['ranks']} ranks" if facts["ranks"] > 1 else ""),
     ]
     if facts["steps"] is not None:
         lines.append(

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         asked = trained.record["precision"]  # the same machine gives the number of the run
     precision = Precision(resolve_precision(asked, trained.device), trained.device)
     batch = config.train.batch_size
-    if not "BATCH_SIZE" in options.given:
+    if "BATCH_SIZE" not in options.given:
         batch = trained.config.train.batch_size
     block = trained.config.model.block_size
     batches = validation_batches(split, block, batch, trained.device)

@@ -46,6 +46,25 @@ def open_folder(config: Config, actions: TrainActions, data_hash: str, device: s
     return folder
 
 
+def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
+    """Return `config` with the accumulation that gives the effective batch the run began with.
+
+    A run that goes on with another number of ranks so keeps its steps. Raises UserError when the
+    number of ranks does not divide the batch.
+    """
+    if not (run / "run.json").exists():
+        return config
+    effective, batch = read_json(run, "run.json")["effective_batch"], config.train.batch_size
+    if effective % (batch * ranks):
+        raise UserError(
+            f"{ranks} ranks with --batch-size {batch} cannot make the {effective} sequences of a "
+            f"step of the run in {run}: the number of ranks must divide {effective // batch}"
+        )
+    accumulation = effective // (batch * ranks)
+    train = dataclasses.replace(config.train, gradient_accumulation=accumulation)
+    return dataclasses.replace(config, train=train)
+
+
 def load_config(run: Path) -> Config:
     """Return the configuration of the run in `run`. Raises UserError."""
     if not (run / "config").is_file():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,37 +27,66 @@ from gpt2.model.loss import IGNORED
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import DTYPES, Precision, emulated, resolve_precision
 from gpt2.optim.schedule import Schedule
-from gpt2.rundir import RUNS, equal_unfinished, open_folder
+from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_folder
 from gpt2.training import machine
 from gpt2.training.compilation import compile_or_fall_back
+from gpt2.training.distributed import Ranks, join
 from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
 from gpt2.training.recorder import Intervals, RunRecorder
-from gpt2.training.run import RunFolder, point_latest, read_json
+from gpt2.training.run import FollowedFolder, RunFolder, point_latest, read_json
 from gpt2.training.signals import StopRequest
 
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
     """Train as `config` says; return the exit code. Raises UserError."""
     data = open_data(config)
+    ranks = join(config.machine.device)
+    try:
+        return _run(config, options, actions, argv, data, ranks)
+    finally:
+        ranks.close()
+
+
+def _run(
+    config: Config,
+    options: Options,
+    actions: TrainActions,
+    argv: Sequence[str],
+    data: dict[str, TokenFile],
+    ranks: Ranks,
+) -> int:
     device = machine.resolve_device(config.machine.device)
     precision = resolve_precision(config.optim.precision, device)
-    machine.prepare(config.machine, precision, config.train.seed)
-    folder = open_folder(config, actions, data["train"].meta.data_hash, device.type)
+    # Every rank drops out its own activations.
+    machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
+    folder = _folder_of_all(config, actions, data["train"].meta.data_hash, device, ranks)
     try:
+        config = keep_effective_batch(config, folder.path, ranks.count)
         model = build_model(config.model, data["train"].meta.vocab_size, device, config.train.seed)
-        parts = build_parts(config, model, data["train"], device, precision)
+        parts = build_parts(config, model, data["train"], device, precision, ranks)
         if not folder.started:
             folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
             folder.write_text("config", options.full_text())
-        if folder.path.parent == RUNS:
+        if folder.path.parent == RUNS and ranks.first:
             point_latest(folder.path)
         session = Session(config, folder, model, parts, data)
         with session.recorded():
             return session.run()
     finally:
         folder.close()
+
+
+def _folder_of_all(
+    config: Config, actions: TrainActions, data_hash: str, device: torch.device, ranks: Ranks
+) -> RunFolder:
+    """Open the run directory on the first rank, which writes it; the others know where it is."""
+    if not ranks.first:
+        return FollowedFolder(Path(ranks.gather("")[0]))
+    folder = open_folder(config, actions, data_hash, device.type)
+    ranks.gather(str(folder.path))
+    return folder
 
 
 def open_data(config: Config) -> dict[str, TokenFile]:
@@ -76,7 +107,12 @@ def open_data(config: Config) -> dict[str, TokenFile]:
 
 
 def build_parts(
-    config: Config, model: GPT, tokens: TokenFile, device: torch.device, precision: str
+    config: Config,
+    model: GPT,
+    tokens: TokenFile,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
 ) -> Parts:
     """Build what the loop needs; plug-ins are imported here, by name."""
     optim, training = config.optim, config.train
@@ -96,6 +132,8 @@ def build_parts(
         seed=training.seed,
         device=device,
         num_workers=config.data.num_workers,
+        rank=ranks.rank,
+        ranks=ranks.count,
     )
     limits = [training.max_steps] if training.max_steps else []
     if training.num_epochs:
@@ -111,6 +149,8 @@ def build_parts(
     )
     return Parts(
         model=model,
+        forward=ranks.spread(model, device),
+        ranks=ranks,
         optimizer=optimizer,
         schedule=schedule,
         precision=Precision(precision, device),
@@ -135,7 +175,7 @@ class Session:
         self.config, self.folder, self.model, self.parts = config, folder, model, parts
         self.data, self.meta = data, data["train"].meta
         self.device = parts.precision.device
-        self.console = Console(folder.log)
+        self.console = Console(folder.log, silent=not parts.ranks.first)
         self.stop = StopRequest()
         training = config.train
         self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
@@ -162,6 +202,8 @@ class Session:
             "end": None,
             "resumes": [*earlier.get("resumes", []), *([_now()] if resumed else [])],
             "seed": self.config.train.seed,
+            "ranks": self.parts.ranks.count,
+            "effective_batch": self.parts.batches.effective_batch,
             "precision": self.parts.precision.name,
             "compiled": False,
             "compile_failure": None,
@@ -196,21 +238,26 @@ class Session:
             train(self.parts, self.clock, self.recorder)
             self.console.end()
             self.recorder.save(required=True)
-            if not self.stop:
+            if not self.recorder.stopping:
                 self.recorder.validate()
-            if self.stop:
+            if self.recorder.stopping:
                 return self._preempted()
         self._finish()
         return Exit.OK
 
     def evaluate(self) -> float | None:
         """Return the loss over the whole validation split; None when stopped."""
-        config = self.config
+        config, ranks = self.config, self.parts.ranks
         batches = validation_batches(
             self.data["val"], config.model.block_size, config.train.batch_size, self.device
         )
+        share = itertools.islice(batches, ranks.rank, None, ranks.count)
         autocast = self.parts.precision.autocast
-        return evaluate(self.model, batches, IGNORED, autocast, lambda: bool(self.stop))
+        return evaluate(self.model, share, IGNORED, autocast, self._may_stop, ranks.total)
+
+    def _may_stop(self) -> bool:
+        # One rank of several may not leave off alone: the others would wait for its part.
+        return bool(self.stop) and self.parts.ranks.count == 1
 
     def _compile(self) -> None:
         if not self.config.machine.compile:
@@ -264,7 +311,9 @@ class Session:
             left = seconds if limit is None else min(seconds, limit - self.clock.elapsed)
             for line in announce.cpu_warning(left):
                 self.console.say(line)
-        if not self.clock.step and (other := equal_unfinished(config, self.folder.path)):
+        if self.clock.step or not self.parts.ranks.first:
+            return
+        if (other := equal_unfinished(config, self.folder.path)) is not None:
             path = announce.shown(other)
             self.console.say(
                 f"an unfinished run of the same options is in {path}: --run-dir {path} goes on"
@@ -302,6 +351,8 @@ class Session:
 
     def _finish(self) -> None:
         summary = self.results()
+        if not self.parts.ranks.first:
+            return
         if count := self.config.train.sample_tokens:
             prompt = [int(self.data["val"].ids[0])]
             ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)

@@ -21,7 +21,10 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it, nothing is saved after it."""
 
 
-def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def train_killed(
+    monkeypatch: pytest.MonkeyPatch, step: int, data: Path, run: Path, *more: str
+) -> None:
+    """Train in this process until something ends it after `step`, as a kill would."""
     original: Callable[..., bool] = RunRecorder.after_step
 
     def after_step(self: RunRecorder, done: object) -> bool:
@@ -30,7 +33,10 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             raise Killed
         return going
 
-    monkeypatch.setattr(RunRecorder, "after_step", after_step)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecorder, "after_step", after_step)
+        with pytest.raises(Killed):
+            tiny.train(data, run, *more)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +75,7 @@ def test_resume_is_bit_exact(
 ) -> None:  # fmt: skip
     more = (*HARD, "--num-epochs", epochs, "--precision", precision)
     reference = whole(*more)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, step)
-        tiny.train(data, tmp_path / "run", *more)
+    train_killed(monkeypatch, step, data, tmp_path / "run", *more)
     assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
     assert_same(tmp_path / "run", reference)
 
@@ -81,15 +85,13 @@ def test_every_optimizer_resumes(
     optimizer: str, data: Path, whole: Callable[..., Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    # Evaluations and log lines fall on other steps than checkpoints: what was done twice counts once.
+    # Evaluations and checkpoints fall on different steps: what is done twice counts once.
     more = (
         "--optimizer", optimizer, "--max-steps", "13", "--checkpoint-interval", "4",
         "--eval-interval", "3", "--num-workers", "2",
     )  # fmt: skip
     reference = whole(*more)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 11)
-        tiny.train(data, tmp_path / "run", *more)
+    train_killed(monkeypatch, 11, data, tmp_path / "run", *more)
     assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
     assert_same(tmp_path / "run", reference)
 
@@ -97,9 +99,8 @@ def test_every_optimizer_resumes(
 def test_what_may_differ_at_a_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 3)
-        tiny.train(data, tmp_path / "run", "--max-steps", "6", "--checkpoint-interval", "1")
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
     other = ("--num-workers", "0", "--log-interval", "2", "--eval-interval", "5")
     assert tiny.train(data, tmp_path / "run", "--max-steps", "6", *other) == Exit.OK
 
@@ -107,9 +108,8 @@ def test_what_may_differ_at_a_resume(
 def test_a_resume_with_other_options_is_refused_by_name(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 2)
-        tiny.train(data, tmp_path / "run", "--max-steps", "6", "--checkpoint-interval", "1")
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 2, data, tmp_path / "run", *more)
     before = tiny.checkpoint_bytes(tmp_path / "run")
     with pytest.raises(UserError) as error:
         tiny.train(data, tmp_path / "run", "--max-steps", "7", "--adamw-beta2", "0.9")
@@ -123,9 +123,8 @@ def test_a_resume_on_other_data_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tiny.make_data(tmp_path / "data")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 2)
-        tiny.train(own, tmp_path / "run", "--max-steps", "6", "--checkpoint-interval", "1")
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 2, own, tmp_path / "run", *more)
     tiny.make_data(tmp_path / "data", characters=700)
     with pytest.raises(UserError, match="data have changed"):
         tiny.train(own, tmp_path / "run", "--max-steps", "6")

@@ -92,7 +92,7 @@ def test_options_that_cannot_be(
     for flag in removed:
         at = arguments.index(flag)
         del arguments[at : at + 2]
-    with pytest.raises(UserError, match=".") as error:
+    with pytest.raises(UserError, match=r".") as error:
         main(arguments)
     assert said in str(error.value)
     assert error.value.code == Exit.CONFIG

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -16,27 +16,30 @@ def evaluate(
     ignored: int,
     autocast: Callable[[], AbstractContextManager[None]],
     stop: Callable[[], bool] = lambda: False,
+    total: Callable[[Sequence[float]], Sequence[float]] = list,
 ) -> float | None:
     """Return the mean loss in nats over the targets that are not `ignored`.
 
-    None when `stop` asked to leave off. The model is put back into training mode if it was in it.
+    `total` adds numbers up over the ranks among which the batches are shared. None when `stop`
+    asked to leave off. The model is put back into training mode if it was in it.
     """
     training = model.training
     model.eval()
-    total, count = 0.0, 0
+    nats, count = 0.0, 0
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for inputs, targets in batches:
                 if stop():
                     return None
                 real = int((targets != ignored).sum())
                 with autocast():
                     loss = model(inputs, targets)
-                total += float(loss) * real
+                nats += float(loss) * real
                 count += real
     finally:
         model.train(training)
-    return total / count
+    nats, tokens = total([nats, float(count)])
+    return nats / tokens
 
 
 def perplexity(loss: float) -> float:

@@ -13,13 +13,19 @@ from gpt2.data.batches import TrainBatches
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.pruner import Pruner
+from gpt2.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained, and with what; built by the entry."""
+    """What is trained, and with what; built by the entry.
+
+    `forward` computes `model`'s loss; over several ranks it also averages the gradients.
+    """
 
     model: nn.Module
+    forward: nn.Module
+    ranks: Ranks
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     precision: Precision
@@ -108,13 +114,15 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
 
 
 def forward_backward(parts: Parts, step: int) -> Tensor:
-    """Accumulate the gradients of one step; return its mean loss, 0-d, on the device."""
+    """Accumulate the gradients of one step; return this rank's mean loss, 0-d, on the device."""
     total: Tensor | None = None
     for micro in range(parts.gradient_accumulation):
         inputs, targets = parts.batches.train(step, micro)
-        with parts.precision.autocast():
-            part = parts.model(inputs, targets) / parts.gradient_accumulation
-        parts.precision.backward(part)
+        last = micro == parts.gradient_accumulation - 1
+        with parts.ranks.accumulate(parts.forward, last):
+            with parts.precision.autocast():
+                part = parts.forward(inputs, targets) / parts.gradient_accumulation
+            parts.precision.backward(part)
         total = part.detach() if total is None else total + part.detach()
     assert total is not None
     return total

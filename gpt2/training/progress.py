@@ -11,12 +11,15 @@ from tqdm import tqdm
 class Console:
     """Prints lines to the console and to the run's log, and shows the progress of training."""
 
-    def __init__(self, log: TextIO) -> None:
+    def __init__(self, log: TextIO, silent: bool = False) -> None:
         self._log = log
+        self._silent = silent
         self._bar: tqdm[Any] | None = None
 
     def say(self, text: str = "") -> None:
         """Print lines."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.clear()
         print(text, flush=True)
@@ -33,12 +36,14 @@ class Console:
 
     def begin(self, fraction: float) -> None:
         """Start to show progress; `fraction` of the run is done already."""
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._silent:
             form = "{percentage:3.0f}%|{bar}| {postfix}"
             self._bar = tqdm(total=1.0, initial=fraction, bar_format=form, dynamic_ncols=True)
 
     def progress(self, fraction: float, text: str) -> None:
         """Show that `fraction` of the run is done, with a few words; on a terminal as a bar."""
+        if self._silent:
+            return
         self._keep(text)
         if self._bar is None:
             print(text, flush=True)

@@ -55,6 +55,7 @@ class RunRecorder:
         self.intervals = intervals
         self._evaluate = evaluate
         self._stop = stop
+        self._agreed = False
         self.best: dict[str, float] | None = None
         self.last: dict[str, float] | None = None
         self._block = parts.batches.block_size
@@ -64,15 +65,21 @@ class RunRecorder:
 
     def after_step(self, step: Step) -> bool:
         """Log, evaluate and save when due; False when the run was asked to stop."""
+        self._agree()
         now, end = self.clock.step, self.clock.done()
         if now == 1 or now % self.intervals.log == 0 or end:
             self._log(step)
         if end:
             return True
         better = self._due(self.intervals.evaluation) and self.validate()
-        if (better or self._due(self.intervals.checkpoint)) and not self._stop:
+        if (better or self._due(self.intervals.checkpoint)) and not self.stopping:
             self.save(required=False)
-        return not self._stop
+        return not self.stopping
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was asked to stop; over several ranks, what they agreed on last."""
+        return bool(self._stop) if self.parts.ranks.count == 1 else self._agreed
 
     def catch_up(self) -> None:
         """Make the evaluation that a stop cut short, after a resume."""
@@ -111,7 +118,7 @@ class RunRecorder:
             "elapsed": self.clock.elapsed,
             "optimizer": plain,
             "precision": self.parts.precision.state(),
-            "random": random_state(),
+            "random": self.parts.ranks.gather(random_state()),
             "best": self.best,
             "last": self.last,
         }
@@ -119,6 +126,8 @@ class RunRecorder:
             self.clock.step, dict(self.parts.model.named_parameters()), {**tensors, **pruned}, state
         )
         keep = [int(self.best["step"])] if self.best else []
+        if not self.parts.ranks.first:
+            return
         try:
             checkpoints.save(self.folder.checkpoints, made, keep)
         except OSError as error:
@@ -131,7 +140,9 @@ class RunRecorder:
 
     def restore(self) -> bool:
         """Go on from the newest good checkpoint; False when there is none."""
-        checkpoints.remove_unfinished(self.folder.checkpoints)
+        if self.parts.ranks.first:
+            checkpoints.remove_unfinished(self.folder.checkpoints)
+        self.parts.ranks.barrier()
         found = checkpoints.load_last(self.folder.checkpoints, self.console.warn)
         if found is None:
             return False
@@ -147,20 +158,31 @@ class RunRecorder:
         load_optimizer(self.parts.optimizer, tensors, found.state["optimizer"])
         self.parts.pruner.load({k.removeprefix(_PRUNING): t for k, t in pruned.items()})
         self.parts.precision.load(found.state["precision"])
-        load_random_state(found.state["random"])
+        states = found.state["random"]
+        if len(states) == self.parts.ranks.count:  # else each rank goes on from its seed
+            load_random_state(states[self.parts.ranks.rank])
         self.clock.resume(found.step, found.state["elapsed"])
         self.best, self.last = found.state["best"], found.state["last"]
         self._logged = (self.clock.step, self.clock.elapsed)
 
     # -- details ----------------------------------------------------------------------------------
 
+    def _agree(self) -> None:
+        """Let all ranks go by the first one's clock, and stop when any was told to."""
+        stop = bool(self._stop)
+        self._agreed, self.clock.elapsed = self.parts.ranks.agree(stop, self.clock.elapsed)
+        if self._agreed and not stop:
+            self._stop.signal = "a signal to another rank"
+
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.clock.step % interval == 0
 
     def _log(self, step: Step) -> None:
         """Write one line of metrics. Reads from the device, which makes a GPU wait."""
-        loss, norm = float(step.loss), float(step.norm)
+        (loss,) = self.parts.ranks.total([float(step.loss) / self.parts.ranks.count])
+        norm = float(step.norm)
         self.clock.tick()  # on a GPU the time of the steps is known only now
+        self._agree()
         steps, seconds = (
             self.clock.step - self._logged[0],
             self.clock.elapsed - self._logged[1],

@@ -12,6 +12,7 @@ summary.json   the results; a run is finished when this exists
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import math
 import os
@@ -59,8 +60,8 @@ class RunFolder:
         write_whole(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file of the run, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+        """Write a JSON file of the run, whole or not at all; see finite for its numbers."""
+        self.write_text(name, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines of steps after `step`, which will be run again, and a torn last line."""
@@ -68,14 +69,10 @@ class RunFolder:
         self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def record(self, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl; a number that is not finite becomes null."""
+        """Append one line to metrics.jsonl; see finite for its numbers."""
         if self._metrics is None:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
-        clean = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in values.items()
-        }
-        self._metrics.write(json.dumps(clean, allow_nan=False) + "\n")
+        self._metrics.write(json.dumps(finite(values), allow_nan=False) + "\n")
         self._metrics.flush()
 
     def close(self) -> None:
@@ -83,6 +80,27 @@ class RunFolder:
         for file in (self._metrics, self.log, self._lock):
             if file is not None:
                 file.close()
+
+
+class FollowedFolder(RunFolder):
+    """The run directory as the other ranks have it: the first one alone writes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Know the folder, without opening it."""
+        self.path = path
+        self.log = io.StringIO()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write nothing."""
+
+    def cut_metrics(self, step: int) -> None:
+        """Cut nothing."""
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Record nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 def _locked(path: Path) -> TextIO:
@@ -160,6 +178,15 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return found
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value in which numbers that are not finite, which JSON has not, are null."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,0 +1,106 @@
+"""The processes that train one model together, started by torchrun; one alone is the usual case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gpt2.config.errors import UserError
+
+#: A process that waits so long for another gives up.
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run: `rank` of `count`, and `local` on this machine."""
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+    #: Group for numbers that the host needs; gradients go over the default group.
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def spread(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return what computes `model` on this rank's share and averages gradients over ranks."""
+        if self.count == 1:
+            return model
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+    def accumulate(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Context of one micro-step: gradients cross ranks on the last one only."""
+        if isinstance(module, DistributedDataParallel) and not last:
+            return module.no_sync()
+        return nullcontext()
+
+    def agree(self, stop: bool, elapsed: float) -> tuple[bool, float]:
+        """Return whether any rank wants to stop, and the first rank's time."""
+        if self.count == 1:
+            return stop, elapsed
+        wanted = torch.tensor([float(stop), elapsed if self.first else -1.0], dtype=torch.float64)
+        dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(wanted[0] > 0.0), float(wanted[1])
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Return the sum over ranks of each value."""
+        if self.count == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums, group=self.control)
+        return [float(value) for value in sums]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's `value`, which is plain data, by rank."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value, group=self.control)
+        return found
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.count > 1:
+            dist.barrier(group=self.control)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
+
+def join(device: str) -> Ranks:
+    """Join the processes that torchrun started; alone without it. Raises UserError.
+
+    `device` is the --device asked for. Each process of a machine takes the GPU of its local rank.
+    """
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return Ranks()
+    rank, count, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if cuda:
+        here = torch.cuda.device_count()
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        if processes > here:
+            raise UserError(
+                f"torchrun started {processes} processes on this machine, which has {here} GPUs: "
+                f"--nproc-per-node {here}, or --device cpu"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
+    return Ranks(rank, count, local, control)

@@ -1,0 +1,127 @@
+"""Several ranks over gloo: the same result as one, the same bits again, and one rank's trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.training import distributed
+from gpt2.training.checkpoint import load_last
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_data(tmp_path_factory.mktemp("data"))
+
+
+def torchrun(
+    data: Path, run: Path, *more: str, ranks: int = 2, fault: str = ""
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(ranks), "gpt2/train.py", *tiny.flags(data, run, *more)]
+    return subprocess.run(
+        command,
+        cwd=tiny.REPOSITORY,
+        env={**os.environ, "GPT2_FAULT": fault, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = load_last(run / "checkpoints", print)
+    assert found is not None
+    return dict(found.model)
+
+
+MORE = ("--max-steps", "9", "--eval-interval", "4", "--optimizer", "sgd")
+
+
+@pytest.fixture(scope="module")
+def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("two") / "run"
+    done = torchrun(data, run, *MORE, "--gradient-accumulation", "2")
+    assert done.returncode == 0, done.stderr
+    # The first rank speaks, and alone.
+    assert done.stdout.count("run directory") == 2
+    assert "2 ranks" in done.stdout
+    return run
+
+
+def test_two_ranks_equal_one(data: Path, two: Path, tmp_path: Path) -> None:
+    assert tiny.train(data, tmp_path / "one", *MORE, "--gradient-accumulation", "4") == Exit.OK
+    pairs = zip(tiny.metrics(two), tiny.metrics(tmp_path / "one"), strict=True)
+    for line, expected in pairs:
+        assert line == pytest.approx(expected, rel=1e-6)
+    for name, tensor in weights(two).items():
+        expected_tensor = weights(tmp_path / "one")[name]
+        torch.testing.assert_close(tensor, expected_tensor, rtol=1e-6, atol=1e-6)
+
+
+def test_two_ranks_again_give_the_same_bits(data: Path, two: Path, tmp_path: Path) -> None:
+    assert torchrun(data, tmp_path / "run", *MORE, "--gradient-accumulation", "2").returncode == 0
+    assert tiny.metrics(tmp_path / "run") == tiny.metrics(two)
+    assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(two)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_killed_run_goes_on_with_another_number_of_ranks(
+    ranks: int, data: Path, two: Path, tmp_path: Path
+) -> None:
+    more = (*MORE, "--gradient-accumulation", "2", "--checkpoint-interval", "1")
+    # Only the first rank saves, so only it is killed; torchrun ends the other.
+    killed = torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:5")
+    assert killed.returncode != 0
+    assert not (tmp_path / "run" / "summary.json").exists()
+    resumed = torchrun(data, tmp_path / "run", *more, ranks=ranks)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after step" in resumed.stdout
+    for name, tensor in weights(tmp_path / "run").items():
+        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-6, atol=1e-6)
+    wrong = torchrun(data, tmp_path / "run", *more, ranks=ranks)
+    assert "this run is finished" in wrong.stderr
+
+
+def test_a_number_of_ranks_that_does_not_divide_the_batch(data: Path, tmp_path: Path) -> None:
+    more = (*MORE, "--gradient-accumulation", "2", "--checkpoint-interval", "1")
+    torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:3")
+    before = tiny.checkpoint_bytes(tmp_path / "run")
+    done = torchrun(data, tmp_path / "run", *more, ranks=3)
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("train.py: error:")]
+    assert len(errors) == 1
+    assert "the number of ranks must divide 4" in errors[0]
+    assert tiny.checkpoint_bytes(tmp_path / "run") == before
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(data: Path, tmp_path: Path) -> None:
+    more = (*MORE, "--checkpoint-interval", "1")
+    stopped = torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:term:4")
+    assert stopped.returncode != 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "preempted"
+    assert torchrun(data, tmp_path / "run", *more).returncode == 0
+    assert torchrun(data, tmp_path / "whole", *more).returncode == 0
+    assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
+    assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    torchrun_sets = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "3"}
+    for name, value in torchrun_sets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="started 3 processes on this machine, which has 1 GPUs"):
+        distributed.join("cuda")
