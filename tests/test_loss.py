@@ -161,13 +161,13 @@ def scaled(loss_of: Loss, scaler: torch.amp.GradScaler, *given: Tensor) -> list[
 @pytest.mark.parametrize("rows", [100, 5000])
 @pytest.mark.parametrize("scale", [1.0, 65536.0])
 def test_fp16_gradients_neither_vanish_nor_overflow(rows: int, scale: float) -> None:
-    hidden, weight, targets = problem(4096, 8, 300, scale=0.3)
+    hidden, weight, targets = problem(2048, 8, 2000, scale=0.05)
     hidden.requires_grad_()
     weight.requires_grad_()
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     found = scaled(chunked(rows), scaler, hidden, weight, targets)
     true = exact(hidden, weight, targets)[1:]
-    assert max(error(mine, best) for mine, best in zip(found, true, strict=True)) < 2e-3
+    assert max(error(mine, best) for mine, best in zip(found, true, strict=True)) < 6e-4
     if scale == 1.0:  # the plain form loses digits here: each slope is divided by N first
         plain = scaled(full_loss, scaler, hidden, weight, targets)
         assert error(plain[0], true[0]) > 2e-3

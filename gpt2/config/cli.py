@@ -198,7 +198,7 @@ def _flags_first(unknown: list[str]) -> list[str]:
 
 def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
     known = [text for action in parser._actions for text in action.option_strings]
-    close = difflib.get_close_matches(argument.partition("=")[0], known, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(argument.partition("=")[0], known, n=2, cutoff=0.65)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     kind = "unknown flag" if argument.startswith("-") else "unexpected argument"
     return f"{kind} {argument}{hint} (see --help)"

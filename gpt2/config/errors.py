@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -38,16 +39,25 @@ class UserError(Exception):
 def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
     """Run an entry's `main` and exit with its code; a UserError becomes one line per problem."""
     try:
-        code = main()
+        code = _code(program, main)
         sys.stdout.flush()
-    except UserError as error:
-        for message in error.messages:
-            print(f"{program}: error: {message}", file=sys.stderr)
-        code = error.code
-    except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
         sys.stdout = None
         code = Exit.BUG
     sys.exit(int(code))
+
+
+def _code(program: str, main: Callable[[], int]) -> int:
+    try:
+        return main()
+    except UserError as error:
+        # Under torchrun every rank meets the same error, or the first one does: say it once.
+        if os.environ.get("RANK", "0") == "0":
+            for message in error.messages:
+                print(f"{program}: error: {message}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except SystemExit as left:  # argparse, after --help
+        return int(left.code or 0)

@@ -29,6 +29,7 @@ class Attention(nn.Module):
         self.attend = flash_attention if config.flash_attention else explicit_attention
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what every token (B, T, C) takes from those up to itself."""
         batch, length, width = x.shape
         q, k, v = (
             part.view(batch, length, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
@@ -49,6 +50,7 @@ class Mlp(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return each token (B, T, C) worked on by itself."""
         x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
         return F.dropout(x, self.dropout, self.training)
 
@@ -64,9 +66,10 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the residual stream (B, T, C) after this layer."""
         x = x + self.attn(self.ln_1(x))
-        x = x + self.mlp(self.ln_2(x))
-        return x
+        after: Tensor = x + self.mlp(self.ln_2(x))
+        return after
 
 
 class Transformer(nn.Module):
@@ -81,6 +84,7 @@ class Transformer(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Return the hidden states (B, T, C) of the tokens `ids` (B, T)."""
         positions = torch.arange(ids.size(1), device=ids.device)
         x = self.wte(ids) + self.wpe(positions)
         x = F.dropout(x, self.dropout, self.training)

@@ -39,7 +39,8 @@ class Schedule:
         elif self.kind == "linear":
             shape = fall
         elif self.kind == "wsd":
-            shape = min(1.0, left / self.decay) if self.decay > 0.0 else 1.0
+            decay = min(self.decay, 1.0 - share)  # never before the warm-up is over
+            shape = min(1.0, left / decay) if decay > 0.0 else 1.0
         elif self.kind == "constant":
             return 1.0
         else:

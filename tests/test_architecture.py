@@ -1,0 +1,442 @@
+"""The layers, the house rules and the README's tree, held against the files themselves."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, RunScript
+
+from gpt2.config import plugins
+from gpt2.config.options import Options
+from gpt2.config.typed import (
+    PLUGIN_PACKAGES,
+    DataConfig,
+    MachineConfig,
+    ModelConfig,
+    OptimConfig,
+    PruneConfig,
+    TrainConfig,
+)
+
+GPT2 = REPOSITORY / "gpt2"
+SOURCES = sorted([*GPT2.rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")])
+SIBLINGS = ("model", "data", "optim", "prune", "memory")
+SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optim": OptimConfig,
+    "prune": PruneConfig,
+    "train": TrainConfig,
+    "machine": MachineConfig,
+}
+#: Longest file, in lines. A file with two jobs is too long before it is this long.
+LONGEST = 330
+
+
+def name_of(path: Path, root: Path = REPOSITORY) -> str:
+    """The dotted name of a module, a package's own without __init__."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it, by its full name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                target = REPOSITORY.joinpath(*full.split("."))
+                is_module = target.is_dir() or target.with_suffix(".py").is_file()
+                yield full if is_module else node.module
+
+
+def allowed(module: str) -> tuple[str, ...]:
+    """The modules of ours that a file may import."""
+    top, *rest = module.split(".")
+    package = rest[0] if rest else ""
+    if top == "scripts":
+        return ("gpt2.config", "gpt2.training.run", "gpt2.memory.plan")
+    if package == "config":
+        return ("gpt2.config",)
+    if package in SIBLINGS:
+        return ("gpt2.config", f"gpt2.{package}")
+    if package == "training":
+        return ("gpt2.config", "gpt2.training", *(f"gpt2.{sibling}" for sibling in SIBLINGS))
+    return ("gpt2",)
+
+
+def offences(path: Path, root: Path = REPOSITORY) -> list[str]:
+    """What a file imports of ours against the layers."""
+    module = name_of(path, root)
+    return [
+        f"{module} imports {found}"
+        for found in imported(path)
+        if within(found, "gpt2", "scripts")
+        # A plug-in is imported by its name, when it is asked for, and by nobody otherwise.
+        and (not within(found, *allowed(module)) or within(found, *PLUGIN_PACKAGES.values()))
+    ]
+
+
+# -- layers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    assert offences(path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("gpt2/data/batches.py", "from gpt2.model.gpt import GPT"),
+        ("gpt2/model/gpt.py", "    import gpt2.optim.groups"),
+        ("gpt2/config/bind.py", "from gpt2.training import run"),
+        ("gpt2/training/loop.py", "from gpt2 import session"),
+        ("gpt2/training/loop.py", "from gpt2.optim.optimizers import adamw"),
+        ("gpt2/session.py", "from gpt2.optim.optimizers.adamw import build"),
+        ("gpt2/session.py", "from scripts import flags"),
+        ("scripts/flags.py", "from gpt2.training.loop import train"),
+        ("scripts/kconf.py", "from gpt2 import session"),
+    ],
+)
+def test_an_import_against_the_layers_is_seen(path: str, line: str, tmp_path: Path) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(f'"""A file."""\n\n\ndef late() -> None:\n    {line.strip()}\n')
+    assert len(offences(file, tmp_path)) == 1
+
+
+def test_the_light_layer_uses_the_standard_library_alone() -> None:
+    for path in (GPT2 / "config").glob("*.py"):
+        for found in imported(path):
+            top = found.split(".")[0]
+            assert top in sys.stdlib_module_names or top in ("gpt2", "kconfiglib"), (path, found)
+    for found in imported(REPOSITORY / "scripts" / "environment.py"):
+        assert found.split(".")[0] in sys.stdlib_module_names, found
+
+
+def test_kconfiglib_is_touched_in_three_files() -> None:
+    users = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in SOURCES
+        if any(within(found, "kconfiglib", "menuconfig") for found in imported(path))
+    }
+    assert users <= {"gpt2/config/options.py", "gpt2/config/cli.py", "scripts/kconf.py"}
+
+
+def test_plugins_stand_on_their_own_folder() -> None:
+    outside = {"torch", "numpy", "gpt2"}
+    for package in PLUGIN_PACKAGES.values():
+        folder = REPOSITORY.joinpath(*package.split("."))
+        for path in folder.glob("*.py"):
+            tops = {found.split(".")[0] for found in imported(path)}
+            assert tops - sys.stdlib_module_names <= outside, path
+
+
+def test_the_light_layer_loads_no_torch(without_torch: RunScript) -> None:
+    modules = [name_of(path) for path in (GPT2 / "config").glob("*.py")]
+    code = "; ".join(f"import {module}" for module in modules)
+    done = without_torch("-c", code + "; import sys; print('numpy' in sys.modules)")
+    assert (done.returncode, done.stdout) == (0, "False\n")
+
+
+def test_packages_are_empty_where_something_light_lies_below() -> None:
+    # Importing gpt2.config, or looking for a plug-in's file, runs these.
+    for path in (GPT2, GPT2 / "config", *(GPT2 / s for s in SIBLINGS), GPT2 / "training"):
+        if path.is_dir():
+            assert (path / "__init__.py").read_text() == "", path
+
+
+def test_nobody_compares_with_the_name_of_a_plugin() -> None:
+    words = {name for package in PLUGIN_PACKAGES.values() for name in plugins.names(package)}
+    words -= {"none", "text"}  # the null object, and the files of the user
+    for path in SOURCES:
+        if within(name_of(path), *PLUGIN_PACKAGES.values()):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Compare):
+                continue
+            # x == "adamw" and x in ("adam", "adamw"), but not "text" in x
+            parts = [*node.comparators]
+            if isinstance(node.ops[0], ast.Eq | ast.NotEq):
+                parts.append(node.left)
+            found = {
+                leaf.value
+                for part in parts
+                if isinstance(part, ast.Constant | ast.Tuple | ast.List | ast.Set)
+                for leaf in ast.walk(part)
+                if isinstance(leaf, ast.Constant)
+            }
+            assert not found & words, f"{name_of(path)}:{node.lineno}"
+
+
+# -- every option is read ------------------------------------------------------------------------
+
+
+class Reads(ast.NodeVisitor):
+    """The fields of the configuration that a file reads, as (section, field).
+
+    A section is `config.optim`, a parameter annotated with its class, or a name one of the two was
+    given to; in gpt2/model, `x.config` is the ModelConfig that the model keeps.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.in_model = path.parent.name == "model"
+        self.names: dict[str, str] = {}
+        self.found: set[tuple[str, str]] = set()
+
+    def section(self, node: ast.AST) -> str | None:
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id)
+        if isinstance(node, ast.Attribute) and node.attr in SECTIONS:
+            base = node.value
+            if isinstance(base, ast.Name):  # config.optim, where config is the whole
+                whole = base.id == "config" and base.id not in self.names
+            elif isinstance(base, ast.Call):  # bind(options).optim
+                whole = isinstance(base.func, ast.Name) and base.func.id == "bind"
+            else:  # self.config.optim
+                whole = isinstance(base, ast.Attribute) and base.attr == "config"
+            return node.attr if whole else None
+        if isinstance(node, ast.Attribute) and node.attr == "config" and self.in_model:
+            return "model"
+        return None
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        outer = dict(self.names)
+        kinds = {kind.__name__: section for section, kind in SECTIONS.items()}
+        for argument in (*node.args.args, *node.args.kwonlyargs):
+            if isinstance(argument.annotation, ast.Name) and argument.annotation.id in kinds:
+                self.names[argument.arg] = kinds[argument.annotation.id]
+        self.generic_visit(node)
+        self.names = outer
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self.generic_visit(node)
+        (target, *_) = node.targets
+        pairs = [(target, node.value)]
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs = list(zip(target.elts, node.value.elts, strict=True))
+        for left, right in pairs:
+            if isinstance(left, ast.Name) and (section := self.section(right)):
+                self.names[left.id] = section
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        section = self.section(node.value)
+        if isinstance(node.ctx, ast.Load) and section:
+            self.found.add((section, node.attr))
+        self.generic_visit(node)
+
+
+def own_reads(path: Path) -> set[str]:
+    """The fields of its `Options` that a plug-in reads, outside of the class itself."""
+    tree = ast.parse(path.read_text())
+    body = [n for n in tree.body if not (isinstance(n, ast.ClassDef) and n.name == "Options")]
+    return {
+        node.attr
+        for node in ast.walk(ast.Module(body, []))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name | ast.Attribute)
+        and (node.value.id if isinstance(node.value, ast.Name) else node.value.attr).endswith(
+            "options"
+        )
+    }
+
+
+def unread(gpt2: Path) -> set[str]:
+    """The options of the tree in `gpt2` that no file there reads, outside of gpt2/config."""
+    found: set[tuple[str, str]] = set()
+    for path in gpt2.rglob("*.py"):
+        if (gpt2 / "config") not in path.parents:
+            reads = Reads(path)
+            reads.visit(ast.parse(path.read_text()))
+            found |= reads.found
+    seen = {
+        field.name.upper()
+        for section, kind in SECTIONS.items()
+        for field in dataclasses.fields(kind)
+        if (section, field.name) in found
+    }
+    options = Options(gpt2 / "Kconfig")
+    for choice, package in PLUGIN_PACKAGES.items():
+        folder = gpt2.parent.joinpath(*package.split("."))
+        for member in options.members(choice):
+            kind: Any = plugins.options_class(package, member)
+            stem = member.replace("-", "_")
+            if kind is not None and (folder / f"{stem}.py").is_file():
+                fields = {field.name for field in dataclasses.fields(kind)}
+                read = fields & own_reads(folder / f"{stem}.py")
+                seen |= {f"{stem}_{field}".upper() for field in read}
+    return set(options.names()) - seen
+
+
+def test_every_visible_option_is_read() -> None:
+    assert unread(GPT2) == set()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of gpt2/ that may be spoilt."""
+    ignored = shutil.ignore_patterns("__pycache__", "vocabulary")
+    return Path(shutil.copytree(GPT2, tmp_path / "gpt2", ignore=ignored))
+
+
+def test_an_option_that_nobody_reads_is_seen(copy: Path) -> None:
+    before = unread(copy)
+    kconfig = copy / "training" / "Kconfig"
+    entry = 'config NOBODY\n\tint "Nobody reads this"\n\tdefault 1\n\trange 0 9\n'
+    kconfig.write_text(kconfig.read_text().replace("config SEED\n", f"{entry}\nconfig SEED\n"))
+    assert unread(copy) - before == {"NOBODY"}
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("SEED", "seed"),
+        ("BIAS", "bias"),
+        ("MODEL", "model"),
+        ("LR_SCHEDULE", "lr_schedule"),
+        ("NUM_THREADS", "num_threads"),
+        ("LOSS_CHUNK_MIB", "loss_chunk_mib"),
+        ("ADAMW_BETA2", "beta2"),
+    ],
+)
+def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> None:
+    for path in copy.rglob("*.py"):
+        if (copy / "config") not in path.parents:
+            path.write_text(re.sub(rf"\.{field}\b(?!\.)", ".gone", path.read_text()))
+    assert name in unread(copy)
+
+
+# -- house rules ---------------------------------------------------------------------------------
+
+#: Files that may look at the environment, and what they look at there.
+ENVIRONMENT = {
+    "gpt2/config/faults.py": {"GPT2_FAULT"},
+    "gpt2/config/errors.py": {"RANK"},
+    "gpt2/config/options.py": {"srctree", "CONFIG_", "KCONFIG_"},
+    "gpt2/training/machine.py": {"CUBLAS_WORKSPACE_CONFIG"},
+    "gpt2/training/distributed.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's
+    "gpt2/data/tokenizer.py": {"TIKTOKEN_CACHE_DIR"},
+}
+
+
+def test_the_environment_is_read_in_few_places() -> None:
+    users = set()
+    for path in GPT2.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = {"environ", "environb", "getenv", "putenv"}
+            by_module = isinstance(node, ast.Attribute) and node.attr in names
+            by_import = isinstance(node, ast.ImportFrom) and names & {a.name for a in node.names}
+            if by_module or by_import:
+                users.add(path.relative_to(REPOSITORY).as_posix())
+    assert users <= set(ENVIRONMENT)
+    for path in users:
+        text = (REPOSITORY / path).read_text()
+        named = set(re.findall(r'environ(?:\.\w+\(|\[)"(\w+)"', text))
+        assert named <= ENVIRONMENT[path], path
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_pickle_and_nothing_swallowed(path: Path) -> None:
+    banned = ("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib")
+    assert not any(within(found, *banned) for found in imported(path))
+    for node in ast.walk(ast.parse(path.read_text())):
+        where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save")}, where
+        if isinstance(node, ast.keyword):
+            assert node.arg != "allow_pickle", where
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{where}: bare except"
+            caught = {leaf.id for leaf in ast.walk(node.type) if isinstance(leaf, ast.Name)}
+            if caught & {"Exception", "BaseException"}:
+                # Cleaning up is allowed when the error goes on.
+                last = node.body[-1]
+                assert isinstance(last, ast.Raise), f"{where}: swallows everything"
+                assert last.exc is None, where
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert not (node.func.id == "getattr" and len(node.args) > 2), where
+            assert node.func.id not in {"eval", "input"}, where
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_file_says_its_job_and_has_one(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if text:
+        docstring = ast.get_docstring(ast.parse(text))
+        assert docstring, "no docstring"
+        first = docstring.splitlines()[0]
+        assert first.endswith((".", ":")), first
+    assert text.count("\n") < LONGEST
+    assert not {"utils", "common", "helpers", "misc", "new", "v2"} & set(path.stem.split("_"))
+
+
+def test_texts_are_ascii_and_finished() -> None:
+    kinds = ("*.py", "Kconfig", "*.md", "Makefile", "*.txt", "*.toml", "*.ini")
+    hidden = {"data", "runs", ".venv", "tests"}  # what a test feeds in may be odd
+    files = [
+        path
+        for kind in kinds
+        for path in REPOSITORY.rglob(kind)
+        if path.relative_to(REPOSITORY).parts[0] not in hidden
+    ]
+    files += [path for path in (REPOSITORY / "defconfigs").iterdir() if path.is_file()]
+    assert len(files) > 50
+    unfinished = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")) + r")\b")
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        odd = [line for line in text.splitlines() if not line.isascii()]
+        assert not odd, f"{path}: {odd[0]}"
+        assert not unfinished.search(text), path
+        assert not text or text.endswith("\n"), path
+
+
+# -- the README's tree ---------------------------------------------------------------------------
+
+
+def documented(readme: str) -> set[str]:
+    """The paths in the README's tree, folders without their slash."""
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (tree,) = [block for block in blocks if re.search(r"^gpt2/", block, re.MULTILINE)]
+    found, parents = set(), [""]
+    for line in tree.splitlines():
+        if not line.strip():
+            continue
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        parents[depth + 1 :] = [f"{parents[depth]}{name}"]
+        found.add(parents[depth + 1].rstrip("/"))
+    return found
+
+
+def test_the_readme_shows_the_tree_as_it_is() -> None:
+    readme = REPOSITORY / "README.md"
+    if not readme.exists():
+        pytest.skip("there is no README.md yet")
+    found = documented(readme.read_text(encoding="utf-8"))
+    missing = {path for path in found if not (REPOSITORY / path).exists()}
+    assert not missing, "in the README, but not there"
+    here = [p for p in REPOSITORY.iterdir() if p.is_dir() and p.name not in ("data", "runs")]
+    here += [p for name in ("gpt2", "scripts") for p in (REPOSITORY / name).iterdir()]
+    wanted = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in here
+        if path.name[0] not in "._" and (path.is_dir() or path.suffix == ".py")
+    }
+    assert wanted - found == set(), "there, but not in the README"

@@ -1,0 +1,98 @@
+"""How an entry ends: exit codes, and errors without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from conftest import REPOSITORY
+
+from gpt2.config.errors import Exit, UserError, run_entry
+
+
+def ended(main: Callable[[], int]) -> int:
+    with pytest.raises(SystemExit) as left:
+        run_entry("entry.py", main)
+    assert type(left.value.code) is int
+    return left.value.code
+
+
+def test_the_exit_codes_are_those_of_the_documentation() -> None:
+    # Others rely on them: schedulers take 75 as "run me again".
+    assert {code.name: code.value for code in Exit} == {
+        "OK": 0, "BUG": 1, "CONFIG": 2, "DATA": 3, "CHECKPOINT": 4, "DIVERGED": 5, "MEMORY": 6,
+        "HANG": 7, "PREEMPTED": 75, "INTERRUPTED": 130,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("code", list(Exit))
+def test_the_code_of_main_is_the_exit_code(code: Exit) -> None:
+    assert ended(lambda: code) == code.value
+
+
+def test_a_user_error_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise UserError("--a is wrong", "--b is, too", code=Exit.DATA)
+
+    assert ended(main) == 3
+    shown = capsys.readouterr()
+    assert shown.err == "entry.py: error: --a is wrong\nentry.py: error: --b is, too\n"
+    assert shown.out == ""
+
+
+def test_of_many_ranks_the_first_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise UserError("--a is wrong")
+
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert ended(main) == Exit.CONFIG
+        assert capsys.readouterr().err.count("\n") == lines
+
+
+def test_a_user_error_is_about_options_unless_it_says_otherwise() -> None:
+    error = UserError("a", "b")
+    assert (error.code, error.messages, str(error)) == (Exit.CONFIG, ("a", "b"), "a\nb")
+
+
+def test_ctrl_c_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    assert ended(main) == 130
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("given", "code"), [(None, 0), (0, 0), (2, 2)])
+def test_argparse_may_leave(given: int | None, code: int) -> None:
+    assert ended(lambda: sys.exit(given)) == code
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_entry("entry.py", main)
+
+
+# What argparse itself cannot write, it drops without a word.
+@pytest.mark.parametrize(("flag", "codes"), [("--help", {0, 1}), ("--check-config", {Exit.BUG})])
+def test_a_reader_may_go_away(flag: str, codes: set[int]) -> None:
+    # The reading end is closed before anything is written, as by `| true`.
+    process = subprocess.Popen(
+        [sys.executable, "gpt2/train.py", flag],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr as errors:
+        assert errors.read() == b""
+    assert process.wait(timeout=60) in codes
