@@ -13,20 +13,18 @@ from typing import Any
 import torch
 
 from gpt2 import announce
-from gpt2.config import plugins
+from gpt2.assembly import build_parts, open_data
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
-from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
-from gpt2.data.batches import TrainBatches, steps_for, validation_batches
+from gpt2.config.typed import Config, TrainActions
+from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
-from gpt2.data.tokens import TokenFile, open_split
+from gpt2.data.tokens import TokenFile
 from gpt2.model.attention import kernel_taken
 from gpt2.model.generate import generate
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
-from gpt2.optim.groups import parameter_groups
-from gpt2.optim.precision import DTYPES, Precision, emulated, resolve_precision
-from gpt2.optim.schedule import Schedule
+from gpt2.optim.precision import DTYPES, emulated, resolve_precision
 from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_folder
 from gpt2.training import machine
 from gpt2.training.compilation import compile_or_fall_back
@@ -87,78 +85,6 @@ def _folder_of_all(
     folder = open_folder(config, actions, data_hash, device.type)
     ranks.gather(str(folder.path))
     return folder
-
-
-def open_data(config: Config) -> dict[str, TokenFile]:
-    """Open both splits of the corpus. Raises UserError."""
-    folder = config.data.data_dir / config.data.dataset
-    data = {
-        "train": open_split(folder, "train", config.model.block_size),
-        "val": open_split(folder, "val", 1),
-    }
-    asked, made = config.data.tokenizer, data["train"].meta.tokenizer["name"]
-    if asked is not None and asked != made:
-        raise UserError(
-            f"--tokenizer {asked}: the data in {folder} were made with {made!r}; "
-            "prepare them again with --force, or in another --data-dir",
-            code=Exit.DATA,
-        )
-    return data
-
-
-def build_parts(
-    config: Config,
-    model: GPT,
-    tokens: TokenFile,
-    device: torch.device,
-    precision: str,
-    ranks: Ranks,
-) -> Parts:
-    """Build what the loop needs; plug-ins are imported here, by name."""
-    optim, training = config.optim, config.train
-    groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
-    plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], optim.optimizer)
-    optimizer: torch.optim.Optimizer = plugin.build(groups, optim.options)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    method = plugins.load(
-        PLUGIN_PACKAGES["PRUNING_METHOD"], config.prune.pruning_method if config.prune else "none"
-    )
-    batches = TrainBatches(
-        tokens,
-        block_size=config.model.block_size,
-        batch_size=training.batch_size,
-        gradient_accumulation=training.gradient_accumulation,
-        seed=training.seed,
-        device=device,
-        num_workers=config.data.num_workers,
-        rank=ranks.rank,
-        ranks=ranks.count,
-    )
-    limits = [training.max_steps] if training.max_steps else []
-    if training.num_epochs:
-        count, block = len(tokens.ids), config.model.block_size
-        limits.append(steps_for(training.num_epochs, count, block, batches.effective_batch))
-    rate = optim.learning_rate
-    schedule = Schedule(
-        kind=optim.lr_schedule,
-        final=0.1 if optim.min_lr is None or rate == 0.0 else optim.min_lr / rate,
-        warmup=optim.warmup_steps,
-        steps=min(limits) if limits else None,
-        decay=optim.wsd_decay or 0.0,
-    )
-    return Parts(
-        model=model,
-        forward=ranks.spread(model, device),
-        ranks=ranks,
-        optimizer=optimizer,
-        schedule=schedule,
-        precision=Precision(precision, device),
-        pruner=method.build(model, config.prune.options if config.prune else None),
-        batches=batches,
-        gradient_accumulation=training.gradient_accumulation,
-        grad_clip=optim.grad_clip,
-    )
 
 
 class Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ CODE = "from gpt2.config import faults\nfor n in range(3): faults.point('a'); pr
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what the process was armed with, before and after."""
     monkeypatch.delenv("GPT2_FAULT", raising=False)
+    monkeypatch.setattr(faults, "_passings", itertools.count(1))
     faults._armed.cache_clear()
     yield
     faults._armed.cache_clear()
@@ -57,6 +59,15 @@ def test_only_the_named_point_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         faults.point("a")
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_point_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm(monkeypatch, "a:enospc:2")
+    faults.point("a")
+    faults.point("b")
+    with pytest.raises(OSError, match="No space left"):
+        faults.point("a")
+    faults.point("a")
 
 
 def run(plan: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@ import pty
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -341,21 +340,25 @@ def on_a_terminal(config: Path, keys: bytes) -> tuple[int, str]:
         env={**os.environ, "TERM": "xterm", "LINES": "30", "COLUMNS": "100"},
     )
     os.close(theirs)
-    shown, deadline = b"", time.monotonic() + 30
-    for key in keys:
-        # A key counts only when the menu waits for it: when it has nothing more to show.
-        while select.select([ours], [], [], 0.15 if shown else 10)[0]:
+    shown = b""
+    try:
+        for key in keys:
+            # A key counts only when the menu waits for it: when it has nothing more to show.
+            while select.select([ours], [], [], 0.15 if shown else 10)[0]:
+                shown += os.read(ours, 65536)
+            os.write(ours, bytes([key]))
+        while select.select([ours], [], [], 10)[0]:
             shown += os.read(ours, 65536)
-        os.write(ours, bytes([key]))
-    while time.monotonic() < deadline:
+    except OSError:  # Linux's way of saying that the other end is closed
+        pass
+    finally:
+        os.close(ours)
         try:
-            if not (piece := os.read(ours, 65536)):
-                break
-        except OSError:  # Linux's way of saying that the other end is closed
-            break
-        shown += piece
-    os.close(ours)
-    return process.wait(timeout=10), shown.decode(errors="replace")
+            code = process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return code, shown.decode(errors="replace")
 
 
 def test_menuconfig_on_a_terminal(tmp_path: Path) -> None:

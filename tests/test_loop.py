@@ -64,8 +64,8 @@ def test_the_logged_rate_is_the_one_used(
 
 def test_the_logged_loss_is_that_of_the_step(data: Path, tmp_path: Path) -> None:
     """A rate of 0 leaves the model as it was, so every step's loss can be computed again."""
+    from gpt2.assembly import build_parts, open_data
     from gpt2.rundir import load_config
-    from gpt2.session import build_parts, open_data
 
     tiny.train(data, tmp_path / "run", "--max-steps", "3", "--learning-rate", "0")
     config = load_config(tmp_path / "run")

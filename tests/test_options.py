@@ -203,6 +203,10 @@ BAD_LINES = {
         ["CONFIG_SGD_NESTEROV=y"],
         ["1: CONFIG_SGD_NESTEROV has no effect here: it needs OPTIMIZER_SGD"],
     ),
+    "torn": (
+        ['CONFIG_DATA_DIR="a\u2028b"'],
+        ["1: CONFIG_DATA_DIR: 'a\\u2028b' is not one line of text"],
+    ),
     "no assignment": (["BATCH_SIZE=3"], ["1: 'BATCH_SIZE=3' is no CONFIG_NAME=value line"]),
     "spaces": (["CONFIG_SEED = 3"], ["1: 'CONFIG_SEED = 3' is no CONFIG_NAME=value line"]),
     "indented": (["  CONFIG_SEED=3"], ["1: '  CONFIG_SEED=3' is no CONFIG_NAME=value line"]),
@@ -333,6 +337,18 @@ def test_a_range_follows_its_condition(small_tree: Path) -> None:
     assert given(fancy, ("STEPS", "7"), tree=small_tree).check() == []
     both = given(fancy, ("METHOD", "state"), ("SLOW", "y"), ("STEPS", "7"), tree=small_tree)
     assert both.check() == ["--steps: 7 is out of range 1..5"]
+    assert given(fancy, ("STEPS", "12"), tree=small_tree).check() == [
+        "--steps: 12 is out of range 1..9"
+    ]
+
+
+def test_what_plays_no_part_has_no_value() -> None:
+    options = Options()
+    for name in ("SGD_NESTEROV", "SGD_MOMENTUM", "TOKENIZER", "WSD_DECAY"):
+        assert options.value(name) is None
+    # Without a prompt it still plays its part.
+    assert (options.unmet("N_LAYER"), options.value("N_LAYER")) == (["MODEL_CUSTOM"], "12")
+    assert given(("OPTIMIZER", "sgd")).value("SGD_NESTEROV") == "n"
 
 
 def test_an_unknown_choice_names_the_nearest_and_all() -> None:

@@ -107,8 +107,9 @@ class GPT(nn.Module):
         """Return the mean loss in nats over the targets (B, T) that are not IGNORED."""
         hidden = self.transformer(ids).flatten(0, 1)  # (B*T, C)
         weight = self.transformer.wte.weight
-        if self.config.loss_chunk_mib is None:
+        if self.config.loss == "full":
             return full_loss(hidden, weight, targets.flatten())
+        assert self.config.loss_chunk_mib is not None
         rows = max(1, self.config.loss_chunk_mib * 2**20 // (4 * self.vocab_size))
         return chunked_loss(hidden, weight, targets.flatten(), rows)
 
