@@ -25,7 +25,7 @@ SHOW  := run() { printf '%s\n' "$$1"; eval "exec $$1"; }; run
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
 train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
-	@$(PY) && flags="$$(eval "$$py scripts/flags.py")" && $(SHOW) "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
+	@$(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && $(SHOW) "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 prepare:                   ## turn the corpus into tokens, if that is not done yet
 	@$(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && $(SHOW) "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"

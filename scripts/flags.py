@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("config", type=Path, nargs="?", default=REPOSITORY / ".config")
     parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
     parser.add_argument("--unfinished", type=Path, help="folder of runs to look through")
+    parser.add_argument("--quiet", action="store_true", help="do not say which defconfig it takes")
     arguments = parser.parse_args()
     path, extra = arguments.config, []
     if arguments.unfinished:
@@ -42,7 +43,7 @@ def main() -> int:
             raise UserError(f"{arguments.unfinished} holds no unfinished run with a checkpoint")
         path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
-        path = fitting_defconfig()
+        path = fitting_defconfig(arguments.quiet)
     print(shlex.join([*flags(path, DATA_OPTIONS if arguments.data else None), *extra]))
     return 0
 
@@ -70,7 +71,7 @@ def flags(path: Path, names: Sequence[str] | None = None) -> list[str]:
     return found
 
 
-def fitting_defconfig() -> Path:
+def fitting_defconfig(quiet: bool) -> Path:
     """Return the defconfig for this machine, and say which and why on the error stream."""
     import torch
 
@@ -78,11 +79,12 @@ def fitting_defconfig() -> Path:
         name, why = GPU_DEFCONFIG, f"there is a GPU ({torch.cuda.get_device_name()})"
     else:
         name, why = CPU_DEFCONFIG, "there is no GPU that torch can use"
-    print(
-        f"no .config: taking defconfigs/{name}, since {why}; "
-        "'make list-defconfigs' shows the others, 'make menuconfig' every option",
-        file=sys.stderr,
-    )
+    if not quiet:
+        print(
+            f"no .config: taking defconfigs/{name}, since {why}; "
+            "'make list-defconfigs' shows the others, 'make menuconfig' every option",
+            file=sys.stderr,
+        )
     return REPOSITORY / "defconfigs" / name
 
 

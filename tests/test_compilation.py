@@ -36,8 +36,23 @@ def test_compiled_trains_as_eager_does(precision: str, data: Path, tmp_path: Pat
     pairs = zip(tiny.metrics(tmp_path / "compiled"), tiny.metrics(tmp_path / "eager"), strict=True)
     for line, expected in pairs:
         assert line == pytest.approx(expected, rel=2e-2 if precision == "fp16" else 1e-4)
-    names = [path.name for path in (tmp_path / "compiled" / "checkpoints").iterdir()]
-    assert len(names) == 2
+    names = {path.name for path in (tmp_path / "compiled" / "checkpoints").iterdir()}
+    assert names == {"step-00000002", "step-00000004"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler")
+def test_compiled_and_eager_go_on_with_each_others_checkpoints(data: Path, tmp_path: Path) -> None:
+    """Checkpoints hold the bare model's names; only the way of computing differs."""
+    more = (*MORE, "--checkpoint-interval", "1")
+    assert tiny.train(data, tmp_path / "eager", *more) == Exit.OK
+    run = tmp_path / "run"
+    stopped = tiny.train_process(data, run, *more, "--compile", fault="checkpoint.rename:kill:2")
+    assert stopped.returncode == -9
+    assert tiny.train(data, run, *more, "--compile") == Exit.OK
+    torch._dynamo.reset()
+    for line, expected in zip(tiny.metrics(run), tiny.metrics(tmp_path / "eager"), strict=True):
+        assert line == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_a_compiler_the_run_goes_on(

@@ -94,7 +94,15 @@ class RunRecorder:
             return False
         step = self.clock.step
         self.last = {"step": step, "val_loss": loss}
-        self.folder.record({**self.last, "val_perplexity": perplexity(loss)})
+        self.folder.record(
+            {
+                **self.last,
+                "val_perplexity": perplexity(loss),
+                "tokens": self.tokens_seen(),
+                "elapsed": self.clock.elapsed,
+                "time": time.time(),
+            }
+        )
         better = self.best is None or loss < self.best["val_loss"]
         if better:
             self.best = self.last
