@@ -2,10 +2,10 @@
 
 PYTHON ?= python3
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
-export ARGS OPTION TORCH_INDEX
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B
 LIMIT := $(if $(TIME), --max-time $(TIME))
 MORE  := $${ARGS:+ $$ARGS}
 RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(NPROC))
@@ -19,8 +19,9 @@ SHOW  := run() { printf '%s\n' "$$1"; eval "exec $$1"; }; run
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
-.PHONY: all train prepare resume sample evaluate menuconfig olddefconfig savedefconfig \
-        list-defconfigs explain check lint types test test-fast clean distclean help
+.PHONY: all train prepare resume sample evaluate menuconfig guiconfig oldconfig olddefconfig \
+        savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
+        list-defconfigs explain doctor bench check lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -42,8 +43,14 @@ evaluate:                  ## measure the newest run over the whole validation s
 menuconfig:                ## change .config in a menu
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py menuconfig"
 
+guiconfig:                 ## change .config in a menu in a window
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py guiconfig"
+
 defconfig-%:               ## make .config what defconfigs/NAME says
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py defconfig $*"
+
+oldconfig:                 ## ask about the options that .config does not mention
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py oldconfig"
 
 olddefconfig:              ## bring an edited or older .config up to date
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py olddefconfig"
@@ -51,11 +58,38 @@ olddefconfig:              ## bring an edited or older .config up to date
 savedefconfig:             ## write the minimal form of .config to the file defconfig
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py savedefconfig"
 
+listnewconfig:             ## list the options that .config does not mention, with their defaults
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py listnewconfig"
+
+diffconfig:                ## what differs between A=.config.old and B=.config, or others
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py diffconfig -- \"\$$A\" \"\$$B\""
+
+merge:                     ## apply files to .config in order, and say what each overrode: FRAGMENTS="a b"
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py merge -- \$$FRAGMENTS"
+
+randconfig:                ## make .config a random one; SEED=1 makes the same one again
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py randconfig -- \"\$$SEED\""
+
+allyesconfig:              ## make .config the defaults with every y that can be
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py allyesconfig"
+
+allnoconfig:               ## make .config the defaults with every n that can be
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py allnoconfig"
+
+alldefconfig:              ## make .config the defaults
+	@$(PY) && $(EXEC) "$$py scripts/kconf.py alldefconfig"
+
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py list-defconfigs"
 
 explain:                   ## say all about an option: OPTION=learning-rate
 	@$(PY) && $(EXEC) "$$py scripts/kconf.py explain \"\$$OPTION\""
+
+doctor:                    ## what this machine has, and what each lack costs; it installs nothing
+	@$(EXEC) "$(PYTHON) scripts/doctor.py"
+
+bench:                     ## measure speed and memory for .config; ARGS="--against plain -- --model gpt2-mini"
+	@$(DEVPY) && $(SHOW) "$$py scripts/bench.py --config .config$(MORE)"
 
 check: lint types test     ## everything a change must pass
 

@@ -52,7 +52,7 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
         f"{summary['bits_per_byte']:.4f} bits per byte (whole split, last step)"
     ]
     best = summary["best"]
-    if best["step"] != summary["steps"]:
+    if best and best["step"] != summary["steps"]:
         lines.append(f"best during the run: {best['val_loss']:.4f} at step {best['step']}")
     memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
     if summary["peak_device_bytes"]:

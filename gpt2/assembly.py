@@ -44,6 +44,7 @@ def build_parts(
 ) -> Parts:
     """Build what the loop needs."""
     optim, training = config.optim, config.train
+    forward = ranks.spread(model, device)  # first: it may divide the parameters
     groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
     plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], optim.optimizer)
     optimizer: torch.optim.Optimizer = plugin.build(groups, optim.options)
@@ -77,7 +78,7 @@ def build_parts(
     )
     return Parts(
         model=model,
-        forward=ranks.spread(model, device),
+        forward=forward,
         ranks=ranks,
         optimizer=optimizer,
         schedule=schedule,

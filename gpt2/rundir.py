@@ -10,12 +10,21 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import REPOSITORY, Options, flag_of
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
-from gpt2.training.run import RunFolder, new_folder, read_json, unfinished
+from gpt2.training.distributed import Ranks
+from gpt2.training.run import FollowedFolder, RunFolder, new_folder, read_json, unfinished
 
 RUNS = REPOSITORY / "runs"
 #: Options that may differ when a run goes on; all others define its result.
 FREE_AT_RESUME = frozenset(
-    {"device", "num_threads", "num_workers", "log_interval", "eval_interval", "checkpoint_interval"}
+    {
+        "device",
+        "shard",
+        "num_threads",
+        "num_workers",
+        "log_interval",
+        "eval_interval",
+        "checkpoint_interval",
+    }
 )
 
 
@@ -43,6 +52,17 @@ def open_folder(config: Config, actions: TrainActions, data_hash: str, device: s
     except UserError:
         folder.close()
         raise
+    return folder
+
+
+def open_for_all(
+    config: Config, actions: TrainActions, data_hash: str, device: str, ranks: Ranks
+) -> RunFolder:
+    """Open the run directory on the first rank, which writes it; the others know where it is."""
+    if not ranks.first:
+        return FollowedFolder(Path(ranks.gather("")[0]))
+    folder = open_folder(config, actions, data_hash, device)
+    ranks.gather(str(folder.path))
     return folder
 
 
@@ -116,4 +136,6 @@ def _flat(config: Config) -> dict[str, Any]:
             plugin = str(values.get(choice.lower(), "")).replace("-", "_")
             found.update({f"{plugin}_{name}": value for name, value in own.items() if plugin})
         found.update(values)
-    return {**found, **dataclasses.asdict(config.machine)}
+    found.update(dataclasses.asdict(config.machine))
+    found["compile"] = bool(config.machine.compile)  # None where it plays no part, as under --shard
+    return found

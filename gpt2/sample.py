@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     )
     config = bind(options)
     from gpt2.data.tokenizer import from_description
-    from gpt2.model.generate import generate
+    from gpt2.model.generate import Sampling, stream
     from gpt2.trained import load_trained
 
     trained = load_trained(actions.run, actions.best, config.machine)
@@ -38,10 +38,19 @@ def main(argv: Sequence[str]) -> int:
     prompt = [int(token) for token in tokenizer.encode(actions.prompt)]
     if not prompt:
         raise UserError("--prompt is empty: give at least one character")
-    ids = generate(
-        trained.model, prompt, actions.tokens, actions.temperature, actions.top_k, actions.seed
-    )
-    print(actions.prompt + tokenizer.decode(ids))
+    sampling = Sampling(actions.temperature, actions.top_k, actions.top_p, actions.seed)
+    steps = stream(trained.model, prompt, actions.tokens, sampling, actions.samples)
+    if actions.samples == 1 and sys.stdout.isatty():
+        # Each piece as it comes: whoever watches need not wait for the whole.
+        print(actions.prompt, end="", flush=True)
+        for piece in tokenizer.decode_stream(token for (token,) in steps):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    for number, ids in enumerate(zip(*steps, strict=True), start=1):
+        if actions.samples > 1:
+            print(f"{f'--- sample {number} of {actions.samples} ':-<72}")
+        print(actions.prompt + tokenizer.decode(ids))
     return 0
 
 

@@ -7,7 +7,6 @@ import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +19,13 @@ from gpt2.config.typed import Config, TrainActions
 from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile
+from gpt2.initial import find_weights
 from gpt2.model.attention import kernel_taken
 from gpt2.model.generate import generate
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
-from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_folder
+from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all
 from gpt2.training import machine
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.distributed import Ranks, join
@@ -33,16 +33,17 @@ from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
 from gpt2.training.recorder import Intervals, RunRecorder
-from gpt2.training.run import FollowedFolder, RunFolder, point_latest, read_json
+from gpt2.training.run import RunFolder, point_latest, read_json
 from gpt2.training.signals import StopRequest
 
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
     """Train as `config` says; return the exit code. Raises UserError."""
     data = open_data(config)
-    ranks = join(config.machine.device)
+    ranks = join(config.machine.device, config.machine.shard)
     try:
-        return _run(config, options, actions, argv, data, ranks)
+        with machine.exhaustion_explained(config.train):
+            return _run(config, options, actions, argv, data, ranks)
     finally:
         ranks.close()
 
@@ -59,10 +60,13 @@ def _run(
     precision = resolve_precision(config.optim.precision, device)
     # Every rank drops out its own activations.
     machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
-    folder = _folder_of_all(config, actions, data["train"].meta.data_hash, device, ranks)
+    meta = data["train"].meta
+    weights = find_weights(config, meta, actions.run_dir)
+    folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)
-        model = build_model(config.model, data["train"].meta.vocab_size, device, config.train.seed)
+        fill = weights.copy_to if weights else None
+        model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
         parts = build_parts(config, model, data["train"], device, precision, ranks)
         if not folder.started:
             folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
@@ -70,21 +74,10 @@ def _run(
         if folder.path.parent == RUNS and ranks.first:
             point_latest(folder.path)
         session = Session(config, folder, model, parts, data)
-        with session.recorded():
+        with session.recorded(), machine.exhaustion_explained(config.train):
             return session.run()
     finally:
         folder.close()
-
-
-def _folder_of_all(
-    config: Config, actions: TrainActions, data_hash: str, device: torch.device, ranks: Ranks
-) -> RunFolder:
-    """Open the run directory on the first rank, which writes it; the others know where it is."""
-    if not ranks.first:
-        return FollowedFolder(Path(ranks.gather("")[0]))
-    folder = open_folder(config, actions, data_hash, device.type)
-    ranks.gather(str(folder.path))
-    return folder
 
 
 class Session:
@@ -177,8 +170,10 @@ class Session:
         batches = validation_batches(
             self.data["val"], config.model.block_size, config.train.batch_size, self.device
         )
-        share = itertools.islice(batches, ranks.rank, None, ranks.count)
         autocast = self.parts.precision.autocast
+        if ranks.sharded:  # every rank is needed for every batch
+            return evaluate(self.model, batches, IGNORED, autocast)
+        share = itertools.islice(batches, ranks.rank, None, ranks.count)
         return evaluate(self.model, share, IGNORED, autocast, self._may_stop, ranks.total)
 
     def _may_stop(self) -> bool:
@@ -277,7 +272,8 @@ class Session:
 
     def _finish(self) -> None:
         summary = self.results()
-        if not self.parts.ranks.first:
+        ranks = self.parts.ranks
+        if not (ranks.first or ranks.sharded):
             return
         if count := self.config.train.sample_tokens:
             prompt = [int(self.data["val"].ids[0])]

@@ -36,7 +36,7 @@ def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
     device = machine.resolve_device(where.device)
     if where.num_threads:
         torch.set_num_threads(where.num_threads)
-    found = _best(run) if best else checkpoint.load_last(run / "checkpoints", _warn)
+    found = _best(run) if best else checkpoint.load_last(run / "checkpoints", warn)
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet", code=Exit.CHECKPOINT)
     with torch.device("meta"):
@@ -52,7 +52,7 @@ def _best(run: Path) -> checkpoint.Checkpoint:
     if (run / "summary.json").exists():
         best = read_json(run, "summary.json")["best"]
     else:
-        last = checkpoint.load_last(parent, _warn)
+        last = checkpoint.load_last(parent, warn)
         best = last.state["best"] if last else None
     if best is None:
         raise UserError(f"--best: {run} has no evaluation yet", code=Exit.CHECKPOINT)
@@ -62,5 +62,6 @@ def _best(run: Path) -> checkpoint.Checkpoint:
         raise UserError(f"--best: {error}", code=Exit.CHECKPOINT) from error
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Say on the error stream what went another way than asked."""
     print(f"warning: {text}", file=sys.stderr)

@@ -151,6 +151,13 @@ def test_a_wrong_value_names_its_flag_and_reason(name: str, value: str, reason: 
     assert refused(**{name: value}) == (f"{flag_of(name)}: {reason}",)
 
 
+def test_a_path_that_may_be_absent_is_none_when_empty() -> None:
+    options = Options()
+    assert bind(options).model.init_from is None
+    options.give("INIT_FROM", "weights/gpt2", "--init-from")
+    assert bind(options).model.init_from == REPOSITORY / "weights/gpt2"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

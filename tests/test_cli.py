@@ -89,7 +89,9 @@ def test_help_says_default_or_need_of_every_option(capsys: pytest.CaptureFixture
         (entry,) = [entry for entry in entries if entry.startswith(start)]
         unmet = options.unmet(name)
         value = options.value(name)
-        wanted = f"(needs {' and '.join(unmet)})" if value is None else f"(default {value})"
+        wanted = f"(default {value or repr('')})"
+        if value is None:
+            wanted = f"(needs {' and '.join(unmet)})"
         assert wanted in entry, name
 
 
@@ -180,9 +182,9 @@ def test_a_missing_value(argv: list[str]) -> None:
 
 
 def test_an_unknown_flag_is_no_value() -> None:
-    assert refused("--batch-size", "--sed", "3") == [
+    assert refused("--batch-size", "--seeed", "3") == [
         "--batch-size needs a value (see --help)",
-        "unknown flag --sed; did you mean --seed? (see --help)",
+        "unknown flag --seeed; did you mean --seed? (see --help)",
     ]
 
 

@@ -118,10 +118,49 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(data: Path, tmp_path: P
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_sharded_equals_one_and_goes_on_unsharded(
+    optimizer: str, data: Path, tmp_path: Path
+) -> None:
+    more = (*MORE, "--optimizer", optimizer, "--checkpoint-interval", "1", "--sample-tokens", "5")
+    one = (*more, "--gradient-accumulation", "4")
+    assert tiny.train(data, tmp_path / "one", *one) == Exit.OK
+    sharded = (*more, "--gradient-accumulation", "2", "--shard", "fsdp")
+    done = torchrun(data, tmp_path / "whole", *sharded)
+    assert done.returncode == 0, done.stderr
+    # AdamW divides by roots of tiny numbers, which makes rounding visible.
+    exact = 1e-6 if optimizer == "sgd" else 1e-4
+    killed = torchrun(data, tmp_path / "run", *sharded, fault="checkpoint.rename:kill:5")
+    assert killed.returncode != 0
+    goes_on = (*more, "--gradient-accumulation", "2")
+    assert tiny.train(data, tmp_path / "run", *goes_on) == Exit.OK
+    for run in (tmp_path / "whole", tmp_path / "run"):
+        for name, tensor in weights(run).items():
+            expected = weights(tmp_path / "one")[name]
+            torch.testing.assert_close(tensor, expected, rtol=exact, atol=exact)
+    pairs = zip(tiny.metrics(tmp_path / "whole"), tiny.metrics(tmp_path / "one"), strict=True)
+    for line, wanted in pairs:
+        assert line == pytest.approx(wanted, rel=exact)
+
+
+def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    more = ("--max-steps", "9", "--checkpoint-interval", "1", "--shard", "fsdp", "--dropout", "0.1")
+    assert torchrun(data, tmp_path / "whole", *more).returncode == 0
+    assert torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:4").returncode != 0
+    assert torchrun(data, tmp_path / "run", *more).returncode == 0
+    assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
+    assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
+
+
+def test_one_rank_cannot_shard() -> None:
+    with pytest.raises(UserError, match="there is one: start several"):
+        distributed.join("cpu", "fsdp")
+
+
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     torchrun_sets = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "3"}
     for name, value in torchrun_sets.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="started 3 processes on this machine, which has 1 GPUs"):
-        distributed.join("cuda")
+        distributed.join("cuda", "none")

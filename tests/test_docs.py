@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -80,3 +81,36 @@ def test_every_defconfig_is_listed_with_a_line() -> None:
     for path in (tiny.REPOSITORY / "defconfigs").iterdir():
         first = path.read_text(encoding="utf-8").splitlines()[0]
         assert re.fullmatch(r"# \S.{10,90}", first), path.name
+
+
+def templates() -> list[str]:
+    """Return every text in the sources, with a mark where a value goes."""
+    found: list[str] = []
+    for path in [*tiny.REPOSITORY.glob("gpt2/**/*.py"), *tiny.REPOSITORY.glob("scripts/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [p.value if isinstance(p, ast.Constant) else "\0" for p in node.values]
+                found.append("".join(str(part) for part in parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def quoted_messages() -> list[str]:
+    text = (tiny.REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    return re.findall(r"^    (?:\w+\.py: error: |warning: |)((?!make|python3)\S.*)$", text, re.M)
+
+
+def test_messages_are_quoted() -> None:
+    assert len(quoted_messages()) >= 10
+
+
+@pytest.mark.parametrize("message", quoted_messages())
+def test_the_program_says_what_the_page_quotes(message: str) -> None:
+    sources = templates()
+    # One message may be put into another: the joints are where a value goes, and semicolons.
+    parts = [part.strip(" :;()") for part in re.split(r"\.\.\.|;", message)]
+    pieces = [part for part in parts if len(part.strip("-")) > 1]
+    assert pieces
+    for piece in pieces:
+        assert any(piece in source for source in sources), piece

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -47,6 +49,49 @@ def test_sample_is_fixed_by_its_seed(run: Path, capsys: pytest.CaptureFixture[st
     assert len(texts[0]) == len("to be") + 40 + 1
 
 
+def test_several_samples_are_those_of_several_seeds(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--run", str(run), "--prompt", "to be", "--tokens", "30", "--top-p", "0.9"]
+    texts = []
+    for seed in ("4", "5"):
+        sample.main([*common, "--seed", seed])
+        texts.append(capsys.readouterr().out)
+    sample.main([*common, "--seed", "4", "--samples", "2"])
+    blocks = re.split(r"--- sample \d of 2 -+\n", capsys.readouterr().out)
+    assert blocks == ["", *texts]
+    sample.main([*common, "--seed", "4", "--top-p", "0.01"])
+    assert capsys.readouterr().out != texts[0]
+
+
+class Terminal(io.StringIO):
+    """A standard output that is a terminal, and remembers every piece it got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.pieces += [text] if text else []
+        return super().write(text)
+
+
+def test_a_terminal_gets_the_text_as_it_comes(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--run", str(run), "--prompt", "to be", "--tokens", "30"]
+    sample.main(arguments)
+    whole = capsys.readouterr().out
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert sample.main(arguments) == Exit.OK
+    assert terminal.getvalue() == whole
+    assert terminal.pieces == ["to be", *whole[len("to be") :]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
@@ -56,6 +101,9 @@ def test_sample_is_fixed_by_its_seed(run: Path, capsys: pytest.CaptureFixture[st
         (["--temperature", "-1"], "--temperature: -1 is outside", Exit.CONFIG),
         (["--temperature", "hot"], "'hot' is not a number", Exit.CONFIG),
         (["--top-k", "1.5"], "'1.5' is not a whole number", Exit.CONFIG),
+        (["--top-p", "0"], "--top-p: 0 is outside (0, 1]", Exit.CONFIG),
+        (["--top-p", "1.01"], "--top-p: 1.01 is outside", Exit.CONFIG),
+        (["--samples", "0"], "--samples: 0 is outside", Exit.CONFIG),
     ],
 )
 def test_bad_input_to_sample(run: Path, arguments: list[str], said: str, code: Exit) -> None:

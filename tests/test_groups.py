@@ -26,6 +26,7 @@ def model_of(bias: bool) -> GPT:
             flash_attention=True,
             loss="full",
             loss_chunk_mib=None,
+            init_from=None,
         ),
         vocab_size=20,
     )

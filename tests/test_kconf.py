@@ -16,7 +16,8 @@ from conftest import REPOSITORY, RunScript, WriteConfig, random_options
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import ROOT_TREE, Options, flag_of
-from scripts import kconf
+from gpt2.config.typed import PATHS
+from scripts import kconf, kconf_menus
 
 DEFCONFIGS = kconf.defconfigs()
 
@@ -175,7 +176,7 @@ def test_a_config_is_rewritten_only_if_it_changes(tmp_path: Path, folder: Path) 
     os.utime(config, ns=(1, 1))
     kconf.defconfig(config, "small")
     kconf.olddefconfig(config)
-    kconf.MenuTree(ROOT_TREE).load_config(str(config))
+    kconf_menus.MenuTree(ROOT_TREE).load_config(str(config))
     assert config.stat().st_mtime_ns == 1
     assert not (tmp_path / ".config.old").exists()
     (folder / "small").write_text("# Changed\nCONFIG_BATCH_SIZE=4\n")
@@ -212,7 +213,9 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path:
         found = explained(capsys, tmp_path / "none", name)
         assert found["head"].startswith(f"{name}   {flag_of(name)}   "), name
         value = options.value(name)
-        assert found["value"] == (value or "none, it plays no part here")
+        assert found["value"] == (
+            "none, it plays no part here" if value is None else value or repr("")
+        )
         assert found["from"] == "its default"
         assert found.get("needs", "") == "; ".join(
             f"{need} ({'met' if met else 'NOT MET'})"
@@ -220,7 +223,7 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path:
         )
         hidden += "NOT MET" in found.get("needs", "")
         assert (REPOSITORY / found["declared"].split(":")[0]).is_file()
-        if name in options.symbols and not options.is_bool(name) and name != "DATA_DIR":
+        if name in options.symbols and not options.is_bool(name) and name not in PATHS:
             assert found["range"], name
         if name in options.choices:
             assert found["range"] == ", ".join(options.members(name))
@@ -287,7 +290,7 @@ def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
 
 def test_the_menu_cannot_save_a_wrong_value(tmp_path: Path) -> None:
     config = tmp_path / ".config"
-    tree = kconf.MenuTree(ROOT_TREE)
+    tree = kconf_menus.MenuTree(ROOT_TREE)
     tree.syms["LEARNING_RATE"].set_value("fast")
     with pytest.raises(OSError, match="CONFIG_LEARNING_RATE: 'fast' is not a number") as caught:
         tree.write_config(str(config))
@@ -303,14 +306,14 @@ def test_the_menu_cannot_save_a_wrong_value(tmp_path: Path) -> None:
 def test_the_menu_does_not_load_wrong_lines(write_config: WriteConfig) -> None:
     config = write_config("CONFIG_GONE=y")
     with pytest.raises(OSError, match="CONFIG_GONE is unknown") as caught:
-        kconf.MenuTree(ROOT_TREE).load_config(str(config))
+        kconf_menus.MenuTree(ROOT_TREE).load_config(str(config))
     assert caught.value.errno == errno.EINVAL
 
 
 def test_the_menu_knows_whether_there_is_something_to_save(tmp_path: Path) -> None:
     config = tmp_path / ".config"
     kconf.olddefconfig(config)
-    tree = kconf.MenuTree(ROOT_TREE)
+    tree = kconf_menus.MenuTree(ROOT_TREE)
     tree.load_config(str(config))
     assert not tree.differs(config)
     tree.syms["BIAS"].set_value("n")

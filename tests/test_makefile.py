@@ -168,3 +168,59 @@ def test_menuconfig_without_a_terminal_names_the_way_out(tree: Path) -> None:
     assert done.returncode == 2
     assert len([line for line in done.stderr.splitlines() if "error:" in line]) == 1
     assert "make list-defconfigs" in done.stderr
+
+
+def test_the_tools_of_config_run_from_make(tree: Path) -> None:
+    assert make(tree, "randconfig", "SEED=3").returncode == 0
+    first = (tree / ".config").read_bytes()
+    assert make(tree, "alldefconfig").returncode == 0
+    assert " SEED " in make(tree, "diffconfig").stdout
+    assert make(tree, "diffconfig", "A=.config", "B=.config").stdout == ""
+    assert make(tree, "randconfig", "SEED=3").returncode == 0
+    assert (tree / ".config").read_bytes() == first
+    assert make(tree, "alldefconfig").returncode == 0
+    merged = make(tree, "merge", "FRAGMENTS=defconfigs/tiny defconfigs/tiny")
+    assert (merged.returncode, merged.stderr) == (0, "")
+    assert "N_LAYER 12 -> 1 (defconfigs/tiny:5)" in merged.stdout
+    assert make(tree, "listnewconfig").stdout == ""
+    (tree / ".config").write_text("CONFIG_SEED=1\n")
+    asked = make(tree, "oldconfig")  # its input is at its end
+    assert asked.returncode == 2
+    assert "make olddefconfig" in asked.stderr
+    assert (tree / ".config").read_text() == "CONFIG_SEED=1\n"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["randconfig", "SEED={}"],
+        ["merge", "FRAGMENTS={}"],
+        ["diffconfig", "A={}", "B={}"],
+    ],
+    ids=lambda typed: typed[0],
+)
+def test_what_the_tools_are_given_is_never_executed(typed: list[str], tree: Path) -> None:
+    for value in ("$(touch owned)", "`touch owned`", "; touch owned", "a'b\"c", "--help"):
+        done = make(tree, *(word.replace("{}", value.replace("$", "$$")) for word in typed))
+        assert done.returncode == 2, value
+        assert "kconf.py: error: " in done.stderr
+        assert not (tree / "owned").exists()
+        assert not (tree / ".config").exists()
+
+
+def test_the_tools_do_not_read_the_environment(tree: Path) -> None:
+    names = {"SEED": "x", "FRAGMENTS": "defconfigs/tiny", "A": "none", "B": "none"}
+    assert make(tree, "randconfig", **names).returncode == 0
+    assert "needs files" in make(tree, "merge", **names).stderr
+    assert make(tree, "alldefconfig", **names).returncode == 0
+    assert make(tree, "diffconfig", **names).returncode == 0
+
+
+def test_doctor_installs_nothing(tree: Path) -> None:
+    done = make(tree, "doctor")
+    assert done.returncode == 0, done.stdout
+    assert "torch" in done.stdout
+    bare = make(tree, "doctor", f"PYTHON={sys.executable} -S")  # no package can be seen
+    assert bare.returncode == 2
+    assert "MISSING" in bare.stdout
+    assert not (tree / ".venv").exists()

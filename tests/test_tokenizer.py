@@ -117,6 +117,23 @@ def test_byte_lengths_count_the_text(tokenizer: module.Tokenizer) -> None:
     assert GPT2.byte_lengths()[50256] == 0
 
 
+@pytest.mark.parametrize("tokenizer", [GPT2, CharTokenizer("".join(ATOMS))])
+def test_a_stream_is_the_text_in_whole_characters(tokenizer: module.Tokenizer) -> None:
+    for text in random_texts(50, 40):
+        pieces = list(tokenizer.decode_stream(int(i) for i in tokenizer.encode(text)))
+        assert "".join(pieces) == text
+    smile = [int(i) for i in GPT2.encode("a\U0001f642b")]
+    assert len(smile) == 4  # two of them for one character
+    assert list(GPT2.decode_stream(smile)) == ["a", "", "\U0001f642", "b", ""]
+
+
+def test_a_stream_of_broken_characters_is_what_decode_gives() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        ids = [rng.choice([rng.randrange(256), rng.randrange(50257)]) for _ in range(12)]
+        assert "".join(GPT2.decode_stream(ids)) == GPT2.decode(ids)
+
+
 def test_char_ids_are_in_code_point_order() -> None:
     chars = CharTokenizer("hello \U0001f642\n")
     assert chars.chars == "\n ehlo\U0001f642"

@@ -23,6 +23,7 @@ CONFIG = ModelConfig(
     flash_attention=True,
     loss="full",
     loss_chunk_mib=None,
+    init_from=None,
 )
 THEIRS = transformers.GPT2Config(
     vocab_size=20,

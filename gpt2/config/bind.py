@@ -101,6 +101,8 @@ class _Binder:
         kind, notes = unwrap(hint)
         if any(isinstance(note, Auto) for note in notes) and text == "auto":
             return None
+        if kind is Path and text == "" and type(None) in get_args(hint):
+            return None
         try:
             return convert(text, kind, notes)
         except ValueError as error:

@@ -19,7 +19,7 @@ PLUGIN_PACKAGES = {
 
 
 #: Options that are paths: relative to the current folder in a flag, else to the repository.
-PATHS = ("DATA_DIR",)
+PATHS = ("DATA_DIR", "INIT_FROM")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class ModelConfig:
     flash_attention: bool
     loss: str
     loss_chunk_mib: int | None
+    init_from: Path | None
 
     def __post_init__(self) -> None:
         """Refuse a width that the heads cannot share. Raises ValueError."""
@@ -142,7 +143,8 @@ class MachineConfig:
     """Where and in which way it is computed."""
 
     device: str
-    compile: bool
+    shard: str
+    compile: bool | None
     deterministic: bool
     num_threads: int
 
@@ -198,6 +200,16 @@ class SampleActions:
     top_k: Annotated[
         int, Help("choose among the k likeliest tokens; 0 is all"), Within("[0, inf)")
     ] = 0
+    top_p: Annotated[
+        float,
+        Help("choose among the fewest likeliest tokens of this probability together; 1 is all"),
+        Within("(0, 1]"),
+    ] = 1.0
+    samples: Annotated[
+        int,
+        Help("texts to write at once; the second is that of --seed plus 1, and so on"),
+        Within("[1, 1000]"),
+    ] = 1
     seed: Annotated[int, Help("fixes the text"), Within("[0, 2147483647]")] = 1337
     best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib
 import os
@@ -62,6 +63,17 @@ class Tokenizer(ABC):
         """Text of `ids`; bytes that are no UTF-8 (half a character) become U+FFFD."""
 
     @abstractmethod
+    def spell(self, token: int) -> bytes:
+        """UTF-8 bytes of one id, which may be part of a character only."""
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Pieces of decode(ids), one as each id comes; a character comes when it is whole."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for token in ids:
+            yield decoder.decode(self.spell(token))
+        yield decoder.decode(b"", final=True)
+
+    @abstractmethod
     def byte_lengths(self) -> NDArray[np.int64]:
         """UTF-8 bytes of text that each id stands for, (vocab_size,); 0 for end-of-text."""
 
@@ -94,6 +106,10 @@ class Gpt2Tokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; half a character becomes U+FFFD."""
         return self._encoding.decode([int(i) for i in ids])
+
+    def spell(self, token: int) -> bytes:
+        """UTF-8 bytes of one id."""
+        return self._encoding.decode_single_token_bytes(token)
 
     def byte_lengths(self) -> NDArray[np.int64]:
         """UTF-8 bytes of each id, (50257,)."""
@@ -167,6 +183,10 @@ class CharTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
         return "".join(self.chars[int(i)] for i in ids)
+
+    def spell(self, token: int) -> bytes:
+        """UTF-8 bytes of one character."""
+        return self.chars[token].encode()
 
     def byte_lengths(self) -> NDArray[np.int64]:
         """UTF-8 bytes of each character, (vocab_size,)."""

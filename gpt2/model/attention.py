@@ -20,23 +20,30 @@ _KERNELS = {
 
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Attend through scaled_dot_product_attention; q, k, v and the result are (B, H, T, D)."""
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+    """Attend through scaled_dot_product_attention; q, k, v and the result are (B, H, T, D).
+
+    A single query (B, H, 1, D) is that of the last token and sees all keys.
+    """
+    causal = q.size(-2) > 1
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Attend as Vaswani et al. 2017 (3.2.1) write it; q, k, v and the result are (B, H, T, D).
 
-    Holds the (B, H, T, T) matrix of weights. The softmax is computed in fp32.
+    Holds the (B, H, T, T) matrix of weights. The softmax is computed in fp32. A single query
+    (B, H, 1, D) is that of the last token and sees all keys.
     """
-    length = q.size(-2)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, H, T, T)
-    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    seen = k.size(-2) - q.size(-2)
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1 + seen)
     weights = scores.float().masked_fill(future, float("-inf")).softmax(dim=-1).to(v.dtype)
     return F.dropout(weights, dropout) @ v
 
 
 def kernel_taken(q: Tensor, dropout: float) -> str:
     """Name the kernel that flash_attention takes for queries like `q` (B, H, T, D)."""
+    if q.device.type not in ("cpu", "cuda"):
+        return "fused"  # torch tells its choice for these two only
     choice = torch._fused_sdp_choice(q, q, q, dropout_p=dropout, is_causal=True)
     return _KERNELS.get(int(choice), str(choice))

@@ -7,12 +7,15 @@ Shapes: B batch, T tokens, C width, H heads, D head width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2.config.typed import ModelConfig
 from gpt2.model.attention import explicit_attention, flash_attention
+from gpt2.model.cache import Cache, LayerCache
 from gpt2.model.init import initialise
 from gpt2.model.loss import chunked_loss, full_loss
 
@@ -28,13 +31,15 @@ class Attention(nn.Module):
         self.dropout = config.dropout
         self.attend = flash_attention if config.flash_attention else explicit_attention
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what every token (B, T, C) takes from those up to itself."""
+    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
+        """Return what every token (B, T, C) takes from those up to itself, and from the past."""
         batch, length, width = x.shape
         q, k, v = (
             part.view(batch, length, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
             for part in self.c_attn(x).split(width, dim=2)
         )
+        if past is not None:
+            k, v = past.extend(k, v)
         mixed = self.attend(q, k, v, self.dropout if self.training else 0.0)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
         return F.dropout(self.c_proj(mixed), self.dropout, self.training)
@@ -65,9 +70,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
         """Return the residual stream (B, T, C) after this layer."""
-        x = x + self.attn(self.ln_1(x))
+        x = x + self.attn(self.ln_1(x), past)
         after: Tensor = x + self.mlp(self.ln_2(x))
         return after
 
@@ -83,13 +88,14 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.dropout = config.dropout
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return the hidden states (B, T, C) of the tokens `ids` (B, T)."""
-        positions = torch.arange(ids.size(1), device=ids.device)
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the hidden states (B, T, C) of the tokens `ids` (B, T), which follow the cache."""
+        start = cache.length if cache else 0
+        positions = torch.arange(start, start + ids.size(1), device=ids.device)
         x = self.wte(ids) + self.wpe(positions)
         x = F.dropout(x, self.dropout, self.training)
-        for block in self.h:
-            x = block(x)
+        for layer, block in enumerate(self.h):
+            x = block(x, cache.layers[layer] if cache else None)
         hidden: Tensor = self.ln_f(x)
         return hidden
 
@@ -113,10 +119,13 @@ class GPT(nn.Module):
         rows = max(1, self.config.loss_chunk_mib * 2**20 // (4 * self.vocab_size))
         return chunked_loss(hidden, weight, targets.flatten(), rows)
 
-    def logits(self, ids: Tensor) -> Tensor:
-        """Return the logits (B, V) of the token after `ids` (B, T)."""
+    def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the logits (B, V) of the token after `ids` (B, T).
+
+        With a cache, `ids` are only the tokens that it has not seen; it has seen them afterwards.
+        """
         # Past what may be compiled: text grows, and every length would be compiled anew.
-        hidden = self.transformer.forward(ids)
+        hidden = self.transformer.forward(ids, cache)
         return F.linear(hidden[:, -1], self.transformer.wte.weight)
 
     def parameter_count(self) -> int:
@@ -124,8 +133,14 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def build_model(config: ModelConfig, vocab_size: int, device: torch.device, seed: int) -> GPT:
-    """Build the model on `device` with its initial weights.
+def build_model(
+    config: ModelConfig,
+    vocab_size: int,
+    device: torch.device,
+    seed: int,
+    fill: Callable[[GPT], None] | None = None,
+) -> GPT:
+    """Build the model on `device` with its initial weights, or with those that `fill` copies in.
 
     It is laid out on the meta device and materialised on the target, so the host never holds more
     than the largest tensor of it.
@@ -133,5 +148,8 @@ def build_model(config: ModelConfig, vocab_size: int, device: torch.device, seed
     with torch.device("meta"):
         model = GPT(config, vocab_size)
     model.to_empty(device=device)
-    initialise(model, seed, config.n_layer)
+    if fill:
+        fill(model)
+    else:
+        initialise(model, seed, config.n_layer)
     return model

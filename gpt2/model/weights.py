@@ -13,7 +13,7 @@ from torch import Tensor
 
 _CONV1D = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 _MASKS = (".attn.bias", ".attn.masked_bias")  # constants that old files hold
-_HEAD, _EMBEDDING = "lm_head.weight", "transformer.wte.weight"
+HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
 
 
 def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -21,7 +21,7 @@ def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The turned ones are views: whoever writes a file makes them contiguous, one after the other.
     """
-    return {name: _turned(name, tensor) for name, tensor in tensors.items()}
+    return {name: turned(name, tensor) for name, tensor in tensors.items()}
 
 
 def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -32,15 +32,21 @@ def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     ours: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name == _HEAD or name.endswith(_MASKS):
-            continue
-        full = name if name.startswith("transformer.") else f"transformer.{name}"
-        ours[full] = _turned(full, tensor)
-    head = tensors.get(_HEAD)
-    if head is not None and _EMBEDDING in ours and not torch.equal(head, ours[_EMBEDDING]):
-        raise ValueError(f"{_HEAD} differs from {_EMBEDDING}: only tied heads can be taken over")
+        if full := our_name(name):
+            ours[full] = turned(full, tensor)
+    head = tensors.get(HEAD)
+    if head is not None and EMBEDDING in ours and not torch.equal(head, ours[EMBEDDING]):
+        raise ValueError(f"{HEAD} differs from {EMBEDDING}: only tied heads can be taken over")
     return ours
 
 
-def _turned(name: str, tensor: Tensor) -> Tensor:
+def our_name(name: str) -> str | None:
+    """Return our name of Hugging Face's tensor `name`; None where we have none (head, masks)."""
+    if name == HEAD or name.endswith(_MASKS):
+        return None
+    return name if name.startswith("transformer.") else f"transformer.{name}"
+
+
+def turned(name: str, tensor: Tensor) -> Tensor:
+    """Return a view of the tensor of our `name` in the other orientation, which few have."""
     return tensor.t() if name.endswith(_CONV1D) else tensor

@@ -47,3 +47,10 @@ def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
         for group in groups
         for parameter in group["params"]
     )
+
+
+def divided_among_ranks(groups: list[dict[str, Any]]) -> bool:
+    """Whether ranks hold the parameters in parts (DTensors, told without importing the class)."""
+    return any(
+        hasattr(parameter, "full_tensor") for group in groups for parameter in group["params"]
+    )

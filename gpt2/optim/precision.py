@@ -91,7 +91,7 @@ class Precision:
     def load(self, state: dict[str, float | int]) -> None:
         """Take back what `state` gave."""
         scaler = {name: v for name, v in state.items() if name not in ("skipped", "in_a_row")}
-        if self.scaler.is_enabled():
+        if self.scaler.is_enabled() and scaler:  # none where another precision wrote it
             self.scaler.load_state_dict(scaler)
         self.skipped.fill_(state["skipped"])
         self.in_a_row.fill_(state["in_a_row"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt2.config.errors import UserError
@@ -29,6 +29,8 @@ class Ranks:
     local: int = 0
     #: Group for numbers that the host needs; gradients go over the default group.
     control: Any = None
+    #: Whether each rank holds a part of the model, so that all must compute whenever one does.
+    sharded: bool = False
 
     @property
     def first(self) -> bool:
@@ -36,15 +38,33 @@ class Ranks:
         return self.rank == 0
 
     def spread(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return what computes `model` on this rank's share and averages gradients over ranks."""
+        """Return what computes `model` on this rank's share and averages gradients over ranks.
+
+        Sharded, `model` itself becomes that: its parameters are divided among the ranks in place.
+        """
         if self.count == 1:
+            return model
+        if self.sharded:
+            # A second to import, which only a run that shards should wait for.
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+            mesh = init_device_mesh(device.type, (self.count,))
+            for block in model.transformer.h:  # type: ignore[union-attr]
+                fully_shard(block, mesh=mesh)
+            # Also after a forward pass that no backward pass follows (an evaluation), parameters
+            # must be parts again: checkpoints are made of them.
+            fully_shard(model, mesh=mesh, reshard_after_forward=True)
+            register_fsdp_forward_method(model, "logits")
             return model
         devices = [device] if device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def accumulate(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Context of one micro-step: gradients cross ranks on the last one only."""
-        if isinstance(module, DistributedDataParallel) and not last:
+        if self.sharded:
+            module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        elif isinstance(module, DistributedDataParallel) and not last:
             return module.no_sync()
         return nullcontext()
 
@@ -83,12 +103,44 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def join(device: str) -> Ranks:
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that ranks hold in parts as a whole one; all ranks must ask for it."""
+    return tensor.full_tensor() if _is_part(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def part_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return this rank's part of `tensor`, divided as `parameter` is; whole if that is whole.
+
+    What is not of the parameter's shape, such as a count of steps, is never divided.
+    """
+    if not _is_part(parameter) or tensor.shape != parameter.shape:
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    placed = tensor.to(parameter.device)
+    return distribute_tensor(
+        placed, parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
+
+
+def _is_part(tensor: Tensor) -> bool:
+    """Whether this is a DTensor, told without importing the class."""
+    return hasattr(tensor, "full_tensor")
+
+
+def join(device: str, shard: str) -> Ranks:
     """Join the processes that torchrun started; alone without it. Raises UserError.
 
-    `device` is the --device asked for. Each process of a machine takes the GPU of its local rank.
+    `device` is the --device asked for, `shard` the --shard. Each process of a machine takes the GPU
+    of its local rank.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        if shard != "none":
+            raise UserError(
+                f"--shard {shard} divides the model among ranks, and there is one: start several "
+                "with make NPROC=2 or torchrun --nproc-per-node 2, or leave it at none"
+            )
         return Ranks()
     rank, count, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -103,4 +155,4 @@ def join(device: str) -> Ranks:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
-    return Ranks(rank, count, local, control)
+    return Ranks(rank, count, local, control, sharded=shard == "fsdp")

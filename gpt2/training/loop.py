@@ -13,7 +13,7 @@ from gpt2.data.batches import TrainBatches
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.pruner import Pruner
-from gpt2.training.distributed import Ranks
+from gpt2.training.distributed import Ranks, whole
 
 
 @dataclass(frozen=True)
@@ -137,4 +137,4 @@ def clip(parameters: list[nn.Parameter], largest: float) -> Tensor:
     norm = torch.nn.utils.get_total_norm(gradients)
     if largest > 0.0:
         torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-    return norm
+    return whole(norm)

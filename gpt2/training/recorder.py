@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.training import checkpoint as checkpoints
+from gpt2.training.distributed import part_like, whole
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Clock, Parts, Step
 from gpt2.training.progress import Console, duration
@@ -103,7 +105,7 @@ class RunRecorder:
                 "time": time.time(),
             }
         )
-        better = self.best is None or loss < self.best["val_loss"]
+        better = math.isfinite(loss) and (self.best is None or loss < self.best["val_loss"])
         if better:
             self.best = self.last
         mark = " (best so far)" if better else ""
@@ -130,9 +132,8 @@ class RunRecorder:
             "best": self.best,
             "last": self.last,
         }
-        made = checkpoints.Checkpoint(
-            self.clock.step, dict(self.parts.model.named_parameters()), {**tensors, **pruned}, state
-        )
+        weights = {name: whole(p) for name, p in self.parts.model.named_parameters()}
+        made = checkpoints.Checkpoint(self.clock.step, weights, {**tensors, **pruned}, state)
         keep = [int(self.best["step"])] if self.best else []
         if not self.parts.ranks.first:
             return
@@ -241,4 +242,4 @@ def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
         if parameter.shape != found.model[name].shape:
             have, need = tuple(found.model[name].shape), tuple(parameter.shape)
             raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
-        parameter.data.copy_(found.model[name])
+        parameter.data.copy_(part_like(found.model[name], parameter))

@@ -10,11 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2.training.distributed import part_like, whole
+
+#: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
+_NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "differentiable")
+
 
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return an optimizer's state as tensors named PARAMETER.KEY, and the rest as JSON."""
+    """Return an optimizer's state as whole tensors named PARAMETER.KEY, and the rest as JSON."""
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {"state": {}, "groups": []}
     for number, group in enumerate(optimizer.param_groups):
@@ -22,13 +27,13 @@ def optimizer_tensors(
         for key, value in group.items():
             if isinstance(value, Tensor):
                 tensors[f"group.{number}.{key}"] = value
-            elif key not in ("params", "names", "role"):
+            elif key not in _NOT_STATE:
                 rest[key] = list(value) if isinstance(value, tuple) else value
         plain["groups"].append(rest)
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in sorted(optimizer.state.get(parameter, {}).items()):
                 if isinstance(value, Tensor):
-                    tensors[f"{name}.{key}"] = value
+                    tensors[f"{name}.{key}"] = whole(value)
                 else:
                     plain["state"][f"{name}.{key}"] = value
     return tensors, plain
@@ -39,10 +44,11 @@ def load_optimizer(
 ) -> None:
     """Put back what optimizer_tensors gave. Raises ValueError for state of no known parameter."""
     values = {**tensors, **plain["state"]}
-    whole = optimizer.state_dict()
-    whole["state"] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = optimizer.state_dict()
+    saved["state"] = {}
     index = 0
-    for number, group in enumerate(whole["param_groups"]):
+    for number, group in enumerate(saved["param_groups"]):
         for key, value in plain["groups"][number].items():
             group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
         for key in list(group):
@@ -51,15 +57,19 @@ def load_optimizer(
         for name in group["names"]:
             keys = [key for key in values if key.startswith(name + ".")]
             if keys:
-                whole["state"][index] = {key[len(name) + 1 :]: values.pop(key) for key in keys}
+                found = {key[len(name) + 1 :]: values.pop(key) for key in keys}
+                parameter = parameters[index]
+                saved["state"][index] = {
+                    key: part_like(value, parameter) if isinstance(value, Tensor) else value
+                    for key, value in found.items()
+                }
             index += 1
     if values:
         raise ValueError(f"optimizer state of unknown parameters: {', '.join(values)}")
     # torch's own loader knows which state belongs on which device, but casts all of it to the
     # parameter's format; what was stored in another format gets it back.
-    optimizer.load_state_dict(whole)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for position, state in whole["state"].items():
+    optimizer.load_state_dict(saved)
+    for position, state in saved["state"].items():
         loaded = optimizer.state[parameters[position]]
         for key, value in state.items():
             if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 
 from gpt2.config.typed import Within
-from gpt2.optim.groups import fused_where_possible
+from gpt2.optim.groups import divided_among_ranks, fused_where_possible
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimiz
         groups,
         momentum=options.momentum,
         nesterov=options.nesterov,
-        fused=fused_where_possible(groups),
+        # torch's fused SGD, unlike its fused Adam, does not know parameters in parts.
+        fused=fused_where_possible(groups) and not divided_among_ranks(groups),
     )
     if options.momentum > 0.0:
         # torch would make these in the first step, and leave them unset when that one is refused.

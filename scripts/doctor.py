@@ -1,0 +1,222 @@
+"""Say what this machine has for training, and what each lack costs: one line each, plainly.
+
+It installs nothing and needs nothing but Python: torch is asked only where there is one. The exit
+code is 2 when something that training needs is missing, else 0.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(REPOSITORY)
+
+from gpt2.config.errors import Exit, run_entry
+from scripts.environment import OLDEST_TORCH, VENV, missing, new_enough, requirements
+
+GIB = 2**30
+#: Of the packages for development, the one that is of use in other ways too.
+OPTIONAL = {
+    "transformers": "no comparison with it in the bench, fewer tests; training is the same",
+    "tkinter": "no 'make guiconfig'; 'make menuconfig' is the same menu",
+}
+#: Processors' words for instructions that compute in bf16 (as gpt2/optim/precision.py looks for).
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, what is there, and what its lack costs (empty: nothing)."""
+
+    what: str
+    found: str
+    cost: str = ""
+    needed: bool = False
+
+    def __str__(self) -> str:
+        """Return the line; `needed` marks a lack that keeps training from starting."""
+        mark = "MISSING" if self.needed else "lack" if self.cost else "ok"
+        return f"{mark:8}{self.what:14}{self.found}" + (f": {self.cost}" if self.cost else "")
+
+
+def findings() -> Iterator[Finding]:
+    """Look at the machine."""
+    yield python()
+    yield from packages()
+    yield from torch_findings()
+    yield compiler()
+    yield memory()
+    yield disk(REPOSITORY / "runs")
+    for name, cost in OPTIONAL.items():
+        yield Finding(name, *_whether(name, cost))
+
+
+def _whether(package: str, cost: str) -> tuple[str, str]:
+    """Return whether a package is there, and `cost` if it is not."""
+    there = importlib.util.find_spec(package) is not None
+    return ("there", "") if there else ("not there", cost)
+
+
+def python() -> Finding:
+    """Look at the Python that runs this."""
+    version = platform.python_version()
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever Python there is
+        return Finding("Python", version, "3.11 or newer is needed: make PYTHON=python3.11", True)
+    return Finding("Python", f"{version} ({sys.executable})")
+
+
+def packages() -> Iterator[Finding]:
+    """Compare the installed packages with requirements.txt."""
+    runtime = requirements("runtime")
+    for name in missing(runtime):
+        if not name.startswith("torch="):  # torch has lines of its own
+            cost = "training needs it; the next 'make' installs it into .venv"
+            yield Finding("package", f"{name} is not there", cost, needed=True)
+    others = {
+        k: v for k, v in requirements("development").items() if k not in {*runtime, *OPTIONAL}
+    }
+    for name in missing(others):
+        cost = "only 'make check' needs it, and installs it into .venv"
+        yield Finding("package", f"{name} is not there", cost)
+
+
+def torch_findings() -> Iterator[Finding]:
+    """Look at torch, and through it at the GPUs."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library of its own is not there
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        cost = "nothing trains without it; the next 'make' installs it into .venv"
+        yield Finding("torch", f"cannot be used ({reason})", cost, needed=True)
+        return
+    version = str(torch.__version__)
+    build = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    if not (torch.version.hip or torch.version.cuda):
+        build = "built for CPUs only"
+    if not new_enough(version):
+        oldest = ".".join(str(part) for part in OLDEST_TORCH)
+        yield Finding("torch", version, f"{oldest} or newer is needed", needed=True)
+        return
+    yield Finding("torch", f"{version}, {build}")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield from _gpu(index)
+        cost = "--compile goes on without compiling, and says so"
+        yield Finding("triton", *_whether("triton", cost))
+        return
+    if torch.backends.mps.is_available():
+        yield Finding("GPU", "Apple's, through mps")
+    else:
+        cost = "training is on the CPU: for small models; the 124M one takes days there"
+        yield Finding("GPU", "none that this torch can use", cost)
+    native = bool(BF16 & set(_text(Path("/proc/cpuinfo")).split()))
+    cost = "--precision bf16 would be emulated, a hundred times slower; auto takes fp32"
+    yield Finding("bf16", f"{'' if native else 'not '}in this CPU", "" if native else cost)
+    yield Finding("flash kernels", "torch's own for the CPU")
+
+
+def _gpu(index: int) -> Iterator[Finding]:
+    import torch
+
+    about = torch.cuda.get_device_properties(index)
+    yield Finding(f"GPU {index}", f"{about.name}, {about.total_memory / GIB:.0f} GiB")
+    with torch.cuda.device(index):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    cost = "--precision auto takes fp16 with loss scaling, which skips some steps"
+    yield Finding("bf16", f"{'' if native else 'not '}in GPU {index}", "" if native else cost)
+    built = torch.backends.cuda.is_flash_attention_available()
+    flash = built and (torch.version.hip is not None or about.major >= 8)
+    cost = "attention takes another kernel of torch: slower, and perhaps more memory"
+    yield Finding(
+        "flash kernels", f"{'' if flash else 'none '}for GPU {index}", "" if flash else cost
+    )
+
+
+def compiler() -> Finding:
+    """Look for what torch.compile builds with: a C++ compiler and Python's header files."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++"]
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    cost = "--compile goes on without compiling, and says so"
+    if found is None:
+        return Finding("compiler", "no g++ or clang++", cost)
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return Finding("compiler", f"{found}, but no Python.h (python3-dev)", cost)
+    return Finding("compiler", found)
+
+
+def memory() -> Finding:
+    """Look at the host's memory and at the limit of the control group."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = cgroup_limit(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    found = f"{total / GIB:.1f} GiB"
+    if limit is not None and limit < total:
+        found += f", of which this control group may use {limit / GIB:.1f} GiB"
+        total = limit
+    cost = "the 124M model needs about 4 GiB on a CPU: take gpt2-mini or characters"
+    return Finding("RAM", found, cost if total < 4 * GIB else "")
+
+
+def cgroup_limit(membership: Path, root: Path) -> int | None:
+    """Return the lowest memory limit in bytes over a process's control groups, of v2 or v1.
+
+    `membership` is its /proc/PID/cgroup, `root` where the hierarchies are mounted.
+    """
+    limits = []
+    for line in _text(membership).splitlines():
+        _, controllers, group = line.split(":", 2)
+        v1 = "memory" in controllers.split(",")
+        if controllers and not v1:
+            continue
+        top = root / "memory" if v1 else root
+        name = "memory.limit_in_bytes" if v1 else "memory.max"
+        here = top / group.lstrip("/")
+        # A parent's limit holds too, and in a container only the root may be there to see.
+        for folder in (here, *here.parents):
+            if folder.is_relative_to(top):
+                limits += [int(word) for word in _text(folder / name).split() if word.isdigit()]
+    return min(limits, default=None)
+
+
+def disk(runs: Path) -> Finding:
+    """Look at the space for run directories."""
+    folder = next(path for path in (runs, *runs.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    cost = "a run of the 124M model keeps up to 5 GiB of checkpoints"
+    return Finding("disk", f"{free / GIB:.0f} GiB free for runs/", cost if free < 8 * GIB else "")
+
+
+def _text(path: Path) -> str:
+    """Return what a file holds, or nothing where it is not there or not for us."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def main() -> int:
+    """Print the findings; 2 when training lacks something."""
+    theirs = VENV / "bin" / "python"
+    if missing(requirements("runtime")) and theirs.exists() and Path(sys.prefix).resolve() != VENV:
+        # `make` would take it too, so what it has is what counts.
+        os.execv(theirs, [str(theirs), str(Path(__file__).resolve())])
+    needed = False
+    for finding in findings():
+        print(finding, flush=True)
+        needed |= finding.needed
+    print(
+        "training cannot start: see MISSING" if needed else "nothing that training needs is missing"
+    )
+    return Exit.CONFIG if needed else Exit.OK
+
+
+if __name__ == "__main__":
+    run_entry("doctor.py", main)
