@@ -38,7 +38,7 @@ def introduction(facts: Mapping[str, Any]) -> list[str]:
 
 def cpu_warning(seconds: float) -> list[str]:
     """Say how long a run takes on this CPU, and what takes minutes if that is long."""
-    lines = [f"no GPU: this will take about {duration(seconds)} on this CPU"]
+    lines = [f"no GPU in use: this will take about {duration(seconds)} on this CPU"]
     if seconds > _LONG:
         lines.append("a run of minutes for a CPU: make defconfig-gpt2-shakespeare-char-cpu && make")
     return lines

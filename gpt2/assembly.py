@@ -27,8 +27,8 @@ def open_data(config: Config) -> dict[str, TokenFile]:
     asked, made = config.data.tokenizer, data["train"].meta.tokenizer["name"]
     if asked is not None and asked != made:
         raise UserError(
-            f"--tokenizer {asked}: the data in {folder} were made with {made!r}; "
-            "prepare them again with --force, or in another --data-dir",
+            f"--tokenizer {asked}: the data in {folder} were made with {made!r}: "
+            f"--tokenizer {made} takes them as they are, prepare_data.py --force makes them anew",
             code=Exit.DATA,
         )
     return data

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from gpt2.config import plugins
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
-from gpt2.config.errors import UserError, run_entry
+from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig, PrepareActions
 from gpt2.data.corpus import Request
 from gpt2.data.preparation import adopt, already_prepared, prepare
@@ -37,6 +37,9 @@ def main(argv: Sequence[str]) -> int:
     )
     if actions.input and actions.adopt:
         raise UserError("--input and --adopt are two ways to bring data; give one")
+    for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
+        if path and not path.exists():
+            raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)
     given = any(name.startswith("DATASET_") for name in options.given)
     if not given and (actions.input or actions.adopt):
         # Files of one's own are one's own text, unless they are said to be something else.

@@ -35,7 +35,7 @@ def open_folder(config: Config, actions: TrainActions, data_hash: str, device: s
             raise UserError("--resume needs --run-dir: which run shall go on?")
         name = f"{config.model.model}-{config.data.dataset}-{device}"
         return RunFolder(new_folder(RUNS, name))
-    path = actions.run_dir.absolute()
+    path = actions.run_dir.resolve()  # of runs/latest, the run itself
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied and actions.resume is False:
         raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")

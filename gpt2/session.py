@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import shlex
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile
 from gpt2.initial import find_weights
-from gpt2.model.attention import kernel_taken
+from gpt2.model.attention import attention_form
 from gpt2.model.generate import generate
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.gpt import GPT, build_model, forward_cost
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
 from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all
@@ -33,7 +32,7 @@ from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
 from gpt2.training.recorder import Intervals, RunRecorder
-from gpt2.training.run import RunFolder, point_latest, read_json
+from gpt2.training.run import RunFolder, now, point_latest, read_json
 from gpt2.training.signals import StopRequest
 
 
@@ -108,6 +107,7 @@ class Session:
             self.stop,
         )
         self.record: dict[str, Any] = {}
+        self._moved = False  # whether a part of the run was computed elsewhere
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
@@ -117,9 +117,9 @@ class Session:
         self.record = {
             "status": "running",
             "exit_code": None,
-            "start": earlier.get("start", _now()),
+            "start": earlier.get("start", now()),
             "end": None,
-            "resumes": [*earlier.get("resumes", []), *([_now()] if resumed else [])],
+            "resumes": [*earlier.get("resumes", []), *([now()] if resumed else [])],
             "seed": self.config.train.seed,
             "ranks": self.parts.ranks.count,
             "effective_batch": self.parts.batches.effective_batch,
@@ -134,11 +134,16 @@ class Session:
             },
             **machine.describe(self.device),
         }
+        here = ("host", "device", "device_name", "threads", "precision", "ranks")
+        self._moved = earlier.get("determinism") == "statistical" or any(
+            earlier[key] != self.record[key] for key in here if key in earlier
+        )
         self._save_record()
         try:
             yield
         except BaseException as error:
-            self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
+            if self.record["status"] == "running":  # not what befalls the sample of a finished run
+                self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
             if isinstance(error, UserError):
                 self.folder.log.write("".join(f"error: {text}\n" for text in error.messages))
             raise
@@ -153,12 +158,13 @@ class Session:
             self._compile()
             self._introduce()
             self.recorder.catch_up()
-            self.console.begin(self.clock.progress())
-            train(self.parts, self.clock, self.recorder)
-            self.console.end()
+            if not self.recorder.stopping:
+                self.console.begin(self.clock.progress())
+                train(self.parts, self.clock, self.recorder)
+                self.console.end()
             self.recorder.save(required=True)
             if not self.recorder.stopping:
-                self.recorder.validate()
+                self.recorder.conclude()
             if self.recorder.stopping:
                 return self._preempted()
         self._finish()
@@ -184,9 +190,16 @@ class Session:
         if not self.config.machine.compile:
             return
         self.console.say("compiling the model ...")
-        failure = compile_or_fall_back(
-            self.model.transformer, lambda: forward_backward(self.parts, self.clock.step)
-        )
+
+        def trial() -> None:
+            forward_backward(self.parts, self.clock.step)
+            self.parts.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad(), self.parts.precision.autocast():
+                self.model.eval()(*self.parts.batches.train(self.clock.step, 0))
+            self.model.train()
+
+        failure = compile_or_fall_back(self.model.transformer, trial)
+        self.model.train()
         self.parts.optimizer.zero_grad(set_to_none=True)
         self.record.update(compiled=failure is None, compile_failure=failure)
         if failure is not None:
@@ -197,12 +210,17 @@ class Session:
         config, batches = self.config, self.parts.batches
         steps, compiled = self.clock.steps, self.record["compiled"]
         self.record.update(
-            attention=self._attention(),
+            attention=attention_form(
+                config.model,
+                config.train.batch_size,
+                DTYPES[self.parts.precision.name],
+                self.device,
+            ),
             determinism=machine.determinism(
                 self.device,
                 compiled=compiled,
                 deterministic=config.machine.deterministic,
-                timed=bool(config.train.max_time),
+                mixed=bool(config.train.max_time) or self._moved,
             ),
         )
         self._save_record()
@@ -227,10 +245,7 @@ class Session:
                 "slower in it; use --precision fp32"
             )
         if self.device.type == "cpu" and steps is not None:
-            seconds = machine.predict_cpu_seconds(self._operations_left(steps))
-            limit = self.clock.max_time
-            left = seconds if limit is None else min(seconds, limit - self.clock.elapsed)
-            for line in announce.cpu_warning(left):
+            for line in announce.cpu_warning(self._predicted_seconds(steps)):
                 self.console.say(line)
         if self.clock.step or not self.parts.ranks.first:
             return
@@ -240,33 +255,27 @@ class Session:
                 f"an unfinished run of the same options is in {path}: --run-dir {path} goes on"
             )
 
-    def _attention(self) -> str:
-        config = self.config.model
-        if not config.flash_attention:
-            return "written out"
-        query = torch.empty(
-            (self.config.train.batch_size, config.n_head, config.block_size, 1),
-            dtype=DTYPES[self.parts.precision.name],
-            device=self.device,
-        ).expand(-1, -1, -1, config.n_embd // config.n_head)
-        return f"{kernel_taken(query.contiguous(), config.dropout)} kernel"
-
-    def _operations_left(self, steps: int) -> float:
-        """Count the arithmetic left: 2 per weight and token forward, three times that to train."""
-        model, batches = self.config.model, self.parts.batches
+    def _predicted_seconds(self, steps: int) -> float:
+        """Predict how long the steps and evaluations that are left take on this CPU."""
+        config, batches = self.config, self.parts.batches
         weights = self.model.parameter_count() - self.model.transformer.wpe.weight.numel()
-        per_token = 2.0 * weights + 2.0 * model.n_layer * model.n_embd * model.block_size
         left = steps - self.clock.step
-        interval = self.config.train.eval_interval
-        evaluations = 1 + (left // interval if interval else 0)
-        trained = left * batches.effective_batch * model.block_size
-        return per_token * (3.0 * trained + evaluations * len(self.data["val"].ids))
+        trained = left * batches.effective_batch * config.model.block_size
+        seconds = machine.predict_cpu_seconds(3.0 * forward_cost(config.model, weights, trained))
+        if self.clock.max_time is not None:
+            seconds = min(seconds, max(0.0, self.clock.max_time - self.clock.elapsed))
+        interval = config.train.eval_interval
+        evaluated = (1 + (left // interval if interval else 0)) * len(self.data["val"].ids)
+        cost = forward_cost(config.model, weights, evaluated)
+        return seconds + machine.predict_cpu_seconds(cost)
 
     def _preempted(self) -> int:
         self._end("preempted", Exit.PREEMPTED)
+        way = f"the same command with --run-dir {announce.shown(self.folder.path)}"
+        if self.folder.path.parent == RUNS:
+            way += ", or make resume"
         self.console.say(
-            f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: "
-            f"the same command with --run-dir {announce.shown(self.folder.path)}, or make resume"
+            f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: {way}"
         )
         return Exit.PREEMPTED
 
@@ -275,13 +284,14 @@ class Session:
         ranks = self.parts.ranks
         if not (ranks.first or ranks.sharded):
             return
+        # The results first: nothing that befalls the sample can take them away.
+        self.folder.write_json("summary.json", summary)
+        self._end("finished", Exit.OK)
         if count := self.config.train.sample_tokens:
             prompt = [int(self.data["val"].ids[0])]
             ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)
             text = from_description(self.meta.tokenizer).decode(ids)
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
-        self.folder.write_json("summary.json", summary)
-        self._end("finished", Exit.OK)
         for line in announce.conclusion(summary, self.folder.path):
             self.console.say(line)
 
@@ -309,13 +319,9 @@ class Session:
         }
 
     def _end(self, status: str, code: int) -> None:
-        self.record.update(status=status, exit_code=int(code), end=_now())
+        self.record.update(status=status, exit_code=int(code), end=now())
         with contextlib.suppress(UserError):
             self._save_record()
 
     def _save_record(self) -> None:
         self.folder.write_json("run.json", self.record)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -40,7 +40,7 @@ def main() -> int:
     if arguments.unfinished:
         runs = unfinished(arguments.unfinished)
         if not runs:
-            raise UserError(f"{arguments.unfinished} holds no unfinished run with a checkpoint")
+            raise UserError(f"{arguments.unfinished} holds no unfinished run")
         path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         path = fitting_defconfig(arguments.quiet)

@@ -156,7 +156,7 @@ def _answer(stream: TextIO | None, name: str) -> str:
 
 
 def _take(options: Options, name: str, text: str, hint: Any) -> str:
-    """Set option `name`, or return why it cannot be set to `text`."""
+    """Set option `name`; return nothing, or why `text` is refused and another must follow."""
     known = len(options.problems)
     options.give(name, text, flag_of(name))
     problem = "".join(options.problems[known:])
@@ -171,9 +171,4 @@ def _take(options: Options, name: str, text: str, hint: Any) -> str:
             convert(text, kind, notes)
         except ValueError as error:
             problem = str(error)
-    if problem:
-        item = options.choices.get(name) or options.symbols[name]
-        item.unset_value()
-        for refused in (name, *(options.members(name).values() if name in options.choices else ())):
-            options.given.pop(refused, None)
     return problem

@@ -50,6 +50,26 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert ck.steps(tmp_path) == [2, 4, 5]
 
 
+def test_a_save_after_damage_keeps_what_it_wrote(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        ck.save(tmp_path, made(step), keep=[10])
+    for step in (20, 30):
+        flip(ck.folder_of(tmp_path, step) / "model.safetensors")
+    said: list[str] = []
+    found = ck.load_last(tmp_path, said.append)
+    assert found is not None
+    assert (found.step, len(said)) == (10, 2)
+    ck.save(tmp_path, made(15))
+    assert ck.steps(tmp_path) == [10, 15]
+    assert ck.load_last(tmp_path, no_warning) is not None
+
+
+def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
+    ck.save(tmp_path, made(1))
+    (tmp_path / "step-00000001.bak").mkdir()
+    assert ck.steps(tmp_path) == [1]
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -121,6 +121,7 @@ def test_no_compiler_costs_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     [
         ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "max"}, 500),
         ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "300"}, 300),
+        ("0::/a/b\n", {"a/memory.max": "200", "a/b/memory.max": "300"}, 200),
         ("0::/gone\n", {"memory.max": "700"}, 700),
         ("0::/with a blank\n", {"with a blank/memory.max": "9"}, 9),
         ("0::/\n", {}, None),

@@ -202,14 +202,14 @@ def test_unfinished_takes_the_newest_that_can_go_on(
     wanted = make_run(runs, "newer", 200, 4, "checkpoints/step-00000010")
     finished = make_run(runs, "finished", 100, 5, "checkpoints/step-00000010")
     (finished / "summary.json").write_text("{}")
-    make_run(runs, "empty", 0, 6, "checkpoints")
+    make_run(runs, "empty", 400, 6)  # goes on from its start, but is not the newest
     (runs / "latest").symlink_to("finished")
     words = printed(capsys, "--unfinished", str(runs))
     assert words == ["--batch-size", "4", "--run-dir", str(wanted)]
 
 
 def test_unfinished_without_one_is_an_error(tmp_path: Path) -> None:
-    make_run(tmp_path, "empty", 0, 6)
+    (make_run(tmp_path, "finished", 0, 6) / "summary.json").write_text("{}")
     with pytest.raises(UserError, match="holds no unfinished run"):
         main("--unfinished", str(tmp_path))
 

@@ -108,6 +108,7 @@ def test_resume_takes_the_newest_unfinished_run(tree: Path) -> None:
     none = make(tree, "resume")
     assert none.returncode == 2
     assert "no unfinished run" in none.stderr
+    assert "not found" not in none.stderr
     args = "ARGS=--checkpoint-interval 1"
     stopped = make(tree, "train", args, GPT2_FAULT="checkpoint.rename:term:1")
     assert stopped.returncode == 2  # make's own; the program's is in run.json
@@ -124,6 +125,9 @@ def test_a_broken_config_stops_make(tree: Path) -> None:
     assert done.returncode == 2
     assert ".config:1" in done.stderr
     assert ".config:2" in done.stderr
+    # Nothing is tried after the error.
+    assert "not found" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("Error 2")
     assert "gpt2/train.py" not in done.stdout
     assert not (tree / "runs").exists()
 
@@ -138,6 +142,7 @@ def test_variables_count_only_when_typed(tree: Path) -> None:
         assert "already prepared" in quiet.stdout
 
 
+@pytest.mark.slow
 def test_without_a_config_a_fitting_one_is_taken_and_none_written(tree: Path) -> None:
     done = make(tree, "train", "ARGS=--check-config")
     # Shakespeare is not prepared in the copy; without a network this is where it may stop.
@@ -216,6 +221,7 @@ def test_the_tools_do_not_read_the_environment(tree: Path) -> None:
     assert make(tree, "diffconfig", **names).returncode == 0
 
 
+@pytest.mark.slow
 def test_doctor_installs_nothing(tree: Path) -> None:
     done = make(tree, "doctor")
     assert done.returncode == 0, done.stdout

@@ -377,6 +377,7 @@ def test_a_run_starts_from_hugging_face(data: Path, run: Path, tmp_path: Path) -
     assert torch.equal(began[name], theirs.state_dict()[name].t())
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_needs_the_weights_no_more(
     data: Path, run: Path, tmp_path: Path
 ) -> None:

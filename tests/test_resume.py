@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from gpt2 import rundir, session
 from gpt2.config.errors import Exit, UserError
 from gpt2.training.recorder import RunRecorder
+from gpt2.training.run import RunFolder
 
 # 450 training characters in blocks of 8 are 56 sequences: with batches of 4, accumulated twice,
 # an epoch ends after step 7.
@@ -128,6 +130,71 @@ def test_a_resume_on_other_data_is_refused(
     tiny.make_data(tmp_path / "data", characters=700)
     with pytest.raises(UserError, match="data have changed"):
         tiny.train(own, tmp_path / "run", "--max-steps", "6")
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_no_double_lines(
+    data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "8", "--checkpoint-interval", "5")
+    train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
+    assert_same(tmp_path / "run", whole(*more))
+
+
+def test_a_kill_between_the_last_save_and_the_results(
+    data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "6", "--eval-interval", "3", "--checkpoint-interval", "3")
+    original = RunRecorder.conclude
+
+    def killed(self: RunRecorder) -> None:
+        original(self)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecorder, "conclude", killed)
+        with pytest.raises(Killed):
+            tiny.train(data, tmp_path / "run", *more)
+    assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
+    assert_same(tmp_path / "run", whole(*more))
+
+
+def test_a_link_to_a_run_is_the_run(
+    data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    monkeypatch.setattr(rundir, "RUNS", tmp_path)
+    monkeypatch.setattr(session, "RUNS", tmp_path)
+    train_killed(monkeypatch, 3, data, tmp_path / "one", *more)
+    assert (tmp_path / "latest").resolve() == tmp_path / "one"
+    assert tiny.train(data, tmp_path / "latest", *more) == Exit.OK
+    assert (tmp_path / "latest").resolve() == tmp_path / "one"
+    assert_same(tmp_path / "one", whole(*more))
+
+
+def test_a_resume_in_fp16_of_a_run_in_fp32(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `auto` means follows the device, which may change; that is written down."""
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
+    monkeypatch.setattr(session, "resolve_precision", lambda asked, device: "fp16")
+    assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["precision"], record["determinism"]) == ("fp16", "statistical")
+
+
+def test_a_full_disk_costs_lines_and_not_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "record", full)
+    assert tiny.train(data, tmp_path / "run", "--max-steps", "2") == Exit.OK
+    assert "metrics.jsonl: a line is lost: No space left" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_trained_again(data: Path, tmp_path: Path) -> None:

@@ -67,9 +67,20 @@ def test_metrics_are_cut_after_a_step_and_at_a_torn_line(tmp_path: Path) -> None
     assert [line["step"] for line in runs.read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
     folder.close()
     folder = runs.RunFolder(tmp_path)
-    folder.cut_metrics(3)
+    folder.cut_metrics(3, evaluated=True)
     folder.record({"step": 4})
     assert [line["step"] for line in runs.read_metrics(tmp_path)] == [1, 2, 3, 4]
+    folder.close()
+
+
+def test_an_evaluation_that_will_be_made_again_is_dropped(tmp_path: Path) -> None:
+    folder = runs.RunFolder(tmp_path)
+    for line in ({"step": 2, "loss": 1.0}, {"step": 2, "val_loss": 1.0}):
+        folder.record(line)
+    folder.cut_metrics(2, evaluated=True)
+    assert len(runs.read_metrics(tmp_path)) == 2
+    folder.cut_metrics(2, evaluated=False)
+    assert runs.read_metrics(tmp_path) == [{"step": 2, "loss": 1.0}]
     folder.close()
 
 
@@ -96,6 +107,8 @@ def test_latest_points_at_the_newest_and_spares_a_folder_of_that_name(tmp_path: 
         (tmp_path / name).mkdir()
         runs.point_latest(tmp_path / name)
         assert (tmp_path / "latest").resolve() == tmp_path / name
+    runs.point_latest(tmp_path / "latest")  # to itself: left as it was
+    assert (tmp_path / "latest").resolve() == tmp_path / "two"
     (tmp_path / "latest").unlink()
     (tmp_path / "latest").mkdir()
     runs.point_latest(tmp_path / "one")
@@ -110,8 +123,8 @@ def test_unfinished_runs_newest_first(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to("newest")
     assert [path.name for path in runs.unfinished(tmp_path)] == ["newest", "middle", "oldest"]
     (tmp_path / "middle" / "summary.json").write_text("{}")
-    (tmp_path / "oldest" / "checkpoints" / "step-00000001").rmdir()
-    assert [path.name for path in runs.unfinished(tmp_path)] == ["newest"]
+    (tmp_path / "oldest" / "checkpoints" / "step-00000001").rmdir()  # goes on from its start
+    assert [path.name for path in runs.unfinished(tmp_path)] == ["newest", "oldest"]
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -38,6 +39,8 @@ class UserError(Exception):
 
 def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
     """Run an entry's `main` and exit with its code; a UserError becomes one line per problem."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error
     try:
         code = _code(program, main)
         sys.stdout.flush()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt2.config.typed import ModelConfig
+
 #: What torch's kernel choice means (torch.nn.attention.SDPBackend, in words).
 _KERNELS = {
     -1: "none",
@@ -47,3 +49,15 @@ def kernel_taken(q: Tensor, dropout: float) -> str:
         return "fused"  # torch tells its choice for these two only
     choice = torch._fused_sdp_choice(q, q, q, dropout_p=dropout, is_causal=True)
     return _KERNELS.get(int(choice), str(choice))
+
+
+def attention_form(
+    config: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device
+) -> str:
+    """Say in words how a model of `config` attends in training."""
+    if not config.flash_attention:
+        return "written out"
+    width = config.n_embd // config.n_head
+    shape = (batch, config.n_head, config.block_size, width)
+    query = torch.empty(shape, dtype=dtype, device=device)
+    return f"{kernel_taken(query, config.dropout)} kernel"

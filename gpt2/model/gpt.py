@@ -153,3 +153,11 @@ def build_model(
     else:
         initialise(model, seed, config.n_layer)
     return model
+
+
+def forward_cost(config: ModelConfig, weights: int, tokens: int) -> float:
+    """Return the operations of a forward pass over `tokens` tokens.
+
+    2 for each of the `weights` that take part in products, and those of causal attention.
+    """
+    return tokens * (2.0 * weights + 2.0 * config.n_layer * config.n_embd * config.block_size)

@@ -14,9 +14,6 @@ IGNORED = -100
 #: Most rows whose gradients are summed in fp16, where more could pass 65504 at any loss scale.
 _FP16_ROWS = 1024
 
-#: Most rows whose gradients are summed in fp16, where more could pass 65504 at any loss scale.
-_FP16_ROWS = 1024
-
 
 def full_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats over the targets that are not IGNORED.
@@ -36,9 +33,6 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> 
     if not torch.is_grad_enabled():
         # A Function does not look at this by itself, and would compute gradients for nothing.
         hidden, weight = hidden.detach(), weight.detach()
-    if not torch.is_grad_enabled():
-        # A Function does not look at this by itself, and would compute gradients for nothing.
-        hidden, weight = hidden.detach(), weight.detach()
     loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, rows)
     return loss
 
@@ -52,6 +46,8 @@ class _ChunkedLoss(torch.autograd.Function):
         compute = dtype or hidden.dtype
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         rows = min(rows, hidden.size(0), _FP16_ROWS if compute == torch.float16 else rows)
+        chunks = -(-hidden.size(0) // rows)
+        rows = -(-hidden.size(0) // chunks)  # even ones, not a sliver at the end
         with torch.autocast(device, enabled=False):
             head = weight.to(compute)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)

@@ -41,9 +41,9 @@ def parameter_groups(
 
 
 def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
-    """Whether torch has a fused kernel for the device that the parameters are on."""
+    """Whether torch has a fused kernel, known to refuse non-finite steps, for the device."""
     return all(
-        parameter.device.type in ("cuda", "cpu", "mps")
+        parameter.device.type in ("cuda", "cpu")
         for group in groups
         for parameter in group["params"]
     )

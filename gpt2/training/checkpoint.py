@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -52,12 +53,14 @@ def folder_of(parent: Path, step: int) -> Path:
 
 def steps(parent: Path) -> list[int]:
     """Return the steps of the finished checkpoints in `parent`, oldest first."""
-    return sorted(int(path.name.removeprefix("step-")) for path in parent.glob("step-*"))
+    names = (re.fullmatch(r"step-([0-9]{8,})", path.name) for path in parent.glob("step-*"))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def save(parent: Path, checkpoint: Checkpoint, keep: Iterable[int] = ()) -> None:
-    """Write `checkpoint`, then remove old ones but for the last KEEP_LAST and those in `keep`.
+    """Write `checkpoint`, then remove all but it, the KEEP_LAST - 1 before it and those in `keep`.
 
+    Later ones go too: the run went on from before them, so they were damaged.
     Raises OSError when it cannot be written; nothing of it is left then, and no older checkpoint is
     touched. The old ones go only when the new one is safely on disk.
     """
@@ -76,7 +79,8 @@ def save(parent: Path, checkpoint: Checkpoint, keep: Iterable[int] = ()) -> None
         raise
     _sync_folder(parent)
     faults.point("checkpoint.purge")
-    kept = {*steps(parent)[-KEEP_LAST:], *keep}
+    upto = [step for step in steps(parent) if step <= checkpoint.step]
+    kept = {*upto[-KEEP_LAST:], *keep}
     for step in steps(parent):
         if step not in kept:
             shutil.rmtree(folder_of(parent, step), ignore_errors=True)

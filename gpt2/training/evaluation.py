@@ -25,21 +25,23 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    nats, count = 0.0, 0
+    nats: Tensor | float = 0.0
+    count: Tensor | int = 0
     try:
         with torch.no_grad():
             for inputs, targets in batches:
                 if stop():
                     return None
-                real = int((targets != ignored).sum())
+                real = (targets != ignored).sum()
                 with autocast():
                     loss = model(inputs, targets)
-                nats += float(loss) * real
-                count += real
+                # Added up on the device, and read once at the end. MPS has no double precision.
+                nats = nats + (loss if loss.device.type == "mps" else loss.double()) * real
+                count = count + real
     finally:
         model.train(training)
-    nats, tokens = total([nats, float(count)])
-    return nats / tokens
+    summed, tokens = total([float(nats), float(count)])
+    return summed / tokens
 
 
 def perplexity(loss: float) -> float:

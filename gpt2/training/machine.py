@@ -41,7 +41,7 @@ def resolve_device(asked: str) -> torch.device:
 
 
 def prepare(config: MachineConfig, precision: str, seed: int) -> None:
-    """Set threads, determinism, matrix precision and the seeds of the global generators."""
+    """Set threads, determinism, matrix precision and the seed of torch's generators."""
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     if config.deterministic:
@@ -54,9 +54,13 @@ def prepare(config: MachineConfig, precision: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def determinism(device: torch.device, compiled: bool, deterministic: bool, timed: bool) -> str:
-    """Return the promise of a run: `bitwise` on this machine and thread count, or `statistical`."""
-    if timed:
+def determinism(device: torch.device, compiled: bool, deterministic: bool, mixed: bool) -> str:
+    """Return the promise of a run: `bitwise` on this machine and thread count, or `statistical`.
+
+    `mixed` is a run that time ends, or of which parts were computed in different ways. Of MPS no
+    more is promised: its random generator is not part of a checkpoint.
+    """
+    if mixed or device.type == "mps":
         return "statistical"
     if deterministic or (device.type == "cpu" and not compiled):
         return "bitwise"

@@ -14,6 +14,7 @@ class Console:
     def __init__(self, log: TextIO, silent: bool = False) -> None:
         self._log = log
         self._silent = silent
+        self._log_lost = False
         self._bar: tqdm[Any] | None = None
 
     def say(self, text: str = "") -> None:
@@ -29,6 +30,8 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print one line of warning to the error stream."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.clear()
         print(f"warning: {text}", file=sys.stderr, flush=True)
@@ -37,8 +40,9 @@ class Console:
     def begin(self, fraction: float) -> None:
         """Start to show progress; `fraction` of the run is done already."""
         if sys.stderr.isatty() and not self._silent:
-            form = "{percentage:3.0f}%|{bar}| {postfix}"
+            form = "{percentage:3.0f}%|{bar}| {desc}"
             self._bar = tqdm(total=1.0, initial=fraction, bar_format=form, dynamic_ncols=True)
+            self._bar.set_description_str("first step ...")
 
     def progress(self, fraction: float, text: str) -> None:
         """Show that `fraction` of the run is done, with a few words; on a terminal as a bar."""
@@ -48,7 +52,7 @@ class Console:
         if self._bar is None:
             print(text, flush=True)
         else:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_description_str(text, refresh=False)
             self._bar.update(fraction - self._bar.n)
             self._bar.refresh()
 
@@ -59,8 +63,13 @@ class Console:
             self._bar = None
 
     def _keep(self, text: str) -> None:
-        self._log.write(text + "\n")
-        self._log.flush()
+        try:
+            self._log.write(text + "\n")
+            self._log.flush()
+        except OSError as error:  # a full disk; the run must not end for its log
+            if not self._log_lost:
+                print(f"warning: log.txt: cannot be written: {error.strerror}", file=sys.stderr)
+            self._log_lost = True
 
 
 def duration(seconds: float) -> str:

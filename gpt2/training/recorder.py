@@ -60,6 +60,7 @@ class RunRecorder:
         self._agreed = False
         self.best: dict[str, float] | None = None
         self.last: dict[str, float] | None = None
+        self._best_saved: dict[str, float] | None = None
         self._block = parts.batches.block_size
         self._logged = (clock.step, clock.elapsed)
 
@@ -69,10 +70,17 @@ class RunRecorder:
         """Log, evaluate and save when due; False when the run was asked to stop."""
         self._agree()
         now, end = self.clock.step, self.clock.done()
+        pausing = self._due(self.intervals.evaluation) or self._due(self.intervals.checkpoint)
         if now == 1 or now % self.intervals.log == 0 or end:
             self._log(step)
+        elif pausing:
+            float(step.loss)  # on a GPU, wait for the steps: their time is not the evaluation's
+            self.clock.tick()
+            self._agree()
         if end:
             return True
+        if pausing:
+            self._refuse_hopeless()
         better = self._due(self.intervals.evaluation) and self.validate()
         if (better or self._due(self.intervals.checkpoint)) and not self.stopping:
             self.save(required=False)
@@ -85,8 +93,12 @@ class RunRecorder:
 
     def catch_up(self) -> None:
         """Make the evaluation that a stop cut short, after a resume."""
-        done = self.last is not None and self.last["step"] == self.clock.step
-        if self.clock.step and self._due(self.intervals.evaluation) and not done:
+        if self.clock.step and self._due(self.intervals.evaluation):
+            self.conclude()
+
+    def conclude(self) -> None:
+        """Evaluate, unless this step has been evaluated."""
+        if self.last is None or self.last["step"] != self.clock.step:
             self.validate()
 
     def validate(self) -> bool:
@@ -96,7 +108,7 @@ class RunRecorder:
             return False
         step = self.clock.step
         self.last = {"step": step, "val_loss": loss}
-        self.folder.record(
+        self._record(
             {
                 **self.last,
                 "val_perplexity": perplexity(loss),
@@ -134,11 +146,15 @@ class RunRecorder:
         }
         weights = {name: whole(p) for name, p in self.parts.model.named_parameters()}
         made = checkpoints.Checkpoint(self.clock.step, weights, {**tensors, **pruned}, state)
-        keep = [int(self.best["step"])] if self.best else []
         if not self.parts.ranks.first:
             return
+        # Until the new best is on disk, the one before it is what --best finds.
+        keep = [int(best["step"]) for best in (self.best, self._best_saved) if best]
         try:
+            self.folder.sync_metrics()
             checkpoints.save(self.folder.checkpoints, made, keep)
+            if self.best and self.best["step"] == self.clock.step:
+                self._best_saved = self.best
         except OSError as error:
             reason = f"checkpoint of step {self.clock.step} was not written: {error}"
             if required:
@@ -154,9 +170,11 @@ class RunRecorder:
         self.parts.ranks.barrier()
         found = checkpoints.load_last(self.folder.checkpoints, self.console.warn)
         if found is None:
+            self.folder.cut_metrics(0, evaluated=False)
             return False
         self._put_back(found)
-        self.folder.cut_metrics(found.step)
+        evaluated = self.last is not None and self.last["step"] == found.step
+        self.folder.cut_metrics(found.step, evaluated)
         self.console.say(f"going on after step {found.step}")
         return True
 
@@ -172,6 +190,7 @@ class RunRecorder:
             load_random_state(states[self.parts.ranks.rank])
         self.clock.resume(found.step, found.state["elapsed"])
         self.best, self.last = found.state["best"], found.state["last"]
+        self._best_saved = self.best
         self._logged = (self.clock.step, self.clock.elapsed)
 
     # -- details ----------------------------------------------------------------------------------
@@ -211,14 +230,23 @@ class RunRecorder:
             "elapsed": self.clock.elapsed,
             "time": time.time(),
         }
-        self.folder.record(line)
+        self._record(line)
         self._show(line)
+        self._refuse_hopeless()
+
+    def _refuse_hopeless(self) -> None:
         if int(self.parts.precision.in_a_row) >= HOPELESS:
             raise UserError(
                 f"diverged: the last {HOPELESS} steps or more had no finite gradient; lower"
                 " --learning-rate or raise --warmup-steps",
                 code=Exit.DIVERGED,
             )
+
+    def _record(self, line: dict[str, Any]) -> None:
+        try:
+            self.folder.record(line)
+        except OSError as error:
+            self.console.warn(f"metrics.jsonl: a line is lost: {error.strerror}; training goes on")
 
     def _show(self, line: dict[str, Any]) -> None:
         fraction = self.clock.progress()

@@ -17,7 +17,8 @@ import json
 import math
 import os
 import socket
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,9 +64,16 @@ class RunFolder:
         """Write a JSON file of the run, whole or not at all; see finite for its numbers."""
         self.write_text(name, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop the lines of steps after `step`, which will be run again, and a torn last line."""
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+    def cut_metrics(self, step: int, evaluated: bool) -> None:
+        """Drop the lines of steps after `step`, which will be run again, and a torn last line.
+
+        Of `step` itself the evaluation is dropped, too, unless it is `evaluated` for good.
+        """
+        kept = [
+            line
+            for line in read_metrics(self.path)
+            if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
+        ]
         self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def record(self, values: dict[str, Any]) -> None:
@@ -75,11 +83,17 @@ class RunFolder:
         self._metrics.write(json.dumps(finite(values), allow_nan=False) + "\n")
         self._metrics.flush()
 
+    def sync_metrics(self) -> None:
+        """Bring metrics.jsonl to the disk. Raises OSError."""
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
+
     def close(self) -> None:
-        """Release the folder."""
+        """Release the folder. What a full disk would not take has been said by then."""
         for file in (self._metrics, self.log, self._lock):
             if file is not None:
-                file.close()
+                with suppress(OSError):
+                    file.close()
 
 
 class FollowedFolder(RunFolder):
@@ -93,8 +107,11 @@ class FollowedFolder(RunFolder):
     def write_text(self, name: str, text: str) -> None:
         """Write nothing."""
 
-    def cut_metrics(self, step: int) -> None:
+    def cut_metrics(self, step: int, evaluated: bool) -> None:
         """Cut nothing."""
+
+    def sync_metrics(self) -> None:
+        """Sync nothing."""
 
     def record(self, values: dict[str, Any]) -> None:
         """Record nothing."""
@@ -135,7 +152,7 @@ def new_folder(parent: Path, name: str) -> Path:
 def point_latest(path: Path) -> None:
     """Make the link `latest` beside the run point at it."""
     link = path.parent / "latest"
-    if link.exists() and not link.is_symlink():
+    if path == link or (link.exists() and not link.is_symlink()):
         return  # somebody's own folder
     temporary = path.parent / f".latest-{os.getpid()}"
     temporary.unlink(missing_ok=True)
@@ -144,13 +161,14 @@ def point_latest(path: Path) -> None:
 
 
 def unfinished(parent: Path) -> list[Path]:
-    """Return the runs in `parent` that have a checkpoint to go on from, newest first."""
+    """Return the runs in `parent` without results, newest first.
+
+    One without a checkpoint yet goes on from its start.
+    """
     runs = [
         path.parent
         for path in parent.glob("*/config")
-        if not path.parent.is_symlink()
-        and not (path.parent / "summary.json").exists()
-        and any((path.parent / "checkpoints").glob("step-*"))
+        if not path.parent.is_symlink() and not (path.parent / "summary.json").exists()
     ]
     return sorted(runs, key=lambda path: (path / "config").stat().st_mtime, reverse=True)
 
@@ -178,6 +196,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return found
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from gpt2.config.errors import Exit
 
 
 class StopRequest:
-    """Context in which SIGTERM, SIGINT and SIGUSR1 ask for a stop instead of killing.
+    """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for a stop instead of killing.
 
     A second SIGINT ends the process at once; the checkpoint on disk stays as it is.
     """
@@ -23,7 +23,7 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
