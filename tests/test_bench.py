@@ -16,6 +16,8 @@ import torch
 from gpt2.config.errors import UserError
 from scripts import bench, bench_measure, bench_sides
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "--model", "custom", "--n-layer", "2", "--n-head", "2", "--n-embd", "64", "--block-size", "32",
     "--batch-size", "2", "--gradient-accumulation", "2", "--num-threads", "1", "--device", "cpu",
