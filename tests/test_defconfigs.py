@@ -13,10 +13,12 @@ from gpt2.train import main
 from scripts.flags import flags
 
 DEFCONFIGS = sorted((tiny.REPOSITORY / "defconfigs").glob("[!.]*"))
-SHRUNK = (
-    "--dataset text --tokenizer char --block-size 8 --model custom --n-layer 2 --n-head 2 "
-    "--n-embd 64 --batch-size 2 --max-steps 2 --device cpu --num-threads 1 --sample-tokens 10"
-).split()
+SHRUNK = [
+    "--dataset", "text", "--tokenizer", "char", "--block-size", "8",
+    "--model", "custom", "--n-layer", "2", "--n-head", "2", "--n-embd", "64",
+    "--batch-size", "2", "--max-steps", "2", "--device", "cpu", "--num-threads", "1",
+    "--sample-tokens", "10",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
