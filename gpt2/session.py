@@ -145,7 +145,8 @@ class Session:
             if self.record["status"] == "running":  # not what befalls the sample of a finished run
                 self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
             if isinstance(error, UserError):
-                self.folder.log.write("".join(f"error: {text}\n" for text in error.messages))
+                with contextlib.suppress(OSError):  # a full disk may be what ended the run
+                    self.folder.log.write("".join(f"error: {text}\n" for text in error.messages))
             raise
         finally:
             self.parts.batches.close()
