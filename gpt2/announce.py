@@ -16,7 +16,8 @@ def introduction(facts: Mapping[str, Any]) -> list[str]:
     """Say what will run, where, for how long.
 
     `facts`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
-    threads, compiled, ranks, steps (None when time ends the run), batch, epochs, max_time, folder.
+    threads, compiled, ranks, steps (None when time ends the run), batch, epochs, max_time, folder,
+    pruning (the method, or None), sparsity_asked, prunable (weights), pattern.
     """
     lines = [
         f"model {facts['model']}: {_millions(facts['parameters'])} parameters, "
@@ -30,6 +31,11 @@ def introduction(facts: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{facts['steps']} steps of {facts['batch']} sequences "
             f"({facts['batch'] * facts['block']:,} tokens), {facts['epochs']:.1f} epochs"
+        )
+    if facts["pruning"]:
+        lines.append(
+            f"pruning {facts['pruning']}: {facts['sparsity_asked']:.1%} of "
+            f"{_millions(facts['prunable'])} weights to zero, pattern {facts['pattern']}"
         )
     if facts["max_time"]:
         lines.append(f"at most {duration(facts['max_time'])} of training")
@@ -54,6 +60,11 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
     best = summary["best"]
     if best and best["step"] != summary["steps"]:
         lines.append(f"best during the run: {best['val_loss']:.4f} at step {best['step']}")
+    if summary["sparsity_reached"] > 0.0:
+        lines.append(
+            f"sparsity {summary['sparsity_reached']:.2%} of the prunable weights (asked: "
+            f"{summary['sparsity_asked']:.2%}), {summary['sparsity_whole']:.2%} of all"
+        )
     memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
     if summary["peak_device_bytes"]:
         memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"

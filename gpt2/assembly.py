@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.typed import PLUGIN_PACKAGES, Config
-from gpt2.data.batches import TrainBatches, steps_for
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig
+from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
 from gpt2.data.tokens import TokenFile, open_split
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
-from gpt2.training.distributed import Ranks
+from gpt2.prune.calibration import Calibration
+from gpt2.prune.masked import Setting
+from gpt2.prune.pruner import Pruner
+from gpt2.prune.ramp import Ramp
+from gpt2.prune.scope import prunable
+from gpt2.prune.shares import GROUPED
+from gpt2.training.distributed import Ranks, part_like, whole
 from gpt2.training.loop import Parts
 
 
@@ -34,6 +43,107 @@ def open_data(config: Config) -> dict[str, TokenFile]:
     return data
 
 
+def length_of(config: Config, tokens: TokenFile, ranks: int) -> int | None:
+    """Return the steps of a run over `ranks` ranks; None when only time ends it."""
+    training = config.train
+    limits = [training.max_steps] if training.max_steps else []
+    if training.num_epochs:
+        count, block = len(tokens.ids), config.model.block_size
+        batch = training.batch_size * training.gradient_accumulation * ranks
+        limits.append(steps_for(training.num_epochs, count, block, batch))
+    return min(limits) if limits else None
+
+
+def refuse_pruning(config: Config, tokens: TokenFile, ranks: Ranks) -> None:
+    """Refuse pruning that could not be done, before anything is written. Raises UserError."""
+    prune, problems = config.prune, []
+    if prune is None:
+        return
+    steps = length_of(config, tokens, ranks.count)
+    ramp = _ramp(prune)
+    if prune.pruning_interval is not None and steps and prune.pruning_interval > ramp.steps(steps):
+        problems.append(
+            f"--pruning-interval {prune.pruning_interval} is longer than the ramp, which takes "
+            f"{ramp.steps(steps)} of {steps} steps: give a shorter one, or auto"
+        )
+    group = GROUPED.get(prune.sparsity_pattern, (0, 1))[1]
+    if config.model.n_embd % group:
+        problems.append(
+            f"--sparsity-pattern {prune.sparsity_pattern} needs rows of a multiple of {group} "
+            f"weights, and --n-embd is {config.model.n_embd}: choose another width or pattern"
+        )
+    if prune.calibration_sequences is not None:
+        there = sequences_per_epoch(len(tokens.ids), config.model.block_size)
+        if there < prune.calibration_sequences:
+            problems.append(
+                f"--calibration-sequences {prune.calibration_sequences}: the training text has "
+                f"{there} sequences of {config.model.block_size} tokens; ask for fewer"
+            )
+        if ranks.sharded:
+            problems.append(
+                f"--pruning-method {prune.pruning_method} looks at whole layers, which --shard "
+                f"{config.machine.shard} divides: use --shard none, or another method"
+            )
+    if problems:
+        raise UserError(*problems)
+
+
+def build_pruner(
+    config: Config,
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    tokens: TokenFile,
+    precision: Precision,
+) -> Pruner:
+    """Build what prunes `model`, or the null pruner."""
+    prune = config.prune
+    method = plugins.load(
+        PLUGIN_PACKAGES["PRUNING_METHOD"], prune.pruning_method if prune else "none"
+    )
+
+    def batches() -> Iterator[Tensor]:
+        assert prune is not None
+        assert prune.calibration_sequences is not None
+        return calibration_batches(
+            tokens,
+            config.model.block_size,
+            config.train.batch_size,
+            prune.calibration_sequences,
+            config.train.seed,
+            precision.device,
+        )
+
+    def forward(ids: Tensor) -> None:
+        training = model.training
+        try:
+            with torch.no_grad(), precision.autocast():
+                model.eval().transformer.forward(ids)  # not what is compiled: hooks listen inside
+        finally:
+            model.train(training)
+
+    setting = Setting(
+        weights=prunable(model, prune.prune_scope) if prune else {},
+        parameters=model.parameter_count(),
+        optimizer=optimizer,
+        ramp=_ramp(prune),
+        pattern=prune.sparsity_pattern if prune else "global",
+        seed=config.train.seed,
+        whole=whole,
+        part_like=part_like,
+        calibration=Calibration(model, batches, forward),
+    )
+    pruner: Pruner = method.build(setting, prune.options if prune else None)
+    return pruner
+
+
+def _ramp(prune: PruneConfig | None) -> Ramp:
+    if prune is None:
+        return Ramp("step", 1.0, 1.0, 0.0, None)
+    end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
+    kind = prune.pruning_schedule or ("step" if prune.pruning_end is None else "linear")
+    return Ramp(kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval)
+
+
 def build_parts(
     config: Config,
     model: GPT,
@@ -50,9 +160,6 @@ def build_parts(
     optimizer: torch.optim.Optimizer = plugin.build(groups, optim.options)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    method = plugins.load(
-        PLUGIN_PACKAGES["PRUNING_METHOD"], config.prune.pruning_method if config.prune else "none"
-    )
     batches = TrainBatches(
         tokens,
         block_size=config.model.block_size,
@@ -64,16 +171,12 @@ def build_parts(
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    limits = [training.max_steps] if training.max_steps else []
-    if training.num_epochs:
-        count, block = len(tokens.ids), config.model.block_size
-        limits.append(steps_for(training.num_epochs, count, block, batches.effective_batch))
-    rate = optim.learning_rate
+    rate, own_precision = optim.learning_rate, Precision(precision, device)
     schedule = Schedule(
         kind=optim.lr_schedule,
         final=0.1 if optim.min_lr is None or rate == 0.0 else optim.min_lr / rate,
         warmup=optim.warmup_steps,
-        steps=min(limits) if limits else None,
+        steps=length_of(config, tokens, ranks.count),
         decay=optim.wsd_decay or 0.0,
     )
     return Parts(
@@ -82,8 +185,8 @@ def build_parts(
         ranks=ranks,
         optimizer=optimizer,
         schedule=schedule,
-        precision=Precision(precision, device),
-        pruner=method.build(model, config.prune.options if config.prune else None),
+        precision=own_precision,
+        pruner=build_pruner(config, model, optimizer, tokens, own_precision),
         batches=batches,
         gradient_accumulation=training.gradient_accumulation,
         grad_clip=optim.grad_clip,

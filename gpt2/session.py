@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gpt2 import announce
-from gpt2.assembly import build_parts, open_data
+from gpt2.assembly import build_parts, open_data, refuse_pruning
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config, TrainActions
@@ -61,6 +61,7 @@ def _run(
     machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
     meta = data["train"].meta
     weights = find_weights(config, meta, actions.run_dir)
+    refuse_pruning(config, data["train"], ranks)
     folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)
@@ -163,6 +164,8 @@ class Session:
                 self.console.begin(self.clock.progress())
                 train(self.parts, self.clock, self.recorder)
                 self.console.end()
+            if not self.recorder.stopping:
+                self.parts.pruner.verify()
             self.recorder.save(required=True)
             if not self.recorder.stopping:
                 self.recorder.conclude()
@@ -237,6 +240,13 @@ class Session:
             "epochs": (steps or 0) * batches.effective_batch / batches.sequences,
             "max_time": config.train.max_time,
             "folder": self.folder.path,
+            "pruning": config.prune and config.prune.pruning_method,
+            "pattern": config.prune and config.prune.sparsity_pattern,
+            "sparsity_asked": self.parts.pruner.sparsity().asked,
+            "prunable": sum(
+                self.model.get_parameter(name).numel()
+                for name in self.parts.pruner.sparsity().layers
+            ),
         }
         for line in announce.introduction(facts):
             self.console.say(line)
@@ -315,6 +325,8 @@ class Session:
             "parameters": self.model.parameter_count(),
             "sparsity_asked": sparsity.asked,
             "sparsity_reached": sparsity.reached,
+            "sparsity_whole": sparsity.whole,
+            "sparsity_layers": dict(sparsity.layers),
             "skipped_steps": int(self.parts.precision.skipped),
             **machine.peak_memory(self.device),
         }

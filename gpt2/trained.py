@@ -55,7 +55,10 @@ def _best(run: Path) -> checkpoint.Checkpoint:
         last = checkpoint.load_last(parent, warn)
         best = last.state["best"] if last else None
     if best is None:
-        raise UserError(f"--best: {run} has no evaluation yet", code=Exit.CHECKPOINT)
+        raise UserError(
+            f"--best: {run} has no evaluation yet, or none at its final sparsity",
+            code=Exit.CHECKPOINT,
+        )
     try:
         return checkpoint.load(checkpoint.folder_of(parent, best["step"]))
     except checkpoint.DamagedError as error:

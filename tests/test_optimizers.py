@@ -399,11 +399,10 @@ METHOD_FILE = '''
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from torch import nn
+from typing import Annotated
 
 from gpt2.config.typed import Within
+from gpt2.prune.masked import Setting
 from gpt2.prune.methods.none import Dense
 from gpt2.prune.pruner import Pruner
 
@@ -417,7 +416,7 @@ class Slight(Dense):
     share = 0.0
 
 
-def build(model: nn.Module, options: Options) -> Pruner:
+def build(setting: Setting, options: Options) -> Pruner:
     pruner = Slight()
     pruner.share = options.share
     return pruner
@@ -436,7 +435,7 @@ groups = parameter_groups(model, 0.1, 0.0)
 optimizer = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer)
 method = plugins.load(PLUGIN_PACKAGES["PRUNING_METHOD"], config.prune.pruning_method)
 print(optimizer.build(groups, config.optim.options).reach)
-print(method.build(model, config.prune.options).share)
+print(method.build(None, config.prune.options).share)
 """
 
 

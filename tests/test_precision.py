@@ -18,7 +18,7 @@ from gpt2.config.typed import PLUGIN_PACKAGES
 from gpt2.optim import precision as module
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision, emulated, resolve_precision
-from gpt2.training.loop import clip
+from gpt2.training.loop import clip, gradient_norm
 
 CPU = torch.device("cpu")
 PACKAGE = PLUGIN_PACKAGES["OPTIMIZER"]
@@ -59,7 +59,8 @@ def step(
 ) -> None:
     """One step as the training loop takes it."""
     precision.unscale(optimizer)
-    norm = clip(list(model.parameters()), largest)
+    norm = gradient_norm(list(model.parameters()))
+    clip(list(model.parameters()), largest, norm)
     precision.step(optimizer, norm)
     optimizer.zero_grad(set_to_none=True)
 
@@ -179,7 +180,8 @@ def test_fp16_takes_the_scale_out_before_the_step(
             loss = sum((factor * parameter * parameter).sum() for parameter in small.parameters())
             precision.backward(loss)
         precision.unscale(optimizer)
-        norms.append(clip(list(small.parameters()), 1.0))
+        norms.append(gradient_norm(list(small.parameters())))
+        clip(list(small.parameters()), 1.0, norms[-1])
         precision.step(optimizer, norms[-1])
         results.append({key: value.clone() for key, value in small.state_dict().items()})
     assert float(norms[0]) > 2.0

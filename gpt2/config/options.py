@@ -45,6 +45,21 @@ def flag_of(name: str) -> str:
     return "--" + name.lower().replace("_", "-")
 
 
+def _word(member: str, choice: str) -> str:
+    """Return what stands for a choice's member in a flag: PRECISION_BF16 -> bf16, _2_4 -> 2:4."""
+    word = member[len(choice) + 1 :].lower()
+    return word.replace("_", ":" if re.fullmatch("[0-9]+_[0-9]+", word) else "-")
+
+
+def _setters(condition: object) -> str:
+    """Say what sets a symbol that has no prompt of its own; nothing for any other condition."""
+    symbol = condition[1] if isinstance(condition, tuple) else condition
+    if not isinstance(symbol, kc.Symbol) or any(node.prompt for node in symbol.nodes):
+        return ""
+    setters = sorted(item.name for item in kc.expr_items(symbol.rev_dep) if item.name != "n")
+    return f" (set by {', '.join(setters)})"
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return a hint naming the known words most like `name`, or nothing."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -116,11 +131,7 @@ class Options:
 
     def members(self, choice: str) -> dict[str, str]:
         """Values a choice can take, each with its symbol's name: {"adamw": "OPTIMIZER_ADAMW"}."""
-        prefix = len(choice) + 1
-        return {
-            sym.name[prefix:].lower().replace("_", "-"): sym.name
-            for sym in self.choices[choice].syms
-        }
+        return {_word(sym.name, choice): sym.name for sym in self.choices[choice].syms}
 
     def is_bool(self, name: str) -> bool:
         """Whether an option is a yes or no of its own."""
@@ -255,7 +266,7 @@ class Options:
                 if isinstance(part, kc.Choice):  # a member needs what its choice needs
                     found.update(self.conditions(part.name))
                 elif part is not self.kconfig.y:
-                    found[kc.expr_str(part)] = bool(kc.expr_value(part))
+                    found[kc.expr_str(part) + _setters(part)] = bool(kc.expr_value(part))
         return found
 
     def bounds(self, name: str) -> str:
@@ -272,7 +283,7 @@ class Options:
         """Return the text an option ends up with; None when it plays no part here."""
         if name in self.choices:
             selection = self.choices[name].selection
-            return selection.name[len(name) + 1 :].lower().replace("_", "-") if selection else None
+            return _word(selection.name, name) if selection else None
         value: str = self.symbols[name].str_value
         if value in ("", "n") and kc.expr_value(self.symbols[name].direct_dep) == 0:
             return None

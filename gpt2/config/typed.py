@@ -113,6 +113,27 @@ class PruneConfig:
 
     pruning_method: str
     options: Any
+    target_sparsity: Annotated[float, Within("[0, 1)")]
+    sparsity_pattern: str
+    prune_scope: str
+    pruning_schedule: str | None
+    pruning_start: Annotated[float, Within("[0, 1]")]
+    pruning_end: Annotated[float | None, Within("[0, 1]")]
+    pruning_interval: Annotated[int | None, Auto(), Within("[1, inf)")]
+    calibration_sequences: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse a ramp that ends before it starts and a pattern's other sparsity: ValueError."""
+        if self.pruning_end is not None and self.pruning_start >= self.pruning_end:
+            raise ValueError(
+                f"--pruning-start {self.pruning_start:g} is not below --pruning-end "
+                f"{self.pruning_end:g}: give a later end, or an earlier start"
+            )
+        if ":" in self.sparsity_pattern and self.target_sparsity != 0.5:
+            raise ValueError(
+                f"--sparsity-pattern {self.sparsity_pattern} is a --target-sparsity of 0.5, not "
+                f"{self.target_sparsity:g}: leave it at 0.5, or choose another pattern"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from gpt2.data.tokens import Ids, TokenFile
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 _CACHED_EPOCHS = 2  # a batch may straddle two epochs
 _AHEAD = 2  # batches prefetched per thread
+_NO_RUNS_EPOCH = 2**31  # epoch whose order calibration takes
 
 
 def sequences_per_epoch(tokens: int, block_size: int) -> int:
@@ -197,6 +198,25 @@ def validation_batches(
         host = _host_tensor(pair.reshape(2, batch_size, block_size), place)
         both = host.to(place, non_blocking=True)
         yield both[0], both[1]
+
+
+def calibration_batches(
+    tokens: TokenFile | Ids,
+    block_size: int,
+    batch_size: int,
+    count: int,
+    seed: int,
+    device: torch.device | str,
+) -> Iterator[Tensor]:
+    """Yield `count` different sequences of a training text, drawn by `seed`: int64 (B, T)."""
+    ids: Ids = tokens.ids if isinstance(tokens, TokenFile) else tokens
+    place = torch.device(device)
+    order = EpochOrder(len(ids), block_size, seed)
+    assert count <= order.sequences, (count, order.sequences)
+    starts = order.starts(_NO_RUNS_EPOCH * order.sequences, count)
+    for first in range(0, count, batch_size):
+        rows = [ids[start : start + block_size] for start in starts[first : first + batch_size]]
+        yield _host_tensor(np.stack(rows).astype(np.int64), place).to(place, non_blocking=True)
 
 
 def _host_tensor(array: NDArray[np.int64], device: torch.device) -> Tensor:

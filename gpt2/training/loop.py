@@ -101,16 +101,23 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
         rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
         loss = forward_backward(parts, clock.step)
         parts.precision.unscale(parts.optimizer)
-        parts.pruner.observe(clock.step)
-        norm = clip(parameters, parts.grad_clip)
+        parts.pruner.mask_gradients(clock.step, clock.progress())
+        held = gradient_norm(parameters)
+        norm = whole(held)
+        parts.pruner.observe(norm)
+        clip(parameters, parts.grad_clip, held)
         parts.precision.step(parts.optimizer, norm)
         parts.optimizer.zero_grad(set_to_none=True)
-        parts.pruner.apply(clock.step)
         clock.step += 1
         clock.tick()
+        if clock.max_time is not None:  # ranks must prune by the same clock
+            _, clock.elapsed = parts.ranks.agree(False, clock.elapsed)
+        parts.pruner.apply(clock.step, clock.progress())
         if not recorder.after_step(Step(loss, norm, rate)):
             return
         clock.start()  # evaluations and checkpoints are not training time
+    # Time can run out while a step is logged: what is due at the end of the run is due now.
+    parts.pruner.apply(clock.step, clock.progress())
 
 
 def forward_backward(parts: Parts, step: int) -> Tensor:
@@ -128,13 +135,15 @@ def forward_backward(parts: Parts, step: int) -> Tensor:
     return total
 
 
-def clip(parameters: list[nn.Parameter], largest: float) -> Tensor:
-    """Scale the gradients to a global norm of at most `largest` (0: leave them); return the norm.
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """Return the global norm of all gradients: 0-d, on the device, held as the gradients are."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
-    Pascanu et al. 2013, algorithm 1. The result is 0-d, on the device, and true before scaling.
+
+def clip(parameters: list[nn.Parameter], largest: float, norm: Tensor) -> None:
+    """Scale the gradients, of global norm `norm`, to one of at most `largest`; 0 leaves them.
+
+    Pascanu et al. 2013, algorithm 1.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
     if largest > 0.0:
         torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-    return whole(norm)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.prune.pruner import Sparsity
 from gpt2.training import checkpoint as checkpoints
 from gpt2.training.distributed import part_like, whole
 from gpt2.training.evaluation import perplexity
@@ -106,18 +107,21 @@ class RunRecorder:
         loss = self._evaluate()
         if loss is None:
             return False
-        step = self.clock.step
+        step, sparsity = self.clock.step, self.parts.pruner.sparsity()
         self.last = {"step": step, "val_loss": loss}
         self._record(
             {
                 **self.last,
+                **_sparsity_of(sparsity),
                 "val_perplexity": perplexity(loss),
                 "tokens": self.tokens_seen(),
                 "elapsed": self.clock.elapsed,
                 "time": time.time(),
             }
         )
-        better = math.isfinite(loss) and (self.best is None or loss < self.best["val_loss"])
+        # A model that is yet to be pruned is not the best of the pruned ones.
+        eligible = math.isfinite(loss) and sparsity.final
+        better = eligible and (self.best is None or loss < self.best["val_loss"])
         if better:
             self.best = self.last
         mark = " (best so far)" if better else ""
@@ -225,6 +229,7 @@ class RunRecorder:
             "learning_rate": step.rate,
             "grad_norm": norm,
             "sparsity": sparsity.reached,
+            "sparsity_whole": sparsity.whole,
             "skipped_steps": int(self.parts.precision.skipped),
             "tokens_per_second": speed,
             "elapsed": self.clock.elapsed,
@@ -259,6 +264,17 @@ class RunRecorder:
         if line["sparsity"] > 0.0:
             text += f"sparsity {line['sparsity']:.1%}  "
         self.console.progress(fraction, text + f"{duration(left)} left")
+
+
+def _sparsity_of(sparsity: Sparsity) -> dict[str, Any]:
+    """Return what a line says of the sparsity of a pruned run."""
+    if not sparsity.layers:
+        return {}
+    return {
+        "sparsity": sparsity.reached,
+        "sparsity_whole": sparsity.whole,
+        "sparsity_layers": dict(sparsity.layers),
+    }
 
 
 def load_model(model: Any, found: checkpoints.Checkpoint) -> None:

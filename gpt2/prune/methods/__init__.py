@@ -1,17 +1,20 @@
-"""Plug-ins: one pruning method per file, each with `build(model, options) -> Pruner`."""
+"""Plug-ins: one pruning method per file, each with `build(setting, options) -> Pruner`.
+
+Most are a score: see gpt2.prune.gradual. A file NAME.py is the Kconfig symbol PRUNING_METHOD_NAME;
+its option `x` is NAME_X.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torch import nn
-
+from gpt2.prune.masked import Setting
 from gpt2.prune.pruner import Pruner
 
 
 class PruningPlugin(Protocol):
     """What a module in this package offers."""
 
-    def build(self, model: nn.Module, options: Any) -> Pruner:
-        """Build the pruner of `model`."""
+    def build(self, setting: Setting, options: Any) -> Pruner:
+        """Build the pruner of a model."""
         ...

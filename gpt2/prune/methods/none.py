@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from gpt2.prune.masked import Setting
 from gpt2.prune.pruner import Pruner, Sparsity
 
 
 class Dense:
     """A pruner that prunes nothing and has no state."""
 
-    def observe(self, step: int) -> None:
+    def mask_gradients(self, step: int, progress: float) -> None:
         """Do nothing."""
 
-    def apply(self, step: int) -> None:
+    def observe(self, norm: Tensor) -> None:
+        """Do nothing."""
+
+    def apply(self, step: int, progress: float) -> None:
         """Do nothing."""
 
     def sparsity(self) -> Sparsity:
         """Return zero, asked and reached."""
         return Sparsity(asked=0.0, reached=0.0)
+
+    def verify(self) -> None:
+        """Find nothing wrong."""
 
     def state(self) -> dict[str, Tensor]:
         """Return nothing."""
@@ -28,6 +35,6 @@ class Dense:
         """Take nothing back."""
 
 
-def build(model: nn.Module, options: None) -> Pruner:
+def build(setting: Setting, options: None) -> Pruner:
     """Build the null pruner."""
     return Dense()

@@ -1,0 +1,84 @@
+"""Dynamic sparsity: as sparse as asked from the first step on, in places that keep moving."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gpt2.prune.draws import uniform
+from gpt2.prune.masked import MaskedPruner, Setting
+from gpt2.prune.shares import choose, layer_counts
+from gpt2.prune.threshold import LAST, keys, smallest
+
+
+class Growth(Protocol):
+    """Says which pruned weights come back: those of the highest number."""
+
+    def __call__(self, name: str, gradient: Tensor, step: int) -> Tensor:
+        """Return a number for every weight of `name`; `gradient` is dense, of its shape."""
+        ...
+
+
+class DynamicPruner(MaskedPruner):
+    """Drops the smallest weights of each matrix and grows as many others, at every event.
+
+    Evci et al. 2020, algorithm 1: the share of the live weights that moves falls from `fraction`
+    to nothing along the ramp, by half a cosine. Which weights live at first is drawn at random.
+    What grows starts at zero, with zero optimizer state, and moves in the very step it is grown
+    in: the gradient that chose it is also its first.
+    """
+
+    def __init__(self, setting: Setting, grow: Growth, fraction: float) -> None:
+        super().__init__(setting)
+        self.grow = grow
+        self.fraction = fraction
+        self.prune(setting.ramp.target)
+        self.masks.apply(setting.optimizer)
+
+    def prune(self, sparsity: float) -> None:
+        """Draw the first masks."""
+        counts = layer_counts(
+            self.setting.pattern, sparsity, self.setting.shapes, self.masks.counts
+        )
+        for name, count in counts.items():
+            shape = self.setting.shapes[name]
+            drawn = uniform(shape, self.setting.seed, "first mask", name)
+            mask = choose(keys(drawn), self.setting.pattern, count)
+            self.masks.set(name, mask.to(self.setting.weights[name].device))
+
+    def mask_gradients(self, step: int, progress: float) -> None:
+        """Drop and grow when that is due, by the dense gradients; then mask them."""
+        if step and self.events.due(step, progress) and self._finite():
+            position = self.setting.ramp.position(progress)
+            share = self.fraction / 2.0 * (1.0 + math.cos(math.pi * position))
+            for name in self.setting.weights:
+                self._move(name, share, step)
+            self.masks.apply(self.setting.optimizer)
+            self.events.happened(step, progress)
+        super().mask_gradients(step, progress)
+
+    def apply(self, step: int, progress: float) -> None:
+        """Keep pruned weights and their state at zero."""
+        self.masks.apply(self.setting.optimizer)
+
+    def _finite(self) -> bool:
+        """Whether the gradients say anything; else the next step decides."""
+        gradients = [w.grad for w in self.setting.weights.values() if w.grad is not None]
+        norm = self.setting.whole(torch.nn.utils.get_total_norm(gradients))
+        return bool(torch.isfinite(norm))
+
+    def _move(self, name: str, share: float, step: int) -> None:
+        weight, whole = self.setting.weights[name], self.setting.whole
+        if weight.grad is None:
+            return
+        pruned = self.masks.pruned(name)
+        live = weight.numel() - self.masks.counts[name]
+        count = min(int(share * live), self.masks.counts[name])
+        lowest = keys(whole(weight.detach()).abs()).masked_fill(pruned, LAST)
+        wanted = keys(-self.grow(name, whole(weight.grad), step)).masked_fill(~pruned, LAST)
+        (dropped,) = smallest([lambda: lowest], count)
+        (grown,) = smallest([lambda: wanted], count)
+        self.masks.set(name, (pruned & ~grown) | dropped)

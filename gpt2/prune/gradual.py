@@ -1,0 +1,97 @@
+"""Gradual pruning: at every event the weights of the lowest score go, and never come back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gpt2.prune.masked import MaskedPruner, Setting
+from gpt2.prune.shares import (
+    GROUPED,
+    choose,
+    count_of,
+    layer_counts,
+    only_grouped,
+    with_pruned_first,
+)
+from gpt2.prune.threshold import keys, smallest
+
+_SCORE = "score."
+
+
+class Score:
+    """What a method says of each weight; the highest stay. Those that accumulate look on, too."""
+
+    def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Return a number for every weight of parameter `name`, of its shape, never NaN.
+
+        `state` is what the optimizer holds for it. Those of pruned weights are not looked at.
+        """
+        raise NotImplementedError
+
+    def observe(self, name: str, weight: Tensor, gradient: Tensor, valid: Tensor) -> None:
+        """Look at a gradient; `valid` (bool, 0-d, on the device) is False in a refused step."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was accumulated, by parameter."""
+        return {}
+
+    def load(self, name: str, tensor: Tensor) -> None:
+        """Take back what `tensors` gave for one parameter."""
+        raise NotImplementedError
+
+
+class GradualPruner(MaskedPruner):
+    """Prunes by a score, along a ramp, in one of the patterns of `shares`."""
+
+    def __init__(self, setting: Setting, scoring: Score) -> None:
+        super().__init__(setting)
+        self.scoring = scoring
+
+    def observe(self, norm: Tensor) -> None:
+        """Show the gradients to the score."""
+        valid = torch.isfinite(norm)
+        for name, weight in self.setting.weights.items():
+            if weight.grad is not None:
+                self.scoring.observe(name, weight.detach(), weight.grad, valid)
+
+    def prune(self, sparsity: float) -> None:
+        """Prune the lowest scores: of all weights, or of each matrix, row or group."""
+        setting = self.setting
+        if setting.pattern == "global" or setting.pattern in GROUPED:
+            make = [functools.partial(self._keys, name) for name in setting.weights]
+            chosen = smallest(make, count_of(sparsity, setting.prunable))
+            for name, pruned in zip(setting.weights, chosen, strict=True):
+                self.masks.set(name, pruned)
+            return
+        counts = layer_counts(setting.pattern, sparsity, setting.shapes, self.masks.counts)
+        for name, count in counts.items():
+            self.masks.set(name, choose(self._keys(name), setting.pattern, count))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return masks, events and what the score accumulated."""
+        whole = self.setting.whole
+        held = {_SCORE + name: whole(t) for name, t in self.scoring.tensors().items()}
+        return {**super().state(), **held}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        super().load(state)
+        for key, tensor in state.items():
+            if key.startswith(_SCORE):
+                name = key.removeprefix(_SCORE)
+                weight = self.setting.weights[name]
+                part = self.setting.part_like(tensor.to(weight.device), weight)
+                self.scoring.load(name, part)
+
+    def _keys(self, name: str) -> Tensor:
+        weight, whole = self.setting.weights[name], self.setting.whole
+        held = self.setting.optimizer.state.get(weight, {})
+        state = {key: whole(value) for key, value in held.items() if isinstance(value, Tensor)}
+        scores = whole(self.scoring.score(name, whole(weight.detach()), state))
+        found = with_pruned_first(keys(scores), self.masks.pruned(name))
+        pattern = self.setting.pattern
+        return only_grouped(found, pattern) if pattern in GROUPED else found

@@ -1,0 +1,127 @@
+"""What all pruning methods have in common: masks, events, accounting and checkpoints."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.prune.calibration import Calibration
+from gpt2.prune.masks import Masks
+from gpt2.prune.pruner import Sparsity
+from gpt2.prune.ramp import Events, Ramp
+from gpt2.prune.shares import count_of
+
+_MASK, _EVENTS = "mask.", "events"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a pruning method works on, and what was asked of it.
+
+    weights: the prunable parameters by name, in the model's order. parameters: how many numbers
+    the whole model has. whole, part_like: see Masks. calibration: training text for methods that
+    look at activations.
+    """
+
+    weights: Mapping[str, nn.Parameter]
+    parameters: int
+    optimizer: torch.optim.Optimizer
+    ramp: Ramp
+    pattern: str
+    seed: int
+    whole: Callable[[Tensor], Tensor]
+    part_like: Callable[[Tensor, Tensor], Tensor]
+    calibration: Calibration
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes of the prunable parameters, whole, by name."""
+        return {name: weight.shape for name, weight in self.weights.items()}
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+
+class MaskedPruner(ABC):
+    """A pruner that chooses weights at the events of a ramp and keeps them zero from then on."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.masks = Masks(setting.weights, setting.whole, setting.part_like)
+        self.events = Events(setting.ramp)
+
+    @abstractmethod
+    def prune(self, sparsity: float) -> None:
+        """Change the masks so that `sparsity` of the prunable weights is pruned, exactly."""
+
+    def mask_gradients(self, step: int, progress: float) -> None:
+        """Set the gradients of pruned weights to zero."""
+        self.masks.mask_gradients()
+
+    def observe(self, norm: Tensor) -> None:
+        """Do nothing: most methods look at no gradients."""
+
+    def apply(self, step: int, progress: float) -> None:
+        """Make the event that is due, if one is; keep pruned weights and their state at zero."""
+        if self.events.due(step, progress):
+            self.prune(self.setting.ramp.sparsity(progress))
+            self.events.happened(step, progress)
+        self.masks.apply(self.setting.optimizer)
+
+    def sparsity(self) -> Sparsity:
+        """Say how sparse the model is, by what was counted at the last event."""
+        counts, shapes = self.masks.counts, self.setting.shapes
+        pruned = sum(counts.values())
+        return Sparsity(
+            asked=self.setting.ramp.target,
+            reached=pruned / self.setting.prunable,
+            final=pruned == count_of(self.setting.ramp.target, self.setting.prunable),
+            whole=pruned / self.setting.parameters,
+            layers={name: count / shapes[name].numel() for name, count in counts.items()},
+        )
+
+    def verify(self) -> None:
+        """Check that exactly the asked number of weights is pruned, and is zero."""
+        asked = count_of(self.setting.ramp.target, self.setting.prunable)
+        pruned = sum(self.masks.counts.values())
+        if pruned != asked:
+            raise UserError(
+                f"{pruned:,} weights are pruned at the end of the run, not the {asked:,} asked for "
+                f"(--target-sparsity {self.setting.ramp.target:g}): no result is written",
+                code=Exit.BUG,
+            )
+        if broken := [name for name in self.setting.weights if self.masks.violations(name)]:
+            raise UserError(
+                f"pruned weights of {broken[0]} are not zero at the end of the run: no result is "
+                "written",
+                code=Exit.BUG,
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return masks and events."""
+        masks = {_MASK + name: bits for name, bits in self.masks.tensors().items()}
+        return {_EVENTS: self.events.tensor(), **masks}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take back masks and events; the weights are in place already."""
+        self.events.load(state[_EVENTS])
+        masks = {
+            key.removeprefix(_MASK): bits for key, bits in state.items() if key.startswith(_MASK)
+        }
+        try:
+            self.masks.load(masks)
+        except ValueError as error:
+            raise UserError(f"the checkpoint is damaged: {error}", code=Exit.CHECKPOINT) from error
+        if broken := [name for name in masks if self.masks.violations(name)]:
+            raise UserError(
+                f"the checkpoint contradicts itself: weights of {broken[0]} that its mask says are "
+                "pruned are not zero; remove that checkpoint, the one before it may be good",
+                code=Exit.CHECKPOINT,
+            )

@@ -1,0 +1,124 @@
+"""Which weights are pruned: one bit each, and the zeros that follow from it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Masks:
+    """The masks of some parameters; whatever they say is pruned is zero, and so is its state.
+
+    A weight that is zero need not be pruned: training takes live ones through zero, and these must
+    be able to leave it again. So the masks are held, packed, an eighth of a byte per weight.
+
+    `whole` and `part_like` turn parameters that ranks hold in parts (FSDP) into whole tensors and
+    back; masks are always whole, and the same on every rank.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        whole: Callable[[Tensor], Tensor],
+        part_like: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.weights = dict(weights)
+        self.whole = whole
+        self._part_like = part_like
+        #: Pruned weights by name of the parameter; known without asking the device.
+        self.counts = dict.fromkeys(self.weights, 0)
+        self._packed: dict[str, Tensor] = {}
+
+    def pruned(self, name: str) -> Tensor:
+        """Return the mask of a parameter, whole: bool, of its shape, True where pruned."""
+        weight = self.weights[name]
+        if name not in self._packed:
+            return torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
+        return unpack(self._packed[name], weight.shape)
+
+    def set(self, name: str, pruned: Tensor) -> None:
+        """Replace the mask of a parameter. `pruned`: whole, bool, True where pruned."""
+        self.counts[name] = int(torch.count_nonzero(pruned))
+        self._packed[name] = pack(pruned)
+
+    def mask_gradients(self) -> None:
+        """Set the gradients of pruned weights to zero: they count in no norm and move nothing."""
+        for name in self._masked():
+            weight = self.weights[name]
+            if weight.grad is not None:
+                _fill(weight.grad, self._part(name))
+
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set pruned weights to zero, and what `optimizer` holds for them in their shape."""
+        for name in self._masked():
+            weight = self.weights[name]
+            pruned = self._part(name)
+            _fill(weight.data, pruned)
+            for value in optimizer.state.get(weight, {}).values():
+                if _is_plain_state(value, weight):
+                    _fill(value, pruned)
+
+    def violations(self, name: str) -> int:
+        """Count the pruned weights of a parameter that are not zero; 0 unless something broke."""
+        weight = self.whole(self.weights[name].data)
+        return int(torch.count_nonzero(weight[self.pruned(name)]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the packed masks by name, for a checkpoint."""
+        return dict(self._packed)
+
+    def load(self, packed: Mapping[str, Tensor]) -> None:
+        """Take back what `tensors` gave. Raises ValueError where it does not fit."""
+        for name, bits in packed.items():
+            if name not in self.weights or bits.numel() != -(-self.weights[name].numel() // 8):
+                raise ValueError(f"the mask of {name} does not fit the model")
+            self._packed[name] = bits.to(self.weights[name].device)
+            self.counts[name] = int(torch.count_nonzero(self.pruned(name)))
+
+    def _masked(self) -> list[str]:
+        return [name for name, count in self.counts.items() if count]
+
+    def _part(self, name: str) -> Tensor:
+        return self._part_like(self.pruned(name), self.weights[name])
+
+
+def pack(mask: Tensor) -> Tensor:
+    """Return a bool tensor as bits, eight in a byte, the first in the lowest: uint8, 1-d."""
+    flat = mask.flatten()
+    padded = torch.nn.functional.pad(flat.to(torch.uint8), (0, -len(flat) % 8)).view(-1, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    return (padded << places).sum(dim=1, dtype=torch.uint8)
+
+
+def unpack(packed: Tensor, shape: torch.Size) -> Tensor:
+    """Return the bool tensor of `shape` that `pack` made into bits."""
+    # Eight answers at a time: an entry of the table is the eight bools of a byte, as one number.
+    eights = _table(packed.device)[packed.int()]
+    return eights.view(torch.uint8).view(torch.bool)[: shape.numel()].view(shape)
+
+
+@functools.cache
+def _table(device: torch.device) -> Tensor:
+    bits = torch.arange(256).unsqueeze(1) >> torch.arange(8) & 1  # (256, 8)
+    return bits.to(torch.uint8).view(torch.int64).flatten().to(device)
+
+
+def _is_plain_state(value: object, weight: Tensor) -> bool:
+    """Whether an optimizer holds one number per weight in `value`, in a format with a plain zero.
+
+    Blockwise quantised states have another zero in each block, and are left to decay by themselves.
+    """
+    return isinstance(value, Tensor) and value.shape == weight.shape and value.is_floating_point()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's numbers of a tensor that ranks hold in parts; a plain one as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _fill(tensor: Tensor, pruned: Tensor) -> None:
+    """Set `tensor` to zero where `pruned`; both whole, or both this rank's part."""
+    local(tensor).masked_fill_(local(pruned), 0.0)

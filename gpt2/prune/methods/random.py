@@ -1,0 +1,28 @@
+"""Random pruning: the control that any method must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from gpt2.prune.draws import uniform
+from gpt2.prune.gradual import GradualPruner, Score
+from gpt2.prune.masked import Setting
+from gpt2.prune.pruner import Pruner
+
+
+class Random(Score):
+    """A number drawn for every weight once, from the run's seed: the same at every event."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the numbers, drawn anew rather than held."""
+        return uniform(weight.shape, self.seed, "random pruning", name).to(weight.device)
+
+
+def build(setting: Setting, options: None) -> Pruner:
+    """Build the pruner."""
+    return GradualPruner(setting, Random(setting.seed))

@@ -1,0 +1,30 @@
+"""RigL (Evci et al. 2020): sparse from the start; what has the largest gradients grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import Tensor
+
+from gpt2.config.typed import Within
+from gpt2.prune.dynamic import DynamicPruner
+from gpt2.prune.masked import Setting
+from gpt2.prune.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class Options:
+    """RigL's own options."""
+
+    fraction: Annotated[float, Within("[0, 1]")]
+
+
+def largest_gradient(name: str, gradient: Tensor, step: int) -> Tensor:
+    """Return |dL/dw|, dense: what would move most if it were there."""
+    return gradient.abs()
+
+
+def build(setting: Setting, options: Options) -> Pruner:
+    """Build the pruner."""
+    return DynamicPruner(setting, largest_gradient, options.fraction)

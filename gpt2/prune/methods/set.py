@@ -1,0 +1,30 @@
+"""SET, sparse evolutionary training (Mocanu et al. 2018): sparse from the start, random growth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import Tensor
+
+from gpt2.config.typed import Within
+from gpt2.prune.draws import uniform
+from gpt2.prune.dynamic import DynamicPruner
+from gpt2.prune.masked import Setting
+from gpt2.prune.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class Options:
+    """SET's own options."""
+
+    fraction: Annotated[float, Within("[0, 1]")]
+
+
+def build(setting: Setting, options: Options) -> Pruner:
+    """Build the pruner."""
+
+    def at_random(name: str, gradient: Tensor, step: int) -> Tensor:
+        return uniform(gradient.shape, setting.seed, "growth", name, step).to(gradient.device)
+
+    return DynamicPruner(setting, at_random, options.fraction)

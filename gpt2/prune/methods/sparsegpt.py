@@ -1,0 +1,99 @@
+"""SparseGPT (Frantar and Alistarh 2023): one shot, and the weights that stay make up for it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from gpt2.config.typed import Within
+from gpt2.prune.masked import Setting
+from gpt2.prune.oneshot import OneShotPruner
+from gpt2.prune.pruner import Pruner
+from gpt2.prune.shares import GROUPED, apportion, choose
+from gpt2.prune.threshold import keys
+
+
+@dataclass(frozen=True)
+class Options:
+    """SparseGPT's own options."""
+
+    block: Annotated[int, Within("[1, inf)")]
+    damping: Annotated[float, Within("(0, inf)")]
+
+
+class Compensated:
+    """Prunes one layer, columns from left to right (Frantar and Alistarh 2023, algorithm 1).
+
+    H = X^T X over the inputs seen. In each block of columns those weights go whose removal costs
+    least, w^2 / [H^-1]_jj^2; each removal is made up for by the columns to its right. Every block
+    gives the same share of its weights.
+    """
+
+    def __init__(self, weight: Tensor, options: Options) -> None:
+        self.weight = weight
+        self.options = options
+        self.hessian = torch.zeros(weight.size(1), weight.size(1), device=weight.device)
+
+    def see(self, inputs: Tensor) -> None:
+        """Add the products of inputs (N, in) up."""
+        self.hessian.addmm_(inputs.t(), inputs)
+
+    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
+        """Return which `count` weights go, and what becomes of the others."""
+        weight = self.weight.float().clone()
+        weight[:, self.hessian.diagonal() == 0] = 0.0  # what always meets zero does nothing
+        inverse = self._inverse()
+        pruned = torch.zeros_like(weight, dtype=torch.bool)
+        starts = range(0, weight.size(1), self._width(pattern))
+        blocks = [slice(start, start + self._width(pattern)) for start in starts]
+        for columns, share in zip(blocks, self._shares(count, blocks), strict=True):
+            diagonal = inverse.diagonal()[columns]
+            cost = keys((weight[:, columns] / diagonal).square())
+            pruned[:, columns] = choose(cost, pattern, share)
+            errors = _compensate(weight[:, columns], pruned[:, columns], inverse[columns, columns])
+            weight[:, columns.stop :] -= errors @ inverse[columns, columns.stop :]
+        return pruned, weight.to(self.weight.dtype)
+
+    def _width(self, pattern: str) -> int:
+        """Return the columns of a block: whole groups in an n:m pattern."""
+        group = GROUPED[pattern][1] if pattern in GROUPED else 1
+        return max(group, self.options.block // group * group)
+
+    def _shares(self, count: int, blocks: list[slice]) -> list[int]:
+        rows, columns = self.weight.shape
+        sizes = [rows * len(range(columns)[block]) for block in blocks]
+        quotas = [count * size / (rows * columns) for size in sizes]
+        return apportion(count, quotas, [0] * len(sizes), sizes)
+
+    def _inverse(self) -> Tensor:
+        """Return the upper Cholesky factor of the inverse of H, damped."""
+        hessian = self.hessian.clone()
+        diagonal = hessian.diagonal()
+        diagonal[diagonal == 0] = 1.0
+        diagonal += self.options.damping * diagonal.mean()
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+        factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+        return factor
+
+
+def _compensate(weight: Tensor, pruned: Tensor, inverse: Tensor) -> Tensor:
+    """Zero the pruned columns of a block, in place, from left to right; return their errors.
+
+    weight, pruned: (out, n). inverse: (n, n), upper triangular. Each column's errors, times its
+    row of `inverse`, are taken from the columns to its right.
+    """
+    errors = torch.zeros_like(weight)
+    for column in range(weight.size(1)):
+        lost = torch.where(pruned[:, column], weight[:, column], 0.0)
+        errors[:, column] = lost / inverse[column, column]
+        weight[:, column:] -= torch.outer(errors[:, column], inverse[column, column:])
+    return errors
+
+
+def build(setting: Setting, options: Options) -> Pruner:
+    """Build the pruner."""
+    return OneShotPruner(setting, functools.partial(Compensated, options=options))

@@ -1,0 +1,88 @@
+"""State pruning: scores from what an Adam-like optimizer knows of each weight, at no cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt2.prune.gradual import GradualPruner, Score
+from gpt2.prune.masked import Setting
+from gpt2.prune.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class Options:
+    """State pruning's own options."""
+
+    score: str
+
+
+def fisher(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """|w| sqrt(v).
+
+    Optimal Brain Damage (LeCun et al. 1990, equation 5) ranks by h w^2 / 2, the loss that zeroing
+    a weight costs to second order; with the diagonal of the Fisher information for h, which v
+    estimates (Theis et al. 2018, equation 5), that is the rank of |w| sqrt(v).
+    """
+    return weight.abs() * v.sqrt()
+
+
+def fourth_root(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """|w| v^(1/4): between fisher and magnitude (AdamWPrune, variants bitter7 to bitter9)."""
+    return weight.abs() * v.sqrt().sqrt()
+
+
+def momentum_stability(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """w^2 |m| / sqrt(v): large weights with steady gradients stay (AdamWPrune, bitter0)."""
+    return weight.square() * _steadiness(m, v)
+
+
+def gradient_magnitude(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """|w| sqrt(|m|): large weights with large mean gradients stay (AdamWPrune, bitter3)."""
+    return weight.abs() * m.abs().sqrt()
+
+
+def coherence(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """|w| sqrt(|m|) |m| / sqrt(v): as gradient-magnitude, the steady first (bitter6)."""
+    return gradient_magnitude(weight, m, v) * _steadiness(m, v)
+
+
+def _steadiness(m: Tensor, v: Tensor) -> Tensor:
+    """Return |m| / sqrt(v), 0 where there has been no gradient.
+
+    No epsilon: v is of the order of squared gradients, 1e-16 and less, and any constant that is
+    large beside it would make all scores alike.
+    """
+    return torch.where(v > 0.0, m.abs() / v.sqrt(), 0.0)
+
+
+_FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "fisher": fisher,
+    "fourth-root": fourth_root,
+    "momentum-stability": momentum_stability,
+    "gradient-magnitude": gradient_magnitude,
+    "coherence": coherence,
+}
+
+
+class FromState(Score):
+    """A formula of weight w and the moments m and v.
+
+    The corrections of their bias are left out: they are the same number for all weights in any one
+    step, and change no rank.
+    """
+
+    def __init__(self, formula: str) -> None:
+        self.formula = _FORMULAS[formula]
+
+    def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the formula's value for each weight."""
+        return self.formula(weight, state["exp_avg"], state["exp_avg_sq"])
+
+
+def build(setting: Setting, options: Options) -> Pruner:
+    """Build the pruner."""
+    return GradualPruner(setting, FromState(options.score))

@@ -1,0 +1,34 @@
+"""Wanda (Sun et al. 2023): weights times the norm of their inputs, in one shot."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpt2.prune.masked import Setting
+from gpt2.prune.oneshot import OneShotPruner
+from gpt2.prune.pruner import Pruner
+from gpt2.prune.shares import choose
+from gpt2.prune.threshold import keys
+
+
+class InputNorms:
+    """|W_ij| ||X_j||_2 for one layer (Sun et al. 2023, equation 1)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.squares = torch.zeros(weight.size(1), device=weight.device)
+
+    def see(self, inputs: Tensor) -> None:
+        """Add the squares of inputs (N, in) up."""
+        self.squares += inputs.square().sum(dim=0)
+
+    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
+        """Return which `count` weights go, and the weights as they are."""
+        scores = self.weight.abs() * self.squares.sqrt()
+        return choose(keys(scores), pattern, count), self.weight
+
+
+def build(setting: Setting, options: None) -> Pruner:
+    """Build the pruner."""
+    return OneShotPruner(setting, InputNorms)

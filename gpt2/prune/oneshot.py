@@ -1,0 +1,44 @@
+"""One-shot pruning by what the layers see: block after block, each behind its pruned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from gpt2.prune.calibration import by_block
+from gpt2.prune.masked import MaskedPruner, Setting
+from gpt2.prune.shares import layer_counts
+
+
+class LayerPruner(Protocol):
+    """Prunes one linear layer, by what it has seen of its inputs."""
+
+    def see(self, inputs: Tensor) -> None:
+        """Take in some inputs (N, in), fp32."""
+        ...
+
+    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
+        """Return which `count` weights go (bool), and the weights that stay (both (out, in))."""
+        ...
+
+
+class OneShotPruner(MaskedPruner):
+    """Prunes everything in one event; what is left of the run recovers."""
+
+    def __init__(self, setting: Setting, layer: Callable[[Tensor], LayerPruner]) -> None:
+        super().__init__(setting)
+        self.layer = layer
+
+    def prune(self, sparsity: float) -> None:
+        """Prune the blocks in order: a block sees the activations of those before it, pruned."""
+        setting = self.setting
+        counts = layer_counts(setting.pattern, sparsity, setting.shapes, self.masks.counts)
+        for block in by_block(list(setting.weights)):
+            layers = {name: self.layer(setting.weights[name].detach()) for name in block}
+            setting.calibration.run({name: layer.see for name, layer in layers.items()})
+            for name, layer in layers.items():
+                pruned, weight = layer.prune(counts[name], setting.pattern)
+                setting.weights[name].data.copy_(weight.masked_fill(pruned, 0.0))
+                self.masks.set(name, pruned)
