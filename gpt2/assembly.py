@@ -125,7 +125,7 @@ def build_pruner(
         weights=prunable(model, prune.prune_scope) if prune else {},
         parameters=model.parameter_count(),
         optimizer=optimizer,
-        ramp=_ramp(prune),
+        ramp=_ramp(prune) if prune else Ramp("step", 1.0, 1.0, 0.0, None),
         pattern=prune.sparsity_pattern if prune else "global",
         seed=config.train.seed,
         whole=whole,
@@ -136,9 +136,7 @@ def build_pruner(
     return pruner
 
 
-def _ramp(prune: PruneConfig | None) -> Ramp:
-    if prune is None:
-        return Ramp("step", 1.0, 1.0, 0.0, None)
+def _ramp(prune: PruneConfig) -> Ramp:
     end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
     kind = prune.pruning_schedule or ("step" if prune.pruning_end is None else "linear")
     return Ramp(kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval)

@@ -18,10 +18,11 @@ from gpt2.config.typed import Config, TrainActions
 from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile
+from gpt2.forecast import predicted_seconds
 from gpt2.initial import find_weights
 from gpt2.model.attention import attention_form
 from gpt2.model.generate import generate
-from gpt2.model.gpt import GPT, build_model, forward_cost
+from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
 from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all
@@ -256,7 +257,8 @@ class Session:
                 "slower in it; use --precision fp32"
             )
         if self.device.type == "cpu" and steps is not None:
-            for line in announce.cpu_warning(self._predicted_seconds(steps)):
+            seconds = predicted_seconds(config, self.model, self.clock, batches, self.data["val"])
+            for line in announce.cpu_warning(seconds):
                 self.console.say(line)
         if self.clock.step or not self.parts.ranks.first:
             return
@@ -265,20 +267,6 @@ class Session:
             self.console.say(
                 f"an unfinished run of the same options is in {path}: --run-dir {path} goes on"
             )
-
-    def _predicted_seconds(self, steps: int) -> float:
-        """Predict how long the steps and evaluations that are left take on this CPU."""
-        config, batches = self.config, self.parts.batches
-        weights = self.model.parameter_count() - self.model.transformer.wpe.weight.numel()
-        left = steps - self.clock.step
-        trained = left * batches.effective_batch * config.model.block_size
-        seconds = machine.predict_cpu_seconds(3.0 * forward_cost(config.model, weights, trained))
-        if self.clock.max_time is not None:
-            seconds = min(seconds, max(0.0, self.clock.max_time - self.clock.elapsed))
-        interval = config.train.eval_interval
-        evaluated = (1 + (left // interval if interval else 0)) * len(self.data["val"].ids)
-        cost = forward_cost(config.model, weights, evaluated)
-        return seconds + machine.predict_cpu_seconds(cost)
 
     def _preempted(self) -> int:
         self._end("preempted", Exit.PREEMPTED)

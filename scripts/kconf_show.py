@@ -57,6 +57,8 @@ def _limits(options: Options, name: str) -> str:
         return ", ".join(options.members(name))
     if bounds := options.bounds(name):
         return bounds
+    if name in options.symbols and (ranges := options.symbols[name].ranges):
+        return ", ".join(f"{low.str_value}..{high.str_value}" for low, high, _ in ranges)
     _, notes = unwrap(option_hints(options).get(name, str))
     return " or ".join(
         "auto" if isinstance(note, Auto) else note.interval

@@ -487,7 +487,7 @@ def test_a_new_plugins_name_and_options_are_flags(train: Any) -> None:
     result = train("--help")
     assert result.returncode == 0, result.stderr
     assert "sgd,signs}" in result.stdout
-    assert "{none,slight}" in result.stdout
+    assert ",wanda,slight}" in result.stdout
     assert "--signs-reach X" in result.stdout
     assert "--slight-share X" in result.stdout
 

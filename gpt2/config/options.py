@@ -57,7 +57,7 @@ def _setters(condition: object) -> str:
     if not isinstance(symbol, kc.Symbol) or any(node.prompt for node in symbol.nodes):
         return ""
     setters = sorted(item.name for item in kc.expr_items(symbol.rev_dep) if item.name != "n")
-    return f" (set by {', '.join(setters)})"
+    return f" (set by {', '.join(setters)})" if setters else ""
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -110,6 +110,8 @@ class Options:
         self.path = path
         self.kconfig = Kconfig(path)
         self.given: dict[str, Assignment] = {}
+        #: Lines of a full .config for symbols that follow from others: true, or out of date.
+        self.derived: list[Assignment] = []
         self.problems: list[str] = []
         self.choices: dict[str, kc.Choice] = self.kconfig.named_choices
         self.symbols: dict[str, kc.Symbol] = {
@@ -209,7 +211,9 @@ class Options:
 
     def _read_value(self, name: str, text: str, where: str) -> None:
         symbol = self.symbols[name]
-        if symbol.orig_type == kc.STRING:
+        if not any(node.prompt for node in symbol.nodes):
+            self.derived.append(Assignment(name, text, where))
+        elif symbol.orig_type == kc.STRING:
             quoted = _STRING.fullmatch(text)
             if quoted is None:
                 comment = "a comment after the value" if "#" in text else "missing quotes"
@@ -251,7 +255,11 @@ class Options:
                 found.append(f"{given.where}: {given.value} is out of range {bounds}")
             else:
                 found.append(f"{given.where}: {given.value!r} cannot be set here")
-        return found
+        return found + [
+            f"{line.where} cannot be set: it follows from other options; drop the line"
+            for line in self.derived
+            if self.symbols[line.name].str_value != line.value
+        ]
 
     def unmet(self, name: str) -> list[str]:
         """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
