@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +173,39 @@ def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dic
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    host = _peak_host(side)
+    host = _peak_host(lambda: side.run(2))
     return {
         "device_bytes": torch.cuda.max_memory_allocated(device) - foreign if cuda else None,
         "host_bytes": host if cuda or host is None else host - foreign,
     }
 
 
-def _peak_host(side: Side) -> int | None:
+def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
+    """Return the bytes that `work` needs at its peak besides what is held before it.
+
+    Allocated bytes on a GPU; RssAnon on a CPU, after what lies unused was given back to the system.
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    _give_back()
+    start = resident_anonymous()
+    highest = _peak_host(work)
+    return None if start is None or highest is None else highest - start
+
+
+def _give_back() -> None:
+    """Let the C library return free memory, so that what is taken anew can be seen."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return  # another C library: the peak may then look smaller than it is
+
+
+def _peak_host(work: Callable[[], object]) -> int | None:
     highest, done = resident_anonymous(), threading.Event()
     if highest is None:
         return None
@@ -192,7 +218,7 @@ def _peak_host(side: Side) -> int | None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        side.run(2)
+        work()
     finally:
         done.set()
         watcher.join()

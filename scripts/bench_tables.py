@@ -62,7 +62,7 @@ def _speed(result: dict[str, Any]) -> str:
         row += [_mebibytes(side["device_bytes"]), _mebibytes(side["host_bytes"])]
         row += ["" if side["compile_seconds"] is None else f"{side['compile_seconds']:.1f}"]
         rows.append(row)
-    return _table(titles, rows)
+    return table(titles, rows)
 
 
 def _profile(costs: list[dict[str, Any]]) -> str:
@@ -76,12 +76,13 @@ def _profile(costs: list[dict[str, Any]]) -> str:
         ]
         for cost in costs
     ]
-    return "Where ours spends its time:\n\n" + _table(
+    return "Where ours spends its time:\n\n" + table(
         ["operation", "shapes", "calls/step", "ms/step", "share"], rows
     )
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> str:
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -31,7 +31,7 @@ def make(scores: list[Tensor]) -> list[object]:
     return [lambda tensor=tensor: keys(tensor) for tensor in scores]
 
 
-@pytest.mark.parametrize("chunk", [3, 64, 1 << 20])
+@pytest.mark.parametrize("chunk", [3, 64, 1 << 18])
 @pytest.mark.parametrize("kind", ["spread", "ties", "signs"])
 def test_against_sorting(kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threshold, "CHUNK", chunk)

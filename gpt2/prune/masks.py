@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+#: Integers of as many bytes as a floating-point number.
+_SAME_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Masks:
     """The masks of some parameters; whatever they say is pruned is zero, and so is its state.
@@ -49,17 +52,17 @@ class Masks:
         for name in self._masked():
             weight = self.weights[name]
             if weight.grad is not None:
-                _fill(weight.grad, self._part(name))
+                _clear(weight.grad, self._live(name))
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
         """Set pruned weights to zero, and what `optimizer` holds for them in their shape."""
         for name in self._masked():
             weight = self.weights[name]
-            pruned = self._part(name)
-            _fill(weight.data, pruned)
+            live = self._live(name)
+            _clear(weight.data, live)
             for value in optimizer.state.get(weight, {}).values():
                 if _is_plain_state(value, weight):
-                    _fill(value, pruned)
+                    _clear(value, live)
 
     def violations(self, name: str) -> int:
         """Count the pruned weights of a parameter that are not zero; 0 unless something broke."""
@@ -81,8 +84,9 @@ class Masks:
     def _masked(self) -> list[str]:
         return [name for name, count in self.counts.items() if count]
 
-    def _part(self, name: str) -> Tensor:
-        return self._part_like(self.pruned(name), self.weights[name])
+    def _live(self, name: str) -> Tensor:
+        weight = self.weights[name]
+        return self._part_like(_words(self._packed[name], weight.shape), weight)
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -95,15 +99,20 @@ def pack(mask: Tensor) -> Tensor:
 
 def unpack(packed: Tensor, shape: torch.Size) -> Tensor:
     """Return the bool tensor of `shape` that `pack` made into bits."""
-    # Eight answers at a time: an entry of the table is the eight bools of a byte, as one number.
-    eights = _table(packed.device)[packed.int()]
-    return eights.view(torch.uint8).view(torch.bool)[: shape.numel()].view(shape)
+    return _words(packed, shape) == 0
+
+
+def _words(packed: Tensor, shape: torch.Size) -> Tensor:
+    """Return int32 numbers of `shape`: no bit set where a bit of `packed` is, else all bits."""
+    # Eight at a time, by a table: a tenth of the time of a bool mask and masked_fill on a CPU.
+    rows = torch.index_select(_table(packed.device), 0, packed.int())
+    return rows.flatten()[: shape.numel()].view(shape)
 
 
 @functools.cache
 def _table(device: torch.device) -> Tensor:
     bits = torch.arange(256).unsqueeze(1) >> torch.arange(8) & 1  # (256, 8)
-    return bits.to(torch.uint8).view(torch.int64).flatten().to(device)
+    return (bits - 1).to(torch.int32).to(device)
 
 
 def _is_plain_state(value: object, weight: Tensor) -> bool:
@@ -119,6 +128,10 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _fill(tensor: Tensor, pruned: Tensor) -> None:
-    """Set `tensor` to zero where `pruned`; both whole, or both this rank's part."""
-    local(tensor).masked_fill_(local(pruned), 0.0)
+def _clear(tensor: Tensor, live: Tensor) -> None:
+    """Set `tensor` to zero where `live` has no bits; both whole, or both this rank's part.
+
+    A number all of whose bits are cleared is +0, also where it was no number.
+    """
+    bits = local(tensor).view(_SAME_SIZE[tensor.element_size()])
+    bits.bitwise_and_(local(live).to(bits.dtype))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 #: Elements looked at at once: bounds the memory besides one tensor of scores.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 _HALF = 1 << 16
 #: Keys outside those of numbers: before all of them, and after all of them.
 FIRST, LAST = -(1 << 31), (1 << 31) - 1
