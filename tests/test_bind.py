@@ -80,9 +80,9 @@ def test_every_field_has_the_type_it_names(seed: int) -> None:
                 found = Path if isinstance(value, Path) else type(value)
                 assert found in kinds, (name, value)
     own = config.optim.options
-    assert {field.name: type(getattr(own, field.name)) for field in dataclasses.fields(own)} == {
-        name: unwrap(hint)[0] for name, hint in get_type_hints(type(own)).items()
-    }
+    for name, hint in get_type_hints(type(own)).items():
+        value = getattr(own, name)
+        assert type(value) in (get_args(hint) or (hint,)), (name, value)
 
 
 def test_values_arrive() -> None:

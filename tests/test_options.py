@@ -352,9 +352,10 @@ def test_what_plays_no_part_has_no_value() -> None:
 
 
 def test_an_unknown_choice_names_the_nearest_and_all() -> None:
-    assert given(("OPTIMIZER", "adamv")).problems == [
-        "--optimizer 'adamv' is unknown; did you mean adam or adamw? (there are: adam, adamw, sgd)"
-    ]
+    options = given(("OPTIMIZER", "adamv"))
+    [problem] = options.problems
+    assert problem.startswith("--optimizer 'adamv' is unknown; did you mean adam or adamw")
+    assert problem.endswith(f"(there are: {', '.join(options.members('OPTIMIZER'))})")
     assert (
         given(("DATASET", "shakespeare_char"))
         .problems[0]

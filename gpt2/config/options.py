@@ -259,10 +259,14 @@ class Options:
         return found
 
     def bounds(self, name: str) -> str:
-        """Return the range in force of an int symbol as "low..high", or nothing."""
+        """Return the range in force of an int symbol as "low..high", or nothing.
+
+        Of one that plays no part here it is its first.
+        """
         if name in self.symbols:
+            idle = not kc.expr_value(self.symbols[name].direct_dep)
             for low, high, condition in self.symbols[name].ranges:
-                if kc.expr_value(condition):
+                if idle or kc.expr_value(condition):
                     return f"{low.str_value}..{high.str_value}"
         return ""
 
