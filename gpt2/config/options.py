@@ -95,6 +95,8 @@ class Options:
         self.path = path
         self.kconfig = Kconfig(path)
         self.given: dict[str, Assignment] = {}
+        #: Lines for what no one can set, as it follows from other options.
+        self.derived: list[Assignment] = []
         self.problems: list[str] = []
         self.choices: dict[str, kc.Choice] = self.kconfig.named_choices
         self.symbols: dict[str, kc.Symbol] = {
@@ -198,7 +200,9 @@ class Options:
 
     def _read_value(self, name: str, text: str, where: str) -> None:
         symbol = self.symbols[name]
-        if symbol.orig_type == kc.STRING:
+        if not any(node.prompt for node in symbol.nodes):
+            self.derived.append(Assignment(name, text, where))
+        elif symbol.orig_type == kc.STRING:
             quoted = _STRING.fullmatch(text)
             if quoted is None:
                 comment = "a comment after the value" if "#" in text else "missing quotes"
@@ -240,6 +244,12 @@ class Options:
                 found.append(f"{given.where}: {given.value} is out of range {bounds}")
             else:
                 found.append(f"{given.where}: {given.value!r} cannot be set here")
+        for line in self.derived:
+            if (now := self.symbols[line.name].str_value) != line.value:
+                found.append(
+                    f"{line.where}={line.value} follows from other options, and is {now} by them: "
+                    "drop the line"
+                )
         return found
 
     def unmet(self, name: str) -> list[str]:
