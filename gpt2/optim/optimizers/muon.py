@@ -20,6 +20,8 @@ from gpt2.optim.groups import fused_where_possible, part_of
 
 #: Coefficients of the odd polynomial that each Newton-Schulz step applies to singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+#: Parameters that are three matrices stacked, for queries, keys and values, by the ends of names.
+STACKED = ("c_attn.weight",)
 #: Norms of less are not divided by.
 SMALLEST = 1e-7
 #: Most numbers that are orthogonalised at once: larger batches save no time, but cost memory.
@@ -35,6 +37,7 @@ class Options:
     momentum: Annotated[float, Within("[0, 1)")]
     nesterov: bool
     ns_steps: int
+    split_qkv: bool
     adjust: str
     adamw_lr: Annotated[float | None, Auto(), Within("[0, inf)")]
     adamw_beta1: Annotated[float, Within("[0, 1)")]
@@ -85,14 +88,26 @@ class Muon(torch.optim.AdamW):
         accepted = 1.0 - self.found_inf if hasattr(self, "found_inf") else None
         factor = 1.0 if accepted is None else accepted
         decay = group["lr"] * group["weight_decay"]
-        for parameters in batches([p for p in group["params"] if p.grad is not None]):
+        for parameters, parts in self._batches(group):
             directions = torch.stack([self._direction(p, accepted) for p in parameters])
-            updates = orthogonalised(directions, self.options.ns_steps)
-            shape = parameters[0].shape
-            rate = group["lr"] * adjustment(self.options.adjust, shape[0], shape[1])
+            matrices = directions.unflatten(1, (parts, -1)).flatten(0, 1)
+            updates = orthogonalised(matrices, self.options.ns_steps).reshape(directions.shape)
+            rate = group["lr"] * adjustment(self.options.adjust, *matrices.shape[1:])
             for parameter, update in zip(parameters, updates.unbind(), strict=True):
                 parameter.mul_(1.0 - decay * factor)
                 parameter.sub_(part_of(update, parameter) * (rate * factor))
+
+    def _batches(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], int]]:
+        """Yield parameters of one shape, not too many, and the matrices that each is made of."""
+        alike: dict[tuple[torch.Size, torch.dtype, int], list[Tensor]] = {}
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if parameter.grad is not None:
+                parts = 3 if self.options.split_qkv and name.endswith(STACKED) else 1
+                alike.setdefault((parameter.shape, parameter.dtype, parts), []).append(parameter)
+        for (shape, _, parts), found in alike.items():
+            size = max(1, AT_ONCE // shape.numel())
+            for start in range(0, len(found), size):
+                yield found[start : start + size], parts
 
     def _direction(self, parameter: Tensor, accepted: Tensor | None) -> Tensor:
         """Take the gradient into the momentum; return where the whole matrix shall move."""
@@ -117,17 +132,6 @@ def adjustment(kind: str, rows: int, columns: int) -> float:
     if kind == "original":
         return math.sqrt(max(1.0, rows / columns))
     return 0.2 * math.sqrt(max(rows, columns))
-
-
-def batches(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield matrices that can be computed together: equal in shape and format, and not too many."""
-    alike: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
-    for matrix in matrices:
-        alike.setdefault((matrix.shape, matrix.dtype), []).append(matrix)
-    for (shape, _), found in alike.items():
-        size = max(1, AT_ONCE // shape.numel())
-        for start in range(0, len(found), size):
-            yield found[start : start + size]
 
 
 def orthogonalised(batch: Tensor, steps: int) -> Tensor:
