@@ -10,9 +10,7 @@ from typing import Annotated, Any
 
 import torch
 
-from gpt2.config.errors import UserError
 from gpt2.config.typed import Within
-from gpt2.optim.groups import divided_among_ranks
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,7 @@ class Options:
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
-    """Build torch's Adafactor over `groups`. Raises UserError where ranks hold parts."""
-    if divided_among_ranks(groups):
-        raise UserError(
-            "--optimizer adafactor needs whole matrices for its row and column means: --shard none"
-        )
+    """Build torch's Adafactor over `groups`."""
     return torch.optim.Adafactor(
         groups, beta2_decay=-options.decay, eps=(None, options.eps), d=options.clip
     )
