@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gpt2.config.bind import bind
+from gpt2.config.bind import bind, own_values
 from gpt2.config.errors import UserError
 from gpt2.config.options import REPOSITORY, Options, flag_of
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
@@ -130,11 +130,11 @@ def _flat(config: Config) -> dict[str, Any]:
     for part in (config.data, config.model, config.optim, config.prune, config.train):
         if part is None:
             continue
-        values = dataclasses.asdict(part)
-        own = values.pop("options", None) or {}
+        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        own = values.pop("options", None)
         for choice in PLUGIN_PACKAGES:
-            plugin = str(values.get(choice.lower(), "")).replace("-", "_")
-            found.update({f"{plugin}_{name}": value for name, value in own.items() if plugin})
+            if own is not None and choice.lower() in values:
+                found.update(own_values(values[choice.lower()], own))
         found.update(values)
     found.update(dataclasses.asdict(config.machine))
     found["compile"] = bool(config.machine.compile)  # None where it plays no part, as under --shard

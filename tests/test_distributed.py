@@ -143,6 +143,21 @@ def test_sharded_equals_one_and_goes_on_unsharded(
         assert line == pytest.approx(wanted, rel=exact)
 
 
+def test_muon_orthogonalises_whole_matrices_when_sharded(data: Path, tmp_path: Path) -> None:
+    more = ("--max-steps", "4", "--optimizer", "muon")
+    assert tiny.train(data, tmp_path / "one", *more, "--gradient-accumulation", "2") == Exit.OK
+    done = torchrun(data, tmp_path / "two", *more, "--shard", "fsdp")
+    assert done.returncode == 0, done.stderr
+    one, two = (load_last(tmp_path / run / "checkpoints", print) for run in ("one", "two"))
+    assert one is not None
+    assert two is not None
+    assert sum("momentum_buffer" in name for name in two.optim) == 8
+    for found, expected in ((two.model, one.model), (two.optim, one.optim)):
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     more = ("--max-steps", "9", "--checkpoint-interval", "1", "--shard", "fsdp", "--dropout", "0.1")
     assert torchrun(data, tmp_path / "whole", *more).returncode == 0

@@ -373,7 +373,9 @@ def test_menuconfig_on_a_terminal(tmp_path: Path) -> None:
     assert "No changes to save" in shown
     assert config.read_text() == before
     # Down twice to Optimizer, into the menu, into the choice, down to SGD, take it; quit, yes.
-    code, shown = on_a_terminal(config, b"jj\n\nj\nqy")
+    members = list(Options().members("OPTIMIZER"))
+    down = b"j" * (members.index("sgd") - members.index("adamw"))
+    code, shown = on_a_terminal(config, b"jj\n\n" + down + b"\nqy")
     assert code == 0
     assert "(NEW)" not in shown
     minimal = kconf.read(config).minimal()

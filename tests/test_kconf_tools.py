@@ -139,7 +139,7 @@ def test_random_values_reach_every_choice_and_stay_in_range() -> None:
                 assert low <= int(given.value) <= high, name
     options = Options(ROOT_TREE)
     for name in options.choices:
-        assert set(options.members(name)) <= chosen[name], name
+        assert set(options.members(name)) <= chosen[name] or options.unmet(name), name
 
 
 @pytest.mark.parametrize(("tool", "wanted"), [("allyesconfig", "y"), ("allnoconfig", "n")])

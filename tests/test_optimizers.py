@@ -1,9 +1,8 @@
-"""Every optimizer in the folder: a battery; then each against torch and against its paper."""
+"""Every optimizer in the folder: a battery; their options; adding one."""
 
 from __future__ import annotations
 
 import inspect
-import math
 import shutil
 import subprocess
 import sys
@@ -12,73 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small import PACKAGE, Small, bound, build
 
 from gpt2.config import plugins
-from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import REPOSITORY, Options
-from gpt2.config.typed import PLUGIN_PACKAGES
-from gpt2.optim.groups import parameter_groups
 from gpt2.optim.schedule import Schedule
 
-PACKAGE = PLUGIN_PACKAGES["OPTIMIZER"]
 EVERY_OPTIMIZER = pytest.mark.parametrize("name", plugins.names(PACKAGE))
-#: torch's own form of those that are torch's.
-IN_TORCH = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-
-
-def bound(name: str, **given: str) -> Any:
-    """OptimConfig of optimizer `name`, with options by symbol. Raises UserError."""
-    options = Options()
-    options.give("MODEL", "custom", "--model")
-    options.give("OPTIMIZER", name, "--optimizer")
-    for symbol, value in given.items():
-        options.give(symbol, value, "--" + symbol.lower().replace("_", "-"))
-    return bind(options).optim
-
-
-def build(
-    name: str,
-    model: nn.Module,
-    rate: float | None = None,
-    decay: float = 0.1,
-    **given: str,
-) -> torch.optim.Optimizer:
-    optim = bound(name, **given)
-    groups = parameter_groups(model, optim.learning_rate if rate is None else rate, decay)
-    optimizer = plugins.load(PACKAGE, name).build(groups, optim.options)
-    assert isinstance(optimizer, torch.optim.Optimizer)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    return optimizer
-
-
-class Small(nn.Module):
-    """Parameters of every role, and a fixed problem for them."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Embedding(16, 8)
-        self.norm = nn.LayerNorm(8)
-        self.linear = nn.Linear(8, 16)
-        self.ids = torch.arange(16)
-        self.to(dtype)
-
-    def loss(self) -> Tensor:
-        """Cross-entropy of telling every id's successor."""
-        logits = self.linear(self.norm(self.embedding(self.ids)))
-        return nn.functional.cross_entropy(logits, self.ids.roll(1))
-
-    def copies(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
-
-    def give_gradients(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
-            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.grad = drawn.to(parameter.dtype)
 
 
 @EVERY_OPTIMIZER
@@ -86,14 +26,14 @@ def test_descends_at_its_default_rate(name: str) -> None:
     model = Small()
     optimizer = build(name, model)
     losses = []
-    for _ in range(150):
+    for _ in range(500):
         loss = model.loss()
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
-    assert losses[-1] < losses[75] < losses[0]
+    assert losses[-1] < losses[100] < losses[0]
 
 
 @EVERY_OPTIMIZER
@@ -157,6 +97,20 @@ def test_going_on_from_its_state_is_going_on(name: str) -> None:
 
 
 @EVERY_OPTIMIZER
+def test_who_has_a_second_moment_says_so(name: str) -> None:
+    options = Options()
+    options.give("OPTIMIZER", name, "--optimizer")
+    model = Small()
+    optimizer = build(name, model)
+    model.give_gradients(0)
+    optimizer.step()
+    matrix = model.linear.weight
+    moment = optimizer.state[matrix].get("exp_avg_sq")
+    has = moment is not None and moment.shape == matrix.shape
+    assert (options.value("HAS_SECOND_MOMENT") == "y") == has
+
+
+@EVERY_OPTIMIZER
 def test_every_module_says_what_it_is_and_builds(name: str) -> None:
     plugin = plugins.load(PACKAGE, name)
     assert plugin.__doc__
@@ -165,151 +119,6 @@ def test_every_module_says_what_it_is_and_builds(name: str) -> None:
 
 def test_the_folder_and_the_menu_hold_the_same_names() -> None:
     assert plugins.names(PACKAGE) == sorted(Options().members("OPTIMIZER"))
-
-
-# -- against torch -------------------------------------------------------------------------------
-
-
-def variants() -> list[Any]:
-    """Option sets under which each of torch's optimizers is compared."""
-    chosen: dict[str, list[dict[str, str]]] = {
-        "sgd": [
-            {},
-            {"SGD_MOMENTUM": "0"},
-            {"SGD_MOMENTUM": "0.8", "SGD_NESTEROV": "y"},
-        ],
-        "adam": [{}, {"ADAM_BETA1": "0", "ADAM_BETA2": "0.5", "ADAM_EPS": "0.1"}],
-        "adamw": [{}, {"ADAMW_BETA1": "0", "ADAMW_BETA2": "0.5", "ADAMW_EPS": "0.1"}],
-    }
-    return [
-        pytest.param(name, given, id=f"{name}-{number}")
-        for name, sets in chosen.items()
-        for number, given in enumerate(sets)
-    ]
-
-
-def run(optimizer: torch.optim.Optimizer, model: Small, steps: int) -> dict[str, Tensor]:
-    for seed in range(steps):
-        model.give_gradients(seed)
-        optimizer.step()
-    return model.copies()
-
-
-def torchs(name: str, given: dict[str, str], steps: int) -> dict[str, Tensor]:
-    """Weights after torch's for-loop form, its arguments taken from the option texts."""
-    model = Small()
-    values = {key.split("_", 1)[1].lower(): text for key, text in given.items()}
-    if name == "sgd":
-        arguments: dict[str, Any] = {
-            "momentum": float(values.get("momentum", "0.9")),
-            "nesterov": values.get("nesterov", "n") == "y",
-        }
-    else:
-        betas = (float(values.get("beta1", "0.9")), float(values.get("beta2", "0.95")))
-        arguments = {"betas": betas, "eps": float(values.get("eps", "1e-8"))}
-    groups = parameter_groups(model, 0.01, 0.1)
-    return run(IN_TORCH[name](groups, foreach=False, fused=False, **arguments), model, steps)
-
-
-@pytest.mark.parametrize(("name", "given"), variants())
-def test_fused_is_torchs_loop_within_rounding(name: str, given: dict[str, str]) -> None:
-    model = Small()
-    optimizer = build(name, model, rate=0.01, **given)
-    assert optimizer.defaults["fused"]
-    found, expected = run(optimizer, model, 20), torchs(name, given, 20)
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, atol=1e-6, rtol=0.0)
-
-
-@pytest.mark.parametrize(("name", "given"), variants())
-def test_not_fused_is_torchs_loop_to_the_bit(
-    name: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plugins.load(PACKAGE, name), "fused_where_possible", lambda _: False)
-    model = Small()
-    optimizer = build(name, model, rate=0.01, **given)
-    assert not optimizer.defaults["fused"]
-    found, expected = run(optimizer, model, 20), torchs(name, given, 20)
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
-
-
-# -- against the papers --------------------------------------------------------------------------
-
-RATE, DECAY = 0.02, 0.3
-
-
-def adam(
-    w: float,
-    gradients: list[float],
-    decay: float,
-    decoupled: bool,
-    b1: float,
-    b2: float,
-    eps: float,
-) -> float:
-    """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2."""
-    m = v = 0.0
-    for t, gradient in enumerate(gradients, 1):
-        g = gradient if decoupled else gradient + decay * w
-        m = b1 * m + (1.0 - b1) * g
-        v = b2 * v + (1.0 - b2) * g * g
-        step = (m / (1.0 - b1**t)) / (math.sqrt(v / (1.0 - b2**t)) + eps)
-        w = w - RATE * (step + (decay * w if decoupled else 0.0))
-    return w
-
-
-def sgd(w: float, gradients: list[float], decay: float, momentum: float, nesterov: bool) -> float:
-    """Sutskever et al. 2013, (1)-(4), with the rate outside the velocity as in torch."""
-    velocity = 0.0
-    for gradient in gradients:
-        g = gradient + decay * w
-        velocity = momentum * velocity + g
-        w -= RATE * (g + momentum * velocity if nesterov else velocity)
-    return w
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "formula"),
-    [
-        (
-            "adam",
-            {"ADAM_BETA1": "0.8", "ADAM_BETA2": "0.9", "ADAM_EPS": "0.01"},
-            lambda w, g, decay: adam(w, g, decay, False, 0.8, 0.9, 0.01),
-        ),
-        (
-            "adamw",
-            {"ADAMW_BETA1": "0.8", "ADAMW_BETA2": "0.9", "ADAMW_EPS": "0.01"},
-            lambda w, g, decay: adam(w, g, decay, True, 0.8, 0.9, 0.01),
-        ),
-        ("sgd", {"SGD_MOMENTUM": "0.7"}, lambda w, g, decay: sgd(w, g, decay, 0.7, False)),
-        ("sgd", {"SGD_MOMENTUM": "0"}, lambda w, g, decay: sgd(w, g, decay, 0.0, False)),
-        (
-            "sgd",
-            {"SGD_MOMENTUM": "0.7", "SGD_NESTEROV": "y"},
-            lambda w, g, decay: sgd(w, g, decay, 0.7, True),
-        ),
-    ],
-)
-@pytest.mark.parametrize("fused", [True, False])
-def test_papers_formula_number_by_number(
-    name: str, given: dict[str, str], formula: Any, fused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plugins.load(PACKAGE, name), "fused_where_possible", lambda _: fused)
-    model = Small(torch.float64)
-    start = model.copies()
-    gradients: list[dict[str, Tensor]] = []
-    for seed in range(6):
-        model.give_gradients(seed)
-        gradients.append(
-            {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
-        )
-    found = run(build(name, model, rate=RATE, decay=DECAY, **given), model, 6)
-    for key, after in found.items():
-        decay = DECAY if after.ndim >= 2 else 0.0
-        for place in range(0, after.numel(), 5):
-            own = [float(step[key].flatten()[place]) for step in gradients]
-            wanted = formula(float(start[key].flatten()[place]), own, decay)
-            assert float(after.flatten()[place]) == pytest.approx(wanted, rel=1e-12, abs=1e-12)
 
 
 # -- their options -------------------------------------------------------------------------------

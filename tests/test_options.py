@@ -331,7 +331,7 @@ def test_a_hidden_symbol_without_prompt_cannot_be_set(small_tree: Path, tmp_path
     options = Options(small_tree)
     options.read(path)
     assert options.check() == [
-        f"{path}:1: CONFIG_HAS_MOMENT cannot be set: it follows from other options; drop the line"
+        f"{path}:1: CONFIG_HAS_MOMENT=y follows from other options, and is n by them: drop the line"
     ]
     path.write_text("# CONFIG_HAS_MOMENT is not set\n")  # as a full .config says it
     options = Options(small_tree)
@@ -359,9 +359,10 @@ def test_what_plays_no_part_has_no_value() -> None:
 
 
 def test_an_unknown_choice_names_the_nearest_and_all() -> None:
-    assert given(("OPTIMIZER", "adamv")).problems == [
-        "--optimizer 'adamv' is unknown; did you mean adam or adamw? (there are: adam, adamw, sgd)"
-    ]
+    options = given(("OPTIMIZER", "adamv"))
+    [problem] = options.problems
+    assert problem.startswith("--optimizer 'adamv' is unknown; did you mean adam or ")
+    assert problem.endswith(f"(there are: {', '.join(options.members('OPTIMIZER'))})")
     assert (
         given(("DATASET", "shakespeare_char"))
         .problems[0]
@@ -461,10 +462,14 @@ def test_random_options_reach_everything() -> None:
     for seed in range(250):
         for name, value in values(random_options(seed)).items():
             drawn.setdefault(name, set()).add(value)
-    for choice, found in drawn.items():
-        wanted = set(Options().members(choice)) if choice in Options().choices else set()
-        assert wanted <= found, choice
-        assert len(found - {None}) > 1 or len(wanted) == 1, choice
+    defaults = Options()
+    for option, found in drawn.items():
+        wanted = set(defaults.members(option)) if option in defaults.choices else set()
+        if defaults.unmet(option):  # what one optimizer alone opens is drawn three or four times
+            assert found - {None}, option
+            continue
+        assert wanted <= found, option
+        assert len(found - {None}) > 1 or len(wanted) == 1, option
 
 
 @pytest.mark.parametrize("folder", ODD_FOLDERS)

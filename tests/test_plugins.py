@@ -89,8 +89,10 @@ def test_options_are_those_of_the_module() -> None:
 
 
 def test_an_unknown_plugin_names_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no plug-in 'adamv' in .*: adam, adamw, sgd"):
-        plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], "adamv")
+    package_name = PLUGIN_PACKAGES["OPTIMIZER"]
+    with pytest.raises(UserError, match=r"no plug-in 'adamv' in ") as caught:
+        plugins.load(package_name, "adamv")
+    assert str(caught.value).endswith(f": {', '.join(plugins.names(package_name))}")
 
 
 def test_names_are_files_with_dashes(package: Path) -> None:

@@ -18,6 +18,7 @@ from gpt2.config.typed import (
     MachineConfig,
     ModelConfig,
     OptimConfig,
+    OptionsOf,
     PruneConfig,
     TrainConfig,
     Within,
@@ -62,8 +63,25 @@ def option_hints(options: Options) -> dict[str, Any]:
         prefix + field.upper(): hint
         for prefix, kind in kinds
         for field, hint in get_type_hints(kind, include_extras=True).items()
-        if field != "options"
+        if field != "options" and not _stands_on(hint)
     }
+
+
+def own_values(plugin: str, own: Any) -> dict[str, Any]:
+    """Return the values of a plug-in's `Options` by option name, those it stands on included."""
+    prefix = plugin.replace("-", "_") + "_"
+    found: dict[str, Any] = {}
+    for field, hint in get_type_hints(type(own), include_extras=True).items():
+        value = getattr(own, field)
+        if not (base := _stands_on(hint)):
+            found[prefix + field] = value
+        elif value is not None:
+            found |= own_values(getattr(own, base.choice.lower().removeprefix(prefix)), value)
+    return found
+
+
+def _stands_on(hint: Any) -> OptionsOf | None:
+    return next((note for note in unwrap(hint)[1] if isinstance(note, OptionsOf)), None)
 
 
 class _Binder:
@@ -86,15 +104,21 @@ class _Binder:
             self.problems.append(str(error))
             return None
 
-    def plugin_options(self, choice: str) -> Any:
-        """Build the `Options` of the plug-in chosen in `choice`; None when it has none."""
+    def plugin_options(self, choice: str, kind_of: str | None = None) -> Any:
+        """Build the `Options` of the plug-in chosen in `choice`; None when it has none.
+
+        `kind_of` is the choice of all plug-ins of its kind, where that is another.
+        """
         name = self.options.value(choice)
-        kind = plugins.options_class(PLUGIN_PACKAGES[choice], name) if name else None
+        package = PLUGIN_PACKAGES[kind_of or choice]
+        kind = plugins.options_class(package, name) if name else None
         if name is None or kind is None:
             return None
         return self.build(kind, prefix=name.upper().replace("-", "_") + "_")
 
     def field(self, name: str, hint: Any) -> Any:
+        if base := _stands_on(hint):
+            return self.plugin_options(base.choice, base.kind)
         text = self.options.value(name)
         if text is None:
             return None

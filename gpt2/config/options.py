@@ -110,7 +110,7 @@ class Options:
         self.path = path
         self.kconfig = Kconfig(path)
         self.given: dict[str, Assignment] = {}
-        #: Lines of a full .config for symbols that follow from others: true, or out of date.
+        #: Lines for what no one can set, as it follows from other options.
         self.derived: list[Assignment] = []
         self.problems: list[str] = []
         self.choices: dict[str, kc.Choice] = self.kconfig.named_choices
@@ -255,11 +255,13 @@ class Options:
                 found.append(f"{given.where}: {given.value} is out of range {bounds}")
             else:
                 found.append(f"{given.where}: {given.value!r} cannot be set here")
-        return found + [
-            f"{line.where} cannot be set: it follows from other options; drop the line"
-            for line in self.derived
-            if self.symbols[line.name].str_value != line.value
-        ]
+        for line in self.derived:
+            if (now := self.symbols[line.name].str_value) != line.value:
+                found.append(
+                    f"{line.where}={line.value} follows from other options, and is {now} by them: "
+                    "drop the line"
+                )
+        return found
 
     def unmet(self, name: str) -> list[str]:
         """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
@@ -278,10 +280,14 @@ class Options:
         return found
 
     def bounds(self, name: str) -> str:
-        """Return the range in force of an int symbol as "low..high", or nothing."""
+        """Return the range in force of an int symbol as "low..high", or nothing.
+
+        Of one that plays no part here it is its first.
+        """
         if name in self.symbols:
+            idle = not kc.expr_value(self.symbols[name].direct_dep)
             for low, high, condition in self.symbols[name].ranges:
-                if kc.expr_value(condition):
+                if idle or kc.expr_value(condition):
                     return f"{low.str_value}..{high.str_value}"
         return ""
 

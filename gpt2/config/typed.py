@@ -41,6 +41,17 @@ class Auto:
 
 
 @dataclass(frozen=True)
+class OptionsOf:
+    """Marks a plug-in's field that holds the `Options` of another, chosen in `choice`.
+
+    `kind` is the choice of that plug-in's own kind, such as OPTIMIZER.
+    """
+
+    choice: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Help:
     """The help text of an action's flag, and what stands for its value there."""
 

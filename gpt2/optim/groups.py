@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 #: Roles: a matrix of a linear layer, an embedding (tokens, positions), a bias or norm.
 ROLES = ("matrix", "embedding", "vector")
@@ -54,3 +54,15 @@ def divided_among_ranks(groups: list[dict[str, Any]]) -> bool:
     return any(
         hasattr(parameter, "full_tensor") for group in groups for parameter in group["params"]
     )
+
+
+def part_of(whole: Tensor, parameter: Tensor) -> Tensor:
+    """Return this rank's part of `whole`, divided as `parameter` is; `whole` if that is whole."""
+    if not hasattr(parameter, "full_tensor"):
+        return whole
+    # A second to import, which only a run that shards should wait for.
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None)

@@ -1,0 +1,31 @@
+"""AdamW that divides by the largest second moment so far (AMSGrad, Reddi et al. 2018, alg. 2).
+
+The second moment's memory is long by default (beta2 0.999): a maximum over a short and so noisy
+average only ever rises, and would keep the worst noise for good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+
+from gpt2.config.typed import Within
+from gpt2.optim.groups import fused_where_possible
+
+
+@dataclass(frozen=True)
+class Options:
+    """AdamW's options, with AMSGrad."""
+
+    beta1: Annotated[float, Within("[0, 1)")]
+    beta2: Annotated[float, Within("[0, 1)")]
+    eps: Annotated[float, Within("(0, inf)")]
+
+
+def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
+    """Build torch's AdamW with AMSGrad over `groups`."""
+    betas = (options.beta1, options.beta2)
+    fused = fused_where_possible(groups)
+    return torch.optim.AdamW(groups, betas=betas, eps=options.eps, amsgrad=True, fused=fused)

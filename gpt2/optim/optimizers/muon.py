@@ -1,0 +1,160 @@
+"""Muon (Jordan et al. 2024) for the matrices of linear layers, AdamW for everything else.
+
+A matrix moves along its momentum with all singular values set to about 1. Source: Jordan et al.,
+"Muon: An optimizer for hidden layers in neural networks", 2024; the second rate adjustment is that
+of Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, section 2.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from gpt2.config.typed import Auto, Within
+from gpt2.optim.groups import fused_where_possible, part_of
+
+#: Coefficients of the odd polynomial that each Newton-Schulz step applies to singular values.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+#: Parameters that are three matrices stacked, for queries, keys and values, by the ends of names.
+STACKED = ("c_attn.weight",)
+#: Norms of less are not divided by.
+SMALLEST = 1e-7
+#: Most numbers that are orthogonalised at once: larger batches save no time, but cost memory.
+AT_ONCE = 2**24
+#: The rate of AdamW when it is `auto`, as a share of the matrices' rate.
+ADAMW_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Options:
+    """Muon's own options, and those of its AdamW."""
+
+    momentum: Annotated[float, Within("[0, 1)")]
+    nesterov: bool
+    ns_steps: int
+    split_qkv: bool
+    adjust: str
+    adamw_lr: Annotated[float | None, Auto(), Within("[0, inf)")]
+    adamw_beta1: Annotated[float, Within("[0, 1)")]
+    adamw_beta2: Annotated[float, Within("[0, 1)")]
+    adamw_eps: Annotated[float, Within("(0, inf)")]
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW that treats the groups of role `matrix` differently; their parameters are 2-D.
+
+    Where ranks hold parameters in parts, every rank orthogonalises the whole matrices, since no
+    part of a matrix tells its singular values, and keeps its part of the result.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], options: Options) -> None:
+        self.options = options
+        super().__init__(
+            groups,
+            betas=(options.adamw_beta1, options.adamw_beta2),
+            eps=options.adamw_eps,
+            fused=fused_where_possible(groups),
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take back what was saved; Adam's own form looks for a count of steps in all state."""
+        torch.optim.Optimizer.__setstate__(self, state)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self.param_groups
+        for group in groups:
+            if group["role"] == "matrix":
+                self._step_matrices(group)
+        self.param_groups = [group for group in groups if group["role"] != "matrix"]
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
+        return loss
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        # Only fused optimizers are stepped when a gradient is not finite: then nothing may change.
+        accepted = 1.0 - self.found_inf if hasattr(self, "found_inf") else None
+        factor = 1.0 if accepted is None else accepted
+        decay = group["lr"] * group["weight_decay"]
+        for parameters, parts in self._batches(group):
+            directions = torch.stack([self._direction(p, accepted) for p in parameters])
+            matrices = directions.unflatten(1, (parts, -1)).flatten(0, 1)
+            updates = orthogonalised(matrices, self.options.ns_steps).reshape(directions.shape)
+            rate = group["lr"] * adjustment(self.options.adjust, *matrices.shape[1:])
+            for parameter, update in zip(parameters, updates.unbind(), strict=True):
+                parameter.mul_(1.0 - decay * factor)
+                parameter.sub_(part_of(update, parameter) * (rate * factor))
+
+    def _batches(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], int]]:
+        """Yield parameters of one shape, not too many, and the matrices that each is made of."""
+        alike: dict[tuple[torch.Size, torch.dtype, int], list[Tensor]] = {}
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if parameter.grad is not None:
+                parts = 3 if self.options.split_qkv and name.endswith(STACKED) else 1
+                alike.setdefault((parameter.shape, parameter.dtype, parts), []).append(parameter)
+        for (shape, _, parts), found in alike.items():
+            size = max(1, AT_ONCE // shape.numel())
+            for start in range(0, len(found), size):
+                yield found[start : start + size], parts
+
+    def _direction(self, parameter: Tensor, accepted: Tensor | None) -> Tensor:
+        """Take the gradient into the momentum; return where the whole matrix shall move."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        gradient, momentum = parameter.grad, state["momentum_buffer"]
+        if accepted is not None:
+            gradient = torch.where(accepted > 0.0, gradient, momentum)  # which leaves it as it is
+        momentum.lerp_(gradient, 1.0 - self.options.momentum)
+        direction = gradient.lerp(momentum, self.options.momentum if self.options.nesterov else 1.0)
+        return direction.full_tensor() if hasattr(direction, "full_tensor") else direction
+
+
+def adjustment(kind: str, rows: int, columns: int) -> float:
+    """Return the factor on the rate of a matrix, by its shape.
+
+    original gives tall matrices the effect of square ones, match-rms-adamw gives updates of every
+    shape the root mean square that is typical of AdamW, 0.2.
+    """
+    if kind == "original":
+        return math.sqrt(max(1.0, rows / columns))
+    return 0.2 * math.sqrt(max(rows, columns))
+
+
+def orthogonalised(batch: Tensor, steps: int) -> Tensor:
+    """Return matrices (B, m, n) with all singular values brought near 1, by Newton-Schulz steps.
+
+    Five steps take what is above a hundredth of the Frobenius norm to about 0.7 to 1.2. In bf16 on
+    CUDA and at least fp32 elsewhere, as CPUs without native bf16 are many times slower in it.
+    """
+    a, b, c = COEFFICIENTS
+    tall = batch.size(1) > batch.size(2)
+    x = batch.mT if tall else batch  # so that the product with its transpose is the smaller one
+    x = x.to(torch.bfloat16 if x.is_cuda else torch.promote_types(x.dtype, torch.float32))
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(batch.dtype)
+
+
+def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
+    """Build Muon over `groups`: theirs is the rate of the matrices, the rest gets AdamW's."""
+    for group in groups:
+        if group["role"] != "matrix":
+            own = options.adamw_lr
+            group["lr"] = ADAMW_SHARE * group["lr"] if own is None else own
+    return Muon(groups, options)
