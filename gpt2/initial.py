@@ -14,6 +14,7 @@ from gpt2.model.pretrained import SHAPE, Pretrained
 from gpt2.rundir import load_config
 from gpt2.trained import warn
 from gpt2.training import checkpoint
+from gpt2.training.manifest import DamagedError
 from gpt2.training.run import read_json
 
 
@@ -55,7 +56,7 @@ def _of_run(path: Path, run: Path, folder: Path | None, data: Meta) -> Pretraine
             found = checkpoint.load_last(run / "checkpoints", warn)
         else:
             found = checkpoint.load(folder)
-    except checkpoint.DamagedError as error:
+    except DamagedError as error:
         raise UserError(f"--init-from {path}: {error}", code=Exit.CHECKPOINT) from error
     if found is None:
         raise UserError(f"--init-from {path}: this run has no checkpoint", code=Exit.CHECKPOINT)

@@ -14,6 +14,7 @@ from gpt2.config.typed import Config, MachineConfig
 from gpt2.model.gpt import GPT
 from gpt2.rundir import load_config
 from gpt2.training import checkpoint, machine
+from gpt2.training.manifest import DamagedError
 from gpt2.training.recorder import load_model
 from gpt2.training.run import read_json
 
@@ -58,7 +59,7 @@ def _best(run: Path) -> checkpoint.Checkpoint:
         raise UserError(f"--best: {run} has no evaluation yet", code=Exit.CHECKPOINT)
     try:
         return checkpoint.load(checkpoint.folder_of(parent, best["step"]))
-    except checkpoint.DamagedError as error:
+    except DamagedError as error:
         raise UserError(f"--best: {error}", code=Exit.CHECKPOINT) from error
 
 
