@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,8 +27,9 @@ def appearing(final: Path) -> Iterator[Path]:
     is there and not empty.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".tmp-{final.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for left in final.parent.iterdir():
+        if re.fullmatch(rf"\.tmp-{re.escape(final.name)}-[0-9]+", left.name):
+            shutil.rmtree(left, ignore_errors=True)
     temporary = final.parent / f".tmp-{final.name}-{os.getpid()}"
     try:
         temporary.mkdir()
