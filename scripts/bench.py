@@ -52,6 +52,11 @@ def main(argv: Sequence[str]) -> int:
     for path in (arguments.json, arguments.profile):
         if path is not None and not path.resolve().parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent} to write it to")
+    if arguments.sparse:
+        from scripts import bench_sparse
+
+        bench_sparse.main(arguments, _parser().parse_args([]), more)
+        return 0
     if arguments.profile and len(configs) > 1:
         raise UserError("--profile writes one trace: give one size with it")
     report = {
@@ -80,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--warmup", type=_positive, default=2, help="steps before anything counts (default 2)")
     ids = "ids of the random tokens (default 50257, or 65 where tokens are characters)"
     add("--vocab-size", metavar="N", type=_vocabulary, help=ids)
+    sparse = "measure inference of this run instead: its zeros against the dense model"
+    add("--sparse", metavar="RUN", type=Path, help=sparse)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")
     add("--json", metavar="FILE", type=Path, help="write all numbers to this file as well")
     return parser
