@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from gpt2 import evaluate, export, sample
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import MachineConfig
+from gpt2.data.corpus import WholeText
 from gpt2.data.hugging_face import tokenizer_files
+from gpt2.data.preparation import prepare
 from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.trained import load_trained, open_stored
 from gpt2.training import checkpoint
@@ -360,3 +363,34 @@ def test_folders_that_cannot_be_used(data: Path, run: Path, tmp_path: Path) -> N
         evaluate.main(["--run", str(folder), "--best"])
     with pytest.raises(UserError, match="is no run of ours"):
         tiny.train(data, folder, *STEPS)
+
+
+# -- the page ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def words_run(tmp_path: Path) -> Path:
+    """A run in GPT-2's tokens."""
+    text = "ROMEO:\nBut soft, what light through yonder window breaks?\n" * 30
+    source = {"address": "a test", "sha256": "0" * 64}
+    prepare(WholeText(text, source, Gpt2Tokenizer()), tmp_path / "data" / "text", "text")
+    more = ("--tokenizer", "gpt2", "--max-steps", "1")
+    assert tiny.train(tmp_path / "data", tmp_path / "run", *more) == Exit.OK
+    return tmp_path / "run"
+
+
+def test_the_page_loads_it_in_transformers(words_run: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = words_run / "export" / "hf"
+    assert export.main(["--run", str(words_run), "--format", "hf"]) == Exit.OK
+    page = (tiny.REPOSITORY / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert code.count('"runs/latest/export/hf"') == 1
+    code = code.replace("runs/latest/export/hf", str(folder)).replace("=20", "=3")
+    found: dict[str, Any] = {}
+    exec(compile(code, "docs/export.md", "exec"), found)
+    assert isinstance(found["model"], transformers.GPT2LMHeadModel)
+    assert found["text"].startswith("ROMEO:")
+    assert found["model"].generation_config.eos_token_id == 50256
+    ours, theirs = losses(words_run, folder)
+    assert theirs == pytest.approx(ours, abs=1e-5)
