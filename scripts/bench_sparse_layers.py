@@ -13,6 +13,10 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from gpt2.config.errors import UserError
 from gpt2.model.gpt import GPT
 
+#: Rows of the input that one product with a CSR matrix takes. With all 2048 of a batch at once they
+#: leave the cache: a quarter to a half slower for 768 x 3072 (two cores of an AMD EPYC).
+ROWS = 128
+
 
 class CsrLinear(nn.Module):
     """A linear layer whose matrix is held as compressed sparse rows, with 32-bit indices."""
@@ -30,8 +34,9 @@ class CsrLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the dense layer makes of (..., in): (..., out)."""
-        out = self.weight @ x.reshape(-1, x.size(-1)).t()  # (out, N)
-        out = out.t().reshape(*x.shape[:-1], -1)
+        parts = torch.split(x.reshape(-1, x.size(-1)), ROWS)
+        out = torch.cat([(self.weight @ part.t()).t() for part in parts])  # (N, out)
+        out = out.view(*x.shape[:-1], -1)
         return out if self.bias is None else out + self.bias
 
 

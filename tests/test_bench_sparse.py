@@ -65,7 +65,7 @@ def test_csr_computes_what_the_dense_layer_computes(bias: bool) -> None:
     sparse = bench_sparse_layers.CsrLinear(layer)
     assert sparse.weight.layout == torch.sparse_csr
     assert sparse.weight.values().numel() == int((layer.weight != 0.0).sum())
-    for shape in ((12,), (1, 12), (3, 5, 12)):
+    for shape in ((12,), (1, 12), (3, 5, 12), (2, 100, 12)):
         x = torch.randn(shape)
         torch.testing.assert_close(sparse(x), layer(x), atol=1e-6, rtol=0.0)
 
