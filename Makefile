@@ -18,7 +18,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
-.PHONY: all train prepare resume sample evaluate menuconfig guiconfig oldconfig olddefconfig \
+.PHONY: all train prepare resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
         list-defconfigs explain doctor bench check lint types test test-fast clean distclean help
 
@@ -38,6 +38,9 @@ sample:                    ## write text with the newest run; ARGS='--prompt "RO
 
 evaluate:                  ## measure the newest run over the whole validation split
 	@$(SH) $(PY) && show "$$py gpt2/evaluate.py --run runs/latest$(MORE)"
+
+export:                    ## write the newest run for elsewhere; ARGS="--format hf", sparse or dense
+	@$(SH) $(PY) && show "$$py gpt2/export.py --run runs/latest$(MORE)"
 
 menuconfig:                ## change .config in a menu
 	@$(SH) $(PY) && become "$$py scripts/kconf.py menuconfig"

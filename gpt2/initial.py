@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
 from gpt2.data.tokens import Meta
+from gpt2.exported import is_export, load_export
 from gpt2.model.foreign import open_foreign
 from gpt2.model.pretrained import SHAPE, Pretrained
 from gpt2.rundir import load_config
 from gpt2.trained import warn
 from gpt2.training import checkpoint
+from gpt2.training.manifest import MANIFEST, DamagedError
 from gpt2.training.run import read_json
 
 
@@ -26,10 +28,13 @@ def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained
     if path is None or (run_dir is not None and checkpoint.steps(run_dir / "checkpoints")):
         return None
     folder = path if path.is_dir() else path.parent
-    if any((folder / name).is_file() for name in ("MANIFEST.json", "state.json")):
-        found = _of_run(path, folder.parent.parent, folder, data)
+    if is_export(folder):
+        found = _of_run(path, folder, data, lambda: load_export(folder))
+    elif any((folder / name).is_file() for name in (MANIFEST, "state.json")):
+        found = _of_run(path, folder.parent.parent, data, lambda: checkpoint.load(folder))
     elif path.is_dir() and (path / "checkpoints").is_dir():
-        found = _of_run(path, path, None, data)
+        parent = path / "checkpoints"
+        found = _of_run(path, path, data, lambda: checkpoint.load_last(parent, warn))
     else:
         found = open_foreign(path)
         if not found.shape:
@@ -41,8 +46,16 @@ def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained
     return found
 
 
-def _of_run(path: Path, run: Path, folder: Path | None, data: Meta) -> Pretrained:
-    """Open the checkpoint in `folder`, or the last of `run`; its bytes are verified."""
+def _of_run(
+    path: Path, run: Path, data: Meta, load: Callable[[], checkpoint.Checkpoint | None]
+) -> Pretrained:
+    """Open what `load` gives of the run or export in `run`; its bytes are verified."""
+    try:
+        found = load()
+    except DamagedError as error:
+        raise UserError(f"--init-from {path}: {error}", code=Exit.CHECKPOINT) from error
+    if found is None:
+        raise UserError(f"--init-from {path}: this run has no checkpoint", code=Exit.CHECKPOINT)
     shape = {name: getattr(load_config(run).model, name) for name in SHAPE}
     theirs = read_json(run, "run.json")["data"]["tokenizer"]
     if _meaning(theirs) != _meaning(data.tokenizer):
@@ -50,15 +63,6 @@ def _of_run(path: Path, run: Path, folder: Path | None, data: Meta) -> Pretraine
             f"--init-from {path}: its tokens are not those of the data: {_words(theirs)} there, "
             f"{_words(data.tokenizer)} here (--dataset, --tokenizer)"
         )
-    try:
-        if folder is None:
-            found = checkpoint.load_last(run / "checkpoints", warn)
-        else:
-            found = checkpoint.load(folder)
-    except checkpoint.DamagedError as error:
-        raise UserError(f"--init-from {path}: {error}", code=Exit.CHECKPOINT) from error
-    if found is None:
-        raise UserError(f"--init-from {path}: this run has no checkpoint", code=Exit.CHECKPOINT)
     return Pretrained(path, found.model, conv1d=False, shape=shape)
 
 

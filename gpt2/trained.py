@@ -1,4 +1,4 @@
-"""A trained model out of its run directory, for the entries that use one."""
+"""A trained model out of its run directory or an export, for the entries that use one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config, MachineConfig
+from gpt2.exported import is_export, load_export
 from gpt2.model.gpt import GPT
 from gpt2.rundir import load_config
 from gpt2.training import checkpoint, machine
+from gpt2.training.manifest import DamagedError
 from gpt2.training.recorder import load_model
 from gpt2.training.run import read_json
 
@@ -29,21 +31,51 @@ class Trained:
     device: torch.device
 
 
-def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
-    """Load the last checkpoint of the run in `run`, or the best by validation. Raises UserError."""
-    config = load_config(run)
-    record = read_json(run, "run.json")
-    device = machine.resolve_device(where.device)
-    if where.num_threads:
-        torch.set_num_threads(where.num_threads)
+@dataclass(frozen=True)
+class Stored:
+    """The weights of a run as they lie on the disk, and what the run says of itself."""
+
+    weights: checkpoint.Checkpoint
+    config: Config
+    record: dict[str, Any]
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model knows."""
+        return int(self.record["data"]["tokenizer"]["vocab_size"])
+
+
+def open_stored(run: Path, best: bool) -> Stored:
+    """Open the last checkpoint of the run in `run`, or the best by validation; or an export.
+
+    Raises UserError.
+    """
+    if is_export(run):
+        if best:
+            raise UserError(f"--best: {run} is an export, which holds one checkpoint; leave it out")
+        try:
+            exported = load_export(run)  # first: it verifies what is read next
+        except DamagedError as error:
+            raise UserError(str(error), code=Exit.CHECKPOINT) from error
+        return Stored(exported, load_config(run), read_json(run, "run.json"))
+    config, record = load_config(run), read_json(run, "run.json")
     found = _best(run) if best else checkpoint.load_last(run / "checkpoints", warn)
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet", code=Exit.CHECKPOINT)
+    return Stored(found, config, record)
+
+
+def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
+    """Load a model from what open_stored opens. Raises UserError."""
+    device = machine.resolve_device(where.device)
+    if where.num_threads:
+        torch.set_num_threads(where.num_threads)
+    stored = open_stored(run, best)
     with torch.device("meta"):
-        model = GPT(config.model, record["data"]["tokenizer"]["vocab_size"])
+        model = GPT(stored.config.model, stored.vocab_size)
     model.to_empty(device=device)
-    load_model(model, found)
-    return Trained(model.eval(), config, record, found.step, device)
+    load_model(model, stored.weights)
+    return Trained(model.eval(), stored.config, stored.record, stored.weights.step, device)
 
 
 def _best(run: Path) -> checkpoint.Checkpoint:
@@ -61,7 +93,7 @@ def _best(run: Path) -> checkpoint.Checkpoint:
         )
     try:
         return checkpoint.load(checkpoint.folder_of(parent, best["step"]))
-    except checkpoint.DamagedError as error:
+    except DamagedError as error:
         raise UserError(f"--best: {error}", code=Exit.CHECKPOINT) from error
 
 

@@ -58,6 +58,11 @@ def main(argv: Sequence[str]) -> int:
         vocabulary = _usual_vocabulary(configs[0])
         bench_pruning.main(arguments, lambda extra: _config([*given, *extra], None), vocabulary)
         return 0
+    if arguments.sparse:
+        from scripts import bench_sparse
+
+        bench_sparse.main(arguments, _parser().parse_args([]), more)
+        return 0
     if arguments.profile and len(configs) > 1:
         raise UserError("--profile writes one trace: give one size with it")
     report = {
@@ -88,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--vocab-size", metavar="N", type=_vocabulary, help=ids)
     pruning = "measure what these pruning methods cost in training instead"
     add("--pruning", metavar="A,B", type=_words, help=pruning)
+    sparse = "measure inference of this run instead: its zeros against the dense model"
+    add("--sparse", metavar="RUN", type=Path, help=sparse)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")
     add("--json", metavar="FILE", type=Path, help="write all numbers to this file as well")
     return parser

@@ -15,6 +15,7 @@ import torch
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.training import checkpoint as ck
+from gpt2.training.manifest import DamagedError
 
 
 def made(step: int) -> ck.Checkpoint:
@@ -127,7 +128,7 @@ def test_damaged_manifests(tmp_path: Path) -> None:
         ([], "damaged"),
     ):
         path.write_text(json.dumps(bad))
-        with pytest.raises(ck.DamagedError, match=said):
+        with pytest.raises(DamagedError, match=said):
             ck.load(path.parent)
 
 

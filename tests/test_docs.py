@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 import tiny
 
-from gpt2 import evaluate, prepare_data, sample
+from gpt2 import evaluate, export, prepare_data, sample
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.options import Options
-from gpt2.config.typed import EvaluateActions, PrepareActions, SampleActions, TrainActions
+from gpt2.config.typed import (
+    EvaluateActions,
+    ExportActions,
+    PrepareActions,
+    SampleActions,
+    TrainActions,
+)
+from scripts import bench
 
 PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]
 ENTRIES = {
@@ -23,6 +30,7 @@ ENTRIES = {
     "prepare_data.py": (PrepareActions, prepare_data.OPTIONS),
     "sample.py": (SampleActions, sample.OPTIONS),
     "evaluate.py": (EvaluateActions, evaluate.OPTIONS),
+    "export.py": (ExportActions, export.OPTIONS),
 }
 
 
@@ -53,6 +61,7 @@ def test_make_knows_it(command: str) -> None:
         words = shlex.split(flag)
         entry = "sample.py" if "make sample" in command else "train.py"
         entry = "prepare_data.py" if "make prepare" in command else entry
+        entry = "export.py" if "make export" in command else entry
         accepts(entry, words)
     for option in re.findall(r"OPTION=(\S+)", command):
         assert option.upper().replace("-", "_") in Options().names()
@@ -66,10 +75,15 @@ def test_the_entry_takes_its_flags(command: str) -> None:
 
 def accepts(entry: str, arguments: list[str]) -> None:
     """Parse `arguments` as the entry does; raises UserError for a flag that does not exist."""
+    if entry == "bench.py":
+        own, more = bench._split(arguments)
+        bench._parser().parse_args(own)
+        bind(parse(entry, "", more, bench._NoActions)[0])
+        return
     actions, names = ENTRIES[entry]
     if arguments == ["--help"]:
         return
-    if entry in ("sample.py", "evaluate.py") and "--run" not in arguments:
+    if entry in ("sample.py", "evaluate.py", "export.py") and "--run" not in arguments:
         arguments = ["--run", "runs/latest", *arguments]
     options, given = parse(entry, "", arguments, actions, names)
     if isinstance(given, PrepareActions) and (given.input or given.adopt):

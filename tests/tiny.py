@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from gpt2.data.corpus import WholeText
 from gpt2.data.preparation import prepare
 from gpt2.data.tokenizer import CharTokenizer
 from gpt2.train import main
+from gpt2.training import checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHAPE = ["--model", "custom", "--n-layer", "2", "--n-head", "2", "--n-embd", "16"]
@@ -74,3 +79,39 @@ def checkpoint_bytes(run: Path) -> dict[str, bytes]:
     """Return the tensor files of the newest checkpoint of a run."""
     newest = max((run / "checkpoints").glob("step-*"))
     return {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+
+
+def rewrite(run: Path, change: Callable[[str, Tensor], None]) -> None:
+    """Change the weights in every checkpoint of a run: `change` is given each name and tensor."""
+    parent = run / "checkpoints"
+    for step in checkpoint.steps(parent):
+        folder = checkpoint.folder_of(parent, step)
+        found = checkpoint.load(folder)
+        tensors = {name: tensor.clone() for name, tensor in found.model.items()}
+        for name, tensor in tensors.items():
+            change(name, tensor)
+        shutil.rmtree(folder)
+        made = checkpoint.Checkpoint(step, tensors, found.optim, found.state)
+        checkpoint.save(parent, made, keep=checkpoint.steps(parent))
+
+
+def prune(run: Path, share: float) -> None:
+    """Set the smallest weights of each attention and MLP matrix of a run to zero."""
+
+    def change(name: str, tensor: Tensor) -> None:
+        if ".h." in name and tensor.dim() == 2:
+            order = tensor.abs().flatten().argsort()
+            tensor.view(-1)[order[: round(share * tensor.numel())]] = 0.0
+
+    rewrite(run, change)
+
+
+def prune_two_of_four(run: Path) -> None:
+    """Set the two smallest of every four weights in a row of each such matrix to zero."""
+
+    def change(name: str, tensor: Tensor) -> None:
+        if ".h." in name and tensor.dim() == 2:
+            groups = tensor.view(-1, 4)
+            groups.scatter_(1, groups.abs().argsort(dim=1)[:, :2], 0.0)
+
+    rewrite(run, change)

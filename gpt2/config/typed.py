@@ -223,7 +223,7 @@ class PrepareActions:
 class SampleActions:
     """What sample.py shall write."""
 
-    run: Annotated[Path, Help("run directory")]
+    run: Annotated[Path, Help("run directory, or what export.py made of one")]
     prompt: Annotated[str, Help("text to go on from", "TEXT")] = "\n"
     tokens: Annotated[int, Help("tokens to write"), Within("[1, 1000000]")] = 200
     temperature: Annotated[
@@ -250,6 +250,28 @@ class SampleActions:
 class EvaluateActions:
     """What evaluate.py shall measure."""
 
-    run: Annotated[Path, Help("run directory")]
+    run: Annotated[Path, Help("run directory, or what export.py made of one")]
     split: Annotated[str, Help("train or val")] = "val"
     best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportActions:
+    """What export.py shall write."""
+
+    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    format: Annotated[
+        str,
+        Help(
+            "hf: what transformers loads; sparse: packed bits and the values that are not zero; "
+            "dense: one safetensors file under our names",
+            "{hf,sparse,dense}",
+        ),
+    ]
+    best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
+    dtype: Annotated[
+        str, Help("number format; bf16 is half as large and rounds the weights", "{fp32,bf16}")
+    ] = "fp32"
+    out: Annotated[
+        Path | None, Help("folder to write, new or empty (default: export/FORMAT in the run)")
+    ] = None

@@ -15,6 +15,7 @@ from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-d
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.model.pretrained import SHAPE, Pretrained
+from gpt2.model.sparse import SparseFile, is_sparse
 
 #: Files of a folder that hold its weights, the best first.
 _WHOLE, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -42,6 +43,8 @@ def open_foreign(path: Path) -> Pretrained:
         return Pretrained(path, _in_folder(path), conv1d=True, shape=_read_config(path))
     if not path.is_file():
         raise _error(path, "there is no such file or folder")
+    if path.suffix == ".safetensors" and is_sparse(path):
+        return Pretrained(path, SparseFile(path), conv1d=False, shape={})
     if path.suffix == ".safetensors":
         tensors: Mapping[str, Tensor] = _Safetensors(path, [path])
     elif path.suffix in (".bin", ".pt", ".pth"):

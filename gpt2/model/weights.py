@@ -7,13 +7,17 @@ nn.Linear with (out, in); both directions turn one tensor at a time and copy non
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gpt2.config.typed import ModelConfig
+
 _CONV1D = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 _MASKS = (".attn.bias", ".attn.masked_bias")  # constants that old files hold
 HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
+_EMBEDDINGS = (EMBEDDING, "transformer.wpe.weight")
 
 
 def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,3 +54,43 @@ def our_name(name: str) -> str | None:
 def turned(name: str, tensor: Tensor) -> Tensor:
     """Return a view of the tensor of our `name` in the other orientation, which few have."""
     return tensor.t() if name.endswith(_CONV1D) else tensor
+
+
+def missing_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a bias of zeros (out,) for each layer and norm of GPT.state_dict() that has none.
+
+    Hugging Face's GPT-2 cannot do without; with zeros it computes the same.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        bias = name.removesuffix(".weight") + ".bias"
+        if name.endswith(".weight") and name not in _EMBEDDINGS and bias not in tensors:
+            found[bias] = torch.zeros(tensor.size(0), dtype=tensor.dtype)
+    return found
+
+
+def hugging_face_config(
+    config: ModelConfig, vocab_size: int, end_of_text: int | None, dtype: str
+) -> dict[str, Any]:
+    """Return the config.json with which GPT2LMHeadModel computes what our model computes."""
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": vocab_size,
+        "n_positions": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "tie_word_embeddings": True,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "initializer_range": 0.02,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "dtype": dtype,
+    }

@@ -11,9 +11,7 @@ A checkpoint is written into a hidden folder, synced, and renamed into place. No
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -25,15 +23,11 @@ from torch import Tensor
 
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
+from gpt2.training.manifest import DamagedError, appearing, problem, write_file, write_manifest
 from gpt2.training.tensorfile import read_tensors, write_tensors
 
-FORMAT = 1
 KEEP_LAST = 2
 _FILES = ("model.safetensors", "optim.safetensors", "state.json")
-
-
-class DamagedError(Exception):
-    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +59,12 @@ def save(parent: Path, checkpoint: Checkpoint, keep: Iterable[int] = ()) -> None
     touched. The old ones go only when the new one is safely on disk.
     """
     final = folder_of(parent, checkpoint.step)
-    if final.exists() and not _problem(final):
+    if final.exists() and not problem(final, _FILES):
         return
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = parent / f".tmp-{final.name}-{os.getpid()}"
-    try:
+    with appearing(final) as temporary:
         _write(temporary, checkpoint)
         if final.exists():
             shutil.rmtree(final)
-        temporary.rename(final)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_folder(parent)
     faults.point("checkpoint.purge")
     upto = [step for step in steps(parent) if step <= checkpoint.step]
     kept = {*upto[-KEEP_LAST:], *keep}
@@ -107,8 +94,8 @@ def load_last(parent: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 def load(folder: Path) -> Checkpoint:
     """Load and verify one checkpoint. Raises DamagedError."""
-    if problem := _problem(folder):
-        raise DamagedError(problem)
+    if wrong := problem(folder, _FILES):
+        raise DamagedError(wrong)
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return Checkpoint(
@@ -128,56 +115,12 @@ def remove_unfinished(parent: Path) -> None:
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    folder.mkdir()
     state = json.dumps({**checkpoint.state, "step": checkpoint.step}, indent=1).encode()
     files = {
         "model.safetensors": write_tensors(folder / "model.safetensors", checkpoint.model),
         "optim.safetensors": write_tensors(folder / "optim.safetensors", checkpoint.optim),
-        "state.json": (len(state), hashlib.sha256(state).hexdigest()),
+        "state.json": write_file(folder / "state.json", state),
     }
-    _write_synced(folder / "state.json", state)
     faults.point("checkpoint.manifest")
-    manifest = {"format": FORMAT, "files": files, "complete": True}
-    _write_synced(folder / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
-    _sync_folder(folder)
+    write_manifest(folder, files)
     faults.point("checkpoint.rename")
-
-
-def _problem(folder: Path) -> str | None:
-    """Say what is wrong with the checkpoint in `folder`; None when it verifies."""
-    path = folder / "MANIFEST.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = manifest["format"], dict(manifest["files"])
-        complete = manifest["complete"] is True and set(files) == set(_FILES)
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{path} is missing or damaged"
-    if version != FORMAT:
-        return f"{path} has format {version}, this program reads format {FORMAT}"
-    if not complete:
-        return f"{path} is incomplete"
-    for name, (size, digest) in files.items():
-        part = folder / name
-        if not part.is_file():
-            return f"{part} is missing"
-        if part.stat().st_size != size:
-            return f"{part} has {part.stat().st_size} bytes instead of {size}"
-        with part.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                return f"{part} is damaged: its SHA-256 is not the one written"
-    return None
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

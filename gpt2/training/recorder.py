@@ -283,7 +283,8 @@ def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
     if wrong := wanted.keys() ^ found.model.keys():
         raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
     for name, parameter in wanted.items():
-        if parameter.shape != found.model[name].shape:
-            have, need = tuple(found.model[name].shape), tuple(parameter.shape)
+        value = found.model[name]  # once: it may be made only now
+        if parameter.shape != value.shape:
+            have, need = tuple(value.shape), tuple(parameter.shape)
             raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
-        parameter.data.copy_(part_like(found.model[name], parameter))
+        parameter.data.copy_(part_like(value, parameter))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.training.manifest import MANIFEST
 
 
 class RunFolder:
@@ -163,12 +164,13 @@ def point_latest(path: Path) -> None:
 def unfinished(parent: Path) -> list[Path]:
     """Return the runs in `parent` without results, newest first.
 
-    One without a checkpoint yet goes on from its start.
+    One without a checkpoint yet goes on from its start. An export, which has a config too, is none.
     """
     runs = [
         path.parent
         for path in parent.glob("*/config")
-        if not path.parent.is_symlink() and not (path.parent / "summary.json").exists()
+        if not path.parent.is_symlink()
+        and not any((path.parent / name).exists() for name in ("summary.json", MANIFEST))
     ]
     return sorted(runs, key=lambda path: (path / "config").stat().st_mtime, reverse=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -28,13 +28,32 @@ _DTYPES = {
 }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
+class Made(Mapping[str, Tensor]):
+    """Tensors that are made whenever they are asked for, so that none is held."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Write `tensors` to a new file, fsynced; return its size in bytes and its SHA-256.
 
-    The library's own writer wants all of them on the host at once; here the host never holds more
-    than the largest. Raises OSError (disk full, read-only) and leaves a partial file behind.
+    `metadata` are texts for the header. The library's own writer wants all tensors on the host at
+    once; here the host never holds more than the largest. Each is asked for twice. Raises OSError
+    (disk full, read-only) and leaves a partial file behind.
     """
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():
         end = offset + tensor.numel() * tensor.element_size()

@@ -1,0 +1,91 @@
+"""Folders that vouch for themselves: written aside, synced, renamed, and verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+
+
+class DamagedError(Exception):
+    """A folder that cannot be used; the message names the file and what is wrong with it."""
+
+
+@contextmanager
+def appearing(final: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `final`, which takes that name at the end, or goes.
+
+    What killed writers of the same name left behind goes, too. Raises OSError, also when `final`
+    is there and not empty.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.iterdir():
+        if re.fullmatch(rf"\.tmp-{re.escape(final.name)}-[0-9]+", left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = final.parent / f".tmp-{final.name}-{os.getpid()}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+
+
+def write_file(path: Path, data: bytes) -> tuple[int, str]:
+    """Write a new file, fsynced; return its size in bytes and its SHA-256. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    """Write MANIFEST.json, as the last of a folder: size and SHA-256 of `files`. Raises OSError."""
+    manifest = {"format": FORMAT, "files": files, "complete": True}
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def problem(folder: Path, wanted: Collection[str]) -> str | None:
+    """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, files = manifest["format"], dict(manifest["files"])
+        complete = manifest["complete"] is True and set(wanted) <= set(files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path} is missing or damaged"
+    if version != FORMAT:
+        return f"{path} has format {version}, this program reads format {FORMAT}"
+    if not complete:
+        return f"{path} is incomplete"
+    for name, (size, digest) in files.items():
+        part = folder / name
+        if not part.is_file():
+            return f"{part} is missing"
+        if part.stat().st_size != size:
+            return f"{part} has {part.stat().st_size} bytes instead of {size}"
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return f"{part} is damaged: its SHA-256 is not the one written"
+    return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` outlast a power cut. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
