@@ -18,7 +18,8 @@ if __name__ == "__main__":
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError, run_entry
-from gpt2.config.options import ROOT_TREE, Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.typed import PATHS
 from gpt2.training.run import unfinished
 

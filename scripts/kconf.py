@@ -18,7 +18,8 @@ if __name__ == "__main__":
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError, run_entry
-from gpt2.config.options import ROOT_TREE, Options, nearest
+from gpt2.config.names import nearest
+from gpt2.config.options import ROOT_TREE, Options
 from scripts.kconf_files import read, write, writing
 from scripts.kconf_generate import alldefconfig, allnoconfig, allyesconfig, merge, randconfig
 from scripts.kconf_menus import guiconfig, menuconfig, oldconfig

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gpt2.config.bind import option_hints, unwrap
 from gpt2.config.errors import UserError
-from gpt2.config.options import REPOSITORY, ROOT_TREE, Options, flag_of, nearest
+from gpt2.config.names import flag_of, nearest
+from gpt2.config.options import REPOSITORY, ROOT_TREE, Options
 from gpt2.config.typed import Auto, Within
 from scripts.kconf_files import read, unmentioned
 

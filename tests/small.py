@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from gpt2.config import plugins
 from gpt2.config.bind import bind
-from gpt2.config.options import Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import Options
 from gpt2.config.typed import PLUGIN_PACKAGES
 from gpt2.optim.groups import parameter_groups
 

@@ -14,7 +14,8 @@ from conftest import REPOSITORY, WriteConfig, random_options
 from gpt2.config import typed
 from gpt2.config.bind import bind, convert, option_hints, own_values, unwrap
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import ROOT_TREE, Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.typed import Auto, Config, ModelConfig, Within
 
 

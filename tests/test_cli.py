@@ -12,7 +12,8 @@ from conftest import REPOSITORY, RunScript
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import Options
 from gpt2.config.typed import Config, Help, SampleActions, TrainActions, Within
 
 ENTRIES = sorted(

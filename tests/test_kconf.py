@@ -15,7 +15,8 @@ from conftest import REPOSITORY, RunScript, WriteConfig, random_options
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import ROOT_TREE, Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.typed import PATHS
 from scripts import kconf, kconf_menus
 

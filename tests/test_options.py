@@ -11,7 +11,8 @@ import pytest
 from conftest import ODD_FOLDERS, WriteConfig, random_options
 
 from gpt2.config.errors import UserError
-from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Kconfig, Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Kconfig, Options
 
 TREE = """
 mainmenu "a small tree"

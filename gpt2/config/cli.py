@@ -15,7 +15,8 @@ import kconfiglib as kc
 
 from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
-from gpt2.config.options import Options, flag_of
+from gpt2.config.names import flag_of
+from gpt2.config.options import Options
 from gpt2.config.typed import PATHS, Help
 
 Actions = TypeVar("Actions")

@@ -6,7 +6,6 @@ are errors, all collected before any is reported.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import kconfiglib as kc
 
 from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of, nearest, word_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The tree behind train.py's flags, and the root that the .config tools load.
@@ -40,17 +40,6 @@ class Assignment:
     where: str
 
 
-def flag_of(name: str) -> str:
-    """Return the flag of a symbol: GRAD_CLIP -> --grad-clip."""
-    return "--" + name.lower().replace("_", "-")
-
-
-def _word(member: str, choice: str) -> str:
-    """Return what stands for a choice's member in a flag: PRECISION_BF16 -> bf16, _2_4 -> 2:4."""
-    word = member[len(choice) + 1 :].lower()
-    return word.replace("_", ":" if re.fullmatch("[0-9]+_[0-9]+", word) else "-")
-
-
 def _setters(condition: object) -> str:
     """Say what sets a symbol that has no prompt of its own; nothing for any other condition."""
     symbol = condition[1] if isinstance(condition, tuple) else condition
@@ -58,12 +47,6 @@ def _setters(condition: object) -> str:
         return ""
     setters = sorted(item.name for item in kc.expr_items(symbol.rev_dep) if item.name != "n")
     return f" (set by {', '.join(setters)})" if setters else ""
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return a hint naming the known words most like `name`, or nothing."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 @contextmanager
@@ -133,7 +116,7 @@ class Options:
 
     def members(self, choice: str) -> dict[str, str]:
         """Values a choice can take, each with its symbol's name: {"adamw": "OPTIMIZER_ADAMW"}."""
-        return {_word(sym.name, choice): sym.name for sym in self.choices[choice].syms}
+        return {word_of(sym.name, choice): sym.name for sym in self.choices[choice].syms}
 
     def is_bool(self, name: str) -> bool:
         """Whether an option is a yes or no of its own."""
@@ -297,7 +280,7 @@ class Options:
         """Return the text an option ends up with; None when it plays no part here."""
         if name in self.choices:
             selection = self.choices[name].selection
-            return _word(selection.name, name) if selection else None
+            return word_of(selection.name, name) if selection else None
         value: str = self.symbols[name].str_value
         if value in ("", "n") and kc.expr_value(self.symbols[name].direct_dep) == 0:
             return None

@@ -1,0 +1,23 @@
+"""Names of options as symbol, flag and value, and the known ones nearest to a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a symbol: GRAD_CLIP -> --grad-clip."""
+    return "--" + name.lower().replace("_", "-")
+
+
+def word_of(member: str, choice: str) -> str:
+    """Return what stands for a choice's member in a flag: PRECISION_BF16 -> bf16, _2_4 -> 2:4."""
+    word = member[len(choice) + 1 :].lower()
+    return word.replace("_", ":" if re.fullmatch("[0-9]+_[0-9]+", word) else "-")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return a hint naming the known words most like `name`, or nothing."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
