@@ -48,21 +48,23 @@ def main(argv: Sequence[str]) -> int:
     own, more = _split(argv)
     arguments = _parser().parse_args(own)
     given = [*(flags_of(arguments.config) if arguments.config else []), *more]
-    configs = [_config(given, size) for size in arguments.sizes or [None]]
     for path in (arguments.json, arguments.profile):
         if path is not None and not path.resolve().parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent} to write it to")
-    if arguments.pruning:
-        from scripts import bench_pruning
-
-        vocabulary = _usual_vocabulary(configs[0])
-        bench_pruning.main(arguments, lambda extra: _config([*given, *extra], None), vocabulary)
-        return 0
     if arguments.sparse:
         from scripts import bench_sparse
 
         bench_sparse.main(arguments, _parser().parse_args([]), more)
         return 0
+    if arguments.pruning:
+        from scripts import bench_pruning
+
+        flags_for = ["--pruning-interval", str(bench_pruning.INTERVAL), "--pruning-method"]
+        pruned = {name: _config([*given, *flags_for, name], None) for name in arguments.pruning}
+        vocabulary = arguments.vocab_size or _usual_vocabulary(next(iter(pruned.values())))
+        bench_pruning.main(arguments, pruned, vocabulary)
+        return 0
+    configs = [_config(given, size) for size in arguments.sizes or [None]]
     if arguments.profile and len(configs) > 1:
         raise UserError("--profile writes one trace: give one size with it")
     report = {

@@ -7,11 +7,11 @@ is timed by itself and counted once per interval.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,20 +31,16 @@ INTERVAL = 100
 _EVENTS = 3
 
 
-def main(
-    arguments: argparse.Namespace, config_of: Callable[[Sequence[str]], Config], vocabulary: int
-) -> None:
-    """Measure the methods in `arguments.pruning`; print a table. Raises UserError.
+def main(arguments: argparse.Namespace, configs: dict[str, Config], vocabulary: int) -> None:
+    """Measure the pruning methods of `configs`, which differ in nothing else; print a table.
 
-    `config_of` makes a configuration from flags that are added to those given.
+    Raises UserError.
     """
-    dense = config_of(["--pruning-method", "none"])
-    flags = ["--pruning-interval", str(INTERVAL), "--pruning-method"]
-    configs = {name: config_of([*flags, name]) for name in arguments.pruning}
+    dense = dataclasses.replace(next(iter(configs.values())), prune=None)
     device = machine.resolve_device(dense.machine.device)
     precision = resolve_precision(dense.optim.precision, device)
     machine.prepare(dense.machine, precision, dense.train.seed)
-    tokens = synthetic_tokens(dense, arguments.vocab_size or vocabulary)
+    tokens = synthetic_tokens(dense, vocabulary)
     sides = {"dense": Ours(dense, tokens, device, precision)}
     try:
         for name, config in configs.items():
