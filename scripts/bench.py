@@ -148,6 +148,7 @@ def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
     from scripts import bench_sides as contest
 
     device = machine.resolve_device(config.machine.device)
+    machine.keep_freed_memory(device)  # as train.py does; here the peers profit, too
     precision = resolve_precision(config.optim.precision, device)
     machine.prepare(config.machine, precision, config.train.seed)
     tokens = contest.synthetic_tokens(config, arguments.vocab_size or _usual_vocabulary(config))

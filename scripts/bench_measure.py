@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2.training.machine import give_back_freed_memory
 from scripts.bench_sides import Side
 
 #: Dense bf16 (and fp16) matrix FLOP/s of known cards, without sparsity, from the vendors' data
@@ -172,6 +173,7 @@ def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dic
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
+    give_back_freed_memory()  # what is left is held
     host = _peak_host(side)
     return {
         "device_bytes": torch.cuda.max_memory_allocated(device) - foreign if cuda else None,

@@ -169,11 +169,12 @@ def test_the_gradient_follows_a_factor_and_adds_up() -> None:
     for part, plain in zip(scaled[1:], once[1:], strict=True):
         assert plain is not None
         torch.testing.assert_close(part, plain * -3.5)
-    # Twice through one graph, as a retained one allows.
-    loss = chunked_loss(hidden, weight, targets, 3)
+    loss = chunked_loss(hidden, weight, targets, 3) + chunked_loss(hidden, weight, targets, 5)
     loss.backward(retain_graph=True)
-    loss.backward()
     assert once[2] is not None
+    torch.testing.assert_close(weight.grad, once[2] * 2.0)
+    with pytest.raises(RuntimeError, match="one backward pass only"):
+        loss.backward()
     torch.testing.assert_close(weight.grad, once[2] * 2.0)
 
 

@@ -35,6 +35,7 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> 
 
     The gradients are computed along with the loss, chunk by chunk, so at most (rows, V) logits
     exist at once in either pass. The loss and the sums over chunks are fp32 in every precision.
+    One backward pass is possible, also where the graph is retained.
     """
     if not torch.is_grad_enabled():
         # A Function does not look at this by itself, and would compute gradients for nothing.
@@ -77,18 +78,20 @@ class _ChunkedLoss(torch.autograd.Function):
                 elif grad_weight is not None:
                     grad_weight += slope.t() @ (x * share)
             count = (targets != IGNORED).sum()
-        ctx.save_for_backward(grad_hidden, grad_weight, count)
+        ctx.save_for_backward(count)
+        ctx.gradients = grad_hidden, grad_weight
         return total / count
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight, count = ctx.saved_tensors
+        (count,) = ctx.saved_tensors
+        if ctx.gradients is None:
+            raise RuntimeError("the chunked loss keeps its gradients for one backward pass only")
+        gradients, ctx.gradients = ctx.gradients, None
+        # In place: another matrix of the size of the embedding would come on top of the peak.
         scale = grad / count
-        if grad_hidden is not None:
-            grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
-        if grad_weight is not None:
-            grad_weight = grad_weight * scale
-        return grad_hidden, grad_weight, None, None
+        hidden, weight = (g if g is None else g.mul_(scale.to(g.dtype)) for g in gradients)
+        return hidden, weight, None, None
 
 
 class _WideSoftmax:
