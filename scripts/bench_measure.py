@@ -7,7 +7,7 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,14 @@ class MatmulLimit:
         return count * 2 * n**3 / taken
 
 
-def milliseconds(side: Side, steps: int, device: torch.device) -> float:
+def milliseconds(run: Callable[[int], None], steps: int, device: torch.device) -> float:
     """Return the wall time of a step, the mean over `steps`; garbage is collected before."""
     gc.collect()
     gc.disable()
     try:
         synchronise(device)
         start = time.perf_counter()
-        side.run(steps)
+        run(steps)
         synchronise(device)
         return 1000.0 * (time.perf_counter() - start) / steps
     finally:
@@ -92,20 +92,27 @@ def milliseconds(side: Side, steps: int, device: torch.device) -> float:
 
 
 def interleaved(
-    sides: Sequence[Side], limit: MatmulLimit, steps: int, repeats: int, device: torch.device
+    runs: Mapping[str, Callable[[int], None]],
+    steps: int,
+    repeats: int,
+    device: torch.device,
+    limit: MatmulLimit | None = None,
 ) -> dict[str, list[float]]:
-    """Return ms/step of every side and the limit's FLOP/s (`matmul`), a value for each repeat.
+    """Return ms/step of every run and the limit's FLOP/s (`matmul`), a value for each repeat.
 
     In every repeat all take their turn, each time another first: what disturbs the machine for
     longer than a turn disturbs all of them.
     """
-    found: dict[str, list[float]] = {name: [] for name in ("matmul", *(s.name for s in sides))}
+    names = list(runs)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    rates = []
     for repeat in range(repeats):
-        found["matmul"].append(limit.rate())
-        first = repeat % len(sides)
-        for side in (*sides[first:], *sides[:first]):
-            found[side.name].append(milliseconds(side, steps, device))
-    return found
+        if limit:
+            rates.append(limit.rate())
+        first = repeat % len(names)
+        for name in (*names[first:], *names[:first]):
+            found[name].append(milliseconds(runs[name], steps, device))
+    return {"matmul": rates, **found} if limit else found
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
