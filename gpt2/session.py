@@ -57,6 +57,7 @@ def _run(
     ranks: Ranks,
 ) -> int:
     device = machine.resolve_device(config.machine.device)
+    machine.keep_freed_memory(device)
     precision = resolve_precision(config.optim.precision, device)
     # Every rank drops out its own activations.
     machine.prepare(config.machine, precision, config.train.seed + ranks.rank)

@@ -65,6 +65,10 @@ def main(argv: Sequence[str]) -> int:
         bench_pruning.main(arguments, pruned, vocabulary)
         return 0
     configs = [_config(given, size) for size in arguments.sizes or [None]]
+    for block in {config.model.block_size for config in configs}:
+        if (arguments.sampling or 0) > block:
+            # Past the context nothing is cached, so there is nothing to compare.
+            raise UserError(f"--sampling {arguments.sampling}: --block-size {block} holds no more")
     if arguments.profile and len(configs) > 1:
         raise UserError("--profile writes one trace: give one size with it")
     report = {
@@ -85,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", metavar="FILE", help="a .config, or the name of a defconfig, to start from")
-    peers = "plain (a bare PyTorch loop) or transformers; may be given several times"
+    peers = "plain (a bare PyTorch loop), transformers, or either with -compiled; repeatable"
     add("--against", metavar="PEER", type=_peer, action="append", default=[], help=peers)
     add("--sizes", metavar="A,B", type=_words, help="measure each of these --model sizes")
     add("--steps", type=_positive, default=3, help="steps of a turn (default 3)")
@@ -97,13 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--pruning", metavar="A,B", type=_words, help=pruning)
     sparse = "measure inference of this run instead: its zeros against the dense model"
     add("--sparse", metavar="RUN", type=Path, help=sparse)
+    sampling = "write texts of N tokens as well, with and without the cache of keys and values"
+    add("--sampling", metavar="N", type=_positive, help=sampling)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")
     add("--json", metavar="FILE", type=Path, help="write all numbers to this file as well")
     return parser
 
 
 def _peer(text: str) -> str:
-    peers = ("plain", "transformers")  # written here: to import them loads torch
+    # Written here: to import them loads torch.
+    peers = ("plain", "plain-compiled", "transformers", "transformers-compiled")
     if text not in peers:
         raise argparse.ArgumentTypeError(f"{text!r} is unknown (there are: {', '.join(peers)})")
     return text
@@ -162,9 +169,11 @@ def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
     # Only now: importing torch takes seconds, and everything a user can mistype is checked.
     from gpt2.optim.precision import resolve_precision
     from gpt2.training import machine
+    from scripts import bench_sampling as sampling
     from scripts import bench_sides as contest
 
     device = machine.resolve_device(config.machine.device)
+    machine.keep_freed_memory(device)  # as train.py does; here the peers profit, too
     precision = resolve_precision(config.optim.precision, device)
     machine.prepare(config.machine, precision, config.train.seed)
     tokens = contest.synthetic_tokens(config, arguments.vocab_size or _usual_vocabulary(config))
@@ -174,8 +183,14 @@ def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
         for name in dict.fromkeys(arguments.against):
             sides.append(contest.build_peer(name, config, tokens, ours))
             contest.check_same_loss(ours, sides[-1])
-        compiled = {s.name: contest.compile_side(s) for s in sides if config.machine.compile}
+        compiled = {
+            side.name: contest.compile_side(side)
+            for side in sides
+            if contest.wants_compiling(side, config)
+        }
         measured = _run(sides, compiled, arguments)
+        if arguments.sampling:
+            measured["sampling"] = sampling.measure(sides, arguments.sampling, arguments.repeats)
     finally:
         for side in sides:
             side.close()
@@ -207,7 +222,8 @@ def _run(
     for side in sides:
         side.run(arguments.warmup)
     limit = meter.MatmulLimit(device, dtype)
-    times = meter.interleaved(sides, limit, arguments.steps, arguments.repeats, device)
+    runs = {side.name: side.run for side in sides}
+    times = meter.interleaved(runs, arguments.steps, arguments.repeats, device, limit)
     memory = {
         side.name: meter.peak_memory(side, [s for s in sides if s is not side], device)
         for side in sides
@@ -233,6 +249,7 @@ def _run(
             for name, values in times.items()
         },
         "profile": costs,
+        "sampling": None,
     }
 
 
@@ -255,7 +272,7 @@ def _usual_vocabulary(config: Config) -> int:
 
 def _machine(described: dict[str, Any], against: Sequence[str]) -> dict[str, Any]:
     versions = {k: described["versions"][k] for k in ("python", "torch", "cuda", "hip")}
-    if "transformers" in against:
+    if any(name.startswith("transformers") for name in against):
         versions["transformers"] = metadata.version("transformers")
     return {
         "device": described["device"],

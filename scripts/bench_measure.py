@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gpt2.training.machine import give_back_freed_memory
 from scripts.bench_sides import Side
 
 #: Dense bf16 (and fp16) matrix FLOP/s of known cards, without sparsity, from the vendors' data
@@ -77,14 +77,14 @@ class MatmulLimit:
         return count * 2 * n**3 / taken
 
 
-def milliseconds(side: Side, steps: int, device: torch.device) -> float:
+def milliseconds(run: Callable[[int], None], steps: int, device: torch.device) -> float:
     """Return the wall time of a step, the mean over `steps`; garbage is collected before."""
     gc.collect()
     gc.disable()
     try:
         synchronise(device)
         start = time.perf_counter()
-        side.run(steps)
+        run(steps)
         synchronise(device)
         return 1000.0 * (time.perf_counter() - start) / steps
     finally:
@@ -92,20 +92,27 @@ def milliseconds(side: Side, steps: int, device: torch.device) -> float:
 
 
 def interleaved(
-    sides: Sequence[Side], limit: MatmulLimit, steps: int, repeats: int, device: torch.device
+    runs: Mapping[str, Callable[[int], None]],
+    steps: int,
+    repeats: int,
+    device: torch.device,
+    limit: MatmulLimit | None = None,
 ) -> dict[str, list[float]]:
-    """Return ms/step of every side and the limit's FLOP/s (`matmul`), a value for each repeat.
+    """Return ms/step of every run and the limit's FLOP/s (`matmul`), a value for each repeat.
 
     In every repeat all take their turn, each time another first: what disturbs the machine for
     longer than a turn disturbs all of them.
     """
-    found: dict[str, list[float]] = {name: [] for name in ("matmul", *(s.name for s in sides))}
+    names = list(runs)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    rates = []
     for repeat in range(repeats):
-        found["matmul"].append(limit.rate())
-        first = repeat % len(sides)
-        for side in (*sides[first:], *sides[:first]):
-            found[side.name].append(milliseconds(side, steps, device))
-    return found
+        if limit:
+            rates.append(limit.rate())
+        first = repeat % len(names)
+        for name in (*names[first:], *names[:first]):
+            found[name].append(milliseconds(runs[name], steps, device))
+    return {"matmul": rates, **found} if limit else found
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -173,6 +180,7 @@ def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dic
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
+    give_back_freed_memory()  # what is left is held
     host = _peak_host(lambda: side.run(2))
     return {
         "device_bytes": torch.cuda.max_memory_allocated(device) - foreign if cuda else None,
@@ -190,19 +198,11 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    _give_back()
+    gc.collect()
+    give_back_freed_memory()
     start = resident_anonymous()
     highest = _peak_host(work)
     return None if start is None or highest is None else highest - start
-
-
-def _give_back() -> None:
-    """Let the C library return free memory, so that what is taken anew can be seen."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        return  # another C library: the peak may then look smaller than it is
 
 
 def _peak_host(work: Callable[[], object]) -> int | None:

@@ -23,6 +23,9 @@ from gpt2.training.distributed import Ranks
 from gpt2.training.loop import Clock, Parts, Step, forward_backward, train
 from scripts.bench_plain import Plain
 
+#: What the name of a peer ends with when torch.compile has its model; ours follows --compile.
+COMPILED = "-compiled"
+
 #: Sequences of the synthetic corpus; the steps go round it.
 _SEQUENCES = 256
 
@@ -190,7 +193,9 @@ def build_peer(name: str, config: Config, tokens: TokenFile, ours: Ours) -> Peer
         device=precision.device,
         num_workers=config.data.num_workers,
     )
-    model, loss = _PEERS[name](config, tokens.meta.vocab_size, ours.weights())
+    model, loss = _PEERS[name.removesuffix(COMPILED)](
+        config, tokens.meta.vocab_size, ours.weights()
+    )
     model = model.to(precision.device).train()
     return Peer(name, model, loss, config, batches, precision.name)
 
@@ -239,13 +244,18 @@ _PEERS: dict[str, Callable[[Config, int, dict[str, Tensor]], Any]] = {
 PEERS = tuple(_PEERS)
 
 
+def wants_compiling(side: Side, config: Config) -> bool:
+    """Whether torch.compile is to have this side's model."""
+    return bool(config.machine.compile) if isinstance(side, Ours) else side.name.endswith(COMPILED)
+
+
 def _refuse_unequal_work(name: str, config: Config, ours: Ours) -> None:
     problems = []
     if not isinstance(ours.optimizer, torch.optim.AdamW):
         problems.append(f"--optimizer {config.optim.optimizer}: --against {name} has AdamW")
     if config.prune is not None:
         problems.append(f"--pruning-method: --against {name} prunes nothing; compare with none")
-    if name == "transformers" and not config.model.bias:
+    if name.startswith("transformers") and not config.model.bias:
         problems.append("--no-bias: --against transformers always has biases; compare with --bias")
     if problems:
         raise UserError(*problems)
@@ -291,5 +301,6 @@ def compile_side(side: Side) -> float:
     failure = compile_or_fall_back(part, side.trial)
     side.optimizer.zero_grad(set_to_none=True)
     if failure is not None:
-        raise UserError(f"--compile: not possible here for {side.name}: {failure}")
+        flag = "--compile" if isinstance(side, Ours) else f"--against {side.name}"
+        raise UserError(f"{flag}: compiling is not possible here: {failure}")
     return time.perf_counter() - start

@@ -15,6 +15,8 @@ def tables(report: dict[str, Any]) -> str:
 
 def _result(report: dict[str, Any], result: dict[str, Any]) -> str:
     parts = [_heading(report, result), _speed(result)]
+    if result["sampling"]:
+        parts.append(_sampling(result["sampling"]))
     if result["profile"]:
         parts.append(_profile(result["profile"]))
     return "\n\n".join(parts)
@@ -63,6 +65,16 @@ def _speed(result: dict[str, Any]) -> str:
         row += ["" if side["compile_seconds"] is None else f"{side['compile_seconds']:.1f}"]
         rows.append(row)
     return table(titles, rows)
+
+
+def _sampling(found: dict[str, Any]) -> str:
+    rows = [
+        [name, _spread(form["ms_per_token"], 2), f"{form['tokens_per_second']:,.1f}"]
+        for name, form in found["forms"].items()
+    ]
+    return f"One text of {found['tokens']} tokens after a prompt of one, fp32:\n\n" + _table(
+        ["", "ms/token", "tokens/s"], rows
+    )
 
 
 def _profile(costs: list[dict[str, Any]]) -> str:

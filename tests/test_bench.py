@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gpt2.config.errors import UserError
-from scripts import bench, bench_measure, bench_sides
+from scripts import bench, bench_measure, bench_sampling, bench_sides
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +40,7 @@ def _global_state() -> Iterator[None]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("bench")
     own = ["--against", "plain", "--vocab-size", "256", "--steps", "1", "--repeats", "3"]
+    own += ["--against", "transformers", "--sampling", "8"]
     own += ["--json", str(folder / "all.json"), "--profile", str(folder / "trace.json")]
     assert bench.main([*own, "--", *TINY]) == 0
     assert json.loads((folder / "trace.json").read_text())["traceEvents"]
@@ -51,7 +52,7 @@ def test_the_numbers_agree_with_each_other(report: dict[str, Any]) -> None:
     (result,) = report["results"]
     assert result["parameters"] == PARAMETERS
     assert result["tokens_per_step"] == TOKENS
-    assert list(result["sides"]) == ["ours", "plain"]
+    assert list(result["sides"]) == ["ours", "plain", "transformers"]
     ours = result["sides"]["ours"]["ms_per_step"]["values"]
     for side in result["sides"].values():
         times = side["ms_per_step"]
@@ -71,12 +72,23 @@ def test_the_numbers_agree_with_each_other(report: dict[str, Any]) -> None:
     assert sum(cost["share"] for cost in result["profile"]) <= 1.0
 
 
+def test_texts_are_written_with_and_without_the_cache(report: dict[str, Any]) -> None:
+    (result,) = report["results"]
+    assert result["sampling"]["tokens"] == 8
+    forms = result["sampling"]["forms"]
+    assert list(forms) == ["ours, cached", "ours, uncached", "transformers, cached"]
+    for form in forms.values():
+        times = form["ms_per_token"]
+        assert times["median"] == sorted(times["values"])[1]
+        assert form["tokens_per_second"] * times["median"] == pytest.approx(1000.0)
+
+
 def test_the_table_says_what_was_measured_where(report: dict[str, Any]) -> None:
     text = bench.tables(report)
     for word in (torch.__version__, "1 threads", "fp32", "not compiled", "batch 2 x 2 x 32"):
         assert word in text
-    rows = [line for line in text.splitlines() if line.startswith(("| ours |", "| plain |"))]
-    assert len(rows) == 2
+    rows = [line for line in text.splitlines() if line.startswith(("| ours", "| plain |"))]
+    assert len(rows) == 4
     assert "not idle" in bench.tables({**report, "load_average": 2.0})
     assert "not idle" not in bench.tables({**report, "load_average": 0.0})
 
@@ -145,6 +157,54 @@ def test_a_peer_starts_equal_and_trains(
     )
 
 
+def test_a_form_of_sampling_writes_what_it_is_asked_for(
+    contest: tuple[Any, bench_sides.Ours, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ours, tokens = contest
+    seen: list[tuple[int, bool]] = []
+    logits = ours.model.logits
+
+    def watched(ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        seen.append((ids.size(1), cache is not None))
+        return logits(ids, cache)
+
+    monkeypatch.setattr(ours.model, "logits", watched)
+    peer = bench_sides.build_peer("transformers", config, tokens, ours)
+    lengths: list[int] = []
+    peer.model.register_forward_hook(lambda _m, _a, out: lengths.append(out.logits.size(1)))
+    forms = bench_sampling._forms([ours, peer])
+    for write in forms.values():
+        write(5)
+    assert seen == [(1, True)] * 5 + [(n, False) for n in range(1, 6)]
+    assert lengths == [1] * 5
+    assert ours.model.training
+    assert peer.model.training
+
+
+def test_who_is_compiled(contest: tuple[Any, bench_sides.Ours, Any]) -> None:
+    config, ours, tokens = contest
+    compiling = bench._config([*TINY, "--compile"], None)
+    for given, wanted in ((config, False), (compiling, True)):
+        assert bench_sides.wants_compiling(ours, given) is wanted
+        for name, compiled in (("plain", False), ("plain-compiled", True)):
+            peer = bench_sides.build_peer(name, given, tokens, ours)
+            assert peer.name == name
+            assert bench_sides.wants_compiling(peer, given) is compiled
+            peer.close()
+
+
+def test_compiling_that_fails_is_an_error(
+    contest: tuple[Any, bench_sides.Ours, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ours, tokens = contest
+    monkeypatch.setattr(bench_sides, "compile_or_fall_back", lambda _part, _trial: "no compiler")
+    peer = bench_sides.build_peer("plain-compiled", config, tokens, ours)
+    for side, flag in ((ours, "--compile"), (peer, "--against plain-compiled")):
+        with pytest.raises(UserError, match=f"^{flag}: compiling is not possible here: no comp"):
+            bench_sides.compile_side(side)
+    peer.close()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -175,7 +235,9 @@ def test_a_lost_weight_is_refused(contest: tuple[Any, bench_sides.Ours, Any]) ->
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--against", "jax"], "'jax' is unknown (there are: plain, transformers)"),
+        (["--against", "jax"], "'jax' is unknown (there are: plain, plain-compiled, transfo"),
+        (["--sampling", "0"], "'0' is not a number from 1"),
+        (["--sampling", "33", "--", *TINY], "--sampling 33: --block-size 32 holds no more"),
         (["--sizes", "gpt3"], "--model 'gpt3' is unknown"),
         (["--steps", "0"], "'0' is not a number from 1"),
         (["--vocab-size", "70000"], "70000 is not within 2..65536"),

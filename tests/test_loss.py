@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpt2.model.loss import IGNORED, chunked_loss, full_loss
+from gpt2.model.loss import _TILE, IGNORED, _even, chunked_loss, full_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 N, D, V = 7, 5, 11
@@ -115,6 +115,51 @@ def test_large_logits_do_not_overflow(rows: int) -> None:
     assert max(error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
 
 
+@pytest.mark.parametrize("vocabulary", [_TILE - 1, _TILE, _TILE + 1, 2 * _TILE + 700])
+def test_many_tiles_and_chunks_are_exact(vocabulary: int) -> None:
+    hidden, weight, targets = problem(70, 6, vocabulary, ignored=(0, 40, 69))
+    targets[1:3] = torch.tensor([0, vocabulary - 1])
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    expected = exact(hidden, weight, targets)
+    for rows in (19, 33, 1000):
+        found = run(chunked(rows), hidden, weight, targets)
+        assert max(error(a, b) for a, b in zip(found, expected, strict=True)) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so(value: float, dtype: torch.dtype) -> None:
+    hidden, weight, targets = problem()
+    hidden[3, 2] = value
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        loss, *gradients = run(chunked(3), hidden, weight, targets)
+    for part in (loss, *gradients):
+        assert part is not None
+        assert not torch.isfinite(part).all()
+
+
+@pytest.mark.parametrize("target", [V, -1])
+def test_a_target_outside_the_vocabulary_is_an_error(target: int) -> None:
+    hidden, weight, targets = problem()
+    targets[4] = target
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        chunked_loss(hidden, weight, targets, 3)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 256, 2048, 2049, 5000])
+@pytest.mark.parametrize("most", [1, 7, 16, 17, 262, 333, 10**6])
+def test_chunks_are_even_aligned_and_within_the_bound(count: int, most: int) -> None:
+    rows = _even(count, most)
+    assert 1 <= rows <= most
+    if most >= 16:
+        assert rows % 16 == 0
+        # As few chunks as the bound, rounded down to whole cache lines, admits.
+        assert -(-count // rows) <= -(-count // (most - most % 16))
+
+
 def test_the_gradient_follows_a_factor_and_adds_up() -> None:
     hidden, weight, targets = problem(ignored=SOME)
     hidden.requires_grad_()
@@ -124,11 +169,12 @@ def test_the_gradient_follows_a_factor_and_adds_up() -> None:
     for part, plain in zip(scaled[1:], once[1:], strict=True):
         assert plain is not None
         torch.testing.assert_close(part, plain * -3.5)
-    # Twice through one graph, as a retained one allows.
-    loss = chunked_loss(hidden, weight, targets, 3)
+    loss = chunked_loss(hidden, weight, targets, 3) + chunked_loss(hidden, weight, targets, 5)
     loss.backward(retain_graph=True)
-    loss.backward()
     assert once[2] is not None
+    torch.testing.assert_close(weight.grad, once[2] * 2.0)
+    with pytest.raises(RuntimeError, match="one backward pass only"):
+        loss.backward()
     torch.testing.assert_close(weight.grad, once[2] * 2.0)
 
 
@@ -217,18 +263,19 @@ def test_no_more_than_a_chunk_of_logits_exists(dtype: torch.dtype) -> None:
     assert largest == {"chunked": rows * v, "full": n * v}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_only_the_logits_are_multiplied(mode: Any) -> None:
+def test_without_gradients_only_the_logits_are_multiplied(mode: Any, dtype: torch.dtype) -> None:
     def products(watch: Watch) -> int:
         return watch.calls["mm"] + watch.calls["addmm"] + watch.calls["addmm_"]
 
     hidden, weight, targets = problem(8)
     hidden.requires_grad_()
     weight.requires_grad_()
-    with Watch() as training:
+    autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
+    with Watch() as training, autocast:
         chunked_loss(hidden, weight, targets, 2)
-    with mode(), Watch() as evaluating:
+    with mode(), Watch() as evaluating, autocast:
         chunked_loss(hidden, weight, targets, 2)
     assert products(training) == 4 * 3
     assert products(evaluating) == 4
-    assert evaluating.calls["exp_"] == 0
