@@ -22,7 +22,7 @@ from gpt2.config.typed import Config
 from gpt2.optim.precision import resolve_precision
 from gpt2.prune.gradual import GradualPruner
 from gpt2.training import machine
-from scripts.bench_measure import milliseconds, peak_of, spread, synchronise
+from scripts.bench_measure import interleaved, peak_of, spread, synchronise
 from scripts.bench_sides import Ours, synthetic_tokens
 from scripts.bench_tables import table
 
@@ -65,12 +65,8 @@ def _measure(
     for side in sides.values():
         side.run(arguments.warmup)
     events = {name: _event(side, device) for name, side in sides.items() if name != "dense"}
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    for repeat in range(arguments.repeats):
-        first = repeat % len(names)
-        for name in (*names[first:], *names[:first]):
-            times[name].append(milliseconds(sides[name], arguments.steps, device))
+    runs = {name: side.run for name, side in sides.items()}
+    times = interleaved(runs, arguments.steps, arguments.repeats, device)
     rows = {}
     for name, event in events.items():
         ratios = [a / b - 1.0 for a, b in zip(times[name], times["dense"], strict=True)]

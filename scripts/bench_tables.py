@@ -72,7 +72,7 @@ def _sampling(found: dict[str, Any]) -> str:
         [name, _spread(form["ms_per_token"], 2), f"{form['tokens_per_second']:,.1f}"]
         for name, form in found["forms"].items()
     ]
-    return f"One text of {found['tokens']} tokens after a prompt of one, fp32:\n\n" + _table(
+    return f"One text of {found['tokens']} tokens after a prompt of one, fp32:\n\n" + table(
         ["", "ms/token", "tokens/s"], rows
     )
 
