@@ -158,6 +158,20 @@ def test_singular_values_end_near_one(shape: tuple[int, ...]) -> None:
     assert 0.6 < float(values.min()) < float(values.max()) < 1.25
 
 
+@pytest.mark.parametrize("steps", [1, 3, 5, 12])
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 32)])
+def test_tiny_singular_values_are_raised_within_fp32(shape: tuple[int, int], steps: int) -> None:
+    torch.manual_seed(1)
+    left, _, right = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    values = torch.tensor([1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 0.0, 0.0], dtype=torch.float64)
+    matrix = left @ torch.diag(values) @ right
+    found = muon.orthogonalised(matrix[None].float(), steps)[0].double()
+    if steps <= 5:
+        torch.testing.assert_close(found, by_decomposition(matrix, steps), rtol=0.0, atol=1e-3)
+    # Beyond, the polynomial does not settle: it keeps large values near 1 and lifts small ones.
+    assert float(torch.linalg.svdvals(found).max()) < 1.25
+
+
 def test_nothing_comes_of_nothing() -> None:
     assert torch.equal(muon.orthogonalised(torch.zeros(2, 3, 4), 5), torch.zeros(2, 3, 4))
 

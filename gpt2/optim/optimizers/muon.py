@@ -26,6 +26,8 @@ STACKED = ("c_attn.weight",)
 SMALLEST = 1e-7
 #: Most numbers that are orthogonalised at once: larger batches save no time, but cost memory.
 AT_ONCE = 2**24
+#: Steps on a Gram matrix before it is computed anew: each multiplies rounding errors by up to 12.
+BY_GRAM = 5
 #: The rate of AdamW when it is `auto`, as a share of the matrices' rate.
 ADAMW_SHARE = 0.2
 
@@ -145,10 +147,33 @@ def orthogonalised(batch: Tensor, steps: int) -> Tensor:
     x = batch.mT if tall else batch  # so that the product with its transpose is the smaller one
     x = x.to(torch.bfloat16 if x.is_cuda else torch.promote_types(x.dtype, torch.float32))
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    if x.dtype != torch.bfloat16 and x.size(2) >= 2 * x.size(1):
+        for first in range(0, steps, BY_GRAM):
+            x = _by_gram(x, min(BY_GRAM, steps - first))
+    else:
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(batch.dtype)
+
+
+def _by_gram(x: Tensor, steps: int) -> Tensor:
+    """Return what `steps` steps make of `x` (B, m, n), with n in two products only.
+
+    A step multiplies x from the left by a polynomial of its Gram matrix, (m, m). All of these
+    commute: so they are multiplied up, and the Gram matrix is carried along. That takes 0.6 of the
+    time where n = 4 m. bf16 cannot hold the squares of small singular values.
+    """
+    a, b, c = COEFFICIENTS
+    gram = x @ x.mT
+    polynomial = factor = torch.eye(x.size(1), dtype=x.dtype, device=x.device)
+    for step in range(steps):
+        if step:
+            gram = polynomial @ polynomial @ gram
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        factor = polynomial @ factor if step else polynomial
+    return factor @ x
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
