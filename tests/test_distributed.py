@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import tiny
 import torch
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.model.gpt import GPT
 from gpt2.training import distributed
 from gpt2.training.checkpoint import load_last
 
@@ -24,15 +26,47 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
+#: train.py, in which rank 1 meets TROUBLE: nan or kill in the first micro-step of these steps.
+TROUBLED = """
+import os, signal, sys
+sys.path.insert(0, os.getcwd())
+from gpt2 import train
+from gpt2.config.errors import run_entry
+from gpt2.model.gpt import GPT
+
+kind, *steps = os.environ["TROUBLE"].split()
+compute, calls = GPT.forward, 0
+
+def forward(self, ids, targets):
+    global calls
+    loss = compute(self, ids, targets)
+    if not self.training or os.environ["RANK"] != "1":
+        return loss
+    calls += 1
+    if calls % 2 == 0 or str(1 + calls // 2) not in steps:  # of two micro-steps
+        return loss
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss * float("nan")
+
+GPT.forward = forward
+run_entry("train.py", lambda: train.main(sys.argv[1:]))
+"""
+
+
 def torchrun(
-    data: Path, run: Path, *more: str, ranks: int = 2, fault: str = ""
+    data: Path, run: Path, *more: str, ranks: int = 2, fault: str = "", trouble: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    entry = Path("gpt2/train.py")
+    if trouble:
+        entry = run.with_name("troubled.py")
+        entry.write_text(TROUBLED, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(ranks), "gpt2/train.py", *tiny.flags(data, run, *more)]
+    command += ["--nproc-per-node", str(ranks), str(entry), *tiny.flags(data, run, *more)]
     return subprocess.run(
         command,
         cwd=tiny.REPOSITORY,
-        env={**os.environ, "GPT2_FAULT": fault, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "GPT2_FAULT": fault, "OMP_NUM_THREADS": "1", "TROUBLE": trouble},
         capture_output=True,
         text=True,
         timeout=180,
@@ -44,6 +78,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     found = load_last(run / "checkpoints", print)
     assert found is not None
     return dict(found.model)
+
+
+def numbers(run: Path) -> list[dict[str, float]]:
+    """Return a run's metrics with -1 for what is not finite, which is null there."""
+    lines = tiny.metrics(run)
+    return [{k: -1.0 if v is None else v for k, v in line.items()} for line in lines]
 
 
 MORE = ("--max-steps", "9", "--eval-interval", "4", "--optimizer", "sgd")
@@ -76,18 +116,22 @@ def test_two_ranks_again_give_the_same_bits(data: Path, two: Path, tmp_path: Pat
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(two)
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize(
+    ("ranks", "death"),
+    [(1, {"fault": "checkpoint.rename:kill:5"}), (4, {"trouble": "kill 5"})],
+    ids=["the first rank, saving", "the other, in a step"],
+)
 def test_a_killed_run_goes_on_with_another_number_of_ranks(
-    ranks: int, data: Path, two: Path, tmp_path: Path
+    ranks: int, death: dict[str, str], data: Path, two: Path, tmp_path: Path
 ) -> None:
     more = (*MORE, "--gradient-accumulation", "2", "--checkpoint-interval", "1")
-    # Only the first rank saves, so only it is killed; torchrun ends the other.
-    killed = torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:5")
+    # torchrun ends the rank that is left, within this call's time limit.
+    killed = torchrun(data, tmp_path / "run", *more, **death)
     assert killed.returncode != 0
     assert not (tmp_path / "run" / "summary.json").exists()
     resumed = torchrun(data, tmp_path / "run", *more, ranks=ranks)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after step" in resumed.stdout
+    assert "going on after step 4" in resumed.stdout
     for name, tensor in weights(tmp_path / "run").items():
         torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-6, atol=1e-6)
     wrong = torchrun(data, tmp_path / "run", *more, ranks=ranks)
@@ -116,6 +160,38 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(data: Path, tmp_path: P
     assert torchrun(data, tmp_path / "whole", *more).returncode == 0
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shard", ["none", "fsdp"])
+def test_a_step_not_finite_on_one_rank_is_skipped_by_all(
+    shard: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [2, *range(4, 14)]  # had one rank taken one of them, its weights would be NaN ever after
+    more = ("--max-steps", "20", "--optimizer", "sgd", "--checkpoint-interval", "3")
+    two = (*more, "--gradient-accumulation", "2", "--shard", shard)
+    done = torchrun(data, tmp_path / "run", *two, trouble=f"nan {' '.join(map(str, bad))}")
+    assert done.returncode != 0
+    assert done.stderr.count("train.py: error: diverged: the last 10 steps") == 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("failed", Exit.DIVERGED)
+    # One rank sees the same sequences in the second of its four micro-steps.
+    compute, calls = GPT.forward, itertools.count()
+
+    def forward(self: GPT, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        step, micro = divmod(next(calls), 4)
+        loss = compute(self, ids, targets)
+        return loss * torch.nan if micro == 1 and step + 1 in bad else loss
+
+    monkeypatch.setattr(GPT, "forward", forward)
+    with pytest.raises(UserError, match="diverged"):
+        tiny.train(data, tmp_path / "one", *more, "--gradient-accumulation", "4")
+    lines, expected = numbers(tmp_path / "run"), numbers(tmp_path / "one")
+    assert [line["skipped_steps"] for line in lines] == [0, 1, 1, *range(2, 12)]
+    for line, other in zip(lines, expected, strict=True):
+        assert line == pytest.approx(other, rel=1e-6)
+    for name, tensor in weights(tmp_path / "run").items():
+        wanted = weights(tmp_path / "one")[name]
+        torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
