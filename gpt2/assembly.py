@@ -34,6 +34,16 @@ def open_data(config: Config) -> dict[str, TokenFile]:
     return data
 
 
+def check_optimizer(config: Config, ranks: int = 1) -> None:
+    """Let the optimizer refuse what its module alone can tell, before there is a run directory.
+
+    `ranks` is the number of processes that train together. Raises UserError.
+    """
+    plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer)
+    if hasattr(plugin, "check"):
+        plugin.check(config.optim, ranks)
+
+
 def build_parts(
     config: Config,
     model: GPT,

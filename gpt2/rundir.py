@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gpt2.config.bind import bind
+from gpt2.config.bind import bind, symbols
 from gpt2.config.errors import UserError
 from gpt2.config.options import REPOSITORY, Options, flag_of
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
@@ -131,11 +131,18 @@ def _flat(config: Config) -> dict[str, Any]:
         if part is None:
             continue
         values = dataclasses.asdict(part)
-        own = values.pop("options", None) or {}
-        for choice in PLUGIN_PACKAGES:
-            plugin = str(values.get(choice.lower(), "")).replace("-", "_")
-            found.update({f"{plugin}_{name}": value for name, value in own.items() if plugin})
+        own = values.pop("options", None)
+        if own:
+            found.update(_own_options(part, own))
         found.update(values)
     found.update(dataclasses.asdict(config.machine))
     found["compile"] = bool(config.machine.compile)  # None where it plays no part, as under --shard
     return found
+
+
+def _own_options(part: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the plug-in chosen in `part` by option name."""
+    choice = next(choice for choice in PLUGIN_PACKAGES if hasattr(part, choice.lower()))
+    plugin = str(getattr(part, choice.lower())).replace("-", "_").upper()
+    named = symbols(type(part.options), f"{plugin}_")
+    return {named[field].lower(): value for field, value in own.items()}

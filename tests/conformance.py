@@ -1,4 +1,4 @@
-"""What every optimizer must do, as checks over build(groups) -> optimizer.
+"""What every optimizer must do, as checks over what builds it from parameter groups.
 
 Each trains a tiny GPT of ours with the loop of training, and fails with an AssertionError. Nothing
 in here knows an optimizer by name.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +44,17 @@ RATES = (0.01, 0.001, 0.1, 1.0, 0.03, 10.0, 100.0)
 RATE, DECAY = 0.05, 0.5
 #: Steps before a look: some move only after their sixth, when they know the variance.
 LEAD = 7
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tested: how it is built, and the width of the model it is tested on.
+
+    State is kept in 8 bits from a size on that only a wider model reaches.
+    """
+
+    build: Build
+    width: int = WIDTH
 
 
 class Spoilt(nn.Module):
@@ -80,7 +94,7 @@ class Trial:
 
     def __init__(
         self,
-        build: Build,
+        subject: Subject,
         *,
         rate: float = 0.01,
         decay: float = 0.1,
@@ -90,12 +104,14 @@ class Trial:
         dropout: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        torch.manual_seed(1)
+        seed()
         cpu = torch.device("cpu")
-        self.model = build_model(shape(dropout), VOCABULARY, cpu, 0).to(dtype)
-        optimizer = build(parameter_groups(self.model, rate, decay))
+        self.model = build_model(shape(dropout, subject.width), VOCABULARY, cpu, 0).to(dtype)
+        optimizer = subject.build(parameter_groups(self.model, rate, decay))
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+            if rate == 0.0:  # also where a group has a rate of its own
+                group["initial_lr"] = group["lr"] = 0.0
         self.spoilt = Spoilt(self.model)
         kind = "constant" if length is None else "linear"
         self.parts = Parts(
@@ -158,13 +174,20 @@ class Trial:
         return self
 
 
-def shape(dropout: float = 0.0, width: int = WIDTH, block: int = BLOCK) -> ModelConfig:
+def seed() -> None:
+    """Put every global generator where each trial begins."""
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+
+
+def shape(dropout: float, width: int) -> ModelConfig:
     return ModelConfig(
         model="custom",
         n_layer=2,
         n_head=2,
         n_embd=width,
-        block_size=block,
+        block_size=BLOCK,
         dropout=dropout,
         bias=True,
         flash_attention=True,
@@ -191,93 +214,94 @@ def moved(trial: Trial, before: dict[str, Tensor]) -> float:
 # -- the checks ----------------------------------------------------------------------------------
 
 
-def descends(build: Build, folder: Path) -> None:
-    """At one of RATES, 60 steps bring the loss of a problem that can be learnt down by a tenth."""
+def descending_rate(subject: Subject) -> float:
+    """Return the first of RATES at which 60 steps bring the loss down by a tenth."""
     reached = {}
     for rate in RATES:
-        losses = Trial(build, rate=rate, decay=0.0, length=60).run(60).losses
+        losses = Trial(subject, rate=rate, decay=0.0, length=60).run(60).losses
         first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
-        reached[rate] = last / first
         if last < 0.9 * first:
-            return
+            return rate
+        reached[rate] = last / first
     raise AssertionError(f"the loss comes down to these shares of the first: {reached}")
 
 
-def a_rate_of_zero_trains_nothing(build: Build, folder: Path) -> None:
-    trial = Trial(build, rate=0.0)
+def descends(subject: Subject, folder: Path) -> None:
+    """At one of RATES it learns what can be learnt."""
+    assert descending_rate(subject) in RATES
+
+
+def a_rate_of_zero_trains_nothing(subject: Subject, folder: Path) -> None:
+    trial = Trial(subject, rate=0.0)
     before = trial.weights()
     trial.run(3)
     assert same(trial.weights(), before)
 
 
-def the_schedule_changes_the_update(build: Build, folder: Path) -> None:
+def the_schedule_changes_the_update(subject: Subject, folder: Path) -> None:
     """From one state, a quarter of the rate goes at most half as far, but somewhere."""
     ways = []
     for factor in (1.0, 0.25):
-        trial = Trial(build).run(LEAD)
+        trial = Trial(subject).run(LEAD)
         before = trial.weights()
         for group in trial.optimizer.param_groups:
             group["initial_lr"] *= factor
         trial.run(1)
         ways.append(moved(trial, before))
     whole, quarter = ways
-    assert 0.0 < quarter < 0.85 * whole, f"a quarter of the rate: {quarter / whole} of the update"
+    assert 0.0 < quarter < 0.95 * whole, f"a quarter of the rate: {quarter / whole} of the update"
 
 
-def kind_of_decay(build: Build, dtype: torch.dtype = torch.float64) -> str:
-    """Say what weight decay is, from steps on gradients of zero.
+def kind_of_decay(subject: Subject, dtype: torch.dtype = torch.float64) -> str:
+    """Say what weight decay is, from steps on gradients of zero; "own" where it is nothing known.
 
     decoupled: it takes rate x decay x weight away. L2: it is the same as that much gradient, decay
-    x weight. none: the weights stay. Else AssertionError; also when a vector decays.
+    x weight. none: the weights stay. AssertionError when a vector decays, or nothing is finite.
     """
+    rates: dict[str, float] = {}
 
-    def way(decay: float, pull: float) -> list[dict[str, Tensor]]:
-        trial = Trial(build, rate=RATE, decay=decay, dtype=dtype)
-        places = [trial.weights()]
+    def places(decay: float, pull: float) -> list[dict[str, Tensor]]:
+        trial = Trial(subject, rate=RATE, decay=decay, dtype=dtype)
+        names = {id(p): name for name, p in trial.model.named_parameters()}
+        for group in trial.optimizer.param_groups:
+            rates.update({names[id(p)]: group["lr"] for p in group["params"]})
+        found = [trial.weights()]
         for _ in range(LEAD + 2):
             trial.step_with(lambda name, w: pull * w if w.ndim >= 2 else torch.zeros_like(w))
-            places.append(trial.weights())
-        return places
+            found.append(trial.weights())
+        return found
 
-    with_decay, without, pulled = way(DECAY, 0.0), way(0.0, 0.0), way(0.0, DECAY)
-    assert all(torch.isfinite(w).all() for w in with_decay[-1].values()), "not finite"
-    for name, end in with_decay[-1].items():
+    decayed, plain, pulled = places(DECAY, 0.0), places(0.0, 0.0), places(0.0, DECAY)
+    assert all(torch.isfinite(weight).all() for weight in decayed[-1].values()), "not finite"
+    for name, end in decayed[-1].items():
         if end.ndim < 2:
-            assert torch.equal(end, without[-1][name]), f"{name} decays, and is a vector"
-    if same(with_decay[-1], without[-1]):
+            assert torch.equal(end, plain[-1][name]), f"{name} decays, and is a vector"
+    if same(decayed[-1], plain[-1]):
         return "none"
-    matrices = [name for name, w in with_decay[0].items() if w.ndim >= 2]
+    matrices = [name for name, weight in decayed[0].items() if weight.ndim >= 2]
 
     def near(left: Tensor, right: Tensor) -> bool:
         return torch.allclose(left, right, rtol=1e-3, atol=1e-9)
 
     def decoupled(step: int, name: str) -> bool:
-        before = with_decay[step - 1][name]
-        way = with_decay[step][name] - before
-        plain = without[step][name] - without[step - 1][name]
-        return near(way - plain, -RATE * DECAY * before)
+        before = decayed[step - 1][name]
+        way, other = decayed[step][name] - before, plain[step][name] - plain[step - 1][name]
+        return near(way - other, -rates[name] * DECAY * before)
 
     # Not the first steps: some only look at their first gradients.
     if all(decoupled(step, name) for step in (LEAD + 1, LEAD + 2) for name in matrices):
         return "decoupled"
-    if all(near(with_decay[-1][name], pulled[-1][name]) for name in matrices):
-        return "L2"
-    shares = {}
-    for name in matrices[:4]:
-        before = with_decay[-2][name]
-        way = with_decay[-1][name] - before
-        shares[name] = float((way / before).mean() / (-RATE * DECAY))
-    raise AssertionError(f"decays by these multiples of what was asked: {shares}")
+    return "L2" if all(near(decayed[-1][n], pulled[-1][n]) for n in matrices) else "own"
 
 
-def the_tied_matrix_is_updated_once(build: Build, folder: Path) -> None:
+def the_tied_matrix_is_updated_once(subject: Subject, folder: Path) -> None:
     """The model moves as loose copies of its parameters do, each of which is there once."""
-    trial = Trial(build).run(1)
+    trial = Trial(subject).run(1)
     model = trial.model
     inside = [p for group in trial.optimizer.param_groups for p in group["params"]]
     assert len({id(p) for p in inside}) == len(inside) == len(list(model.parameters()))
 
-    start, gradients = Trial(build), Trial(build)
+    start, gradients = Trial(subject), Trial(subject)
     forward_backward(gradients.parts, 0)
     clip([p for group in gradients.optimizer.param_groups for p in group["params"]], 1.0)
     loose = {}
@@ -287,17 +311,17 @@ def the_tied_matrix_is_updated_once(build: Build, folder: Path) -> None:
     groups = parameter_groups(start.model, 0.01, 0.1)
     for group in groups:
         group["params"] = [own[id(p)] for p in group["params"]]
-    torch.manual_seed(1)
-    optimizer = build(groups)
+    seed()
+    optimizer = subject.build(groups)
     for name, parameter in gradients.model.named_parameters():
         loose[name].grad = parameter.grad
     optimizer.step()
     assert same({name: p.detach() for name, p in loose.items()}, trial.weights())
 
 
-def every_precision_stays_finite(build: Build, folder: Path) -> None:
+def every_precision_stays_finite(subject: Subject, folder: Path) -> None:
     for precision in ("fp32", "bf16", "fp16"):
-        trial = Trial(build, precision=precision)
+        trial = Trial(subject, precision=precision)
         before = trial.weights()
         trial.run(LEAD)
         assert int(trial.parts.precision.skipped) == 0, precision
@@ -307,9 +331,10 @@ def every_precision_stays_finite(build: Build, folder: Path) -> None:
         assert all(weight.dtype == torch.float32 for weight in after.values()), precision
 
 
-def a_refused_step_leaves_no_trace(build: Build, folder: Path) -> None:
+def a_refused_step_leaves_no_trace(subject: Subject, folder: Path) -> None:
+    """Weights and state stay; a refused first step may make state, all of it 0."""
     for precision in ("fp32", "fp16"):
-        trial = Trial(build, precision=precision)
+        trial = Trial(subject, precision=precision)
         for before in (0, LEAD):  # also as the very first step, where state is made
             trial.run(before)
             weights, (tensors, plain) = trial.weights(), optimizer_tensors(trial.optimizer)
@@ -320,6 +345,8 @@ def a_refused_step_leaves_no_trace(build: Build, folder: Path) -> None:
             trial.spoilt.factor = 1.0
             after, rest = optimizer_tensors(trial.optimizer)
             assert same(trial.weights(), weights), precision
+            made = {name: after.pop(name) for name in after.keys() - tensors.keys()}
+            assert not any(tensor.any() for tensor in made.values()), precision
             assert same(after, tensors), precision
             assert json.dumps(rest) == text, precision
         trial.run(1)
@@ -327,27 +354,27 @@ def a_refused_step_leaves_no_trace(build: Build, folder: Path) -> None:
         assert not same(trial.weights(), weights)
 
 
-def state_survives_a_checkpoint(build: Build, folder: Path) -> None:
+def state_survives_a_checkpoint(subject: Subject, folder: Path) -> None:
     """All that is in the state comes back out of the files, in its own number format."""
-    trial = Trial(build).run(LEAD)
+    trial = Trial(subject).run(LEAD)
     trial.save(folder)
-    fresh = Trial(build).load(folder)
+    fresh = Trial(subject).load(folder)
     wanted, plain = optimizer_tensors(trial.optimizer)
     found, rest = optimizer_tensors(fresh.optimizer)
     assert same(found, wanted)
     assert json.loads(json.dumps(rest)) == json.loads(json.dumps(plain))
 
 
-def resume_is_exact(build: Build, folder: Path) -> None:
+def resume_is_exact(subject: Subject, folder: Path) -> None:
     """14 steps equal 7, a checkpoint, and 7 in a new optimizer, under dropout and a schedule."""
-    whole = Trial(build, length=2 * LEAD, dropout=0.1).run(2 * LEAD)
-    Trial(build, length=2 * LEAD, dropout=0.1).run(LEAD).save(folder)
-    rest = Trial(build, length=2 * LEAD, dropout=0.1).load(folder).run(LEAD)
+    whole = Trial(subject, length=2 * LEAD, dropout=0.1).run(2 * LEAD)
+    Trial(subject, length=2 * LEAD, dropout=0.1).run(LEAD).save(folder)
+    rest = Trial(subject, length=2 * LEAD, dropout=0.1).load(folder).run(LEAD)
     assert same(rest.weights(), whole.weights())
     assert rest.losses == whole.losses[LEAD:]
 
 
-CHECKS: tuple[Callable[[Build, Path], None], ...] = (
+CHECKS: tuple[Callable[[Subject, Path], None], ...] = (
     descends,
     a_rate_of_zero_trains_nothing,
     the_schedule_changes_the_update,
@@ -362,9 +389,9 @@ CHECKS: tuple[Callable[[Build, Path], None], ...] = (
 # -- what is measured ----------------------------------------------------------------------------
 
 
-def draws_random_numbers(build: Build) -> bool:
+def draws_random_numbers(subject: Subject) -> bool:
     """Whether a step draws from a global generator: ranks would then go different ways."""
-    trial = Trial(build)
+    trial = Trial(subject)
     for _ in range(3):
         before = random_state()
         trial.step_with(lambda name, w: torch.ones_like(w))

@@ -89,7 +89,7 @@ def test_options_are_those_of_the_module() -> None:
 
 
 def test_an_unknown_plugin_names_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no plug-in 'adamv' in .*: adam, adamw, sgd"):
+    with pytest.raises(UserError, match=r"no plug-in 'adamv' in .*: adam, adamw, library, sgd"):
         plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], "adamv")
 
 
