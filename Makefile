@@ -20,7 +20,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 .NOTPARALLEL:
 .PHONY: all train prepare resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
-        list-defconfigs explain doctor bench check lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers explain doctor bench check check-optimizers lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -84,6 +84,9 @@ alldefconfig:              ## make .config the defaults
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(SH) $(PY) && become "$$py scripts/kconf.py list-defconfigs"
 
+list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
+	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
+
 explain:                   ## say all about an option: OPTION=learning-rate
 	@$(SH) $(PY) && become "$$py scripts/kconf.py explain \"\$$OPTION\""
 
@@ -94,6 +97,9 @@ bench:                     ## measure speed and memory for .config; ARGS="--agai
 	@$(SH) $(DEVPY) && show "$$py scripts/bench.py --config .config$(MORE)"
 
 check: lint types test     ## everything a change must pass
+
+check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
+	@$(SH) $(DEVPY) && become "$$py -m pytest tests/check_optimizers.py"
 
 lint:                      ## style (ruff)
 	@$(SH) $(DEVPY) && eval "$$py -m ruff check ." && become "$$py -m ruff format --check ."

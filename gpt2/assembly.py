@@ -142,6 +142,16 @@ def _ramp(prune: PruneConfig) -> Ramp:
     return Ramp(kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval)
 
 
+def check_optimizer(config: Config, ranks: int = 1) -> None:
+    """Let the optimizer refuse what its module alone can tell, before there is a run directory.
+
+    `ranks` is the number of processes that train together. Raises UserError.
+    """
+    plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer)
+    if hasattr(plugin, "check"):
+        plugin.check(config.optim, ranks)
+
+
 def build_parts(
     config: Config,
     model: GPT,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gpt2 import announce
-from gpt2.assembly import build_parts, open_data, refuse_pruning
+from gpt2.assembly import build_parts, check_optimizer, open_data, refuse_pruning
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config, TrainActions
@@ -62,6 +62,7 @@ def _run(
     # Every rank drops out its own activations.
     machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
     meta = data["train"].meta
+    check_optimizer(config, ranks.count)
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks)
     folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)

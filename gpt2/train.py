@@ -15,17 +15,27 @@ if __name__ == "__main__" and not __package__:
 
 from collections.abc import Sequence
 
+from gpt2.config import plugins
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import run_entry
-from gpt2.config.typed import TrainActions
+from gpt2.config.typed import PLUGIN_PACKAGES, TrainActions
 
 
 def main(argv: Sequence[str]) -> int:
     """Train as `argv` says; return the exit code."""
     options, actions = parse("train.py", "Train GPT-2 on one machine.", argv, TrainActions)
     config = bind(options)
+    if actions.list_optimizers:
+        from gpt2.optimizer_list import show
+
+        show()
+        return 0
     if actions.check_config:
+        if plugins.defines(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer, "check"):
+            from gpt2.assembly import check_optimizer
+
+            check_optimizer(config)
         print("the options are right")
         return 0
     # Only now: importing torch takes seconds, and everything a user can mistype is checked.

@@ -7,6 +7,7 @@ Without a .config it takes the defconfig that fits the machine, and says which a
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ if __name__ == "__main__":
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError, run_entry
+from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
 from gpt2.config.options import ROOT_TREE, Options
-from gpt2.config.typed import PATHS
+from gpt2.config.typed import PATHS, QUALIFIED
 from gpt2.training.run import unfinished
 
 GPU_DEFCONFIG = "gpt2-shakespeare-l4"
@@ -45,22 +47,29 @@ def main() -> int:
         path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         path = fitting_defconfig(arguments.quiet)
-    print(shlex.join([*flags(path, DATA_OPTIONS if arguments.data else None), *extra]))
+    print(shlex.join(flags(path, DATA_OPTIONS if arguments.data else None, extra)))
     return 0
 
 
-def flags(path: Path, names: Sequence[str] | None = None) -> list[str]:
-    """Return the flags of the .config at `path`. Raises UserError naming all that is wrong."""
+def flags(path: Path, names: Sequence[str] | None = None, more: Sequence[str] = ()) -> list[str]:
+    """Return the flags of the .config at `path` (of `names`, or all), and `more` after them.
+
+    Raises UserError naming all that is wrong.
+    """
     options = Options(ROOT_TREE)
     options.read(path)
     bind(options)
     found: list[str] = []
     # The root's tree has more (the axes of the test matrix): they are no flags.
     allowed = Options().names() if names is None else names
-    for name, value in options.minimal().items():
+    held = {symbol for _, symbol in QUALIFIED.values()}
+    for name, differing in options.minimal().items():
         flag = flag_of(name)
-        if name not in allowed:
+        if name not in allowed or name in held:
             continue
+        # po:soap says more than library.
+        named = name in QUALIFIED and differing == QUALIFIED[name][0]
+        value = str(options.value(QUALIFIED[name][1])) if named else differing
         if options.is_bool(name):
             found.append(flag if value == "y" else flag.replace("--", "--no-", 1))
         elif name in PATHS:
@@ -69,7 +78,20 @@ def flags(path: Path, names: Sequence[str] | None = None) -> list[str]:
             found.append(f"{flag}={value}")  # or it would be taken for a flag
         else:
             found += [flag, value]
+    found += more
+    _refuse_own_code(path, found)
     return found
+
+
+def _refuse_own_code(path: Path, found: Sequence[str]) -> None:
+    """Raise UserError where `found`, the flags of a file, would execute code of the user's."""
+    for flag, value in itertools.pairwise(found):
+        if flag in map(flag_of, QUALIFIED) and ":" in value and is_own_code(value):
+            command = shlex.join(["python3", "gpt2/train.py", *found])
+            raise UserError(
+                f"{path} names code of your own ({value}), which no file may have executed; "
+                f"if it is what you want to run: {command}"
+            )
 
 
 def fitting_defconfig(quiet: bool) -> Path:

@@ -98,8 +98,8 @@ def _random_value(rng: random.Random, options: Options, name: str, hint: object)
     kind, notes = unwrap(hint)
     if kind is bool:
         return rng.choice("yn")
-    if kind is Path:
-        return rng.choice(ODD_FOLDERS)
+    if kind in (Path, str):  # of a name, only the default is known to be good
+        return rng.choice(ODD_FOLDERS) if kind is Path else options.value(name) or ""
     if name == "N_EMBD":
         return str(int(options.value("N_HEAD") or 1) * rng.randint(1, 64))
     if bounds := options.bounds(name):

@@ -15,6 +15,7 @@ import pytest
 from conftest import REPOSITORY, RunScript
 
 from gpt2.config import plugins
+from gpt2.config.bind import symbols
 from gpt2.config.options import Options
 from gpt2.config.typed import (
     PLUGIN_PACKAGES,
@@ -282,9 +283,9 @@ def unread(gpt2: Path) -> set[str]:
             kind: Any = plugins.options_class(package, member)
             stem = member.replace("-", "_")
             if kind is not None and (folder / f"{stem}.py").is_file():
-                fields = {field.name for field in dataclasses.fields(kind)}
-                read = fields & own_reads(folder / f"{stem}.py")
-                seen |= {f"{stem}_{field}".upper() for field in read}
+                named = symbols(kind, f"{stem}_".upper())
+                read = named.keys() & own_reads(folder / f"{stem}.py")
+                seen |= {named[field] for field in read}
     return set(options.names()) - seen
 
 
@@ -317,6 +318,7 @@ def test_an_option_that_nobody_reads_is_seen(copy: Path) -> None:
         ("NUM_THREADS", "num_threads"),
         ("LOSS_CHUNK_MIB", "loss_chunk_mib"),
         ("ADAMW_BETA2", "beta2"),
+        ("OPT_ARGS", "arguments"),
     ],
 )
 def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> None:

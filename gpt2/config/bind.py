@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import types
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -17,6 +16,7 @@ from gpt2.config.typed import (
     DataConfig,
     MachineConfig,
     ModelConfig,
+    Named,
     OptimConfig,
     OptionsOf,
     PruneConfig,
@@ -60,21 +60,34 @@ def option_hints(options: Options) -> dict[str, Any]:
             if kind := plugins.options_class(package, member):
                 kinds.append((member.upper().replace("-", "_") + "_", kind))
     return {
-        prefix + field.upper(): hint
+        symbol: get_type_hints(kind, include_extras=True)[field]
         for prefix, kind in kinds
-        for field, hint in get_type_hints(kind, include_extras=True).items()
-        if field != "options" and not _stands_on(hint)
+        for field, symbol in symbols(kind, prefix).items()
+        if field != "options" and not _stands_on(get_type_hints(kind, include_extras=True)[field])
     }
+
+
+def symbols(kind: type[Any], prefix: str = "") -> dict[str, str]:
+    """Return the symbol that each field of dataclass `kind` reads: `prefix` and the field's name.
+
+    A field with the note Named says its symbol itself.
+    """
+    found = {}
+    for field, hint in get_type_hints(kind, include_extras=True).items():
+        own = [note.symbol for note in unwrap(hint)[1] if isinstance(note, Named)]
+        found[field] = own[0] if own else prefix + field.upper()
+    return found
 
 
 def own_values(plugin: str, own: Any) -> dict[str, Any]:
     """Return the values of a plug-in's `Options` by option name, those it stands on included."""
     prefix = plugin.replace("-", "_") + "_"
+    names = symbols(type(own), prefix.upper())
     found: dict[str, Any] = {}
     for field, hint in get_type_hints(type(own), include_extras=True).items():
         value = getattr(own, field)
         if not (base := _stands_on(hint)):
-            found[prefix + field] = value
+            found[names[field].lower()] = value
         elif value is not None:
             found |= own_values(getattr(own, base.choice.lower().removeprefix(prefix)), value)
     return found
@@ -93,9 +106,9 @@ class _Binder:
         """Build dataclass `kind`, field by field; None when one of its values was refused."""
         hints = get_type_hints(kind, include_extras=True)
         values = dict(ready)
-        for field in dataclasses.fields(kind):
-            if field.name not in ready:
-                values[field.name] = self.field(prefix + field.name.upper(), hints[field.name])
+        for field, symbol in symbols(kind, prefix).items():
+            if field not in ready:
+                values[field] = self.field(symbol, hints[field])
         if any(isinstance(value, _Unbound) for value in values.values()):
             return None
         try:

@@ -17,7 +17,7 @@ from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.typed import PATHS, Help
+from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE, Help
 
 Actions = TypeVar("Actions")
 
@@ -64,9 +64,12 @@ def parse(
         value = getattr(found, name)
         if isinstance(value, bool):
             value = "y" if value else "n"
+        elif name in REPEATABLE and (more := getattr(found, REPEATABLE[name])):
+            value = _one_list([value or "", *more])
         if value is not None:
             path = name in PATHS and value != ""
             options.give(name, os.path.abspath(value) if path else value, flag_of(name))
+    problems += _contradictions(found, chosen)
     problems += [_unknown(argument, parser) for argument in _flags_first(unknown)]
     ready, refused = _read_actions(found, actions)
     problems += refused
@@ -77,6 +80,30 @@ def parse(
             problems += error.messages
         raise UserError(*problems)
     return options, actions(**ready)
+
+
+def _one_list(values: Sequence[str]) -> str:
+    """Join lists of key=value into one; of a key given twice the last counts."""
+    parts: dict[str, str] = {}
+    for part in ",".join(values).split(","):
+        key = part.partition("=")[0]
+        parts.pop(key, None)
+        parts[key] = part
+    return ",".join(part for part in parts.values() if part)
+
+
+def _contradictions(found: argparse.Namespace, chosen: Sequence[str]) -> list[str]:
+    """Say where PREFIX:NAME was given to a choice and another to the option that holds it."""
+    problems = []
+    for choice, (_, symbol) in QUALIFIED.items():
+        if choice in chosen and symbol in chosen:
+            first, second = getattr(found, choice), getattr(found, symbol)
+            if first and second and ":" in first and first != second:
+                problems.append(
+                    f"{flag_of(symbol)} {second} contradicts {flag_of(choice)} {first}: "
+                    "give one of them"
+                )
+    return problems
 
 
 def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
@@ -183,9 +210,17 @@ def _add_option(group: Any, options: Options, name: str, prompt: str) -> None:
     flag = flag_of(name)
     if name in options.choices:
         members = "{" + ",".join(options.members(name)) + "}"
+        if name in QUALIFIED:
+            text += ", or LIBRARY:NAME"
         group.add_argument(flag, dest=name, metavar=members, help=text)
     elif options.symbols[name].orig_type == kc.BOOL:
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
+    elif name in REPEATABLE:
+        one = "one such argument; may be given again, of one key the last counts"
+        group.add_argument(flag, dest=name, metavar="KEY=VALUE,...", help=text)
+        group.add_argument(
+            REPEATABLE[name], dest=REPEATABLE[name], metavar="KEY=VALUE", action="append", help=one
+        )
     else:
         metavar = "N" if options.symbols[name].orig_type == kc.INT else "X"
         group.add_argument(flag, dest=name, metavar=metavar, help=text)

@@ -18,6 +18,7 @@ import kconfiglib as kc
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of, nearest, word_of
+from gpt2.config.typed import QUALIFIED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The tree behind train.py's flags, and the root that the .config tools load.
@@ -124,11 +125,16 @@ class Options:
 
     def give(self, name: str, value: str, where: str) -> None:
         """Set option or choice `name`; what is wrong with it is collected, not raised."""
-        if name in self.choices:
+        if ":" in value and name in QUALIFIED:
+            member, symbol = QUALIFIED[name]
+            self.give(name, member, where)
+            self.give(symbol, value, where)
+        elif name in self.choices:
             members = self.members(name)
             if value not in members:
                 hint = nearest(value, list(members))
                 known = ", ".join(members)
+                known += ", or LIBRARY:NAME" if name in QUALIFIED else ""
                 self.problems.append(f"{where} {value!r} is unknown{hint} (there are: {known})")
                 return
             for rival in members.values():
@@ -224,6 +230,7 @@ class Options:
     def check(self) -> list[str]:
         """Return every problem with the given values: out of range, or without effect."""
         found = list(self.problems)
+        named_by = {symbol: flag_of(choice) for choice, (_, symbol) in QUALIFIED.items()}
         for given in self.given.values():
             symbol = self.symbols[given.name]
             in_file = not given.where.startswith("--")
@@ -232,6 +239,8 @@ class Options:
             if symbol.choice and given.value == "n":
                 if not self._chosen(symbol):
                     found.append(f"{given.where} cannot be n: choose another of its group")
+            elif given.where == named_by.get(given.name):
+                continue  # the choice that was given this name says what is wrong
             elif unmet := self.unmet(given.name):
                 found.append(f"{given.where} has no effect here: it needs {' and '.join(unmet)}")
             elif bounds := self.bounds(given.name):

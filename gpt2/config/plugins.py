@@ -67,6 +67,13 @@ def options_class(package: str, name: str) -> type[Any] | None:
     return found
 
 
+def defines(package: str, name: str, function: str) -> bool:
+    """Whether a plug-in has `function` at its top level, told without importing it."""
+    path = _folder(package) / f"{name.replace('-', '_')}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body)
+
+
 def _folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     assert spec is not None, package

@@ -18,6 +18,13 @@ PLUGIN_PACKAGES = {
 }
 
 
+#: Choices that also take PREFIX:NAME: the member which stands for that, and the option that holds
+#: it. `--optimizer po:soap` is OPTIMIZER_LIBRARY with OPTIMIZER_NAME="po:soap".
+QUALIFIED = {"OPTIMIZER": ("library", "OPTIMIZER_NAME")}
+
+#: Options that are lists of key=value with commas between: the flag that adds one.
+REPEATABLE = {"OPT_ARGS": "--opt-arg"}
+
 #: Options that are paths: relative to the current folder in a flag, else to the repository.
 PATHS = ("DATA_DIR", "INIT_FROM")
 
@@ -49,6 +56,13 @@ class OptionsOf:
 
     choice: str
     kind: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """The symbol of a plug-in's option, where it is not the plug-in's name with the option's."""
+
+    symbol: str
 
 
 @dataclass(frozen=True)
@@ -204,6 +218,9 @@ class TrainActions:
         bool | None, Help("demand, or forbid, that the run directory holds a run to go on with")
     ] = None
     check_config: Annotated[bool, Help("only check the options: 0 when they are right")] = False
+    list_optimizers: Annotated[
+        bool, Help("only list the optimizers that can be chosen here, and why others cannot")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.library import LIBRARIES
 from gpt2.config.typed import MachineConfig, TrainConfig
 
 #: Parameters of glibc's mallopt (malloc.h).
@@ -93,7 +94,8 @@ def determinism(device: torch.device, compiled: bool, deterministic: bool, mixed
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Return what run.json says of the machine and the software."""
-    packages = ("torch", "numpy", "tiktoken", "safetensors", "kconfiglib")
+    packages = ["torch", "numpy", "tiktoken", "safetensors", "kconfiglib"]
+    packages += [library.module for library in LIBRARIES.values() if library.module in sys.modules]
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2.training.distributed import part_like, whole
+from gpt2.training.distributed import part_like
+from gpt2.training.packing import as_saved, put_together, take_apart
 
 #: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
 _NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "differentiable")
@@ -19,23 +20,36 @@ _NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "diff
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return an optimizer's state as whole tensors named PARAMETER.KEY, and the rest as JSON."""
+    """Return an optimizer's state as whole tensors named PARAMETER.KEY, and the rest as JSON.
+
+    Tensors in lists and dictionaries are named PARAMETER.KEY.PLACE. Raises TypeError for what is
+    neither a tensor nor JSON.
+    """
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {"state": {}, "groups": []}
+    plain: dict[str, Any] = {"state": {}, "groups": [], "shared": {}, "own": {}}
     for number, group in enumerate(optimizer.param_groups):
         rest: dict[str, Any] = {}
         for key, value in group.items():
+            place = f"group.{number}.{key}"
             if isinstance(value, Tensor):
-                tensors[f"group.{number}.{key}"] = value
+                tensors[place] = value
             elif key not in _NOT_STATE:
-                rest[key] = list(value) if isinstance(value, tuple) else value
+                rest[key] = take_apart(value, place, tensors)
         plain["groups"].append(rest)
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in sorted(optimizer.state.get(parameter, {}).items()):
-                if isinstance(value, Tensor):
-                    tensors[f"{name}.{key}"] = whole(value)
-                else:
-                    plain["state"][f"{name}.{key}"] = value
+                place = f"{name}.{key}"
+                found = take_apart(value, place, tensors)
+                if found != {"tensor": place}:
+                    plain["state"][place] = found
+    # What an optimizer keeps once, and not for each parameter: among the state, or beside it.
+    of_all: dict[Any, Any] = optimizer.state
+    for word, value in of_all.items():
+        if isinstance(word, str):
+            plain["shared"][word] = take_apart(value, f"shared.{word}", tensors)
+    for key, value in optimizer.state_dict().items():
+        if key not in ("state", "param_groups"):
+            plain["own"][key] = take_apart(value, f"own.{key}", tensors)
     return tensors, plain
 
 
@@ -43,17 +57,26 @@ def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
     """Put back what optimizer_tensors gave. Raises ValueError for state of no known parameter."""
-    values = {**tensors, **plain["state"]}
+    # In a file a tensor may begin at any byte, and products are rounded by where it begins.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    parts = {name: put_together(value, tensors) for name, value in plain["state"].items()}
+    groups = [
+        {key: put_together(value, tensors) for key, value in group.items()}
+        for group in plain["groups"]
+    ]
+    shared = {key: put_together(value, tensors) for key, value in plain.get("shared", {}).items()}
+    own = {key: put_together(value, tensors) for key, value in plain.get("own", {}).items()}
+    values = {**tensors, **parts}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    saved = optimizer.state_dict()
-    saved["state"] = {}
+    saved = {**optimizer.state_dict(), **own, "state": dict(shared)}
     index = 0
     for number, group in enumerate(saved["param_groups"]):
-        for key, value in plain["groups"][number].items():
+        for key, value in groups[number].items():
+            # Checkpoints of before lists were told from tuples have lists alone.
             group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
-        for key in list(group):
-            if (name := f"group.{number}.{key}") in values:
-                group[key] = values.pop(name)
+        start = f"group.{number}."
+        for place in [place for place in values if place.startswith(start)]:
+            group[place.removeprefix(start)] = values.pop(place)
         for name in group["names"]:
             keys = [key for key in values if key.startswith(name + ".")]
             if keys:
@@ -70,10 +93,10 @@ def load_optimizer(
     # parameter's format; what was stored in another format gets it back.
     optimizer.load_state_dict(saved)
     for position, state in saved["state"].items():
-        loaded = optimizer.state[parameters[position]]
-        for key, value in state.items():
-            if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
-                loaded[key] = value.to(loaded[key].device)
+        if position not in shared:
+            loaded = optimizer.state[parameters[position]]
+            for key, value in state.items():
+                loaded[key] = as_saved(loaded[key], value)
 
 
 def random_state() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Each has `build(groups, options) -> torch.optim.Optimizer` and, when it has options of its own, a
 frozen dataclass `Options`. A file NAME.py is the Kconfig symbol OPTIMIZER_NAME; its option `x` is
-NAME_X.
+NAME_X. Where some of it can only be refused when a library is imported, `check(optim, ranks)` does
+that before there is a run directory.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""Which optimizers of libraries may train, how each is called, and why the others may not.
+
+`make check-optimizers` holds the table against what it measures: see docs/optimizers.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What the tests found out about an optimizer, and what it must be given.
+
+    decay: "decoupled" takes rate x decay x weight away, "L2" adds decay x weight to the gradient,
+    "none" has no weight decay, "own" has another, which `note` tells ("it decays ..."); with these
+    two --weight-decay must be 0. arguments: given unless the user gives others. reserved: arguments
+    that would do nothing here. by_role: further keys of the groups of a role. random: its step
+    draws random numbers. tensor_rate: it wants its rate in a tensor.
+    """
+
+    decay: str = "decoupled"
+    note: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
+    by_role: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    random: bool = False
+    tensor_rate: bool = False
+
+
+def _each(names: str, what: Any) -> dict[str, Any]:
+    """Return `what` under each of the words in `names`."""
+    return dict.fromkeys(names.split(), what)
+
+
+_DECOUPLED = Admitted()
+_L2 = Admitted(decay="L2")
+_NONE = Admitted(decay="none")
+_BY_ESTIMATE = Admitted(decay="own", note="by its own estimate of the rate")
+#: Muon on the matrices, AdamW on the rest, both at --learning-rate (Liu et al. 2025, section 2.2).
+_MUON = Admitted(
+    arguments={"use_adjusted_lr": True},
+    reserved=("adamw_lr", "adamw_wd"),
+    by_role={
+        "matrix": {"use_muon": True},
+        "embedding": {"use_muon": False},
+        "vector": {"use_muon": False},
+    },
+)
+
+ADMITTED: dict[str, dict[str, Admitted]] = {
+    "po": {
+        **_each(
+            "adabelief adabound adadelta adagc adai adalite adamax adamc adamg adamod adamwsn adan "
+            "adanorm adapnm adasmooth adatam ademamix adopt aggmo aida ano avagrad bcos came "
+            "dadaptadagrad diffgrad dualadam exadam flashadamw grams grokfastadamw lamb laprop "
+            "lion novograd padam pid pnm qhadam qhm racs radam ranger rose scion scionlight sgdsai "
+            "sgdw shampoo signsgd simplifiedademamix soap stableadamw stablespam swats tam tiger "
+            "vsgd yogi",
+            _DECOUPLED,
+        ),
+        **_each("accsgd nadam rmsprop", _L2),
+        **_each("amos fromage msvag sm3", _NONE),
+        **_each("dadaptadam dadaptadan dadaptlion dadaptsgd prodigy", _BY_ESTIMATE),
+        **_each("adamuon muon muonclip normuon", _MUON),
+        **_each("alice dash spam", Admitted(random=True)),
+        "adafactor": Admitted(arguments={"relative_step": False, "scale_parameter": False}),
+        "adamp": Admitted(decay="own", note="less where it takes weights for scale-invariant"),
+        "adams": Admitted(decay="own", note="inside its denominator"),
+        "fadam": Admitted(decay="own", note="through its preconditioner"),
+        "focus": Admitted(decay="own", note="through a mean of the weights"),
+        "madgrad": Admitted(decay="own", note="its starting point"),
+        "mars": Admitted(reserved=("lr_1d", "weight_decay_1d")),
+        "sgdp": Admitted(decay="own", note="less where it takes weights for scale-invariant"),
+    },
+    "bnb": {
+        **_each(
+            "adam adam32bit adam8bit adamw adamw32bit adamw8bit ademamix ademamix8bit lamb "
+            "lamb32bit lamb8bit lion lion32bit lion8bit",
+            _DECOUPLED,
+        ),
+        **_each("adagrad adagrad32bit adagrad8bit", _L2),
+        **_each("sgd sgd32bit sgd8bit", Admitted(decay="L2", arguments={"momentum": 0.9})),
+    },
+    "ao": {
+        **_each("adamw8bit adamw4bit adamwfp8", Admitted(tensor_rate=True)),
+        **_each("adam8bit adam4bit adamfp8", Admitted(decay="L2", tensor_rate=True)),
+    },
+}
+
+_CLOSURE = "it wants to compute the loss itself (a closure)"
+_SECOND = "it needs second derivatives (create_graph)"
+_MODEL = "it wants the model and steps within the backward pass"
+_TWO_MODES = "its weights for evaluation are others than those it trains (train and eval modes)"
+_PROJECTOR = "its low-rank form keeps objects that no checkpoint can hold; without, it is AdamW"
+_BUILT_IN = "it is torch's, which is built in: --optimizer {}"
+_WRAPPER = "it is a wrapper around another optimizer"
+_LARS = "it hardly moves at any rate: it was made for large convolutional networks"
+_PAGED = "its pages are for CUDA, where it was not tested"
+
+REFUSED: dict[str, dict[str, str]] = {
+    "po": {
+        **{name: _BUILT_IN.format(name) for name in ("adam", "adamw", "sgd")},
+        **_each("adalomo adammini lomo", _MODEL),
+        **_each("alig lbfgs", _CLOSURE),
+        **_each("adahessian sophiah", _SECOND),
+        **_each(
+            "emofact emolynx emonavi",
+            "it scales its steps by the loss, which a closure "
+            "would give; without one that part is off",
+        ),
+        **_each("schedulefreeadamw schedulefreeradam schedulefreesgd splus", _TWO_MODES),
+        **_each("apollo conda fira galore", _PROJECTOR),
+        "a2grad": "it ignores the learning rate",
+        "adago": "it moves at a learning rate of 0",
+        "adashift": "it keeps a queue, which no checkpoint can hold",
+        "apollodqn": "it warms up by itself and ignores the schedule meanwhile",
+        "asgd": "it fails at a learning rate of 0, and a refused step leaves traces",
+        "bsam": "it needs the number of samples, and noise in the weights during the forward pass",
+        "demo": "it sends its own messages between ranks and needs another package (einops)",
+        "distributedmuon": "it sends its own messages between ranks; po:muon does not",
+        "ftrl": "it computes weights from its sums alone and so forgets the initial ones",
+        "gravity": "it fails at a learning rate of 0",
+        "kate": "its steps grow until they are not finite",
+        "lars": _LARS,
+        "kron": "without another package (opt_einsum) its products take minutes",
+        "lorarite": "it needs the two factors of LoRA",
+        "magma": _WRAPPER,
+        "nero": "it moves weights at a learning rate of 0",
+        "ranger21": "it needs the number of steps and has a schedule of its own",
+        "sara": "it trains only the weights that were smallest at the start, for fine-tuning",
+        "scalableshampoo": "it keeps objects that no checkpoint can hold",
+        "spectralsphere": "it takes matrices alone",
+        "srmm": "it moves weights at a learning rate of 0",
+    },
+    "bnb": {
+        **_each(
+            "pagedadam pagedadam32bit pagedadam8bit pagedadamw pagedadamw32bit pagedadamw8bit "
+            "pagedademamix pagedademamix32bit pagedademamix8bit pagedlion pagedlion32bit "
+            "pagedlion8bit",
+            _PAGED,
+        ),
+        **_each("rmsprop rmsprop32bit rmsprop8bit", "its steps are not finite in fp16"),
+        **_each("lars lars32bit lars8bit pytorchlars", _LARS),
+        "ademamix32bit": "it fails in its first step",
+    },
+    "ao": {"_adamw": "it is for weights that are quantised", "cpuoffloadoptimizer": _WRAPPER},
+}

@@ -1,0 +1,36 @@
+"""Optimizers of libraries (po:NAME, bnb:NAME, ao:NAME), and of one's own (module:Class)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+
+from gpt2.config.library import split_arguments, split_name
+from gpt2.config.typed import Named, OptimConfig
+from gpt2.optim import library
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which optimizer, and its arguments as key=value with commas between."""
+
+    name: Annotated[str, Named("OPTIMIZER_NAME")]
+    arguments: Annotated[str, Named("OPT_ARGS")]
+
+    def __post_init__(self) -> None:
+        """Refuse what is written wrongly, before any library is imported. Raises ValueError."""
+        split_name(self.name)
+        split_arguments(self.arguments)
+
+
+def check(optim: OptimConfig, ranks: int) -> None:
+    """Refuse what only the imported library can tell, before there is a run. Raises UserError."""
+    given = split_arguments(optim.options.arguments)
+    library.check(optim.options.name, given, optim.weight_decay, ranks)
+
+
+def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
+    """Build the named optimizer over `groups`. Raises UserError."""
+    return library.find(options.name).build(groups, split_arguments(options.arguments))
