@@ -108,10 +108,10 @@ types:                     ## types (mypy, strict)
 	@$(SH) $(DEVPY) && become "$$py -m mypy"
 
 test:                      ## all tests
-	@$(SH) $(DEVPY) && become "$$py -m pytest"
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile"
 
 test-fast:                 ## the tests for between two edits
-	@$(SH) $(DEVPY) && become "$$py -m pytest -m 'not slow'"
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not slow'"
 
 clean:                     ## remove caches
 	@find gpt2 scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +; rm -rf .mypy_cache .pytest_cache .ruff_cache

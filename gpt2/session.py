@@ -216,6 +216,7 @@ class Session:
         """Say what runs, where, for how long, and what the user may want to know before waiting."""
         config, batches = self.config, self.parts.batches
         steps, compiled = self.clock.steps, self.record["compiled"]
+        sparsity = self.parts.pruner.sparsity()
         self.record.update(
             attention=attention_form(
                 config.model,
@@ -245,11 +246,8 @@ class Session:
             "folder": self.folder.path,
             "pruning": config.prune and config.prune.pruning_method,
             "pattern": config.prune and config.prune.sparsity_pattern,
-            "sparsity_asked": self.parts.pruner.sparsity().asked,
-            "prunable": sum(
-                self.model.get_parameter(name).numel()
-                for name in self.parts.pruner.sparsity().layers
-            ),
+            "sparsity_asked": sparsity.asked,
+            "prunable": sum(self.model.get_parameter(name).numel() for name in sparsity.layers),
         }
         for line in announce.introduction(facts):
             self.console.say(line)

@@ -26,7 +26,7 @@ from gpt2.optim.schedule import Schedule
 from gpt2.prune.methods.none import Dense
 from gpt2.training import checkpoint
 from gpt2.training.distributed import Ranks
-from gpt2.training.loop import Clock, Parts, Step, clip, forward_backward, train
+from gpt2.training.loop import Clock, Parts, Step, clip, forward_backward, gradient_norm, train
 from gpt2.training.recorder import load_model
 from gpt2.training.state import (
     load_optimizer,
@@ -303,7 +303,8 @@ def the_tied_matrix_is_updated_once(subject: Subject, folder: Path) -> None:
 
     start, gradients = Trial(subject), Trial(subject)
     forward_backward(gradients.parts, 0)
-    clip([p for group in gradients.optimizer.param_groups for p in group["params"]], 1.0)
+    members = [p for group in gradients.optimizer.param_groups for p in group["params"]]
+    clip(members, 1.0, gradient_norm(members))
     loose = {}
     for name, parameter in start.model.named_parameters():
         loose[name] = nn.Parameter(parameter.detach().clone())

@@ -16,6 +16,10 @@ from gpt2.config.errors import UserError
 from gpt2.config.options import TRAIN_TREE, Options
 from gpt2.config.typed import Auto, Within
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores; what they start does, too.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 ODD_FOLDERS = (
     "my data",

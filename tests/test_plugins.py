@@ -136,7 +136,7 @@ def test_a_file_and_a_kconfig_entry_make_a_plugin(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "Kconfig", tmp_path)
     (tmp_path / "gpt2" / "optim" / "optimizers" / "two_words.py").write_text(PLUGIN)
     kconfig = tmp_path / "gpt2" / "optim" / "Kconfig"
-    entry = 'config OPTIMIZER_TWO_WORDS\n\tbool "Two words"\n\tdepends on !COMPILE\n\n'
+    entry = 'config OPTIMIZER_TWO_WORDS\n\tbool "Two words"\n\tdepends on !DETERMINISTIC\n\n'
     own = (
         'config TWO_WORDS_STRENGTH\n\tstring "S"\n\tdepends on OPTIMIZER_TWO_WORDS\n\tdefault "1"\n'
     )
@@ -160,6 +160,6 @@ def test_a_file_and_a_kconfig_entry_make_a_plugin(tmp_path: Path) -> None:
     assert check("--two-words-strength", "0.5") == (
         "train.py: error: --two-words-strength has no effect here: it needs OPTIMIZER_TWO_WORDS\n"
     )
-    assert check(*chosen, "--compile") == (
-        "train.py: error: --optimizer has no effect here: it needs !COMPILE\n"
+    assert check(*chosen, "--deterministic") == (
+        "train.py: error: --optimizer has no effect here: it needs !DETERMINISTIC\n"
     )

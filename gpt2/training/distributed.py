@@ -155,4 +155,7 @@ def join(device: str, shard: str) -> Ranks:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
+    # One that finds an error and leaves before the others have reached it would take them along,
+    # and torchrun would end it before it has said what the error is.
+    dist.barrier(group=control)
     return Ranks(rank, count, local, control, sharded=shard == "fsdp")
