@@ -8,7 +8,9 @@ $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eva
 export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B
 LIMIT := $(if $(TIME), --max-time $(TIME))
 MORE  := $${ARGS:+ $$ARGS}
-RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(NPROC))
+RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
+$(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
+RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(RANK_COUNT))
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
 PY    := py="$$($(PYTHON) scripts/environment.py runtime)"

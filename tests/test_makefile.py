@@ -142,6 +142,21 @@ def test_variables_count_only_when_typed(tree: Path) -> None:
         assert "already prepared" in quiet.stdout
 
 
+@pytest.mark.parametrize("value", ["0", "two", "2 3", "-1", "2000"])
+def test_a_number_of_ranks_that_is_none_stops_make(value: str, tree: Path) -> None:
+    done = make(tree, "train", f"NPROC={value}")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert f"NPROC={value} is no number of ranks from 1 to 1024" in line
+    assert not (tree / "runs").exists()
+
+
+def test_a_number_of_ranks_starts_so_many(tree: Path) -> None:
+    shown = make(tree, "-n", "train", "NPROC=2").stdout
+    assert "-m torch.distributed.run --standalone --nproc-per-node 2 gpt2/train.py" in shown
+    assert "torch.distributed" not in make(tree, "-n", "train", NPROC="2").stdout
+
+
 @pytest.mark.slow
 def test_without_a_config_a_fitting_one_is_taken_and_none_written(tree: Path) -> None:
     done = make(tree, "train", "ARGS=--check-config")

@@ -143,7 +143,8 @@ def join(device: str, shard: str) -> Ranks:
             )
         return Ranks()
     rank, count, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    # Without any GPU, --device cuda is refused in the next step, as it is for a rank alone.
+    cuda = device in ("cuda", "auto") and torch.cuda.is_available()
     if cuda:
         here = torch.cuda.device_count()
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
