@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from gpt2.training import checkpoint
+from gpt2.training.packing import put_together, take_apart
 from gpt2.training.state import load_optimizer, optimizer_tensors
 
 
@@ -129,3 +132,19 @@ def test_a_checkpoint_without_the_later_parts_is_read() -> None:
     load_optimizer(optimizer, state, old)
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
     assert torch.equal(optimizer.state[parameters[0]]["exp_avg"], torch.ones(2))
+
+
+def test_wrapped_state_comes_back_if_its_class_is_declared_safe() -> None:
+    """Quantised state is a class around its codes; a file can name only what a library declared."""
+    wrapped = TwoTensor(torch.randn(3), torch.arange(3.0))
+    tensors: dict[str, Tensor] = {}
+    rest = json.loads(json.dumps(take_apart([wrapped, torch.Size([2, 3])], "a.codes", tensors)))
+    assert sorted(tensors) == ["a.codes.0.a", "a.codes.0.b"]
+    with pytest.raises(ValueError, match=r"TwoTensor is no class that a loaded library declared"):
+        put_together(rest, dict(tensors))
+    with torch.serialization.safe_globals([TwoTensor]):
+        back, size = put_together(rest, dict(tensors))
+    assert isinstance(back, TwoTensor)
+    assert torch.equal(back.a, wrapped.a)
+    assert torch.equal(back.b, wrapped.b)
+    assert size == torch.Size([2, 3])

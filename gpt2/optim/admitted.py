@@ -82,7 +82,10 @@ ADMITTED: dict[str, dict[str, Admitted]] = {
             _DECOUPLED,
         ),
         **_each("adagrad adagrad32bit adagrad8bit", _L2),
-        **_each("sgd sgd32bit sgd8bit", Admitted(decay="L2", arguments={"momentum": 0.9})),
+        **_each(
+            "lars lars32bit lars8bit pytorchlars sgd sgd32bit sgd8bit",
+            Admitted(decay="L2", arguments={"momentum": 0.9}),
+        ),
     },
     "ao": {
         **_each("adamw8bit adamw4bit adamwfp8", Admitted(tensor_rate=True)),
@@ -94,7 +97,7 @@ _CLOSURE = "it wants to compute the loss itself (a closure)"
 _SECOND = "it needs second derivatives (create_graph)"
 _MODEL = "it wants the model and steps within the backward pass"
 _TWO_MODES = "its weights for evaluation are others than those it trains (train and eval modes)"
-_PROJECTOR = "its low-rank form keeps objects that no checkpoint can hold; without, it is AdamW"
+_PROJECTOR = "its low-rank projections are objects that no checkpoint can hold"
 _BUILT_IN = "it is torch's, which is built in: --optimizer {}"
 _WRAPPER = "it is a wrapper around another optimizer"
 _LARS = "it hardly moves at any rate: it was made for large convolutional networks"
@@ -142,8 +145,7 @@ REFUSED: dict[str, dict[str, str]] = {
             "pagedlion8bit",
             _PAGED,
         ),
-        **_each("rmsprop rmsprop32bit rmsprop8bit", "its steps are not finite in fp16"),
-        **_each("lars lars32bit lars8bit pytorchlars", _LARS),
+        **_each("rmsprop rmsprop32bit rmsprop8bit", "it does not stay finite in fp16"),
         "ademamix32bit": "it fails in its first step",
     },
     "ao": {"_adamw": "it is for weights that are quantised", "cpuoffloadoptimizer": _WRAPPER},

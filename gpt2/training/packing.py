@@ -42,7 +42,8 @@ def _tensor_apart(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[st
             key: _tensor_apart(getattr(tensor, key), f"{name}.{key}", tensors) for key in inside
         }
         context = take_apart(rest, f"{name}.rest", tensors)
-        return {"wrapped": [_name(type(tensor)), parts, context]}
+        place = [list(tensor.shape), list(tensor.stride())]
+        return {"wrapped": [_name(type(tensor)), parts, context, *place]}
     tensors[name] = tensor
     if tensor.is_contiguous():
         return {"tensor": name}
@@ -64,14 +65,15 @@ def put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
     ((kind, inside),) = value.items()
     if kind == "size":
         return torch.Size(inside)
-    if kind == "dtype":
+    if kind == "dtype" and isinstance(getattr(torch, inside), torch.dtype):
         return getattr(torch, inside)
     if kind == "dict":
         return {key: put_together(part, tensors) for key, part in inside}
     if kind == "wrapped":
-        name, parts, rest = inside
+        name, parts, rest, shape, stride = inside
         ready = {key: put_together(part, tensors) for key, part in parts.items()}
-        return _class(name).__tensor_unflatten__(ready, put_together(rest, tensors), None, None)
+        context = put_together(rest, tensors)
+        return _class(name).__tensor_unflatten__(ready, context, torch.Size(shape), tuple(stride))
     parts = [put_together(part, tensors) for part in inside]
     return tuple(parts) if kind == "tuple" else parts
 
