@@ -100,7 +100,6 @@ _TWO_MODES = "its weights for evaluation are others than those it trains (train 
 _PROJECTOR = "its low-rank projections are objects that no checkpoint can hold"
 _BUILT_IN = "it is torch's, which is built in: --optimizer {}"
 _WRAPPER = "it is a wrapper around another optimizer"
-_LARS = "it hardly moves at any rate: it was made for large convolutional networks"
 _PAGED = "its pages are for CUDA, where it was not tested"
 
 REFUSED: dict[str, dict[str, str]] = {
@@ -127,7 +126,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "ftrl": "it computes weights from its sums alone and so forgets the initial ones",
         "gravity": "it fails at a learning rate of 0",
         "kate": "its steps grow until they are not finite",
-        "lars": _LARS,
+        "lars": "it hardly moves at any rate from 0.001 to 100",
         "kron": "without another package (opt_einsum) its products take minutes",
         "lorarite": "it needs the two factors of LoRA",
         "magma": _WRAPPER,

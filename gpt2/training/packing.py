@@ -65,8 +65,11 @@ def put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
     ((kind, inside),) = value.items()
     if kind == "size":
         return torch.Size(inside)
-    if kind == "dtype" and isinstance(getattr(torch, inside), torch.dtype):
-        return getattr(torch, inside)
+    if kind == "dtype":
+        found = getattr(torch, inside)
+        if not isinstance(found, torch.dtype):
+            raise ValueError(f"{inside!r} is no number format of torch")
+        return found
     if kind == "dict":
         return {key: put_together(part, tensors) for key, part in inside}
     if kind == "wrapped":
