@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -54,12 +56,16 @@ def length_of(config: Config, tokens: TokenFile, ranks: int) -> int | None:
     return min(limits) if limits else None
 
 
-def refuse_pruning(config: Config, tokens: TokenFile, ranks: Ranks) -> None:
+def refuse_pruning(
+    config: Config, tokens: TokenFile, ranks: Ranks, run_dir: Path | None = None
+) -> None:
     """Refuse pruning that could not be done, before anything is written. Raises UserError."""
     prune, problems = config.prune, []
     if prune is None:
         return
-    steps = length_of(config, tokens, ranks.count)
+    # A run that goes on, perhaps with other ranks, keeps the steps that it was found right for.
+    begun = run_dir is not None and (run_dir / "run.json").exists()
+    steps = None if begun else length_of(config, tokens, ranks.count)
     ramp = _ramp(prune)
     if prune.pruning_interval is not None and steps and prune.pruning_interval > ramp.steps(steps):
         problems.append(
@@ -131,6 +137,7 @@ def build_pruner(
         whole=whole,
         part_like=part_like,
         calibration=Calibration(model, batches, forward),
+        clear_state=not hasattr(_optimizer_plugin(config), "STATE_ELSEWHERE"),
     )
     pruner: Pruner = method.build(setting, prune.options if prune else None)
     return pruner
@@ -142,12 +149,16 @@ def _ramp(prune: PruneConfig) -> Ramp:
     return Ramp(kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval)
 
 
+def _optimizer_plugin(config: Config) -> ModuleType:
+    return plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer)
+
+
 def check_optimizer(config: Config, ranks: int = 1) -> None:
     """Let the optimizer refuse what its module alone can tell, before there is a run directory.
 
     `ranks` is the number of processes that train together. Raises UserError.
     """
-    plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer)
+    plugin = _optimizer_plugin(config)
     if hasattr(plugin, "check"):
         plugin.check(config.optim, ranks)
 
@@ -164,8 +175,7 @@ def build_parts(
     optim, training = config.optim, config.train
     forward = ranks.spread(model, device)  # first: it may divide the parameters
     groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
-    plugin = plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], optim.optimizer)
-    optimizer: torch.optim.Optimizer = plugin.build(groups, optim.options)
+    optimizer: torch.optim.Optimizer = _optimizer_plugin(config).build(groups, optim.options)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     batches = TrainBatches(

@@ -64,7 +64,7 @@ def _run(
     meta = data["train"].meta
     check_optimizer(config, ranks.count)
     weights = find_weights(config, meta, actions.run_dir)
-    refuse_pruning(config, data["train"], ranks)
+    refuse_pruning(config, data["train"], ranks, actions.run_dir)
     folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)

@@ -10,6 +10,7 @@ from pruned import sequences, setting_of, small_gpt
 from torch import Tensor, nn
 
 from gpt2.config import plugins
+from gpt2.config.errors import UserError
 from gpt2.data.batches import calibration_batches
 from gpt2.prune.methods import sparsegpt, wanda
 from gpt2.prune.ramp import Ramp
@@ -183,3 +184,24 @@ def test_calibration_text_is_of_the_training_split_and_of_the_seed() -> None:
     starts = drawn[0][:, 0]
     assert len(set(starts.tolist())) == 12  # no sequence twice
     assert torch.equal(drawn[0], starts.unsqueeze(1) + torch.arange(16))
+
+
+def test_groups_are_decided_one_after_the_other_as_in_the_paper() -> None:
+    weight, inputs = layer(6, 16)
+    found = pruned_by(sparsegpt.Compensated(weight, DEFAULTS), inputs, 48, "2:4")
+    mask = found.view(6, -1, 4) == 0.0
+    assert torch.all(mask.sum(dim=2) == 2)
+    by_layer = naive(weight, inputs, [12] * 4, 4, 0.01)  # groups share, rows may differ
+    one_row = naive(weight[:1], inputs, [2] * 4, 4, 0.01)  # of one row a group is a block
+    single = pruned_by(sparsegpt.Compensated(weight[:1], DEFAULTS), inputs, 8, "2:4")
+    torch.testing.assert_close(single.double(), one_row, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(by_layer == 0.0, found == 0.0)
+
+
+def test_products_that_cannot_be_inverted_are_named() -> None:
+    weight, inputs = layer(4, 16)
+    options = sparsegpt.Options(block=128, damping=1e-12)
+    pruner = sparsegpt.Compensated(weight, options)
+    pruner.see(inputs[:2])  # of rank 2
+    with pytest.raises(UserError, match="--sparsegpt-damping 1e-12"):
+        pruner.prune(32, "layer")

@@ -14,6 +14,8 @@ from pruned import give_gradients, setting_of, small_gpt
 from torch import Tensor, nn
 
 from gpt2.config import plugins
+from gpt2.config.bind import bind
+from gpt2.config.options import Options
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.prune.masked import MaskedPruner
@@ -295,3 +297,50 @@ def test_growth_waits_for_gradients_that_are_finite() -> None:
         pruner.mask_gradients(step, step / 100)
         same = all(torch.equal(mask, first[name]) for name, mask in masks(pruner).items())
         assert same == bad
+
+
+def test_what_rigl_grows_moves_under_spam() -> None:
+    model = small_gpt()
+    options = Options()
+    options.give("OPTIMIZER", "adamwspam", "--optimizer")
+    optim = bind(options).optim
+    optimizer = plugins.load("gpt2.optim.optimizers", "adamwspam").build(
+        parameter_groups(model, 0.01, 0.0), optim.options
+    )
+    ramp = Ramp("linear", 0.0, 0.75, 0.8, 10)
+    pruner = method("rigl").build(
+        setting_of(model, optimizer, ramp, pattern="erk"), method("rigl").Options(fraction=0.3)
+    )
+    for step in range(60):
+        give_gradients(model, step)
+        pruner.mask_gradients(step, step / 60)
+        optimizer.step()
+        pruner.apply(step + 1, (step + 1) / 60)
+    for name, weight in prunable(model, "blocks").items():
+        assert torch.all(weight[~pruner.masks.pruned(name)] != 0.0), name
+
+
+def test_state_waits_for_an_optimizer_that_has_refused_every_step() -> None:
+    model = small_gpt()
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.0))
+    pruner = method("state").build(
+        setting_of(model, optimizer), method("state").Options(score="fisher")
+    )
+    pruner.apply(1, 0.1)
+    assert pruner.sparsity().reached == 0.0
+    give_gradients(model, 0)
+    optimizer.step()
+    pruner.apply(2, 0.2)
+    pruner.verify()
+
+
+def test_state_that_is_not_of_the_weights_is_left_alone() -> None:
+    model = small_gpt()
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.0))
+    give_gradients(model, 0)
+    optimizer.step()
+    before = {w: optimizer.state[w]["exp_avg"].clone() for w in prunable(model, "blocks").values()}
+    pruner = method("magnitude").build(setting_of(model, optimizer, clear_state=False), None)
+    pruner.apply(1, 1.0)
+    pruner.verify()
+    assert all(torch.equal(optimizer.state[w]["exp_avg"], m) for w, m in before.items())

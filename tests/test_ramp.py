@@ -80,6 +80,5 @@ def test_time_may_jump_over_the_ramp() -> None:
     assert not found.due(1, 0.3)
     assert found.due(2, 0.9)
     found.happened(2, 0.9)
-    assert found.over
     assert not found.due(3, 1.0)
     assert torch.equal(found.tensor(), torch.tensor([2.0, 1.0], dtype=torch.float64))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpt2.config.errors import UserError
 from gpt2.prune import threshold
 from gpt2.prune.threshold import FIRST, LAST, keys, smallest, smallest_in_rows
 
@@ -70,7 +71,7 @@ def test_keys_are_in_the_order_of_the_numbers() -> None:
 
 
 def test_what_is_not_a_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="not a number"):
+    with pytest.raises(UserError, match="not a number"):
         keys(torch.tensor([1.0, float("nan")]))
     with pytest.raises(ValueError, match="5 of 3 elements"):
         list(smallest([lambda: keys(torch.ones(3))], 5))

@@ -46,8 +46,10 @@ def _setters(condition: object) -> str:
     symbol = condition[1] if isinstance(condition, tuple) else condition
     if not isinstance(symbol, kc.Symbol) or any(node.prompt for node in symbol.nodes):
         return ""
-    setters = sorted(item.name for item in kc.expr_items(symbol.rev_dep) if item.name != "n")
-    return f" (set by {', '.join(setters)})" if setters else ""
+    items = [item for item in kc.expr_items(symbol.rev_dep) if isinstance(item, kc.Symbol)]
+    setters = ", ".join(sorted(item.name for item in items if item.name != "n"))
+    verb = "not with" if isinstance(condition, tuple) else "as with"
+    return f" ({verb} {setters})" if setters else ""
 
 
 @contextmanager

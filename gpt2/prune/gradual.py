@@ -32,6 +32,10 @@ class Score:
         """
         raise NotImplementedError
 
+    def ready(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether `state`, what the optimizer holds for a parameter, is enough for a score."""
+        return True
+
     def observe(self, name: str, weight: Tensor, gradient: Tensor, valid: Tensor) -> None:
         """Look at a gradient; `valid` (bool, 0-d, on the device) is False in a refused step."""
 
@@ -50,6 +54,11 @@ class GradualPruner(MaskedPruner):
     def __init__(self, setting: Setting, scoring: Score) -> None:
         super().__init__(setting)
         self.scoring = scoring
+
+    def ready(self) -> bool:
+        """Whether every parameter can be scored: with all steps refused there is no state."""
+        held = self.setting.optimizer.state
+        return all(self.scoring.ready(held.get(w, {})) for w in self.setting.weights.values())
 
     def observe(self, norm: Tensor) -> None:
         """Show the gradients to the score."""

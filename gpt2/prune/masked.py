@@ -24,8 +24,8 @@ class Setting:
     """What a pruning method works on, and what was asked of it.
 
     weights: the prunable parameters by name, in the model's order. parameters: how many numbers
-    the whole model has. whole, part_like: see Masks. calibration: training text for methods that
-    look at activations.
+    the whole model has. whole, part_like, clear_state: see Masks. calibration: training
+    text for methods that look at activations.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -37,6 +37,7 @@ class Setting:
     whole: Callable[[Tensor], Tensor]
     part_like: Callable[[Tensor, Tensor], Tensor]
     calibration: Calibration
+    clear_state: bool = True
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -54,12 +55,16 @@ class MaskedPruner(ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.masks = Masks(setting.weights, setting.whole, setting.part_like)
+        self.masks = Masks(setting.weights, setting.whole, setting.part_like, setting.clear_state)
         self.events = Events(setting.ramp)
 
     @abstractmethod
     def prune(self, sparsity: float) -> None:
         """Change the masks so that `sparsity` of the prunable weights is pruned, exactly."""
+
+    def ready(self) -> bool:
+        """Whether there is what the choice is made by; if not, the next step decides."""
+        return True
 
     def mask_gradients(self, step: int, progress: float) -> None:
         """Set the gradients of pruned weights to zero."""
@@ -70,7 +75,7 @@ class MaskedPruner(ABC):
 
     def apply(self, step: int, progress: float) -> None:
         """Make the event that is due, if one is; keep pruned weights and their state at zero."""
-        if self.events.due(step, progress):
+        if self.events.due(step, progress) and self.ready():
             self.prune(self.setting.ramp.sparsity(progress))
             self.events.happened(step, progress)
         self.masks.apply(self.setting.optimizer)

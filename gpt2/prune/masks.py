@@ -19,7 +19,8 @@ class Masks:
     be able to leave it again. So the masks are held, packed, an eighth of a byte per weight.
 
     `whole` and `part_like` turn parameters that ranks hold in parts (FSDP) into whole tensors and
-    back; masks are always whole, and the same on every rank.
+    back; masks are always whole, and the same on every rank. `clear_state` says whether a number in
+    the optimizer's state, at the place of a weight, belongs to that weight.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class Masks:
         weights: Mapping[str, nn.Parameter],
         whole: Callable[[Tensor], Tensor],
         part_like: Callable[[Tensor, Tensor], Tensor],
+        clear_state: bool = True,
     ) -> None:
         self.weights = dict(weights)
         self.whole = whole
         self._part_like = part_like
+        self._clear_state = clear_state
         #: Pruned weights by name of the parameter; known without asking the device.
         self.counts = dict.fromkeys(self.weights, 0)
         self._packed: dict[str, Tensor] = {}
@@ -60,7 +63,8 @@ class Masks:
             weight = self.weights[name]
             live = self._live(name)
             _clear(weight.data, live)
-            for value in optimizer.state.get(weight, {}).values():
+            state = optimizer.state.get(weight, {}) if self._clear_state else {}
+            for value in state.values():
                 if _is_plain_state(value, weight):
                     _clear(value, live)
 

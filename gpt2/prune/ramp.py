@@ -73,11 +73,6 @@ class Events:
             self._begun = step
         self._last = self.ramp.position(progress)
 
-    @property
-    def over(self) -> bool:
-        """Whether the last event was made."""
-        return self._last >= 1.0
-
     def tensor(self) -> Tensor:
         """Return where it is, for a checkpoint: float64, (2,)."""
         begun = -1 if self._begun is None else self._begun

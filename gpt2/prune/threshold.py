@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from gpt2.config.errors import Exit, UserError
+
 #: Elements looked at at once: bounds the memory besides one tensor of scores.
 CHUNK = 1 << 18
 _HALF = 1 << 16
@@ -18,10 +20,14 @@ def keys(scores: Tensor) -> Tensor:
     """Return int32 numbers in the order of fp32 `scores`; +0 and -0 are the same.
 
     The bits of a positive fp32 number, read as an integer, are in its order; those of a negative
-    one are turned round. Raises ValueError for a score that is not a number.
+    one are turned round. Raises UserError for a score that is not a number.
     """
     if bool(torch.isnan(scores).any()):
-        raise ValueError("a score is not a number")
+        raise UserError(
+            "diverged: weights cannot be ranked for pruning, a score is not a number; lower "
+            "--learning-rate",
+            code=Exit.DIVERGED,
+        )
     bits = (scores.float() + 0.0).view(torch.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 

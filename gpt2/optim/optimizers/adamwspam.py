@@ -97,7 +97,9 @@ class AdamWSpam(torch.optim.AdamW):
     def _clip(self, group: dict[str, Any]) -> None:
         """Bring gradients to at most the root of theta times the second moment, by entry.
 
-        Where that is 0 they are 0, too, until the next reset.
+        Where that is 0 nothing is known, and nothing is clipped: by the letter of the paper what
+        had no gradient yet (rows of rare tokens, weights that RigL grows) would get none until the
+        next reset.
         """
         options = self.options
         step = group["spam_step"]
@@ -110,6 +112,8 @@ class AdamWSpam(torch.optim.AdamW):
             return
         limits = torch._foreach_sqrt([state["exp_avg_sq"] for state in states])
         torch._foreach_mul_(limits, math.sqrt(options.theta))
+        for limit in limits:
+            limit.masked_fill_(limit == 0.0, math.inf)
         torch._foreach_clamp_max_(gradients, limits)
         torch._foreach_neg_(limits)
         torch._foreach_clamp_min_(gradients, limits)

@@ -11,6 +11,9 @@ from gpt2.config.library import split_arguments, split_name
 from gpt2.config.typed import Named, OptimConfig
 from gpt2.optim import library
 
+#: A number at a weight's place in the state need not be that weight's: SOAP's moments are rotated.
+STATE_ELSEWHERE = True
+
 
 @dataclass(frozen=True)
 class Options:

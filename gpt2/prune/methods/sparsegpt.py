@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from gpt2.config.errors import UserError
 from gpt2.config.typed import Within
 from gpt2.prune.masked import Setting
 from gpt2.prune.oneshot import OneShotPruner
@@ -59,9 +60,8 @@ class Compensated:
         return pruned, weight.to(self.weight.dtype)
 
     def _width(self, pattern: str) -> int:
-        """Return the columns of a block: whole groups in an n:m pattern."""
-        group = GROUPED[pattern][1] if pattern in GROUPED else 1
-        return max(group, self.options.block // group * group)
+        """Return the columns of a block: in an n:m pattern those of a group, as in the paper."""
+        return GROUPED[pattern][1] if pattern in GROUPED else self.options.block
 
     def _shares(self, count: int, blocks: list[slice]) -> list[int]:
         rows, columns = self.weight.shape
@@ -75,9 +75,17 @@ class Compensated:
         diagonal = hessian.diagonal()
         diagonal[diagonal == 0] = 1.0
         diagonal += self.options.damping * diagonal.mean()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-        factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-        return factor
+        lower, failed = torch.linalg.cholesky_ex(hessian)
+        if not failed:
+            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if failed:
+            raise UserError(
+                f"--sparsegpt-damping {self.options.damping:g}: the products of the inputs cannot "
+                "be inverted; give more damping or more --calibration-sequences (or the run has "
+                "diverged: lower --learning-rate)"
+            )
+        upper: Tensor = factor
+        return upper
 
 
 def _compensate(weight: Tensor, pruned: Tensor, inverse: Tensor) -> Tensor:

@@ -78,6 +78,10 @@ class FromState(Score):
     def __init__(self, formula: str) -> None:
         self.formula = _FORMULAS[formula]
 
+    def ready(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether there are moments."""
+        return "exp_avg" in state and "exp_avg_sq" in state
+
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return the formula's value for each weight."""
         return self.formula(weight, state["exp_avg"], state["exp_avg_sq"])
