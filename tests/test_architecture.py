@@ -334,7 +334,7 @@ def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> 
 #: Files that may look at the environment, and what they look at there.
 ENVIRONMENT = {
     "gpt2/config/faults.py": {"GPT2_FAULT"},
-    "gpt2/config/errors.py": {"RANK"},
+    "gpt2/config/errors.py": {"RANK", "WORLD_SIZE"},
     "gpt2/config/options.py": {"srctree", "CONFIG_", "KCONFIG_"},
     "gpt2/training/machine.py": {"CUBLAS_WORKSPACE_CONFIG"},
     "gpt2/training/distributed.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's

@@ -48,6 +48,11 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
         # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
         sys.stdout = None
         code = Exit.BUG
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Under torchrun: while Python is taken down, threads of the ranks' connections now and then
+        # abort a process whose work is done and saved.
+        sys.stderr.flush()
+        os._exit(int(code))
     sys.exit(int(code))
 
 
