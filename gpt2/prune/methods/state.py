@@ -53,8 +53,8 @@ def coherence(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
 def _steadiness(m: Tensor, v: Tensor) -> Tensor:
     """Return |m| / sqrt(v), 0 where there has been no gradient.
 
-    No epsilon: v is of the order of squared gradients, 1e-16 and less, and any constant that is
-    large beside it would make all scores alike.
+    No epsilon: v is of the order of squared gradients, which differ by many powers of ten and
+    shrink with the model, and a constant that is large beside it would make all scores alike.
     """
     return torch.where(v > 0.0, m.abs() / v.sqrt(), 0.0)
 
