@@ -47,7 +47,8 @@ def main() -> int:
         path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         path = fitting_defconfig(arguments.quiet)
-    print(shlex.join(flags(path, DATA_OPTIONS if arguments.data else None, extra)))
+    found = flags(path, None, extra)  # what is wrong is wrong before the data are prepared, too
+    print(shlex.join(flags(path, DATA_OPTIONS) if arguments.data else found))
     return 0
 
 

@@ -12,7 +12,8 @@ import kconfiglib as kc
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
-from gpt2.config.options import ROOT_TREE, Kconfig, Options
+from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.tree import Kconfig
 
 HEADER = "# GPT-2 Training Module configuration; 'make menuconfig' changes it\n"
 

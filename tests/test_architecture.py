@@ -141,7 +141,7 @@ def test_kconfiglib_is_touched_in_few_files() -> None:
         if any(within(found, "kconfiglib", "menuconfig", "guiconfig") for found in imported(path))
     }
     tools = {"scripts/kconf_files.py", "scripts/kconf_menus.py"}
-    assert users <= {"gpt2/config/options.py", "gpt2/config/cli.py", *tools}
+    assert users <= {f"gpt2/config/{name}.py" for name in ("tree", "options", "cli")} | tools
 
 
 def test_plugins_stand_on_their_own_folder() -> None:
@@ -335,7 +335,7 @@ def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> 
 ENVIRONMENT = {
     "gpt2/config/faults.py": {"GPT2_FAULT"},
     "gpt2/config/errors.py": {"RANK", "WORLD_SIZE"},
-    "gpt2/config/options.py": {"srctree", "CONFIG_", "KCONFIG_"},
+    "gpt2/config/tree.py": {"srctree", "CONFIG_", "KCONFIG_"},
     "gpt2/training/machine.py": {"CUBLAS_WORKSPACE_CONFIG"},
     "gpt2/training/distributed.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's
     "gpt2/data/tokenizer.py": {"TIKTOKEN_CACHE_DIR"},

@@ -12,7 +12,8 @@ from conftest import ODD_FOLDERS, WriteConfig, random_options
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Kconfig, Options
+from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Options
+from gpt2.config.tree import Kconfig
 
 TREE = """
 mainmenu "a small tree"
@@ -321,7 +322,7 @@ def test_every_unmet_condition_is_named(small_tree: Path) -> None:
 
 def test_a_member_whose_own_dependency_fails(small_tree: Path) -> None:
     assert given(("METHOD", "state"), tree=small_tree).check() == [
-        "--method has no effect here: it needs HAS_MOMENT"
+        "--method: 'state' cannot be chosen here: it needs HAS_MOMENT"
     ]
     assert given(("RULE", "fancy"), ("METHOD", "state"), tree=small_tree).check() == []
 

@@ -161,5 +161,5 @@ def test_a_file_and_a_kconfig_entry_make_a_plugin(tmp_path: Path) -> None:
         "train.py: error: --two-words-strength has no effect here: it needs OPTIMIZER_TWO_WORDS\n"
     )
     assert check(*chosen, "--deterministic") == (
-        "train.py: error: --optimizer has no effect here: it needs !DETERMINISTIC\n"
+        "train.py: error: --optimizer: 'two-words' cannot be chosen here: it needs !DETERMINISTIC\n"
     )

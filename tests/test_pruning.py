@@ -304,5 +304,7 @@ def test_state_pruning_needs_an_optimizer_that_has_the_state() -> None:
     with pytest.raises(UserError) as caught:
         bind(options)
     (message,) = caught.value.messages
-    assert message.startswith("--pruning-method has no effect here: it needs HAS_SECOND_MOMENT")
+    assert message.startswith(
+        "--pruning-method: 'state' cannot be chosen here: it needs HAS_SECOND_MOMENT"
+    )
     assert "OPTIMIZER_ADAM" in message  # and who has it

@@ -6,11 +6,8 @@ are errors, all collected before any is reported.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import kconfiglib as kc
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of, nearest, word_of
+from gpt2.config.tree import Kconfig, setters
 from gpt2.config.typed import QUALIFIED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,54 +37,6 @@ class Assignment:
     name: str
     value: str
     where: str
-
-
-def _setters(condition: object) -> str:
-    """Say what sets a symbol that has no prompt of its own; nothing for any other condition."""
-    symbol = condition[1] if isinstance(condition, tuple) else condition
-    if not isinstance(symbol, kc.Symbol) or any(node.prompt for node in symbol.nodes):
-        return ""
-    items = [item for item in kc.expr_items(symbol.rev_dep) if isinstance(item, kc.Symbol)]
-    setters = ", ".join(sorted(item.name for item in items if item.name != "n"))
-    verb = "not with" if isinstance(condition, tuple) else "as with"
-    return f" ({verb} {setters})" if setters else ""
-
-
-@contextmanager
-def _neutral_environment() -> Iterator[None]:
-    """Hide the variables that kconfiglib obeys: the command line is the whole truth."""
-    obeyed = [n for n in os.environ if n in ("srctree", "CONFIG_") or n.startswith("KCONFIG_")]
-    hidden = {name: os.environ.pop(name) for name in obeyed}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-class Kconfig(kc.Kconfig):  # type: ignore[misc]
-    """kconfiglib's tree, deaf to the environment, whose load keeps only what differs.
-
-    A .config on disk is full. Loaded as it is, it would pin every option, and switching the
-    optimizer in the menu would keep the old one's learning rate. So `load_config` reduces it to
-    its minimal form first.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with _neutral_environment():
-            super().__init__(str(path), warn_to_stderr=False)
-        # Syntax mistakes in our own files are bugs, not the user's.
-        assert not self.warnings, self.warnings
-
-    def load_config(
-        self, filename: str | None = None, replace: bool = True, verbose: None = None
-    ) -> str:
-        """Load `filename` reduced to what differs from the defaults."""
-        message: str = super().load_config(filename, replace, verbose)
-        with tempfile.TemporaryDirectory() as folder:
-            minimal = os.path.join(folder, "minimal")
-            self.write_min_config(minimal, header="")
-            super().load_config(minimal, replace=True)
-        return message
 
 
 class Options:
@@ -244,7 +194,10 @@ class Options:
             elif given.where == named_by.get(given.name):
                 continue  # the choice that was given this name says what is wrong
             elif unmet := self.unmet(given.name):
-                found.append(f"{given.where} has no effect here: it needs {' and '.join(unmet)}")
+                what = " has no effect here"
+                if symbol.choice and not self.unmet(symbol.choice.name):  # the choice has others
+                    what = f": {word_of(given.name, symbol.choice.name)!r} cannot be chosen here"
+                found.append(f"{given.where}{what}: it needs {' and '.join(unmet)}")
             elif bounds := self.bounds(given.name):
                 found.append(f"{given.where}: {given.value} is out of range {bounds}")
             else:
@@ -270,7 +223,7 @@ class Options:
                 if isinstance(part, kc.Choice):  # a member needs what its choice needs
                     found.update(self.conditions(part.name))
                 elif part is not self.kconfig.y:
-                    found[kc.expr_str(part) + _setters(part)] = bool(kc.expr_value(part))
+                    found[kc.expr_str(part) + setters(part)] = bool(kc.expr_value(part))
         return found
 
     def bounds(self, name: str) -> str:

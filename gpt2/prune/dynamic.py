@@ -27,6 +27,7 @@ class DynamicPruner(MaskedPruner):
 
     Evci et al. 2020, algorithm 1: the share of the live weights that moves falls from `fraction`
     to nothing along the ramp, by half a cosine. Which weights live at first is drawn at random.
+    What is dropped at an event cannot grow at the same one, which the paper allows.
     What grows starts at zero, with zero optimizer state, and moves in the very step it is grown
     in: the gradient that chose it is also its first.
     """

@@ -23,18 +23,19 @@ _SCORE = "score."
 
 
 class Score:
-    """What a method says of each weight; the highest stay. Those that accumulate look on, too."""
+    """What a method says of each weight; the highest stay. Those that accumulate look on, too.
+
+    state_keys: what it needs of what the optimizer holds for a parameter.
+    """
+
+    state_keys: tuple[str, ...] = ()
 
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return a number for every weight of parameter `name`, of its shape, never NaN.
 
-        `state` is what the optimizer holds for it. Those of pruned weights are not looked at.
+        `state` holds `state_keys`, whole. Those of pruned weights are not looked at.
         """
         raise NotImplementedError
-
-    def ready(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether `state`, what the optimizer holds for a parameter, is enough for a score."""
-        return True
 
     def observe(self, name: str, weight: Tensor, gradient: Tensor, valid: Tensor) -> None:
         """Look at a gradient; `valid` (bool, 0-d, on the device) is False in a refused step."""
@@ -57,8 +58,8 @@ class GradualPruner(MaskedPruner):
 
     def ready(self) -> bool:
         """Whether every parameter can be scored: with all steps refused there is no state."""
-        held = self.setting.optimizer.state
-        return all(self.scoring.ready(held.get(w, {})) for w in self.setting.weights.values())
+        held, needed = self.setting.optimizer.state, set(self.scoring.state_keys)
+        return all(needed <= held.get(w, {}).keys() for w in self.setting.weights.values())
 
     def observe(self, norm: Tensor) -> None:
         """Show the gradients to the score."""
@@ -99,7 +100,7 @@ class GradualPruner(MaskedPruner):
     def _keys(self, name: str) -> Tensor:
         weight, whole = self.setting.weights[name], self.setting.whole
         held = self.setting.optimizer.state.get(weight, {})
-        state = {key: whole(value) for key, value in held.items() if isinstance(value, Tensor)}
+        state = {key: whole(held[key]) for key in self.scoring.state_keys}
         scores = whole(self.scoring.score(name, whole(weight.detach()), state))
         found = with_pruned_first(keys(scores), self.masks.pruned(name))
         pattern = self.setting.pattern

@@ -75,12 +75,10 @@ class FromState(Score):
     step, and change no rank.
     """
 
+    state_keys = ("exp_avg", "exp_avg_sq")
+
     def __init__(self, formula: str) -> None:
         self.formula = _FORMULAS[formula]
-
-    def ready(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether there are moments."""
-        return "exp_avg" in state and "exp_avg_sq" in state
 
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return the formula's value for each weight."""

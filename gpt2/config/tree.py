@@ -1,0 +1,59 @@
+"""kconfiglib's tree of symbols as we load it: deaf to the environment, reduced to what differs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import kconfiglib as kc
+
+
+@contextmanager
+def _neutral_environment() -> Iterator[None]:
+    """Hide the variables that kconfiglib obeys: the command line is the whole truth."""
+    obeyed = [n for n in os.environ if n in ("srctree", "CONFIG_") or n.startswith("KCONFIG_")]
+    hidden = {name: os.environ.pop(name) for name in obeyed}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+class Kconfig(kc.Kconfig):  # type: ignore[misc]
+    """kconfiglib's tree, deaf to the environment, whose load keeps only what differs.
+
+    A .config on disk is full. Loaded as it is, it would pin every option, and switching the
+    optimizer in the menu would keep the old one's learning rate. So `load_config` reduces it to
+    its minimal form first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _neutral_environment():
+            super().__init__(str(path), warn_to_stderr=False)
+        # Syntax mistakes in our own files are bugs, not the user's.
+        assert not self.warnings, self.warnings
+
+    def load_config(
+        self, filename: str | None = None, replace: bool = True, verbose: None = None
+    ) -> str:
+        """Load `filename` reduced to what differs from the defaults."""
+        message: str = super().load_config(filename, replace, verbose)
+        with tempfile.TemporaryDirectory() as folder:
+            minimal = os.path.join(folder, "minimal")
+            self.write_min_config(minimal, header="")
+            super().load_config(minimal, replace=True)
+        return message
+
+
+def setters(condition: object) -> str:
+    """Say what sets a symbol that has no prompt of its own; nothing for any other condition."""
+    symbol = condition[1] if isinstance(condition, tuple) else condition
+    if not isinstance(symbol, kc.Symbol) or any(node.prompt for node in symbol.nodes):
+        return ""
+    items = [item for item in kc.expr_items(symbol.rev_dep) if isinstance(item, kc.Symbol)]
+    names = ", ".join(sorted(item.name for item in items if item.name != "n"))
+    verb = "not with" if isinstance(condition, tuple) else "as with"
+    return f" ({verb} {names})" if names else ""
