@@ -25,11 +25,12 @@ from gpt2.model.generate import generate
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
+from gpt2.results import results
 from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all
 from gpt2.training import machine
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.distributed import Ranks, join
-from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
+from gpt2.training.evaluation import evaluate
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
 from gpt2.training.recorder import Intervals, RunRecorder
@@ -279,7 +280,7 @@ class Session:
         return Exit.PREEMPTED
 
     def _finish(self) -> None:
-        summary = self.results()
+        summary = results(self.parts, self.clock, self.recorder, self.data["val"])
         ranks = self.parts.ranks
         if not (ranks.first or ranks.sharded):
             return
@@ -293,31 +294,6 @@ class Session:
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
         for line in announce.conclusion(summary, self.folder.path):
             self.console.say(line)
-
-    def results(self) -> dict[str, Any]:
-        """Return the content of summary.json; the loss is that of the last step."""
-        last, best = self.recorder.last, self.recorder.best
-        assert last is not None
-        loss, tokens = last["val_loss"], self.recorder.tokens_seen()
-        validation = self.data["val"]
-        sparsity = self.parts.pruner.sparsity()
-        return {
-            "val_loss": loss,
-            "val_perplexity": perplexity(loss),
-            "bits_per_byte": bits_per_byte(loss, len(validation.ids) - 1, validation.text_bytes),
-            "best": best,
-            "steps": self.clock.step,
-            "tokens": tokens,
-            "tokens_per_second": tokens / max(self.clock.elapsed, 1e-9),
-            "seconds": self.clock.elapsed,
-            "parameters": self.model.parameter_count(),
-            "sparsity_asked": sparsity.asked,
-            "sparsity_reached": sparsity.reached,
-            "sparsity_whole": sparsity.whole,
-            "sparsity_layers": dict(sparsity.layers),
-            "skipped_steps": int(self.parts.precision.skipped),
-            **machine.peak_memory(self.device),
-        }
 
     def _end(self, status: str, code: int) -> None:
         self.record.update(status=status, exit_code=int(code), end=now())

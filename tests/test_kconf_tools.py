@@ -129,6 +129,7 @@ def test_a_wrong_seed_writes_nothing(seed: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_random_values_reach_every_choice_and_stay_in_range() -> None:
     rng = random.Random(3)
     chosen: dict[str, set[str | None]] = {}
