@@ -97,6 +97,7 @@ def sample_model() -> GPT:
         dropout=0.0,
         bias=True,
         flash_attention=True,
+        activation_checkpointing="none",
         loss="full",
         loss_chunk_mib=None,
         init_from=None,

@@ -20,6 +20,7 @@ FREE_AT_RESUME = frozenset(
     {
         "device",
         "shard",
+        "activation_checkpointing",
         "num_threads",
         "num_workers",
         "log_interval",

@@ -191,6 +191,7 @@ def shape(dropout: float, width: int) -> ModelConfig:
         dropout=dropout,
         bias=True,
         flash_attention=True,
+        activation_checkpointing="none",
         loss="full",
         loss_chunk_mib=None,
         init_from=None,

@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 1
 
 def config_of(**changes: Any) -> ModelConfig:
     rest = {"model": "custom", "dropout": 0.0, "bias": True, "flash_attention": True}
+    rest["activation_checkpointing"] = "none"
     loss = "chunked" if changes.get("loss_chunk_mib") else "full"
     return ModelConfig(
         **(TINY | rest | {"loss": loss, "loss_chunk_mib": None, "init_from": None} | changes)

@@ -24,6 +24,7 @@ def model_of(bias: bool) -> GPT:
             dropout=0.0,
             bias=bias,
             flash_attention=True,
+            activation_checkpointing="none",
             loss="full",
             loss_chunk_mib=None,
             init_from=None,

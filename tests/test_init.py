@@ -21,6 +21,7 @@ VOCABULARY = 300
 def config_of(**changes: Any) -> ModelConfig:
     shape = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 32}
     rest = {"model": "custom", "dropout": 0.0, "bias": True, "flash_attention": True}
+    rest["activation_checkpointing"] = "none"
     return ModelConfig(
         **(shape | rest | {"loss": "full", "loss_chunk_mib": None, "init_from": None} | changes)
     )

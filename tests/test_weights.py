@@ -21,6 +21,7 @@ CONFIG = ModelConfig(
     dropout=0.0,
     bias=True,
     flash_attention=True,
+    activation_checkpointing="none",
     loss="full",
     loss_chunk_mib=None,
     init_from=None,

@@ -95,6 +95,7 @@ class ModelConfig:
     dropout: Annotated[float, Within("[0, 1)")]
     bias: bool
     flash_attention: bool
+    activation_checkpointing: str
     loss: str
     loss_chunk_mib: int | None
     init_from: Path | None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gpt2.config.typed import ModelConfig
 from gpt2.model.attention import explicit_attention, flash_attention
@@ -30,13 +31,17 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.attend = flash_attention if config.flash_attention else explicit_attention
+        self.recompute = config.activation_checkpointing == "selective"
 
-    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
-        """Return what every token (B, T, C) takes from those up to itself, and from the past."""
+    def forward(self, x: Tensor, norm: nn.Module, past: LayerCache | None = None) -> Tensor:
+        """Return what every token (B, T, C) takes from those up to itself, and from the past.
+
+        `norm` is applied to `x` first.
+        """
         batch, length, width = x.shape
         q, k, v = (
             part.view(batch, length, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
-            for part in self.c_attn(x).split(width, dim=2)
+            for part in linear_of(norm, x, self.c_attn, self.recompute).split(width, dim=2)
         )
         if past is not None:
             k, v = past.extend(k, v)
@@ -53,10 +58,12 @@ class Mlp(nn.Module):
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = config.dropout
+        self.recompute = config.activation_checkpointing == "selective"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return each token (B, T, C) worked on by itself."""
-        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Return each token (B, T, C) worked on by itself, after `norm`."""
+        x = linear_of(norm, x, self.c_fc, self.recompute)
+        x = linear_of(gelu, x, self.c_proj, self.recompute)
         return F.dropout(x, self.dropout, self.training)
 
 
@@ -69,12 +76,46 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = Mlp(config)
+        self.recompute = config.activation_checkpointing == "full"
+        self.random = config.dropout > 0.0
 
     def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
         """Return the residual stream (B, T, C) after this layer."""
-        x = x + self.attn(self.ln_1(x), past)
-        after: Tensor = x + self.mlp(self.ln_2(x))
+        if self.recompute and torch.is_grad_enabled():
+            return recomputed(self._after, x, random=self.random)
+        return self._after(x, past)
+
+    def _after(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
+        x = x + self.attn(x, self.ln_1, past)
+        after: Tensor = x + self.mlp(x, self.ln_2)
         return after
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Return x times the Gaussian distribution function at x, by GPT-2's formula with tanh."""
+    return F.gelu(x, approximate="tanh")
+
+
+def linear_of(
+    inner: Callable[[Tensor], Tensor], x: Tensor, linear: nn.Linear, recompute: bool
+) -> Tensor:
+    """Return linear(inner(x)); with `recompute`, what `inner` gives is not kept but made again.
+
+    The backward pass then stops short of `linear`, since nothing after it is wanted.
+    """
+    if recompute and torch.is_grad_enabled():
+        return recomputed(lambda x: linear(inner(x)), x, random=False)
+    after: Tensor = linear(inner(x))
+    return after
+
+
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, *, random: bool) -> Tensor:
+    """Return function(x), of which the backward pass keeps x and computes the rest again.
+
+    Chen et al. 2016, section 3. `random` says whether it draws numbers, which are then the same.
+    """
+    after: Tensor = checkpoint(function, x, use_reentrant=False, preserve_rng_state=random)
+    return after
 
 
 class Transformer(nn.Module):
