@@ -1,0 +1,66 @@
+"""What one training step computes, in the plain numbers that its memory follows from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Bytes of a number in fp32, in which weights, gradients and the residual stream are held.
+FP32 = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A training step: the model's shape, the micro-batch, and how it is computed.
+
+    accumulated: gradients are kept from one micro-step to the next.
+    mixed: products are made in 16 bits under autocast.
+    attention: `fused` (no T x T matrix), `math` (torch's plain kernel) or `written out` (ours).
+    dropout: numbers are dropped out, outside attention too.
+    wide_masks: what is dropped out is kept as numbers, as on a CPU, and not as bytes.
+    loss_rows: rows of logits at a time, None for all at once. tall: they are one fp32 buffer.
+    checkpointing: `none`, `selective` or `full`.
+    state, step: bytes of the optimizer's state, and of what its step holds for a moment.
+    masks, event: bytes that pruning holds, and what a pruning event holds for a moment.
+    """
+
+    layers: int
+    heads: int
+    width: int
+    block: int
+    vocabulary: int
+    bias: bool
+    batch: int
+    accumulated: bool
+    mixed: bool
+    attention: str
+    dropout: bool
+    wide_masks: bool
+    loss_rows: int | None
+    tall: bool
+    checkpointing: str
+    state: int
+    step: int
+    masks: int = 0
+    event: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.batch * self.block
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number that a product gives."""
+        return 2 if self.mixed else FP32
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model; the tied matrix counts once."""
+        d, bias = self.width, int(self.bias)
+        block = 12 * d * d + bias * 9 * d + 2 * (1 + bias) * d
+        return (self.vocabulary + self.block) * d + self.layers * block + (1 + bias) * d
+
+    @property
+    def embedding(self) -> int:
+        """Numbers of the tied matrix."""
+        return self.vocabulary * self.width
