@@ -68,4 +68,5 @@ def test_its_values_have_the_names_of_their_options() -> None:
     found = own_values("adamwprune", bind(options).optim.options)
     assert found == {
         "adamwprune_base": "adamw", "adamw_beta1": 0.9, "adamw_beta2": 0.95, "adamw_eps": 0.5,
+        "optimizer_state_precision": "fp32",
     }  # fmt: skip

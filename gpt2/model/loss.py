@@ -118,7 +118,10 @@ class _WideSoftmax:
         count = len(targets)
         slope = self._wide[:count].exp_()
         slope[torch.arange(count, device=targets.device), targets] -= 1.0
-        return slope.to(self._head.dtype), slope.new_ones(count)
+        ones = slope.new_ones(count)
+        if slope.dtype == self._head.dtype:
+            return slope, ones
+        return self._logits[:count].copy_(slope), ones  # the logits are done with
 
 
 class _TallSoftmax:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import torch
 
-from gpt2.config.typed import Within
+from gpt2.config.typed import Named, Within
+from gpt2.optim.bf16_state import Bf16StateAdam
 from gpt2.optim.groups import fused_where_possible
 
 
@@ -18,10 +19,13 @@ class Options:
     beta1: Annotated[float, Within("[0, 1)")]
     beta2: Annotated[float, Within("[0, 1)")]
     eps: Annotated[float, Within("(0, inf)")]
+    state_precision: Annotated[str, Named("OPTIMIZER_STATE_PRECISION")]
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
-    """Build torch's AdamW over `groups`."""
+    """Build torch's AdamW over `groups`, or the form of it that keeps bf16 state."""
     betas = (options.beta1, options.beta2)
+    if options.state_precision == "bf16":
+        return Bf16StateAdam(groups, betas, options.eps, decoupled=True)
     fused = fused_where_possible(groups)
     return torch.optim.AdamW(groups, betas=betas, eps=options.eps, fused=fused)
