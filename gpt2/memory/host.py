@@ -33,6 +33,7 @@ HARD = 9 / 8
 OOM_SCORE = 500
 
 _GIB = 2**30
+_OWN = "proc/self/status"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Host:
 
     @property
     def watched(self) -> bool:
-        """Whether this system says how much memory there is: Linux does."""
-        return "MemAvailable" in self._table("proc/meminfo")
+        """Whether this system says how much memory there is, and who holds it: Linux does."""
+        return "MemAvailable" in self._table("proc/meminfo") and "RssAnon" in self._table(_OWN)
 
     def pools(self) -> list[Pool]:
         """Return the machine's memory, and that of every control group with a limit."""
@@ -93,7 +94,7 @@ class Host:
 
     def held(self) -> int:
         """Return the anonymous memory of this process, swapped out or not; files are not in it."""
-        own = self._table("proc/self/status")
+        own = self._table(_OWN)
         return own["RssAnon"] + own.get("VmSwap", 0)
 
     def offer_to_the_oom_killer(self) -> None:
@@ -281,7 +282,8 @@ class Guard:
 
     def _watch(self) -> None:
         while not self._over.wait(self._interval / 10 if self._near else self._interval):
-            self.look()
+            with contextlib.suppress(KeyError):  # a file that cannot be opened can be at the next
+                self.look()
 
     def _end(self, reason: str) -> None:
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
