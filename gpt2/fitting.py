@@ -46,7 +46,6 @@ def fit(
     config: Config,
     folder: RunFolder,
     ranks: Ranks,
-    device: torch.device,
     attempt: Callable[[Config, bool], int],
 ) -> int:
     """Run `attempt`, with ever smaller micro-batches while it raises TooLargeError.
@@ -65,7 +64,7 @@ def fit(
         # Only here is the traceback gone that held what the attempt had built.
         if config.machine.compile:
             torch._dynamo.reset()
-        release(device)
+        release()
         config, again = _lowered(config, folder, console, reason), True
 
 
@@ -169,11 +168,11 @@ class EvaluationBatch:
         self,
         size: int,
         ranks: Ranks,
-        device: torch.device,
+        console: Console,
         lowered: Callable[[dict[str, Any]], None],
     ) -> None:
         self.size = size
-        self._ranks, self._device, self._lowered = ranks, device, lowered
+        self._ranks, self._console, self._lowered = ranks, console, lowered
 
     def evaluate(self, compute: Callable[[int, Total], float | None]) -> float | None:
         """Return what `compute` gives for a micro-batch, and what adds its sums up over ranks.
@@ -191,7 +190,7 @@ class EvaluationBatch:
                 reason = first_line(error)
                 # The others wait for this rank's sums, and so learn that there are none.
                 self._ranks.total([0.0, 0.0, 1.0])
-            release(self._device)
+            release()
             self._lower(reason)
 
     def _total(self, values: Sequence[float]) -> list[float]:
@@ -209,6 +208,9 @@ class EvaluationBatch:
                 code=Exit.MEMORY,
             )
         self.size = after
+        self._console.warn(
+            f"out of memory in an evaluation of {before} sequences at a time: going on with {after}"
+        )
         self._lowered({"batch": "evaluation", "from": before, "to": after, "error": reason})
 
 

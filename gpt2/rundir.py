@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +108,23 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
     return dataclasses.replace(config, train=dataclasses.replace(training, **changed))
 
 
+def write_beginning(folder: RunFolder, options: Options, argv: Sequence[str], batch: int) -> None:
+    """Write command line and options of a run that begins; of one that goes on, its micro-batch."""
+    if folder.started:
+        write_batch(folder, batch)
+    else:
+        folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
+        folder.write_text("config", options.full_text())
+
+
 def write_batch(folder: RunFolder, batch: int) -> None:
-    """Change the micro-batch in the run's `config`, and its accumulation so that steps stay."""
+    """Make the micro-batch in the run's `config` this one, by an accumulation that keeps steps."""
     options = Options()
     options.read(folder.path / "config")
-    training = with_batch(bind(options), batch).train
+    config = bind(options)
+    if config.train.batch_size == batch:
+        return
+    training = with_batch(config, batch).train
     options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
     accumulation = str(training.gradient_accumulation)
     options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")

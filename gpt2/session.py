@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
 from gpt2.record import begun
 from gpt2.results import results
-from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all
+from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all, write_beginning
 from gpt2.training import exhaustion, machine
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.distributed import Ranks, join
@@ -92,10 +91,7 @@ def _run(
             machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
             model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
             parts = build_parts(config, model, data["train"], device, precision, ranks)
-            if not folder.started:
-                command = shlex.join(["python3", "gpt2/train.py", *argv])
-                folder.write_text("command", command + "\n")
-                folder.write_text("config", options.full_text())
+            write_beginning(folder, options, argv, config.train.batch_size)
             if folder.path.parent == RUNS and ranks.first:
                 point_latest(folder.path)
             session = Session(config, folder, model, parts, data, stop)
@@ -103,7 +99,7 @@ def _run(
                 return session.run()
 
         with guard(host, config.machine, folder, ranks, stop):
-            return fit(config, folder, ranks, device, attempt)
+            return fit(config, folder, ranks, attempt)
     finally:
         folder.close()
 
@@ -137,7 +133,7 @@ class Session:
             self.stop,
         )
         self.evaluation = EvaluationBatch(
-            training.batch_size, parts.ranks, self.device, self._lowered
+            training.batch_size, parts.ranks, self.console, self._lowered
         )
         self.record: dict[str, Any] = {}
         self._moved = False  # whether a part of the run was computed elsewhere
@@ -205,10 +201,6 @@ class Session:
         return self.evaluation.evaluate(compute)
 
     def _lowered(self, change: dict[str, Any]) -> None:
-        self.console.warn(
-            f"out of memory in an evaluation of {change['from']} sequences at a time: going on "
-            f"with {change['to']}"
-        )
         self.record["lowered"] = [*self.record["lowered"], change]
         self._save_record()
 

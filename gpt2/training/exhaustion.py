@@ -53,19 +53,18 @@ def explained(what: str, way: str) -> Iterator[None]:
         raise UserError(f"out of memory {what}: {way}", code=Exit.MEMORY) from error
 
 
-def release(device: torch.device) -> None:
+def release() -> None:
     """Give back what nothing refers to any more.
 
     To be called after the `except` that caught the error: until then its traceback holds every
     frame that it passed, and with them the tensors.
     """
     gc.collect()
-    if device.type == "cuda":
+    machine.give_back_freed_memory()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    elif device.type == "mps":
+    if torch.backends.mps.is_available():
         torch.mps.empty_cache()
-    else:
-        machine.give_back_freed_memory()
 
 
 def breakdown(optimizer: torch.optim.Optimizer, device: torch.device) -> str:
