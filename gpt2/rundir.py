@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,14 @@ FREE_AT_RESUME = frozenset(
         "activation_checkpointing",
         "num_threads",
         "num_workers",
+        "host_memory_limit",
         "log_interval",
         "eval_interval",
         "checkpoint_interval",
     }
 )
+#: Options whose product alone defines the result.
+_PRODUCT = ("batch_size", "gradient_accumulation")
 
 
 def open_folder(config: Config, actions: TrainActions, data_hash: str, device: str) -> RunFolder:
@@ -71,20 +77,61 @@ def open_for_all(
 def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
     """Return `config` with the accumulation that gives the effective batch the run began with.
 
-    A run that goes on with another number of ranks so keeps its steps. Raises UserError when the
-    number of ranks does not divide the batch.
+    A run that goes on with another number of ranks so keeps its steps. A micro-batch that ran out
+    of memory is not tried again: the run's own holds. Raises UserError when the number of ranks
+    does not divide the batch.
     """
     if not (run / "run.json").exists():
         return config
-    effective, batch = read_json(run, "run.json")["effective_batch"], config.train.batch_size
+    record = read_json(run, "run.json")
+    effective, batch = record["effective_batch"], config.train.batch_size
+    lowered = [c["from"] for c in record.get("lowered", []) if c["batch"] == "training"]
+    if batch in lowered:
+        batch = load_config(run).train.batch_size
     if effective % (batch * ranks):
         raise UserError(
             f"{ranks} ranks with --batch-size {batch} cannot make the {effective} sequences of a "
             f"step of the run in {run}: the number of ranks must divide {effective // batch}"
         )
-    accumulation = effective // (batch * ranks)
-    train = dataclasses.replace(config.train, gradient_accumulation=accumulation)
-    return dataclasses.replace(config, train=train)
+    return with_batch(config, batch, effective // ranks)
+
+
+def with_batch(config: Config, batch: int, product: int | None = None) -> Config:
+    """Return `config` with a micro-batch of `batch`, and the accumulation that gives `product`.
+
+    `product` is the sequences of a step on each rank, as before when it is None.
+    """
+    training = config.train
+    if product is None:
+        product = training.batch_size * training.gradient_accumulation
+    assert product % batch == 0, (product, batch)
+    changed = {"batch_size": batch, "gradient_accumulation": product // batch}
+    return dataclasses.replace(config, train=dataclasses.replace(training, **changed))
+
+
+def write_beginning(folder: RunFolder, options: Options, argv: Sequence[str], batch: int) -> None:
+    """Write command line and options of a run that begins; of one that goes on, its micro-batch."""
+    if folder.started:
+        write_batch(folder, batch)
+    else:
+        folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
+        folder.write_text("config", options.full_text())
+
+
+def write_batch(folder: RunFolder, batch: int) -> None:
+    """Make the micro-batch in the run's `config` this one, by an accumulation that keeps steps."""
+    options = Options()
+    options.read(folder.path / "config")
+    config = bind(options)
+    if config.train.batch_size == batch:
+        return
+    training = with_batch(config, batch).train
+    options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
+    accumulation = str(training.gradient_accumulation)
+    options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
+    if problems := options.check():
+        raise UserError(*problems)
+    folder.write_text("config", options.full_text())
 
 
 def load_config(run: Path) -> Config:
@@ -109,11 +156,14 @@ def equal_unfinished(config: Config, besides: Path) -> Path | None:
 
 def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
     before, now = _flat(load_config(path)), _flat(config)
+    free = set(FREE_AT_RESUME)
+    if _product(before) == _product(now):
+        free |= set(_PRODUCT)  # the steps see the same samples
     problems = [
         f"{flag_of(name)} is {now.get(name)} but the run in {path} has {before.get(name)}; "
         "leave it as it was, or choose another --run-dir"
         for name in sorted(before.keys() | now.keys())
-        if name not in FREE_AT_RESUME and before.get(name) != now.get(name)
+        if name not in free and before.get(name) != now.get(name)
     ]
     if (path / "run.json").exists():
         recorded = read_json(path, "run.json")["data"]["data_hash"]
@@ -124,6 +174,10 @@ def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
             )
     if problems:
         raise UserError(*problems)
+
+
+def _product(flat: dict[str, Any]) -> int:
+    return math.prod(flat[name] for name in _PRODUCT)
 
 
 def _flat(config: Config) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +17,16 @@ from gpt2.config.typed import Config, TrainActions
 from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile
+from gpt2.fitting import (
+    EvaluationBatch,
+    TooLargeError,
+    Total,
+    evaluation_batch,
+    explained,
+    fit,
+    trial,
+    try_micro_batch,
+)
 from gpt2.forecast import predicted_seconds
 from gpt2.initial import find_weights
 from gpt2.model.attention import attention_form
@@ -25,17 +34,20 @@ from gpt2.model.generate import generate
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
+from gpt2.record import begun
 from gpt2.results import results
-from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all
-from gpt2.training import machine
+from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all, write_beginning
+from gpt2.training import exhaustion, machine
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.distributed import Ranks, join
 from gpt2.training.evaluation import evaluate
+from gpt2.training.exhaustion import way_out
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
 from gpt2.training.recorder import Intervals, RunRecorder
-from gpt2.training.run import RunFolder, now, point_latest, read_json
+from gpt2.training.run import RunFolder, now, point_latest
 from gpt2.training.signals import StopRequest
+from gpt2.watch import check_host, guard
 
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
@@ -43,7 +55,10 @@ def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[
     data = open_data(config)
     ranks = join(config.machine.device, config.machine.shard)
     try:
-        with machine.exhaustion_explained(config.train):
+        # Before there is a model, a smaller micro-batch would change nothing.
+        with exhaustion.explained(
+            f"while {config.model.model} is made", "choose a smaller --model"
+        ):
             return _run(config, options, actions, argv, data, ranks)
     finally:
         ranks.close()
@@ -57,11 +72,10 @@ def _run(
     data: dict[str, TokenFile],
     ranks: Ranks,
 ) -> int:
+    host = check_host(config.machine)
     device = machine.resolve_device(config.machine.device)
     machine.keep_freed_memory(device)
     precision = resolve_precision(config.optim.precision, device)
-    # Every rank drops out its own activations.
-    machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
     meta = data["train"].meta
     check_optimizer(config, ranks.count)
     weights = find_weights(config, meta, actions.run_dir)
@@ -70,16 +84,22 @@ def _run(
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)
         fill = weights.copy_to if weights else None
-        model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
-        parts = build_parts(config, model, data["train"], device, precision, ranks)
-        if not folder.started:
-            folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
-            folder.write_text("config", options.full_text())
-        if folder.path.parent == RUNS and ranks.first:
-            point_latest(folder.path)
-        session = Session(config, folder, model, parts, data)
-        with session.recorded(), machine.exhaustion_explained(config.train):
-            return session.run()
+        stop = StopRequest()
+
+        def attempt(config: Config, again: bool) -> int:
+            # Every rank drops out its own activations.
+            machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
+            model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
+            parts = build_parts(config, model, data["train"], device, precision, ranks)
+            write_beginning(folder, options, argv, config.train.batch_size)
+            if folder.path.parent == RUNS and ranks.first:
+                point_latest(folder.path)
+            session = Session(config, folder, model, parts, data, stop)
+            with session.recorded(again), explained(parts, session.clock, config.train, folder):
+                return session.run()
+
+        with guard(host, config.machine, folder, ranks, stop):
+            return fit(config, folder, ranks, attempt)
     finally:
         folder.close()
 
@@ -94,12 +114,13 @@ class Session:
         model: GPT,
         parts: Parts,
         data: dict[str, TokenFile],
+        stop: StopRequest,
     ) -> None:
         self.config, self.folder, self.model, self.parts = config, folder, model, parts
         self.data, self.meta = data, data["train"].meta
         self.device = parts.precision.device
         self.console = Console(folder.log, silent=not parts.ranks.first)
-        self.stop = StopRequest()
+        self.stop = stop
         training = config.train
         self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
@@ -111,41 +132,26 @@ class Session:
             self.evaluate,
             self.stop,
         )
+        self.evaluation = EvaluationBatch(
+            training.batch_size, parts.ranks, self.console, self._lowered
+        )
         self.record: dict[str, Any] = {}
         self._moved = False  # whether a part of the run was computed elsewhere
 
     @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Keep run.json true to what happens: how the run started, and how it ended."""
-        resumed = (self.folder.path / "run.json").exists()
-        earlier = read_json(self.folder.path, "run.json") if resumed else {}
-        self.record = {
-            "status": "running",
-            "exit_code": None,
-            "start": earlier.get("start", now()),
-            "end": None,
-            "resumes": [*earlier.get("resumes", []), *([now()] if resumed else [])],
-            "seed": self.config.train.seed,
-            "ranks": self.parts.ranks.count,
-            "effective_batch": self.parts.batches.effective_batch,
-            "precision": self.parts.precision.name,
-            "compiled": False,
-            "compile_failure": None,
-            "data": {
-                "dataset": self.meta.dataset,
-                "data_hash": self.meta.data_hash,
-                "source": self.meta.source,
-                "tokenizer": self.meta.tokenizer,
-            },
-            **machine.describe(self.device),
-        }
-        here = ("host", "device", "device_name", "threads", "precision", "ranks")
-        self._moved = earlier.get("determinism") == "statistical" or any(
-            earlier[key] != self.record[key] for key in here if key in earlier
-        )
+    def recorded(self, again: bool) -> Iterator[None]:
+        """Keep run.json true to what happens: how the run started, and how it ended.
+
+        `again` is a further attempt of the process that has recorded itself already.
+        """
+        self.record = begun(self.folder, self.config, self.parts, self.meta, again)
+        self._moved = "determinism" in self.record
+        self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])
         self._save_record()
         try:
             yield
+        except TooLargeError:
+            raise  # there will be another attempt
         except BaseException as error:
             if self.record["status"] == "running":  # not what befalls the sample of a finished run
                 self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
@@ -161,13 +167,15 @@ class Session:
         """Train, evaluate, write the results; return the exit code."""
         with self.stop:
             self.recorder.restore()
-            self._compile()
-            self._introduce()
-            self.recorder.catch_up()
-            if not self.recorder.stopping:
-                self.console.begin(self.clock.progress())
-                train(self.parts, self.clock, self.recorder)
-                self.console.end()
+            with trial(self.config.train, self.parts.ranks, self.clock):
+                try_micro_batch(self.parts, self.clock.step)
+                self._compile()
+                self._introduce()
+                self.recorder.catch_up()
+                if not self.recorder.stopping:
+                    self.console.begin(self.clock.progress())
+                    train(self.parts, self.clock, self.recorder)
+                    self.console.end()
             if not self.recorder.stopping:
                 self.parts.pruner.verify()
             self.recorder.save(required=True)
@@ -180,15 +188,21 @@ class Session:
 
     def evaluate(self) -> float | None:
         """Return the loss over the whole validation split; None when stopped."""
-        config, ranks = self.config, self.parts.ranks
-        batches = validation_batches(
-            self.data["val"], config.model.block_size, config.train.batch_size, self.device
-        )
+        block, ranks = self.config.model.block_size, self.parts.ranks
         autocast = self.parts.precision.autocast
-        if ranks.sharded:  # every rank is needed for every batch
-            return evaluate(self.model, batches, IGNORED, autocast)
-        share = itertools.islice(batches, ranks.rank, None, ranks.count)
-        return evaluate(self.model, share, IGNORED, autocast, self._may_stop, ranks.total)
+
+        def compute(size: int, total: Total) -> float | None:
+            batches = validation_batches(self.data["val"], block, size, self.device)
+            if ranks.sharded:  # every rank is needed for every batch
+                return evaluate(self.model, batches, IGNORED, autocast)
+            share = itertools.islice(batches, ranks.rank, None, ranks.count)
+            return evaluate(self.model, share, IGNORED, autocast, self._may_stop, total)
+
+        return self.evaluation.evaluate(compute)
+
+    def _lowered(self, change: dict[str, Any]) -> None:
+        self.record["lowered"] = [*self.record["lowered"], change]
+        self._save_record()
 
     def _may_stop(self) -> bool:
         # One rank of several may not leave off alone: the others would wait for its part.
@@ -270,10 +284,13 @@ class Session:
             )
 
     def _preempted(self) -> int:
+        self.record["stopped_by"] = self.stop.signal
         self._end("preempted", Exit.PREEMPTED)
         way = f"the same command with --run-dir {announce.shown(self.folder.path)}"
         if self.folder.path.parent == RUNS:
             way += ", or make resume"
+        if self.stop.low_memory:
+            way += f"; {way_out(self.config.train)}"
         self.console.say(
             f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: {way}"
         )
@@ -287,7 +304,7 @@ class Session:
         # The results first: nothing that befalls the sample can take them away.
         self.folder.write_json("summary.json", summary)
         self._end("finished", Exit.OK)
-        if count := self.config.train.sample_tokens:
+        if (count := self.config.train.sample_tokens) and not self.stop:
             prompt = [int(self.data["val"].ids[0])]
             ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)
             text = from_description(self.meta.tokenizer).decode(ids)

@@ -11,7 +11,7 @@ from gpt2.config.bind import option_hints, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of, nearest
 from gpt2.config.options import REPOSITORY, ROOT_TREE, Options
-from gpt2.config.typed import Auto, Within
+from gpt2.config.typed import Auto, Size, Within
 from scripts.kconf_files import read, unmentioned
 
 
@@ -61,10 +61,11 @@ def _limits(options: Options, name: str) -> str:
     if name in options.symbols and (ranges := options.symbols[name].ranges):
         return ", ".join(f"{low.str_value}..{high.str_value}" for low, high, _ in ranges)
     _, notes = unwrap(option_hints(options).get(name, str))
+    words = {Auto: "auto", Size: "a size such as 6G, 500M or 6GiB"}
     return " or ".join(
-        "auto" if isinstance(note, Auto) else note.interval
+        note.interval if isinstance(note, Within) else words[type(note)]
         for note in notes
-        if isinstance(note, Auto | Within)
+        if isinstance(note, Auto | Size | Within)
     )
 
 

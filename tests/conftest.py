@@ -14,7 +14,7 @@ import pytest
 from gpt2.config.bind import bind, option_hints, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.options import TRAIN_TREE, Options
-from gpt2.config.typed import Auto, Within
+from gpt2.config.typed import Auto, Size, Within
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores; what they start does, too.
@@ -112,7 +112,8 @@ def _random_value(rng: random.Random, options: Options, name: str, hint: object)
     if any(isinstance(note, Auto) for note in notes) and rng.random() < 0.5:
         return "auto"
     if kind is int:
-        return str(rng.randint(0, 5000))
+        sized = any(isinstance(note, Size) for note in notes)
+        return f"{rng.randint(1, 64)}GiB" if sized else str(rng.randint(0, 5000))
     within = next(note for note in notes if isinstance(note, Within))
     return next(
         text

@@ -23,7 +23,14 @@ from gpt2.config.typed import MachineConfig
 from gpt2.trained import load_trained
 from scripts import bench, bench_sparse, bench_sparse_layers
 
-CPU = MachineConfig(device="cpu", shard="none", compile=False, deterministic=False, num_threads=1)
+CPU = MachineConfig(
+    device="cpu",
+    shard="none",
+    compile=False,
+    deterministic=False,
+    num_threads=1,
+    host_memory_limit=None,
+)
 QUICK = ("--steps", "1", "--warmup", "1", "--repeats", "3")
 WIDE = ("--n-embd", "64")  # what 2:4 kernels need
 

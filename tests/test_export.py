@@ -27,7 +27,14 @@ from gpt2.trained import load_trained, open_stored
 from gpt2.training import checkpoint
 from gpt2.training import run as runs
 
-CPU = MachineConfig(device="cpu", shard="none", compile=False, deterministic=False, num_threads=1)
+CPU = MachineConfig(
+    device="cpu",
+    shard="none",
+    compile=False,
+    deterministic=False,
+    num_threads=1,
+    host_memory_limit=None,
+)
 STEPS = ("--max-steps", "6", "--checkpoint-interval", "2", "--learning-rate", "0.05")
 
 

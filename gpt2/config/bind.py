@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from gpt2.config import plugins
 from gpt2.config.errors import UserError
 from gpt2.config.options import REPOSITORY, Options
+from gpt2.config.sizes import parse_size
 from gpt2.config.typed import (
     PLUGIN_PACKAGES,
     Auto,
@@ -20,6 +21,7 @@ from gpt2.config.typed import (
     OptimConfig,
     OptionsOf,
     PruneConfig,
+    Size,
     TrainConfig,
     Within,
 )
@@ -169,6 +171,8 @@ def convert(text: str, kind: type[Any], notes: tuple[Any, ...] = ()) -> Any:
         return REPOSITORY / text
     if kind not in (int, float):
         return kind(text)
+    if any(isinstance(note, Size) for note in notes):
+        return parse_size(text)
     what = "a whole number" if kind is int else "a number"
     if any(isinstance(note, Auto) for note in notes):
         what += " or auto"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from gpt2.config.sizes import show_size
+
 #: Choices whose members are plug-ins: the package that holds one module for each.
 PLUGIN_PACKAGES = {
     "DATASET": "gpt2.data.corpora",
@@ -28,6 +30,9 @@ REPEATABLE = {"OPT_ARGS": "--opt-arg"}
 #: Options that are paths: relative to the current folder in a flag, else to the repository.
 PATHS = ("DATA_DIR", "INIT_FROM")
 
+#: Bytes below which no run can stay: twice what Python and torch (its CPU build) hold alone.
+LEAST_HOST_MEMORY = 300_000_000
+
 
 @dataclass(frozen=True)
 class Within:
@@ -45,6 +50,11 @@ class Within:
 @dataclass(frozen=True)
 class Auto:
     """Marks a value that may be the word `auto`, which becomes None."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Marks a number of bytes that is written with its unit: 6G, 500M, 6GiB."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +204,16 @@ class MachineConfig:
     compile: bool | None
     deterministic: bool
     num_threads: int
+    host_memory_limit: Annotated[int | None, Auto(), Size()]
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that Python and torch alone would reach. Raises ValueError."""
+        limit = self.host_memory_limit
+        if limit is not None and limit < LEAST_HOST_MEMORY:
+            raise ValueError(
+                f"--host-memory-limit {show_size(limit)} is less than any run needs: "
+                f"give at least {show_size(LEAST_HOST_MEMORY)}, or auto"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,12 @@ TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run: `rank` of `count`, and `local` on this machine."""
+    """This process among those of the run: `rank` of `count`; `local` of `here` on this machine."""
 
     rank: int = 0
     count: int = 1
     local: int = 0
+    here: int = 1
     #: Group for numbers that the host needs; gradients go over the default group.
     control: Any = None
     #: Whether each rank holds a part of the model, so that all must compute whenever one does.
@@ -143,15 +144,15 @@ def join(device: str, shard: str) -> Ranks:
             )
         return Ranks()
     rank, count, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    processes = int(os.environ["LOCAL_WORLD_SIZE"])
     # Without any GPU, --device cuda is refused in the next step, as it is for a rank alone.
     cuda = device in ("cuda", "auto") and torch.cuda.is_available()
     if cuda:
-        here = torch.cuda.device_count()
-        processes = int(os.environ["LOCAL_WORLD_SIZE"])
-        if processes > here:
+        cards = torch.cuda.device_count()
+        if processes > cards:
             raise UserError(
-                f"torchrun started {processes} processes on this machine, which has {here} GPUs: "
-                f"--nproc-per-node {here}, or --device cpu"
+                f"torchrun started {processes} processes on this machine, which has {cards} GPUs: "
+                f"--nproc-per-node {cards}, or --device cpu"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
@@ -159,4 +160,4 @@ def join(device: str, shard: str) -> Ranks:
     # One that finds an error and leaves before the others have reached it would take them along,
     # and torchrun would end it before it has said what the error is.
     dist.barrier(group=control)
-    return Ranks(rank, count, local, control, sharded=shard == "fsdp")
+    return Ranks(rank, count, local, processes, control, sharded=shard == "fsdp")

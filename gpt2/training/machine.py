@@ -10,17 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt2.config.errors import Exit, UserError
+from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES
-from gpt2.config.typed import MachineConfig, TrainConfig
+from gpt2.config.typed import MachineConfig
 
 #: Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -122,29 +120,6 @@ def device_name(device: torch.device) -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-@contextmanager
-def exhaustion_explained(config: TrainConfig) -> Iterator[None]:
-    """Turn running out of memory into a UserError that names a smaller micro-batch."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        # torch's CPU allocator raises a plain RuntimeError; of a GPU's it is a subclass.
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "can't allocate memory" not in str(error):
-            raise
-        batch, more = config.batch_size, 2 * config.gradient_accumulation
-        if batch % 2 == 0:
-            way = (
-                f"--batch-size {batch // 2} --gradient-accumulation {more} is the same run in less "
-                "memory"
-            )
-        else:
-            way = "a smaller --batch-size, --block-size or --model needs less"
-        raise UserError(f"out of memory with --batch-size {batch}: {way}", code=Exit.MEMORY) from (
-            error
-        )
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

@@ -70,6 +70,9 @@ class RunFolder:
 
         Of `step` itself the evaluation is dropped, too, unless it is `evaluated` for good.
         """
+        if self._metrics is not None:  # it would go on writing into the file that is replaced
+            self._metrics.close()
+            self._metrics = None
         kept = [
             line
             for line in read_metrics(self.path)

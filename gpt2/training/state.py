@@ -16,6 +16,9 @@ from gpt2.training.packing import as_saved, put_together, take_apart
 #: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
 _NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "differentiable")
 
+#: Numbers up to which a tensor may stay on the host though its parameter does not: counts of steps.
+_SMALL = 1024
+
 
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer,
@@ -57,8 +60,13 @@ def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
     """Put back what optimizer_tensors gave. Raises ValueError for state of no known parameter."""
-    # In a file a tensor may begin at any byte, and products are rounded by where it begins.
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    # In a file a tensor may begin at any byte, and products are rounded by where it begins. What
+    # goes to another device is copied there, one after the other, and never held by the host.
+    stays = {p.device.type for group in optimizer.param_groups for p in group["params"]} == {"cpu"}
+    tensors = {
+        name: tensor.clone() if stays or tensor.numel() <= _SMALL else tensor
+        for name, tensor in tensors.items()
+    }
     parts = {name: put_together(value, tensors) for name, value in plain["state"].items()}
     groups = [
         {key: put_together(value, tensors) for key, value in group.items()}

@@ -1,0 +1,28 @@
+"""Sizes of memory as users write and read them: 6G, 500M, 6.00 GB."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT])(i?B)?", re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of "6G", "6GB" (powers of 1000) or "6GiB" (powers of 1024).
+
+    Raises ValueError for anything else: a number without a unit says too little.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no size such as 6G, 500M or 6GiB")
+    base = 1024 if found[3] == "iB" else 1000
+    # In whole numbers, since a float could lose a byte.
+    whole, _, part = found[1].partition(".")
+    unit = int(base ** _UNITS[found[2]])
+    return int(whole) * unit + (int(part) * unit // int(10 ** len(part)) if part else 0)
+
+
+def show_size(size: float) -> str:
+    """Write bytes for people, in powers of 1000: 734 MB, 6.25 GB."""
+    return f"{size / 1e9:.2f} GB" if abs(size) >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,294 @@
+"""The host's memory: what there is, what this process holds, and a guard that acts in time.
+
+The kernel is read through its files (proc(5), and the cgroup-v1 and cgroup-v2 documents of the
+kernel); where there are none nothing is watched. Plain numbers of bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.sizes import show_size
+
+#: Where the kernel's files are.
+ROOT = Path("/")
+#: Seconds between two looks of the guard; ten times as often while less than NEAR floors are left.
+INTERVAL = 2.0
+NEAR = 4
+#: Share of all memory that a run may hold when --host-memory-limit is auto.
+AUTO_SHARE = 0.8
+#: A run that holds so much more than its limit ends at once: 0.9 of all memory under auto.
+HARD = 9 / 8
+#: The process that the kernel kills first when memory is gone shall be the run, not a desktop.
+OOM_SCORE = 500
+
+_GIB = 2**30
+_OWN = "proc/self/status"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Memory that a process takes from: the machine's, or what a control group allows."""
+
+    name: str
+    total: int
+    available: int
+
+    @property
+    def floor(self) -> int:
+        """Bytes that shall stay available: 1 GiB, of large pools a twentieth, up to 4 GiB.
+
+        Of one that is smaller than 10 GiB it is a tenth: a small machine trains, too.
+        """
+        return min(4 * _GIB, max(min(_GIB, self.total // 10), self.total // 20))
+
+    def __str__(self) -> str:
+        return f"{show_size(self.available)} of {show_size(self.total)} are left {self.name}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes of anonymous memory that this process may hold, and where the number comes from."""
+
+    bytes: int
+    why: str
+
+
+class Host:
+    """This machine as the kernel's files below `root` show it."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = ROOT if root is None else root
+        self._groups = list(_control_groups(self._root))
+
+    @property
+    def watched(self) -> bool:
+        """Whether this system says how much memory there is, and who holds it: Linux does."""
+        return "MemAvailable" in self._table("proc/meminfo") and "RssAnon" in self._table(_OWN)
+
+    def pools(self) -> list[Pool]:
+        """Return the machine's memory, and that of every control group with a limit."""
+        memory = self._table("proc/meminfo")
+        machine = Pool("on this machine", memory["MemTotal"], memory["MemAvailable"])
+        groups = [group.pool() for group in self._groups]
+        # Without a limit cgroup v1 names a number larger than any machine.
+        return [machine, *(pool for pool in groups if pool and pool.total < machine.total)]
+
+    def total(self) -> int:
+        """Return the smallest limit: of the machine, or of a control group."""
+        return min(pool.total for pool in self.pools())
+
+    def available(self) -> int:
+        """Return what the process can still take without pushing anything out."""
+        return min(pool.available for pool in self.pools())
+
+    def held(self) -> int:
+        """Return the anonymous memory of this process, swapped out or not; files are not in it."""
+        own = self._table(_OWN)
+        return own["RssAnon"] + own.get("VmSwap", 0)
+
+    def offer_to_the_oom_killer(self) -> None:
+        """Raise this process's oom_score_adj to OOM_SCORE; one that is higher stays."""
+        path = self._root / "proc/self/oom_score_adj"
+        with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
+            if int(path.read_text()) < OOM_SCORE:
+                path.write_text(f"{OOM_SCORE}\n")
+
+    def _table(self, name: str) -> dict[str, int]:
+        """Read lines of `name: number kB` as bytes; empty when there is no such file."""
+        try:
+            lines = (self._root / name).read_text().splitlines()
+        except OSError:
+            return {}
+        words = [line.replace(":", " ").split() for line in lines]
+        return {w[0]: int(w[1]) * 1024 for w in words if len(w) == 3 and w[2] == "kB"}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The memory files of one control group: cgroup v2 where `v2`, else v1."""
+
+    folder: Path
+    v2: bool
+
+    def pool(self) -> Pool | None:
+        """Return limit and room; None without a limit. Cached files make room when it is needed."""
+        names = ("memory.max", "memory.high") if self.v2 else ("memory.limit_in_bytes",)
+        limits = [limit for name in names if (limit := self._number(name)) is not None]
+        used = self._number("memory.current" if self.v2 else "memory.usage_in_bytes")
+        if not limits or used is None:
+            return None
+        stem = "" if self.v2 else "total_"
+        kept = (f"{stem}inactive_file", f"{stem}active_file")
+        cached = sum(size for name, size in self._statistics() if name in kept)
+        limit = min(limits)
+        return Pool("in its control group", limit, limit - max(0, used - cached))
+
+    def _number(self, name: str) -> int | None:
+        try:
+            text = (self.folder / name).read_text().strip()
+        except OSError:
+            return None
+        return int(text) if text.isdecimal() else None  # "max" is no limit
+
+    def _statistics(self) -> Iterator[tuple[str, int]]:
+        try:
+            lines = (self.folder / "memory.stat").read_text().splitlines()
+        except OSError:
+            return
+        for name, _, value in (line.partition(" ") for line in lines):
+            yield name, int(value)
+
+
+def _control_groups(root: Path) -> Iterator[_Group]:
+    """Yield the control groups this process is in, each up to its root: any may have a limit."""
+    try:
+        entries = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for entry in entries:
+        _, controllers, path = entry.split(":", 2)
+        v2 = not controllers
+        if not v2 and "memory" not in controllers.split(","):
+            continue
+        for line in mounts:
+            left, _, right = line.partition(" - ")
+            kind, _, options = right.split(" ", 2)
+            if kind != ("cgroup2" if v2 else "cgroup"):
+                continue
+            if not v2 and "memory" not in options.split(","):
+                continue
+            base, point = (PurePosixPath(word) for word in left.split(" ")[3:5])
+            # In a container without a namespace of its own, the mount shows only a part.
+            inside = PurePosixPath(path)
+            inner = inside.relative_to(base) if inside.is_relative_to(base) else PurePosixPath()
+            top = root / point.relative_to("/")
+            parts = () if ".." in inner.parts else inner.parts
+            for depth in range(len(parts), -1, -1):
+                yield _Group(top.joinpath(*parts[:depth]), v2)
+
+
+def budget(limit: int | None, host: Host, processes: int = 1) -> Budget:
+    """Return what each of `processes` of the run on this machine may hold.
+
+    `limit` is --host-memory-limit in bytes, None for auto.
+    """
+    if limit is not None:
+        total, why = limit, f"--host-memory-limit {show_size(limit)}"
+    else:
+        total = int(AUTO_SHARE * host.total())
+        why = f"{AUTO_SHARE:.0%} of the {show_size(host.total())} that there are"
+    if processes > 1:
+        why += f", shared by {processes} processes"
+    return Budget(total // processes, why)
+
+
+def refuse_if_low(host: Host) -> None:
+    """Refuse to start on a host that is short of memory already. Raises UserError, exit 6."""
+    for pool in host.pools():
+        if pool.available < pool.floor:
+            raise UserError(
+                f"host memory is low before the start: {pool}, and {show_size(pool.floor)} must "
+                "stay free: end other programs, or raise the container's limit",
+                code=Exit.MEMORY,
+            )
+
+
+def refuse_if_too_small(needed: int, own: Budget, host: Host) -> None:
+    """Refuse what cannot fit: `needed` is the peak of held() that a run will reach.
+
+    Raises UserError, exit 6, when that is above the budget, or more than can still be taken.
+    """
+    if needed > own.bytes:
+        raise UserError(
+            f"the run needs {show_size(needed)} of host memory, above {show_size(own.bytes)} "
+            f"({own.why}): a smaller --batch-size with more --gradient-accumulation needs less",
+            code=Exit.MEMORY,
+        )
+    for pool in host.pools():
+        if needed - host.held() > pool.available - pool.floor:
+            raise UserError(
+                f"the run needs {show_size(needed)} of host memory, and {pool}, of which "
+                f"{show_size(pool.floor)} must stay free: end other programs, or give a smaller "
+                "--batch-size with more --gradient-accumulation",
+                code=Exit.MEMORY,
+            )
+
+
+class Guard:
+    """Thread that watches the host's memory while the context is open.
+
+    When memory is low, or the process is above `own`, it calls `ask` once with the reason: the run
+    shall save and exit. At half of what should stay free, or HARD times the budget, nobody can be
+    asked any more: all stacks go to stderr, the reason to `last_words`, which gets two seconds, and
+    the process ends with code 6.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        own: Budget,
+        ask: Callable[[str], None],
+        last_words: Callable[[str], None],
+        interval: float | None = None,
+    ) -> None:
+        self._host, self._own = host, own
+        self._ask, self._last_words = ask, last_words
+        self._interval = INTERVAL if interval is None else interval
+        self._asked = False
+        self._near = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory guard", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Look once, and act on it."""
+        pools, held = self._host.pools(), self._host.held()
+        for pool in pools:
+            if pool.available < pool.floor // 2:
+                self._end(str(pool))
+        beyond = f"it holds {show_size(held)}, above {show_size(self._own.bytes)} ({self._own.why})"
+        if held > HARD * self._own.bytes:
+            self._end(beyond)
+        low = [str(pool) for pool in pools if pool.available < pool.floor]
+        low += [beyond] if held > self._own.bytes else []
+        if low and not self._asked:
+            self._asked = True
+            self._ask(low[0])
+        self._near = any(pool.available < NEAR * pool.floor for pool in pools)
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._interval / 10 if self._near else self._interval):
+            with contextlib.suppress(KeyError):  # a file that cannot be opened can be at the next
+                self.look()
+
+    def _end(self, reason: str) -> None:
+        faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        # A disk can be slow to take a line just now, and every moment costs memory.
+        speaker = threading.Thread(target=self._last_words, args=(reason,), daemon=True)
+        speaker.start()
+        speaker.join(2.0)
+        os._exit(Exit.MEMORY)

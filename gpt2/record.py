@@ -1,0 +1,54 @@
+"""What run.json says of a session as it begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpt2.config.typed import Config
+from gpt2.data.tokens import Meta
+from gpt2.training import checkpoint, machine
+from gpt2.training.loop import Parts
+from gpt2.training.run import RunFolder, now, read_json
+
+#: What a run must be computed on, and in, from its first step to its last to be bit-exact.
+_SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
+
+
+def begun(
+    folder: RunFolder, config: Config, parts: Parts, data: Meta, again: bool
+) -> dict[str, Any]:
+    """Return the record of a session that begins, with what earlier ones have left in it.
+
+    `again` is a further attempt of a session that has recorded itself already. Where a part of the
+    run was computed in another way, `determinism` says so from the beginning.
+    """
+    known = (folder.path / "run.json").exists()
+    earlier = read_json(folder.path, "run.json") if known else {}
+    record = {
+        "status": "running",
+        "exit_code": None,
+        "start": earlier.get("start", now()),
+        "end": None,
+        "resumes": [*earlier.get("resumes", []), *([now()] if known and not again else [])],
+        "seed": config.train.seed,
+        "ranks": parts.ranks.count,
+        "effective_batch": parts.batches.effective_batch,
+        "micro_batch": config.train.batch_size,
+        "lowered": earlier.get("lowered", []),
+        "precision": parts.precision.name,
+        "compiled": False,
+        "compile_failure": None,
+        "data": {
+            "dataset": data.dataset,
+            "data_hash": data.data_hash,
+            "source": data.source,
+            "tokenizer": data.tokenizer,
+        },
+        **machine.describe(parts.precision.device),
+    }
+    moved = earlier.get("determinism") == "statistical" or any(
+        earlier[key] != record[key] for key in _SAME if key in earlier
+    )
+    if moved and checkpoint.steps(folder.checkpoints):  # without one all is computed anew
+        record["determinism"] = "statistical"
+    return record
