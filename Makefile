@@ -20,7 +20,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
-.PHONY: all train prepare resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
+.PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
         list-defconfigs list-optimizers explain doctor bench check check-optimizers lint types test test-fast clean distclean help
 
@@ -31,6 +31,12 @@ train: prepare             ## train as .config says; ARGS="--max-steps 20" adds 
 
 prepare:                   ## turn the corpus into tokens, if that is not done yet
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && show "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"
+
+plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
+
+plan-table:                ## the memory of all four sizes, by batch, as the README has it
+	@$(SH) $(PY) && become "$$py scripts/plan_table.py"
 
 resume:                    ## go on with the newest unfinished run
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"

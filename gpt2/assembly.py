@@ -13,7 +13,7 @@ from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig
 from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
-from gpt2.data.tokens import TokenFile, open_split
+from gpt2.data.tokens import Ids, TokenFile, open_split
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
@@ -98,7 +98,7 @@ def build_pruner(
     config: Config,
     model: GPT,
     optimizer: torch.optim.Optimizer,
-    tokens: TokenFile,
+    tokens: TokenFile | Ids,
     precision: Precision,
 ) -> Pruner:
     """Build what prunes `model`, or the null pruner."""
@@ -163,6 +163,16 @@ def check_optimizer(config: Config, ranks: int = 1) -> None:
         plugin.check(config.optim, ranks)
 
 
+def build_optimizer(config: Config, model: GPT) -> torch.optim.Optimizer:
+    """Build the optimizer over the parameters of `model`."""
+    optim = config.optim
+    groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
+    optimizer: torch.optim.Optimizer = _optimizer_plugin(config).build(groups, optim.options)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
 def build_parts(
     config: Config,
     model: GPT,
@@ -174,10 +184,7 @@ def build_parts(
     """Build what the loop needs."""
     optim, training = config.optim, config.train
     forward = ranks.spread(model, device)  # first: it may divide the parameters
-    groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
-    optimizer: torch.optim.Optimizer = _optimizer_plugin(config).build(groups, optim.options)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
+    optimizer = build_optimizer(config, model)
     batches = TrainBatches(
         tokens,
         block_size=config.model.block_size,

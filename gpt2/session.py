@@ -27,13 +27,14 @@ from gpt2.fitting import (
     trial,
     try_micro_batch,
 )
-from gpt2.forecast import predicted_seconds
+from gpt2.forecast import Left, predicted_seconds
 from gpt2.initial import find_weights
 from gpt2.model.attention import attention_form
 from gpt2.model.generate import generate
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, emulated, resolve_precision
+from gpt2.planned import refuse_or_fit
 from gpt2.record import begun
 from gpt2.results import results
 from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all, write_beginning
@@ -80,6 +81,7 @@ def _run(
     check_optimizer(config, ranks.count)
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
+    config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks.count)
     folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)
@@ -272,7 +274,11 @@ class Session:
                 "slower in it; use --precision fp32"
             )
         if self.device.type == "cpu" and steps is not None:
-            seconds = predicted_seconds(config, self.model, self.clock, batches, self.data["val"])
+            limit = self.clock.max_time and self.clock.max_time - self.clock.elapsed
+            left = Left(
+                steps - self.clock.step, batches.effective_batch, limit, len(self.data["val"].ids)
+            )
+            seconds = predicted_seconds(config, self.model.parameter_count(), left)
             for line in announce.cpu_warning(seconds):
                 self.console.say(line)
         if self.clock.step or not self.parts.ranks.first:

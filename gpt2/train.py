@@ -38,6 +38,10 @@ def main(argv: Sequence[str]) -> int:
             check_optimizer(config)
         print("the options are right")
         return 0
+    if actions.plan or actions.plan_json:
+        from gpt2.planned import show as show_plan
+
+        return show_plan(config, options, actions)
     # Only now: importing torch takes seconds, and everything a user can mistype is checked.
     from gpt2.session import run
 

@@ -239,6 +239,23 @@ class TrainActions:
         bool | None, Help("demand, or forbid, that the run directory holds a run to go on with")
     ] = None
     check_config: Annotated[bool, Help("only check the options: 0 when they are right")] = False
+    plan: Annotated[
+        bool, Help("only show what the run would take of memory and disk, and whether it fits")
+    ] = False
+    plan_json: Annotated[bool, Help("the same for programs, as JSON")] = False
+    plan_for: Annotated[
+        int | None,
+        Size(),
+        Help("plan for a GPU of this size, such as 24G, in place of what is here"),
+    ] = None
+    ignore_plan: Annotated[bool, Help("start what does not fit by the plan")] = False
+    auto_batch: Annotated[
+        bool,
+        Help(
+            "take the largest micro-batch that fits, and the accumulation that keeps the "
+            "effective batch"
+        ),
+    ] = False
     list_optimizers: Annotated[
         bool, Help("only list the optimizers that can be chosen here, and why others cannot")
     ] = False

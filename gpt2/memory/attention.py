@@ -22,7 +22,7 @@ def fused(ops: Operations, parts: Sequence[Tensor]) -> Tensor:
 
 
 def math(ops: Operations, parts: Sequence[Tensor]) -> Tensor:
-    """torch's plain kernel, which a CPU takes when attention drops out: fp32 in between."""
+    """Torch's plain kernel, which a CPU takes when attention drops out: fp32 in between."""
     work = ops.work
     size, wide = parts[0].size, FP32 * work.tokens * work.width
     matrix = FP32 * work.batch * work.heads * work.block**2

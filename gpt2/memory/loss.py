@@ -38,12 +38,8 @@ def chunked_loss(ops: Operations, hidden: Tensor, weight: Tensor) -> Tensor:
     buffers = [tape.new(FP32 * logits, "logits")]
     if not work.tall:
         buffers.append(tape.new(work.number * logits, "logits"))
-    if work.mixed:
-        slope = tape.new(2 * logits, "logits")
-        # Beside the chunk in 16 bits: the next one's slope, or a share of the head's gradient.
-        again = 2 * logits if rows < work.tokens else 0
-        tape.ledger.brief("workspace", 2 * chunk + max(again, matrix // 2 + 2 * chunk))
-        del slope
+    if work.mixed:  # the chunk in 16 bits, and its share of the head's gradient
+        tape.ledger.brief("workspace", 4 * chunk + matrix // 2)
     else:
         tape.ledger.brief("workspace", FP32 * chunk)
     del buffers, head

@@ -30,7 +30,9 @@ class Operations:
         tensor.node = node
         return tensor
 
-    def made(self, size: int, inputs: Sequence[Tensor], saved: Sequence[Tensor | Storage]) -> Tensor:
+    def made(
+        self, size: int, inputs: Sequence[Tensor], saved: Sequence[Tensor | Storage]
+    ) -> Tensor:
         """Return a new tensor; the backward pass makes the gradient of each of `inputs`."""
         tape, sizes = self.tape, [x.size for x in inputs]
         return tape.record([size], inputs, saved, lambda _: [tape.new(size) for size in sizes])[0]

@@ -52,9 +52,7 @@ Backward = Callable[[Mapping[int, Storage]], Sequence[Storage]]
 class Node:
     """A step of the backward pass: it makes the gradients of its inputs, in their order."""
 
-    def __init__(
-        self, number: int, inputs: Sequence[Tensor], backward: Backward
-    ) -> None:
+    def __init__(self, number: int, inputs: Sequence[Tensor], backward: Backward) -> None:
         self.number, self.backward = number, backward
         self.inputs = [(x.node, x.slot) for x in inputs]
         self.saved: list[Storage] = []

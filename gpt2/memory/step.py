@@ -12,7 +12,7 @@ from gpt2.memory.attention import CORES
 from gpt2.memory.ledger import Ledger, Peak
 from gpt2.memory.loss import chunked_loss, full_loss
 from gpt2.memory.operations import Operations
-from gpt2.memory.shadow import Storage, Tape, Tensor
+from gpt2.memory.shadow import Tape, Tensor
 from gpt2.memory.work import FP32, Work
 
 

@@ -18,7 +18,7 @@ from gpt2.config.typed import ModelConfig
 from gpt2.model.attention import explicit_attention, flash_attention
 from gpt2.model.cache import Cache, LayerCache
 from gpt2.model.init import initialise
-from gpt2.model.loss import chunked_loss, full_loss
+from gpt2.model.loss import chunked_loss, full_loss, rows_within
 
 
 class Attention(nn.Module):
@@ -157,7 +157,7 @@ class GPT(nn.Module):
         if self.config.loss == "full":
             return full_loss(hidden, weight, targets.flatten())
         assert self.config.loss_chunk_mib is not None
-        rows = max(1, self.config.loss_chunk_mib * 2**20 // (4 * self.vocab_size))
+        rows = rows_within(self.config.loss_chunk_mib, self.vocab_size)
         return chunked_loss(hidden, weight, targets.flatten(), rows)
 
     def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:

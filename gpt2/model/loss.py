@@ -52,7 +52,7 @@ class _ChunkedLoss(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         compute = dtype or hidden.dtype
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        rows = _even(hidden.size(0), min(rows, _FP16_ROWS) if compute == torch.float16 else rows)
+        rows = chunk_rows(hidden.size(0), rows, compute == torch.float16)
         with torch.autocast(device, enabled=False):
             head = weight.to(compute)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -157,6 +157,16 @@ class _TallSoftmax:
 
     def _logits(self, count: int) -> Tensor:
         return self._held[: len(self._head) * count].view(-1, count)
+
+
+def rows_within(mib: int, vocabulary: int) -> int:
+    """Return how many rows of fp32 logits fit into `mib` MiB, at least one."""
+    return max(1, mib * 2**20 // (4 * vocabulary))
+
+
+def chunk_rows(count: int, rows: int, half: bool) -> int:
+    """Return how many of `count` rows chunked_loss takes at a time; `half`: in fp16."""
+    return _even(count, min(rows, _FP16_ROWS) if half else rows)
 
 
 def _even(count: int, most: int) -> int:

@@ -1,0 +1,100 @@
+"""The plan before the start: shown on request, and what cannot fit is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gpt2.assembly import length_of, open_data
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
+from gpt2.config.typed import Config, TrainActions
+from gpt2.data.tokenizer import GPT2_VOCAB_SIZE
+from gpt2.data.tokens import META
+from gpt2.memory.plan import largest
+from gpt2.plan_report import facts, lines, verdict
+from gpt2.planning import Planned, bounded, plan
+from gpt2.rundir import keep_effective_batch, with_batch
+
+
+def show(config: Config, options: Options, actions: TrainActions) -> int:
+    """Print the plan of a run that is not started; return the exit code: MEMORY if it cannot fit.
+
+    Works before the data are prepared, where their vocabulary is known. Raises UserError.
+    """
+    data = None
+    if (config.data.data_dir / config.data.dataset / META).exists():
+        data = open_data(config)
+        vocabulary = data["train"].meta.vocab_size
+    elif config.data.tokenizer == "char" or config.data.dataset.endswith("-char"):
+        raise UserError(
+            f"--plan: the vocabulary of {config.data.dataset} is known once its text is prepared: "
+            "make prepare",
+            code=Exit.DATA,
+        )
+    else:
+        vocabulary = GPT2_VOCAB_SIZE
+    if actions.auto_batch:
+        config = choose_batch(config, options, vocabulary, actions.plan_for)
+    planned = plan(config, vocabulary, actions.plan_for)
+    steps = config.train.max_steps or None
+    if data is not None:
+        steps = length_of(config, data["train"], 1)
+    told = facts(planned, data, steps)
+    print(json.dumps(told, indent=2) if actions.plan_json else "\n".join(lines(planned, told)))
+    return Exit.OK if planned.fits else Exit.MEMORY
+
+
+def refuse_or_fit(
+    config: Config, options: Options, actions: TrainActions, vocab_size: int, ranks: int
+) -> Config:
+    """Refuse a run that cannot fit; with --auto-batch, return `config` with a batch that does.
+
+    The choice is written into `options`, and so into the run's config. A run that goes on keeps its
+    own. Raises UserError (MEMORY) with plan and way out.
+    """
+    begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
+    if begun:
+        assert actions.run_dir is not None
+        config = keep_effective_batch(config, Path(actions.run_dir), ranks)
+    elif actions.auto_batch:
+        config = choose_batch(config, options, vocab_size)
+    if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
+        return config
+    if bounded(config) and plan(config, vocab_size, bounds=True).fits:
+        return config
+    planned = plan(config, vocab_size)
+    if not planned.fits:
+        told = facts(planned, None, None)
+        raise UserError(
+            "\n".join(verdict(planned, told)).removeprefix("verdict: ")
+            + "\n  --plan shows what takes how much; --ignore-plan starts nevertheless",
+            code=Exit.MEMORY,
+        )
+    return config
+
+
+def choose_batch(
+    config: Config, options: Options, vocab_size: int, plan_for: int | None = None
+) -> Config:
+    """Return `config` with the largest micro-batch that fits, and the same effective batch."""
+    planned: Planned = plan(config, vocab_size, plan_for)
+    effective = planned.effective
+    size = largest(planned.work, effective, effective, planned.pool)
+    if planned.pool.size is None or size is None:
+        why = "is not known" if planned.pool.size is None else "is too small for any micro-batch"
+        raise UserError(
+            f"--auto-batch: the {planned.pool.name} {why}: give --batch-size, or --plan shows more",
+            code=Exit.MEMORY,
+        )
+    config = with_batch(config, size)
+    training = config.train
+    print(
+        f"--auto-batch: --batch-size {training.batch_size} --gradient-accumulation "
+        f"{training.gradient_accumulation}",
+        flush=True,
+    )
+    options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
+    accumulation = str(training.gradient_accumulation)
+    options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
+    return config

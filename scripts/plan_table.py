@@ -1,0 +1,124 @@
+"""The memory that training takes, by size, micro-batch and checkpointing, as a table in Markdown.
+
+`--check FILE` says whether FILE holds the table as it is computed now; `--write FILE` puts it
+there, between the two lines that mark its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__" and not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gpt2.config.errors import UserError, run_entry
+from gpt2.memory.plan import CONTEXT, RESERVED
+from gpt2.memory.step import peak_of
+from gpt2.memory.work import FP32, Work
+
+#: The published sizes: name, layers, heads, width.
+SIZES = (
+    ("gpt2", 12, 12, 768),
+    ("gpt2-medium", 24, 16, 1024),
+    ("gpt2-large", 36, 20, 1280),
+    ("gpt2-xl", 48, 25, 1600),
+)
+#: Context and micro-batches of the columns.
+COLUMNS = ((256, 8), (256, 32), (256, 64), (256, 128), (1024, 8), (1024, 32))
+VOCABULARY = 50257
+START, END = "<!-- plan table: make plan-table -->", "<!-- end of the plan table -->"
+#: Rows of logits in 64 MiB of fp32.
+_ROWS = 64 * 2**20 // (4 * VOCABULARY)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print, check or write the table; return the exit code."""
+    parser = argparse.ArgumentParser(prog="plan_table.py", description=__doc__)
+    parser.add_argument("--check", type=Path, metavar="FILE")
+    parser.add_argument("--write", type=Path, metavar="FILE")
+    asked = parser.parse_args(argv)
+    text = "\n".join(table())
+    if asked.check or asked.write:
+        path = asked.check or asked.write
+        before, held, after = parts(path)
+        if asked.check and held.strip() != text.strip():
+            raise UserError(f"{path}: the plan table is another: scripts/plan_table.py --write")
+        if asked.write:
+            path.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+    else:
+        print(text)
+    return 0
+
+
+def parts(path: Path) -> tuple[str, str, str]:
+    """Return the text of a file before, in and after the table. Raises UserError."""
+    text = path.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        raise UserError(f"{path} has no place for the table: two lines, {START} and {END}")
+    before, _, rest = text.partition(START)
+    held, _, after = rest.partition(END)
+    return before, held, after
+
+
+def table() -> Iterator[str]:
+    """Yield the lines of the table."""
+    heads = [f"{batch} x {block}" for block, batch in COLUMNS]
+    yield "| GB allocated | activations | state | " + " | ".join(heads) + " |"
+    yield "|---|---|---|" + "--:|" * len(COLUMNS)
+    for name, layers, heads_, width in SIZES:
+        for checkpointing, state in (("none", 8), ("selective", 8), ("full", 8), ("full", 4)):
+            cells = []
+            for block, batch in COLUMNS:
+                work = _work(layers, heads_, width, block, batch, checkpointing, state)
+                cells.append(f"{peak_of(work).total / 1e9:.1f}")
+            precision = "fp32" if state == 8 else "bf16"
+            yield f"| {name} | {checkpointing} | {precision} | " + " | ".join(cells) + " |"
+    yield ""
+    yield (
+        "Computed, none of it measured on a GPU: bf16 AMP, AdamW, flash attention, dropout 0, "
+        "accumulation 1, 10^9 bytes allocated; columns are micro-batch x context. `state` is "
+        "`--optimizer-state-precision`. Accumulating adds "
+        + ", ".join(f"{_parameters(*size[1:]) * FP32 / 1e9:.1f}" for size in SIZES)
+        + f" GB (gradients that are kept) for the four sizes. A card needs about "
+        f"{RESERVED - 1:.0%} and {CONTEXT / 1e9:.1f} GB more (assumed). Whatever the batch, "
+        "1.5 B parameters with AdamW in fp32 are "
+        f"{16 * _parameters(*SIZES[-1][1:]) / 1e9:.1f} GB."
+    )
+
+
+def _work(
+    layers: int, heads: int, width: int, block: int, batch: int, checkpointing: str, state: int
+) -> Work:
+    blank = Work(
+        layers=layers,
+        heads=heads,
+        width=width,
+        block=block,
+        vocabulary=VOCABULARY,
+        bias=True,
+        batch=batch,
+        accumulated=False,
+        mixed=True,
+        attention="fused",
+        dropout=False,
+        wide_masks=False,
+        loss_rows=_ROWS,
+        tall=False,
+        checkpointing=checkpointing,
+        state=0,
+        step=0,
+    )
+    return Work(**{**vars(blank), "state": state * blank.parameters})
+
+
+def _parameters(layers: int, heads: int, width: int) -> int:
+    return _work(layers, heads, width, 1024, 1, "none", 0).parameters
+
+
+if __name__ == "__main__":
+    run_entry("plan_table.py", lambda: main(sys.argv[1:]))
