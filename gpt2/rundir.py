@@ -25,6 +25,7 @@ FREE_AT_RESUME = frozenset(
         "num_workers",
         "log_interval",
         "eval_interval",
+        "eval_batch_size",
         "checkpoint_interval",
     }
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gpt2 import announce
 from gpt2.assembly import build_parts, check_optimizer, open_data, refuse_pruning
@@ -180,15 +181,19 @@ class Session:
 
     def evaluate(self) -> float | None:
         """Return the loss over the whole validation split; None when stopped."""
-        config, ranks = self.config, self.parts.ranks
-        batches = validation_batches(
-            self.data["val"], config.model.block_size, config.train.batch_size, self.device
-        )
+        ranks, batches = self.parts.ranks, self._validation()
         autocast = self.parts.precision.autocast
         if ranks.sharded:  # every rank is needed for every batch
             return evaluate(self.model, batches, IGNORED, autocast)
         share = itertools.islice(batches, ranks.rank, None, ranks.count)
         return evaluate(self.model, share, IGNORED, autocast, self._may_stop, ranks.total)
+
+    def _validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        training = self.config.train
+        batch = training.eval_batch_size or training.batch_size
+        return validation_batches(
+            self.data["val"], self.config.model.block_size, batch, self.device
+        )
 
     def _may_stop(self) -> bool:
         # One rank of several may not leave off alone: the others would wait for its part.
@@ -203,7 +208,7 @@ class Session:
             forward_backward(self.parts, self.clock.step)
             self.parts.optimizer.zero_grad(set_to_none=True)
             with torch.no_grad(), self.parts.precision.autocast():
-                self.model.eval()(*self.parts.batches.train(self.clock.step, 0))
+                self.model.eval()(*next(self._validation()))
             self.model.train()
 
         failure = compile_or_fall_back(self.model.transformer, trial)

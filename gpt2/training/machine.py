@@ -141,7 +141,10 @@ def exhaustion_explained(config: TrainConfig) -> Iterator[None]:
                 "memory"
             )
         else:
-            way = "a smaller --batch-size, --block-size or --model needs less"
+            way = (
+                "--activation-checkpointing full or a smaller --batch-size, --block-size or "
+                "--model needs less"
+            )
         raise UserError(f"out of memory with --batch-size {batch}: {way}", code=Exit.MEMORY) from (
             error
         )
