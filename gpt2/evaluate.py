@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     precision = Precision(resolve_precision(asked, trained.device), trained.device)
     batch = config.train.batch_size
     if "BATCH_SIZE" not in options.given:
-        batch = trained.config.train.batch_size
+        batch = trained.config.train.eval_batch_size or trained.config.train.batch_size
     block = trained.config.model.block_size
     batches = validation_batches(split, block, batch, trained.device)
     loss = evaluate(trained.model, batches, IGNORED, precision.autocast)

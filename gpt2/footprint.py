@@ -96,12 +96,12 @@ def of_optimizer(config: Config, vocab_size: int) -> tuple[int, int]:
 
 
 def _tried(config: Config, model: GPT) -> tuple[int, int]:
-    optimizer = build_optimizer(config, model)
+    """Make two steps; return what is held after the first, and what the second held besides."""
     parameters = list(model.parameters())
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-3)
-    gauge = Gauge(*parameters, *(p.grad for p in parameters if p.grad is not None))
-    with gauge:
+    with Gauge(*parameters, *(p.grad for p in parameters if p.grad is not None)) as gauge:
+        optimizer = build_optimizer(config, model)
         optimizer.step()
         gauge.reset()
         state = gauge.held

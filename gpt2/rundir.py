@@ -29,6 +29,7 @@ FREE_AT_RESUME = frozenset(
         "host_memory_limit",
         "log_interval",
         "eval_interval",
+        "eval_batch_size",
         "checkpoint_interval",
     }
 )

@@ -134,9 +134,8 @@ class Session:
             self.evaluate,
             self.stop,
         )
-        self.evaluation = EvaluationBatch(
-            training.batch_size, parts.ranks, self.console, self._lowered
-        )
+        size = training.eval_batch_size or training.batch_size
+        self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._lowered)
         self.record: dict[str, Any] = {}
         self._moved = False  # whether a part of the run was computed elsewhere
 
@@ -219,7 +218,9 @@ class Session:
             forward_backward(self.parts, self.clock.step)
             self.parts.optimizer.zero_grad(set_to_none=True)
             with torch.no_grad(), self.parts.precision.autocast():
-                self.model.eval()(*self.parts.batches.train(self.clock.step, 0))
+                size, block = self.evaluation.size, self.config.model.block_size
+                batches = validation_batches(self.data["val"], block, size, self.device)
+                self.model.eval()(*next(batches))
             self.model.train()
 
         failure = compile_or_fall_back(self.model.transformer, trial)

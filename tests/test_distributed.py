@@ -194,14 +194,16 @@ def test_a_step_not_finite_on_one_rank_is_skipped_by_all(
         torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("optimizer", "form"), [("sgd", "full"), ("adamw", "selective")])
 def test_sharded_equals_one_and_goes_on_unsharded(
-    optimizer: str, data: Path, tmp_path: Path
+    optimizer: str, form: str, data: Path, tmp_path: Path
 ) -> None:
+    """Also where the sharded run computes activations again, and one rank keeps them."""
     more = (*MORE, "--optimizer", optimizer, "--checkpoint-interval", "1", "--sample-tokens", "5")
     one = (*more, "--gradient-accumulation", "4")
     assert tiny.train(data, tmp_path / "one", *one) == Exit.OK
     sharded = (*more, "--gradient-accumulation", "2", "--shard", "fsdp")
+    sharded += ("--activation-checkpointing", form)
     done = torchrun(data, tmp_path / "whole", *sharded)
     assert done.returncode == 0, done.stderr
     # AdamW divides by roots of tiny numbers, which makes rounding visible.
@@ -236,6 +238,7 @@ def test_muon_orthogonalises_whole_matrices_when_sharded(data: Path, tmp_path: P
 
 def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     more = ("--max-steps", "9", "--checkpoint-interval", "1", "--shard", "fsdp", "--dropout", "0.1")
+    more += ("--activation-checkpointing", "full", "--optimizer-state-precision", "bf16")
     assert torchrun(data, tmp_path / "whole", *more).returncode == 0
     assert torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:4").returncode != 0
     assert torchrun(data, tmp_path / "run", *more).returncode == 0

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt2.config.errors import Exit
 from gpt2.data.batches import IGNORED, validation_batches
+from gpt2.model.gpt import GPT
 from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
 
 
@@ -52,3 +56,36 @@ def test_perplexity_and_bits() -> None:
     assert perplexity(1e9) == math.inf
     # 3 tokens of ln 4 nats (2 bits) each for 12 bytes of text: half a bit per byte.
     assert bits_per_byte(math.log(4.0), 3, 12) == pytest.approx(0.5)
+
+
+def test_its_own_batch_changes_no_result(tmp_path: Path) -> None:
+    """Nor a resume: evaluations of one run may have different batches."""
+    data = tiny.make_data(tmp_path / "data")
+    more = ("--max-steps", "4", "--eval-interval", "1", "--checkpoint-interval", "1")
+    assert tiny.train(data, tmp_path / "auto", *more) == Exit.OK
+    run = tmp_path / "run"
+    stopped = tiny.train_process(
+        data, run, *more, "--eval-batch-size", "1", fault="checkpoint.rename:kill:3"
+    )
+    assert stopped.returncode == -9
+    assert tiny.train(data, run, *more, "--eval-batch-size", "64") == Exit.OK
+    pairs = zip(tiny.metrics(run), tiny.metrics(tmp_path / "auto"), strict=True)
+    for line, expected in pairs:
+        assert line == pytest.approx(expected, rel=1e-6)
+    assert any("val_loss" in line for line in tiny.metrics(run))
+
+
+@pytest.mark.parametrize(("given", "batch"), [((), 4), (("--eval-batch-size", "7"), 7)])
+def test_the_batch_is_the_one_asked_for(
+    given: tuple[str, ...], batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    compute = GPT.forward
+
+    def watched(self: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+        seen.add((self.training, len(ids)))
+        return compute(self, ids, targets)
+
+    monkeypatch.setattr(GPT, "forward", watched)
+    tiny.train(tiny.make_data(tmp_path / "data"), tmp_path / "run", "--max-steps", "1", *given)
+    assert seen == {(True, 4), (False, batch)}

@@ -174,7 +174,7 @@ class PruneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long a run is and what it leaves behind."""
+    """How long a run is and what it leaves behind. `eval_batch_size` None is `batch_size`."""
 
     batch_size: int
     gradient_accumulation: int
@@ -182,6 +182,7 @@ class TrainConfig:
     max_steps: int
     max_time: int
     eval_interval: int
+    eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]")]
     log_interval: int
     checkpoint_interval: int
     sample_tokens: int
