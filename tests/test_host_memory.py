@@ -100,8 +100,8 @@ def test_one_tensor_at_a_time(tmp_path: Path) -> None:
     assert model > 100 * 10**6 > largest
     # Above what lives: the largest tensor, and work space.
     assert held["made"] < model + largest + slack
-    assert model * 3 < held["stepped"]  # what the next line speaks of is really there
+    assert model * 2.9 < held["stepped"]  # what the next line speaks of is really there
     assert held["saved"] < model * 3 + slack
     assert held["weights loaded"] < model + slack
     assert held["state loaded to another device"] < model + slack
-    assert model * 3 < held["state loaded"] < model * 3 + largest + slack
+    assert model * 2.9 < held["state loaded"] < model * 3 + largest + slack
