@@ -57,9 +57,8 @@ def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[
     ranks = join(config.machine.device, config.machine.shard)
     try:
         # Before there is a model, a smaller micro-batch would change nothing.
-        with exhaustion.explained(
-            f"while {config.model.model} is made", "choose a smaller --model"
-        ):
+        made = f"out of memory while {config.model.model} is made: choose a smaller --model"
+        with exhaustion.explained(made):
             return _run(config, options, actions, argv, data, ranks)
     finally:
         ranks.close()

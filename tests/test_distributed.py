@@ -15,6 +15,7 @@ import torch
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.model.gpt import GPT
+from gpt2.rundir import load_config
 from gpt2.training import distributed
 from gpt2.training.checkpoint import load_last
 
@@ -26,19 +27,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
-#: train.py, in which rank 1 meets TROUBLE: nan or kill in the first micro-step of these steps.
+#: train.py, in which rank 1 meets TROUBLE: nan or kill in the first micro-step of these steps, or
+#: no memory for more than 2 sequences in training, or in evaluation.
 TROUBLED = """
 import os, signal, sys
+import torch
 sys.path.insert(0, os.getcwd())
 from gpt2 import train
 from gpt2.config.errors import run_entry
 from gpt2.model.gpt import GPT
 
 kind, *steps = os.environ["TROUBLE"].split()
-compute, calls = GPT.forward, 0
+compute = GPT.forward
+calls = 0 if "fsdp" in sys.argv else -1  # else one micro-step is tried before the first step
 
 def forward(self, ids, targets):
     global calls
+    what = "training" if self.training else "evaluation"
+    if os.environ["RANK"] == "1" and len(ids) > 2 and kind == what:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
     loss = compute(self, ids, targets)
     if not self.training or os.environ["RANK"] != "1":
         return loss
@@ -160,6 +167,24 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(data: Path, tmp_path: P
     assert torchrun(data, tmp_path / "whole", *more).returncode == 0
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_what_is_too_large_for_one_rank_is_lowered_on_all(
+    where: str, data: Path, two: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = torchrun(data, run, *MORE, "--gradient-accumulation", "2", trouble=where)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("going on with") == 1
+    record = json.loads((run / "run.json").read_text())
+    (change,) = record["lowered"]
+    assert (change["batch"], change["from"], change["to"]) == (where, 4, 2)
+    training = load_config(run).train
+    expected = (2, 4) if where == "training" else (4, 2)
+    assert (training.batch_size, training.gradient_accumulation) == expected
+    for line, expected_line in zip(numbers(run), numbers(two), strict=True):
+        assert line == pytest.approx(expected_line, rel=1e-5)
 
 
 @pytest.mark.parametrize("shard", ["none", "fsdp"])

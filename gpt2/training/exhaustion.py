@@ -43,14 +43,14 @@ def way_out(training: TrainConfig) -> str:
 
 
 @contextmanager
-def explained(what: str, way: str) -> Iterator[None]:
-    """Turn running out of memory into a UserError: out of memory, `what`, and the way out."""
+def explained(message: str) -> Iterator[None]:
+    """Turn running out of memory into a UserError that says `message`."""
     try:
         yield
     except ERRORS as error:
         if not is_exhaustion(error):
             raise
-        raise UserError(f"out of memory {what}: {way}", code=Exit.MEMORY) from error
+        raise UserError(message, code=Exit.MEMORY) from error
 
 
 def release() -> None:
