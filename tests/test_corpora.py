@@ -15,8 +15,8 @@ import zstandard
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import text_files
-from gpt2.data.corpora.text import is_validation, open_corpus
-from gpt2.data.corpus import Corpus, Request, WholeText
+from gpt2.data.corpora.text import open_corpus
+from gpt2.data.corpus import Corpus, Request, WholeText, is_validation
 from gpt2.data.tokenizer import CharTokenizer, Tokenizer
 
 CORPORA = "gpt2.data.corpora"
@@ -28,7 +28,17 @@ def request(tmp_path: Path, given: Path | None, tokenizer: str | None = None) ->
 
 
 def whole(corpus: Corpus, split: str) -> list[str]:
-    return ["".join(document) for document in corpus.documents(split)]
+    """The documents of a split that are not empty."""
+    found = [("".join(d.pieces), d.split) for d in corpus.documents()]
+    assert {where for _, where in found} <= {"train", "val"}
+    return [text for text, where in found if text and where == split]
+
+
+def assert_skips(corpus: Corpus) -> None:
+    """Check that passing over documents leaves the others as they are."""
+    every = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    for skip in (1, len(every) // 2, len(every) - 1, len(every), len(every) + 1):
+        assert [(d.split, "".join(d.pieces)) for d in corpus.documents(skip)] == every[skip:]
 
 
 def refused(call: Callable[[], object]) -> str:
@@ -51,6 +61,7 @@ def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     assert corpus.source["address"] == str(path)
     train, val = whole(corpus, "train"), whole(corpus, "val")
     assert train == whole(corpus, "train")
+    assert_skips(corpus)
     assert "".join(train + val) == TEXT
     assert len("".join(train)) == int(0.9 * len(TEXT))
     for text in train + val:
@@ -87,7 +98,8 @@ def test_a_text_is_cut_at_nine_tenths(packing: str, ending: str, tmp_path: Path)
     corpus = open_corpus(request(tmp_path, path))
     assert whole(corpus, "train") == [text[:180_000]]
     assert whole(corpus, "val") == [text[180_000:]]
-    assert max(len(piece) for doc in corpus.documents("train") for piece in doc) <= 1 << 18
+    assert max(len(piece) for doc in corpus.documents() for piece in doc.pieces) <= 1 << 18
+    assert corpus.text_bytes == (None if packing else path.stat().st_size)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7])
@@ -117,7 +129,8 @@ def test_jsonl_lines_are_documents(packing: str, tmp_path: Path) -> None:
     train, val = whole(corpus, "train"), whole(corpus, "val")
     assert sorted(train + val) == sorted(texts)
     assert 150 < len(val) < 250
-    assert val == [text for text in texts if is_validation(text)]
+    assert val == [text for text in texts if is_validation(text, 10)]
+    assert_skips(corpus)
 
 
 def test_folders_are_walked_in_order(tmp_path: Path) -> None:
@@ -132,6 +145,7 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
     both = zip(whole(corpus, "train"), whole(corpus, "val"), strict=True)
     texts = [train + val for train, val in both]
     assert texts == [name * 10 for name in ("b.txt", "c.TXT", "a/y.txt.gz", "a/z.md")]
+    assert_skips(corpus)
     assert corpus.source["files"] == 4
     before = corpus.source["sha256"]
     (where / "b.txt").write_text("changed")
@@ -222,5 +236,8 @@ def test_whole_text_is_split_by_characters(length: int) -> None:
     text = "\xe9" * length
     info: dict[str, Any] = {}
     corpus = WholeText(text, info, CharTokenizer("\xe9"))
-    assert whole(corpus, "train") == [text[: int(0.9 * length)]]
-    assert whole(corpus, "val") == [text[int(0.9 * length) :]]
+    border = int(0.9 * length)
+    found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    assert found == [("train", text[:border]), ("val", text[border:])]
+    assert_skips(corpus)
+    assert corpus.text_bytes == 2 * length

@@ -7,7 +7,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import shakespeare_source
 from gpt2.data.corpora import shakespeare, shakespeare_char, text
-from gpt2.data.corpus import Request, WholeText
+from gpt2.data.corpus import Document, Request, WholeText
 from gpt2.data.preparation import adopt, already_prepared, prepare
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from gpt2.data.tokens import open_split, read_meta, verify_hashes
@@ -41,9 +41,14 @@ class Documents:
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
-    def documents(self, split: str) -> Iterator[Iterable[str]]:
-        for document in self._splits[split]:
-            yield [document[i : i + 3] for i in range(0, len(document), 3)]
+    @property
+    def text_bytes(self) -> int:
+        return sum(len(doc.encode()) for docs in self._splits.values() for doc in docs)
+
+    def documents(self, skip: int = 0) -> Iterator[Document]:
+        every = [(split, doc) for split, docs in self._splits.items() for doc in docs]
+        for split, doc in every[skip:]:
+            yield Document(split, [doc[i : i + 3] for i in range(0, len(doc), 3)])
 
 
 def example(tokenizer: Tokenizer = GPT2) -> Documents:
@@ -70,7 +75,7 @@ def refused(call: Callable[[], object]) -> str:
 def test_documents_end_with_end_of_text(tmp_path: Path) -> None:
     steps: list[int] = []
     meta = prepare(example(), tmp_path / "d", "text", steps.append)
-    expected = [i for doc in DOCUMENTS for i in [*GPT2.encode(doc).tolist(), END]]
+    expected = [i for doc in DOCUMENTS if doc for i in [*GPT2.encode(doc).tolist(), END]]
     assert ids_of(tmp_path / "d", "train") == expected
     assert ids_of(tmp_path / "d", "val") == [*GPT2.encode(DOCUMENTS[0]).tolist(), END]
     sizes = [len("".join(DOCUMENTS).encode()), len(DOCUMENTS[0].encode())]
@@ -84,7 +89,9 @@ def test_documents_end_with_end_of_text(tmp_path: Path) -> None:
 def test_characters_have_a_newline_instead(tmp_path: Path) -> None:
     tokenizer = CharTokenizer("".join(DOCUMENTS) + "\n")
     prepare(example(tokenizer), tmp_path / "d", "text")
-    assert tokenizer.decode(ids_of(tmp_path / "d", "train")) == "".join(f"{d}\n" for d in DOCUMENTS)
+    assert tokenizer.decode(ids_of(tmp_path / "d", "train")) == "".join(
+        f"{d}\n" for d in DOCUMENTS if d
+    )
 
 
 def test_one_text_has_no_end_of_text(tmp_path: Path) -> None:

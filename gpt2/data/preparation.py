@@ -99,9 +99,14 @@ def _encoded(corpus: Corpus, split: str, tokenizer: Tokenizer) -> Iterator[Ids]:
         end = tokenizer.encode(DOCUMENT_END) if corpus.separated else None
     else:
         end = np.array([tokenizer.end_of_text], dtype=np.uint16)
-    for document in corpus.documents(split):
-        yield from encode_pieces(tokenizer, document)
-        if corpus.separated and end is not None:
+    for document in corpus.documents():
+        if document.split != split:
+            continue
+        empty = True
+        for ids in encode_pieces(tokenizer, document.pieces):
+            empty = False
+            yield ids
+        if corpus.separated and end is not None and not empty:
             yield end
 
 

@@ -10,7 +10,8 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +52,11 @@ def kind(path: Path) -> str | None:
     return None
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file's size says nothing of how much text it holds."""
+    return path.suffix.lower() in PACKINGS
+
+
 def fingerprint(files: list[Path]) -> dict[str, Any]:
     """Return the number of files, their bytes, and a SHA-256 over their names and contents."""
     total, both = 0, hashlib.sha256()
@@ -87,9 +93,16 @@ def pieces(path: Path) -> Iterator[str]:
 
 def records(path: Path) -> Iterator[str]:
     """Yield the "text" of each line of a .jsonl file; UserError (DATA) names file and line."""
+    for _, parse in unread_records(path):
+        yield parse()
+
+
+def unread_records(path: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield "FILE:LINE" and what parses that line of a .jsonl file, for each that is not blank."""
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
-            yield _record(line, f"{path}:{number}")
+            place = f"{path}:{number}"
+            yield place, partial(_record, line, place)
 
 
 def _record(line: bytes, place: str) -> str:

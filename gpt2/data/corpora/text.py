@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import text_files
-from gpt2.data.corpus import DOCUMENT_END, Corpus, Request, train_characters
+from gpt2.data.corpus import (
+    DOCUMENT_END,
+    Corpus,
+    Document,
+    Request,
+    is_validation,
+    train_characters,
+)
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 _VALIDATION_ONE_IN = 10
@@ -46,6 +54,12 @@ class TextCorpus:
             "licence": "the user's own text",
         }
 
+    @property
+    def text_bytes(self) -> int | None:
+        """Bytes of the files, which are at least those of the text; None if any is packed."""
+        packed = any(text_files.is_packed(path) for path in self._files)
+        return None if packed else int(self.source["bytes"])
+
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer; for char, a pass over the whole text finds its characters."""
         if self._tokenizer == Gpt2Tokenizer.name:
@@ -58,26 +72,32 @@ class TextCorpus:
                 break  # CharTokenizer says what is wrong
         return CharTokenizer(known)
 
-    def documents(self, split: str) -> Iterator[Iterable[str]]:
-        """Yield the documents of a split, file by file in sorted order, none of them empty."""
+    def documents(self, skip: int = 0) -> Iterator[Document]:
+        """Yield the documents, file by file in sorted order.
+
+        Those passed over cost the reading of their line, or nothing if they are a whole file.
+        """
+        for make in itertools.islice(self._unread(), skip, None):
+            yield make()
+
+    def _unread(self) -> Iterator[Callable[[], Document]]:
+        """Yield what makes each document, which parses and counts nothing before it is called."""
         for path in self._files:
             if text_files.kind(path) == ".jsonl":
-                for text in text_files.records(path):
-                    if text and is_validation(text) == (split == "val"):
-                        yield [text]
-            elif self._characters(path, split):
-                yield self._part(path, split)
+                for place, parse in text_files.unread_records(path):
+                    yield partial(_line, place, parse)
+            else:
+                for split in ("train", "val"):
+                    yield partial(self._part, path, split)
 
-    def _characters(self, path: Path, split: str) -> int:
-        """Characters of a file that belong to a split; counted by a pass over it, once."""
+    def _part(self, path: Path, split: str) -> Document:
+        return Document(split, self._pieces(path, split), f"{path} ({split} part)")
+
+    def _pieces(self, path: Path, split: str) -> Iterator[str]:
+        """Yield the pieces of a file's start (train) or end (val)."""
         if path not in self._counts:
             self._counts[path] = sum(map(len, text_files.pieces(path)))
-        train = train_characters(self._counts[path])
-        return train if split == "train" else self._counts[path] - train
-
-    def _part(self, path: Path, split: str) -> Iterator[str]:
-        """Yield the pieces of a file's start (train) or end (val)."""
-        left = self._characters(path, "train")
+        left = train_characters(self._counts[path])
         for piece in text_files.pieces(path):
             part = piece[:left] if split == "train" else piece[left:]
             left = max(0, left - len(piece))
@@ -87,10 +107,10 @@ class TextCorpus:
                 return
 
 
-def is_validation(text: str) -> bool:
-    """Whether a document is for validation: about one in ten, by its content alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _VALIDATION_ONE_IN == 0
+def _line(place: str, parse: Callable[[], str]) -> Document:
+    text = parse()
+    split = "val" if is_validation(text, _VALIDATION_ONE_IN) else "train"
+    return Document(split, [text], place)
 
 
 def _text(path: Path) -> Iterator[str]:
