@@ -73,15 +73,16 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def test_documents_end_with_end_of_text(tmp_path: Path) -> None:
-    steps: list[int] = []
-    meta = prepare(example(), tmp_path / "d", "text", steps.append)
+    steps: list[tuple[int, int | None]] = []
+    meta = prepare(example(), tmp_path / "d", "text", lambda *now: steps.append(now))
     expected = [i for doc in DOCUMENTS if doc for i in [*GPT2.encode(doc).tolist(), END]]
     assert ids_of(tmp_path / "d", "train") == expected
     assert ids_of(tmp_path / "d", "val") == [*GPT2.encode(DOCUMENTS[0]).tolist(), END]
     sizes = [len("".join(DOCUMENTS).encode()), len(DOCUMENTS[0].encode())]
     assert [meta.splits["train"].bytes, meta.splits["val"].bytes] == sizes
     assert meta.splits["train"].tokens == len(expected)
-    assert sum(steps) == sum(sizes)
+    assert steps == [(0, sum(sizes)), (sum(sizes), sum(sizes))]
+    assert meta.source["empty_documents"] == 1
     assert meta == read_meta(tmp_path / "d") == verify_hashes(tmp_path / "d")
     assert set(contents(tmp_path / "d")) == {"train.bin", "val.bin", "meta.json", ".lock"}
 
