@@ -103,6 +103,7 @@ class ShardWriter:
                 self._hash.update(raw)
                 self._whole.update(raw)
             if left or self._hash.hexdigest() != shard.sha256:
+                self.close()
                 raise ValueError(f"{shard.file} is not what was written")
             self._file.truncate()
             if not self._room():
