@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.config import plugins
 from gpt2.config.errors import UserError
-from gpt2.data.corpora.text import open_corpus
+from gpt2.config.typed import PLUGIN_PACKAGES
 from gpt2.data.corpus import Request
 from gpt2.data.preparation import Settings, prepare
 from gpt2.data.tokenizer import Gpt2Tokenizer
@@ -124,7 +125,9 @@ def _plain(text: Path, folder: Path) -> str:
 
 
 def _ours(text: Path, folder: Path, settings: Settings) -> str:
-    meta = prepare(open_corpus(Request(text, "gpt2", folder)), folder, "text", settings=settings)
+    plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], "text")
+    corpus = plugin.open_corpus(Request(text, "gpt2", folder))
+    meta = prepare(corpus, folder, "text", settings=settings)
     return str(2 * sum(split.tokens for split in meta.splits.values()))
 
 

@@ -389,6 +389,18 @@ def test_a_text_without_blanks_is_refused_with_its_place(
     assert set(contents(tmp_path / "d")) == {".lock"}
 
 
+def test_a_vocabulary_beyond_16_bits_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = Gpt2Tokenizer()
+    corpus = Stories(20)
+    monkeypatch.setattr(corpus, "tokenizer", lambda: wide)
+    wide.vocab_size = 65536
+    prepare(corpus, tmp_path / "d", "text")
+    wide.vocab_size = 65537
+    assert "65,537 ids do not fit" in refused(lambda: prepare(corpus, tmp_path / "e", "text"))
+
+
 def test_invalid_utf_8_is_refused_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_bytes(b"good text " * 20 + b"\xff")

@@ -61,6 +61,8 @@ def prepare(
     folder that cannot be written, lacks room or is being prepared by another process.
     """
     tokenizer = corpus.tokenizer()
+    if tokenizer.vocab_size > 1 + np.iinfo(DTYPE).max:
+        raise _error(f"{tokenizer.vocab_size:,} ids do not fit the 16 bits of a token here")
     identity = journal.identity(
         dataset=dataset,
         source=corpus.source,

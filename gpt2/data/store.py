@@ -50,7 +50,7 @@ def made(folder: Path) -> Iterator[Path]:
     except OSError as error:
         path = error.filename or folder
         raise UserError(
-            f"{path}: {error.strerror}: the data cannot be written; make room or rights there, or"
+            f"{path}: {error.strerror or error}: the data cannot be written; make room or rights there, or"
             " choose another --data-dir",
             code=Exit.DATA,
         ) from error
