@@ -50,8 +50,8 @@ def made(folder: Path) -> Iterator[Path]:
     except OSError as error:
         path = error.filename or folder
         raise UserError(
-            f"{path}: {error.strerror or error}: the data cannot be written; make room or rights there, or"
-            " choose another --data-dir",
+            f"{path}: {error.strerror or error}: the data cannot be written; make room or rights"
+            " there, or choose another --data-dir",
             code=Exit.DATA,
         ) from error
 
