@@ -20,7 +20,7 @@ from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
 
 BACKENDS = ("auto", "tiktoken", "gigatoken")
 GIGATOKEN = "0.10.0"  # the one release that was tested; another may differ in any id
-_RENEWED = 256 << 20  # characters, after which gigatoken's cache, which has no bound, is dropped
+_RENEWED = 64 << 20  # characters, after which gigatoken's cache, which has no bound, is dropped
 
 
 def choose(
@@ -83,6 +83,7 @@ class _Gigatoken:
         """Ids (n,) of `text`; the names of special tokens are ordinary text in it."""
         with self._lock:
             if self._left <= 0:
+                self._encoder = None  # let go of before there is another
                 self._encoder, self._left = self._load(), _RENEWED
             self._left -= len(text)
             found: Ids = self._encoder.encode(text).astype(np.uint16)
