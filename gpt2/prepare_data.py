@@ -40,26 +40,27 @@ def main(argv: Sequence[str]) -> int:
     options, actions = parse(
         "prepare_data.py", "Turn a corpus into tokens.", argv, PrepareActions, OPTIONS
     )
-    if actions.input and actions.adopt:
-        raise UserError("--input and --adopt are two ways to bring data; give one")
-    if actions.adopt and actions.max_tokens:
-        raise UserError("--max-tokens has no effect on --adopt, which takes all there is")
-    if actions.tokenizer_backend not in BACKENDS:
-        known = f"there are {', '.join(BACKENDS)}{nearest(actions.tokenizer_backend, [*BACKENDS])}"
-        raise UserError(f"--tokenizer-backend {actions.tokenizer_backend!r}: {known}")
-    for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
-        if path and not path.exists():
-            raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)
+    _check(actions)
     given = any(name.startswith("DATASET_") for name in options.given)
     if not given and (actions.input or actions.adopt):
         # Files of one's own are one's own text, unless they are said to be something else.
         options.give("DATASET", "text", "--dataset")
     config = bind(options).data
+    if actions.text_column and config.dataset != "text":
+        raise UserError(
+            f"--text-column {actions.text_column}: --dataset {config.dataset} knows where its text"
+            " is; it is for --dataset text"
+        )
     folder = config.data_dir / config.dataset
     if not actions.force:
         source = actions.input or actions.adopt
         if meta := already_prepared(
-            folder, config.dataset, config.tokenizer, source, actions.max_tokens
+            folder,
+            config.dataset,
+            config.tokenizer,
+            source,
+            actions.max_tokens,
+            actions.text_column,
         ):
             print(f"already prepared in {folder}: {meta.summary()}")
             return 0
@@ -75,12 +76,29 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check(actions: PrepareActions) -> None:
+    """Refuse actions that contradict each other; raises UserError."""
+    if actions.input and actions.adopt:
+        raise UserError("--input and --adopt are two ways to bring data; give one")
+    if actions.adopt and actions.max_tokens:
+        raise UserError("--max-tokens has no effect on --adopt, which takes all there is")
+    if actions.adopt and actions.text_column:
+        raise UserError("--text-column has no effect on --adopt, which reads no text")
+    if actions.tokenizer_backend not in BACKENDS:
+        known = f"there are {', '.join(BACKENDS)}{nearest(actions.tokenizer_backend, [*BACKENDS])}"
+        raise UserError(f"--tokenizer-backend {actions.tokenizer_backend!r}: {known}")
+    for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
+        if path and not path.exists():
+            raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)
+
+
 def _prepare(config: DataConfig, actions: PrepareActions, folder: Path, bar: Bar) -> Meta:
     if actions.adopt:
         tokenizer = config.tokenizer or ("char" if config.dataset.endswith("-char") else "gpt2")
         return adopt(actions.adopt, folder, config.dataset, tokenizer, bar.reached)
     plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
-    request = Request(actions.input, config.tokenizer, config.data_dir / "downloads")
+    downloads = config.data_dir / "downloads"
+    request = Request(actions.input, config.tokenizer, downloads, actions.text_column)
     workers = len(os.sched_getaffinity(0)) if actions.workers is None else actions.workers
     settings = Settings(workers, actions.max_tokens, actions.tokenizer_backend)
     corpus = plugin.open_corpus(request)

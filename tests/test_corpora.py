@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import zstandard
+from hub_server import write_parquet
 
+from gpt2 import prepare_data
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import text_files
@@ -20,6 +22,10 @@ from gpt2.data.corpus import Corpus, Request, WholeText, is_validation
 from gpt2.data.tokenizer import CharTokenizer, Tokenizer
 
 CORPORA = "gpt2.data.corpora"
+#: Those made of a text file; those of the hub are in test_hub.py.
+OF_TEXT = [
+    name for name in plugins.names(CORPORA) if "REPOSITORY" not in vars(plugins.load(CORPORA, name))
+]
 TEXT = "First Citizen:\nBefore we proceed, hear me.\n\nAll:\nSpeak!\n" * 20
 
 
@@ -49,7 +55,7 @@ def refused(call: Callable[[], object]) -> str:
     return caught.value.messages[0]
 
 
-@pytest.mark.parametrize("name", plugins.names(CORPORA))
+@pytest.mark.parametrize("name", OF_TEXT)
 def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_text(TEXT, encoding="utf-8")
@@ -68,7 +74,7 @@ def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.parametrize("name", plugins.names(CORPORA))
+@pytest.mark.parametrize("name", OF_TEXT)
 def test_every_corpus_refuses_what_it_cannot(name: str, tmp_path: Path) -> None:
     load = plugins.load(CORPORA, name).open_corpus
     path = tmp_path / "input.txt"
@@ -116,7 +122,7 @@ def test_the_size_of_reads_changes_nothing(
     assert f"byte {place} " in refused(lambda: list(text_files.pieces(path)))
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "a\\n\u4e2d"}\n\n{"text": "b"}\r\n{"text": "c"}', encoding="utf-8")
-    assert list(text_files.records(path)) == ["a\n\u4e2d", "b", "c"]
+    assert list(text_files.records(path, "text")) == ["a\n\u4e2d", "b", "c"]
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -177,7 +183,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(text_files, "_LONGEST_LINE", 1000)
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"x" * 2000)
-    assert "1,000 bytes" in refused(lambda: list(text_files.records(path)))
+    assert "1,000 bytes" in refused(lambda: list(text_files.records(path, "text")))
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
@@ -205,6 +211,29 @@ def test_frames_one_after_the_other(tmp_path: Path) -> None:
         assert "".join(text_files.pieces(path)) == "one two"
 
 
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_a_file_that_unpacks_without_end_is_refused(
+    packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"in.txt{packing}"
+    path.write_bytes(PACKERS[packing](b"to be " * 500_000))
+    assert sum(map(len, text_files.pieces(path))) == 3_000_000  # too little to do harm
+    monkeypatch.setattr(text_files, "_ALWAYS_UNPACKED", 1 << 20)
+    message = refused(lambda: list(text_files.pieces(path)))
+    assert str(path) in message
+    assert "200 times" in message
+    rng = random.Random(1)
+    path.write_bytes(PACKERS[packing](bytes(rng.choices(b"ab \n", k=1_200_000))))
+    assert sum(map(len, text_files.pieces(path))) == 1_200_000
+
+
+def test_a_few_bytes_never_unpack_to_much_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt.zst"
+    path.write_bytes(PACKERS[".zst"](bytes(200 << 20)))
+    with path.open("rb") as file:
+        assert max(map(len, text_files._unpack_zst(file))) <= 40 << 20
+
+
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in.doc").write_text("x")
@@ -229,6 +258,80 @@ def test_too_many_characters_are_refused(tmp_path: Path) -> None:
     path.write_text("".join(map(chr, range(0x10000, 0x20010))), encoding="utf-8")
     corpus = open_corpus(request(tmp_path, path, "char"))
     assert "different characters" in refused(corpus.tokenizer)
+
+
+def parquet_folder(tmp_path: Path, column: str = "text") -> tuple[Path, list[str]]:
+    where = tmp_path / "in"
+    texts = [f"document {i} caf\xe9 \U0001f642\n" * (i % 4) for i in range(300)]
+    write_parquet(where / "a.parquet", texts[:130], column, rows=40)
+    (where / "b.jsonl").write_text(
+        "\n".join(json.dumps({column: text}) for text in texts[130:170]), encoding="utf-8"
+    )
+    write_parquet(where / "c" / "d.parquet", [*texts[170:], None], column, rows=200)
+    return where, [*texts, ""]
+
+
+def test_rows_of_parquet_are_documents(tmp_path: Path) -> None:
+    where, texts = parquet_folder(tmp_path)
+    corpus = open_corpus(request(tmp_path, where))
+    found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    assert found == [("val" if is_validation(text, 10) else "train", text) for text in texts]
+    assert_skips(corpus)
+    for skip in (39, 40, 41, 129, 130, 131, 169, 170, 171):
+        assert ["".join(d.pieces) for d in corpus.documents(skip)] == texts[skip:]
+    assert corpus.source["files"] == 3
+    size = corpus.text_bytes
+    assert size is not None
+    assert size >= sum(len(text.encode()) for text in texts)
+    tokenizer = open_corpus(request(tmp_path, where, "char")).tokenizer()
+    assert isinstance(tokenizer, CharTokenizer)
+    assert set(tokenizer.chars) == set("".join(texts))
+
+
+def test_the_column_of_the_text_has_a_name(tmp_path: Path) -> None:
+    where, texts = parquet_folder(tmp_path, "body")
+    message = refused(lambda: open_corpus(request(tmp_path, where)))
+    assert "no column 'text'" in message
+    assert "id (int64), body (string)" in message
+    assert "--text-column" in message
+    asked = Request(where, None, tmp_path, "body")
+    assert ["".join(d.pieces) for d in open_corpus(asked).documents()] == texts
+    assert open_corpus(asked).source["text_column"] == "body"
+    message = refused(lambda: open_corpus(Request(where, None, tmp_path, "id")))
+    assert "'id' holds no text" in message
+    (where / "b.jsonl").write_text('{"text": "x"}\n')
+    message = refused(lambda: list(open_corpus(asked).documents()))
+    assert f"{where / 'b.jsonl'}:1: no text" in message
+    assert '"body"' in message
+    alone = tmp_path / "a.txt"
+    alone.write_text("to be")
+    assert "--text-column body" in refused(
+        lambda: open_corpus(Request(alone, None, tmp_path, "body"))
+    )
+
+
+def test_the_column_is_part_of_what_was_prepared(tmp_path: Path) -> None:
+    where, _ = parquet_folder(tmp_path, "body")
+    command = ["--data-dir", str(tmp_path / "data"), "--input", str(where), "--workers", "1"]
+    command += ["--tokenizer-backend", "tiktoken"]
+    assert prepare_data.main([*command, "--text-column", "body"]) == Exit.OK
+    assert prepare_data.main(command) == Exit.OK
+    message = refused(lambda: prepare_data.main([*command, "--text-column", "id"]))
+    assert "--text-column body, not id" in message
+    with pytest.raises(UserError, match="no effect on --adopt"):
+        prepare_data.main(["--adopt", str(where), "--text-column", "body"])
+
+
+def test_shards_of_lines_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for number in (2, 0, 1):
+        lines = "".join(json.dumps({"text": f"{number} {i}"}) + "\n" for i in range(3))
+        path = tmp_path / "in" / f"shard_{number:03}.jsonl.zst"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PACKERS[".zst"](lines.encode()))
+    corpus = open_corpus(request(tmp_path, tmp_path / "in"))
+    texts = ["".join(d.pieces) for d in corpus.documents()]
+    assert texts == [f"{number} {i}" for number in range(3) for i in range(3)]
+    assert_skips(corpus)
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 1003])

@@ -228,7 +228,15 @@ class PrepareActions:
     """What prepare_data.py shall read and how it treats what is there."""
 
     input: Annotated[
-        Path | None, Help("file or folder to read (.txt .md .jsonl, plain, .gz or .zst)")
+        Path | None,
+        Help(
+            "file or folder to read (.txt .md .jsonl, plain, .gz or .zst; .parquet); for a corpus "
+            "of the hub, a folder with its files"
+        ),
+    ] = None
+    text_column: Annotated[
+        str | None,
+        Help("column of .parquet and key of .jsonl that holds the text (default 'text')", "NAME"),
     ] = None
     adopt: Annotated[
         Path | None, Help("take nanoGPT's train.bin and val.bin from this folder as they are")

@@ -20,12 +20,14 @@ class Request:
     """What the user asked a corpus for.
 
     `input` is --input, `tokenizer` is --tokenizer (None: the corpus's own), and `downloads` is the
-    folder in which what was fetched is kept, so that it is fetched once.
+    folder in which what was fetched is kept, so that it is fetched once. `text_column` is
+    --text-column, for files with columns or keys (None: "text").
     """
 
     input: Path | None
     tokenizer: str | None
     downloads: Path
+    text_column: str | None = None
 
 
 @dataclass(frozen=True)

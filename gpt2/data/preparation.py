@@ -137,13 +137,14 @@ def already_prepared(
     tokenizer: str | None,
     given: Path | None,
     max_tokens: int | None = None,
+    text_column: str | None = None,
 ) -> Meta | None:
     """Return the meta.json of finished data, or None where there are none.
 
     Raises UserError (DATA) when they are damaged, or were made of something else than `tokenizer`,
-    `given`, the --input or --adopt, and `max_tokens` ask for (None: anything); --force is the way
-    out. A file of 64 MiB or more is hashed the first time, and then only when its size, times or
-    inode have changed.
+    `given`, the --input or --adopt, `max_tokens` and `text_column` ask for (None: anything);
+    --force is the way out. A file of 64 MiB or more is hashed the first time, and then only when
+    its size, times or inode have changed.
     """
     if not (folder / META).exists():
         return None
@@ -156,8 +157,11 @@ def already_prepared(
         differing.append(f"--tokenizer {made_of}, not {tokenizer}")
     if given is not None and str(given.resolve()) != meta.source["address"]:
         differing.append(f"{meta.source['address']}, not {given}")
-    elif given is not None and "bytes" in meta.source and _bytes_at(given) != meta.source["bytes"]:
+    elif given is not None and _size_differs(given, meta.source):
         differing.append(f"{given}, which has changed since")
+    column = meta.source.get("text_column", "text")
+    if text_column not in (None, column):
+        differing.append(f"--text-column {column}, not {text_column}")
     if max_tokens is not None and max_tokens != meta.source.get("max_tokens"):
         before = meta.source.get("max_tokens")
         differing.append(
@@ -237,9 +241,17 @@ def _adoptable(path: Path, vocab_size: int) -> Ids:
     return ids
 
 
-def _bytes_at(given: Path) -> int:
-    files = [given] if given.is_file() else text_files.find(given)
-    return sum(path.stat().st_size for path in files)
+def _size_differs(given: Path, source: dict[str, Any]) -> bool:
+    """Whether the files at `given` that the corpus was made of have other sizes than then."""
+    if "bytes" not in source:
+        return False
+    if given.is_file():
+        files = [given]
+    elif "pattern" in source:
+        files = list(given.glob(source["pattern"]))
+    else:
+        files = text_files.find(given)
+    return sum(path.stat().st_size for path in files) != int(source["bytes"])
 
 
 def _error(message: str) -> UserError:

@@ -1,15 +1,14 @@
-"""One's own text: files of .txt, .md and .jsonl, plain or packed, alone or in a folder."""
+"""One's own text: .txt, .md, .jsonl and .parquet files, plain or packed, alone or in a folder."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import text_files
+from gpt2.data import parquet_files, text_files
 from gpt2.data.corpus import (
     DOCUMENT_END,
     Corpus,
@@ -21,6 +20,7 @@ from gpt2.data.corpus import (
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 _VALIDATION_ONE_IN = 10
+_WITH_COLUMNS = (".jsonl", ".parquet")
 
 
 def open_corpus(request: Request) -> Corpus:
@@ -31,34 +31,54 @@ def open_corpus(request: Request) -> Corpus:
         raise UserError(
             f"--tokenizer {request.tokenizer}: a text can be gpt2 or char", code=Exit.DATA
         )
-    return TextCorpus(request.input, request.tokenizer or Gpt2Tokenizer.name)
+    return TextCorpus(request.input, request.tokenizer or Gpt2Tokenizer.name, request.text_column)
 
 
 class TextCorpus:
     """Documents from files.
 
     A .txt or .md file is one document, the last tenth of which is for validation. A line of .jsonl
-    is one, and a tenth of the lines, picked by a hash of their text, are for validation: a line
-    stays in its split whatever is appended or reordered.
+    and a row of .parquet is one, and a tenth of them, picked by a hash of their text, are for
+    validation: a document stays in its split whatever is appended or reordered. `column` is the key
+    or the column that holds the text ("text" if None).
     """
 
     separated = True
 
-    def __init__(self, where: Path, tokenizer: str) -> None:
+    def __init__(self, where: Path, tokenizer: str, column: str | None) -> None:
         self._files = text_files.find(where)
         self._tokenizer = tokenizer
+        self._column = column or "text"
         self._counts: dict[Path, int] = {}
+        with_columns = [path for path in self._files if text_files.kind(path) in _WITH_COLUMNS]
+        if column is not None and not with_columns:
+            raise UserError(
+                f"--text-column {column}: there is no {' or '.join(_WITH_COLUMNS)} in {where}, and"
+                " other files have no columns; leave it out",
+                code=Exit.DATA,
+            )
+        self._footers = {
+            path: parquet_files.footer_of(path, self._column)
+            for path in with_columns
+            if text_files.kind(path) == ".parquet"
+        }
         self.source: dict[str, Any] = {
             "address": str(where.resolve()),
             **text_files.fingerprint(self._files),
+            **({"text_column": self._column} if with_columns else {}),
             "licence": "the user's own text",
         }
 
     @property
     def text_bytes(self) -> int | None:
-        """Bytes of the files, which are at least those of the text; None if any is packed."""
-        packed = any(text_files.is_packed(path) for path in self._files)
-        return None if packed else int(self.source["bytes"])
+        """Bytes of the text, or somewhat more; None if any file is packed."""
+        if any(text_files.is_packed(path) for path in self._files):
+            return None
+        footers = self._footers
+        return sum(
+            footers[path].text_bytes if path in footers else path.stat().st_size
+            for path in self._files
+        )
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer; for char, a pass over the whole text finds its characters."""
@@ -66,7 +86,7 @@ class TextCorpus:
             return Gpt2Tokenizer()
         known = {DOCUMENT_END}
         for path in self._files:
-            for piece in _text(path):
+            for piece in self._text(path):
                 known.update(piece)
             if len(known) > MAX_CHARACTERS:
                 break  # CharTokenizer says what is wrong
@@ -75,20 +95,43 @@ class TextCorpus:
     def documents(self, skip: int = 0) -> Iterator[Document]:
         """Yield the documents, file by file in sorted order.
 
-        Those passed over cost the reading of their line, or nothing if they are a whole file.
+        Those passed over cost the reading of their line, or nothing if they are a whole file or
+        fill a row group.
         """
-        for make in itertools.islice(self._unread(), skip, None):
-            yield make()
-
-    def _unread(self) -> Iterator[Callable[[], Document]]:
-        """Yield what makes each document, which parses and counts nothing before it is called."""
         for path in self._files:
-            if text_files.kind(path) == ".jsonl":
-                for place, parse in text_files.unread_records(path):
-                    yield partial(_line, place, parse)
-            else:
-                for split in ("train", "val"):
-                    yield partial(self._part, path, split)
+            if path in self._footers:
+                rows = self._footers[path].rows
+                if skip < rows:
+                    yield from self._rows(path, skip)
+                skip = max(0, skip - rows)
+                continue
+            for make in self._unread(path):
+                if skip:
+                    skip -= 1
+                else:
+                    yield make()
+
+    def _rows(self, path: Path, skip: int) -> Iterator[Document]:
+        for row, text in parquet_files.texts_of(path, self._column, skip):
+            yield _document(f"{path}, row {row:,}", text)
+
+    def _unread(self, path: Path) -> Iterator[Callable[[], Document]]:
+        """Yield what makes each document, which parses and counts nothing before it is called."""
+        if text_files.kind(path) == ".jsonl":
+            for place, parse in text_files.unread_records(path, self._column):
+                yield partial(_line, place, parse)
+        else:
+            for split in ("train", "val"):
+                yield partial(self._part, path, split)
+
+    def _text(self, path: Path) -> Iterator[str]:
+        """Yield all text of a file, in pieces."""
+        kind = text_files.kind(path)
+        if kind == ".parquet":
+            return (text for _, text in parquet_files.texts_of(path, self._column))
+        if kind == ".jsonl":
+            return text_files.records(path, self._column)
+        return text_files.pieces(path)
 
     def _part(self, path: Path, split: str) -> Document:
         return Document(split, self._pieces(path, split), f"{path} ({split} part)")
@@ -108,11 +151,9 @@ class TextCorpus:
 
 
 def _line(place: str, parse: Callable[[], str]) -> Document:
-    text = parse()
+    return _document(place, parse())
+
+
+def _document(place: str, text: str) -> Document:
     split = "val" if is_validation(text, _VALIDATION_ONE_IN) else "train"
     return Document(split, [text], place)
-
-
-def _text(path: Path) -> Iterator[str]:
-    read = text_files.records if text_files.kind(path) == ".jsonl" else text_files.pieces
-    return read(path)
