@@ -81,7 +81,7 @@ class Library:
 def load(dataset: str, cache: Path) -> Library:
     """Import the library and set it up; UserError (DATA) says how to get it if it is missing.
 
-    It sends no statistics and draws no bars, waits for no answer without end, and keeps what it
+    It sends no statistics, waits for no answer without end, says nothing itself, and keeps what it
     writes in `cache`.
     """
     needed_by = f"--dataset {dataset}"
@@ -90,12 +90,10 @@ def load(dataset: str, cache: Path) -> Library:
     constants: Any = importlib.import_module("huggingface_hub.constants")
     constants.HF_HUB_DISABLE_TELEMETRY = True
     constants.HF_HUB_CACHE = str(cache / "hub")
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     datasets.config.STREAMING_OPEN_MAX_RETRIES = _TRIES
     datasets.config.STREAMING_OPEN_RETRY_INTERVAL = _PAUSE_SECONDS
     datasets.config.STREAMING_READ_MAX_RETRIES = _TRIES
     datasets.config.STREAMING_READ_RETRY_INTERVAL = _PAUSE_SECONDS
-    datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     hub.utils.logging.set_verbosity(hub.utils.logging.CRITICAL)
     http = importlib.import_module("huggingface_hub.utils._http")
