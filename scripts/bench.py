@@ -56,6 +56,11 @@ def main(argv: Sequence[str]) -> int:
 
         bench_sparse.main(arguments, _parser().parse_args([]), more)
         return 0
+    if arguments.tokenize:
+        from scripts import bench_tokenize
+
+        bench_tokenize.main(arguments.tokenize, arguments.repeats, arguments.json)
+        return 0
     if arguments.pruning:
         from scripts import bench_pruning
 
@@ -101,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--pruning", metavar="A,B", type=_words, help=pruning)
     sparse = "measure inference of this run instead: its zeros against the dense model"
     add("--sparse", metavar="RUN", type=Path, help=sparse)
+    tokenize = "measure preparation instead, with MB megabytes of made-up text: speed and memory"
+    add("--tokenize", metavar="MB", type=_positive, help=tokenize)
     sampling = "write texts of N tokens as well, with and without the cache of keys and values"
     add("--sampling", metavar="N", type=_positive, help=sampling)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")

@@ -11,15 +11,21 @@ from typing import Any
 
 import pytest
 import zstandard
+from hub_server import write_parquet
 
+from gpt2 import prepare_data
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import text_files
-from gpt2.data.corpora.text import is_validation, open_corpus
-from gpt2.data.corpus import Corpus, Request, WholeText
+from gpt2.data.corpora.text import open_corpus
+from gpt2.data.corpus import Corpus, Request, WholeText, is_validation
 from gpt2.data.tokenizer import CharTokenizer, Tokenizer
 
 CORPORA = "gpt2.data.corpora"
+#: Those made of a text file; those of the hub are in test_hub.py.
+OF_TEXT = [
+    name for name in plugins.names(CORPORA) if "REPOSITORY" not in vars(plugins.load(CORPORA, name))
+]
 TEXT = "First Citizen:\nBefore we proceed, hear me.\n\nAll:\nSpeak!\n" * 20
 
 
@@ -28,7 +34,17 @@ def request(tmp_path: Path, given: Path | None, tokenizer: str | None = None) ->
 
 
 def whole(corpus: Corpus, split: str) -> list[str]:
-    return ["".join(document) for document in corpus.documents(split)]
+    """The documents of a split that are not empty."""
+    found = [("".join(d.pieces), d.split) for d in corpus.documents()]
+    assert {where for _, where in found} <= {"train", "val"}
+    return [text for text, where in found if text and where == split]
+
+
+def assert_skips(corpus: Corpus) -> None:
+    """Check that passing over documents leaves the others as they are."""
+    every = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    for skip in (1, len(every) // 2, len(every) - 1, len(every), len(every) + 1):
+        assert [(d.split, "".join(d.pieces)) for d in corpus.documents(skip)] == every[skip:]
 
 
 def refused(call: Callable[[], object]) -> str:
@@ -39,7 +55,7 @@ def refused(call: Callable[[], object]) -> str:
     return caught.value.messages[0]
 
 
-@pytest.mark.parametrize("name", plugins.names(CORPORA))
+@pytest.mark.parametrize("name", OF_TEXT)
 def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_text(TEXT, encoding="utf-8")
@@ -51,13 +67,14 @@ def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     assert corpus.source["address"] == str(path)
     train, val = whole(corpus, "train"), whole(corpus, "val")
     assert train == whole(corpus, "train")
+    assert_skips(corpus)
     assert "".join(train + val) == TEXT
     assert len("".join(train)) == int(0.9 * len(TEXT))
     for text in train + val:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.parametrize("name", plugins.names(CORPORA))
+@pytest.mark.parametrize("name", OF_TEXT)
 def test_every_corpus_refuses_what_it_cannot(name: str, tmp_path: Path) -> None:
     load = plugins.load(CORPORA, name).open_corpus
     path = tmp_path / "input.txt"
@@ -87,7 +104,8 @@ def test_a_text_is_cut_at_nine_tenths(packing: str, ending: str, tmp_path: Path)
     corpus = open_corpus(request(tmp_path, path))
     assert whole(corpus, "train") == [text[:180_000]]
     assert whole(corpus, "val") == [text[180_000:]]
-    assert max(len(piece) for doc in corpus.documents("train") for piece in doc) <= 1 << 18
+    assert max(len(piece) for doc in corpus.documents() for piece in doc.pieces) <= 1 << 18
+    assert corpus.text_bytes == (None if packing else path.stat().st_size)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7])
@@ -104,7 +122,7 @@ def test_the_size_of_reads_changes_nothing(
     assert f"byte {place} " in refused(lambda: list(text_files.pieces(path)))
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "a\\n\u4e2d"}\n\n{"text": "b"}\r\n{"text": "c"}', encoding="utf-8")
-    assert list(text_files.records(path)) == ["a\n\u4e2d", "b", "c"]
+    assert list(text_files.records(path, "text")) == ["a\n\u4e2d", "b", "c"]
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -117,7 +135,8 @@ def test_jsonl_lines_are_documents(packing: str, tmp_path: Path) -> None:
     train, val = whole(corpus, "train"), whole(corpus, "val")
     assert sorted(train + val) == sorted(texts)
     assert 150 < len(val) < 250
-    assert val == [text for text in texts if is_validation(text)]
+    assert val == [text for text in texts if is_validation(text, 10)]
+    assert_skips(corpus)
 
 
 def test_folders_are_walked_in_order(tmp_path: Path) -> None:
@@ -132,6 +151,7 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
     both = zip(whole(corpus, "train"), whole(corpus, "val"), strict=True)
     texts = [train + val for train, val in both]
     assert texts == [name * 10 for name in ("b.txt", "c.TXT", "a/y.txt.gz", "a/z.md")]
+    assert_skips(corpus)
     assert corpus.source["files"] == 4
     before = corpus.source["sha256"]
     (where / "b.txt").write_text("changed")
@@ -163,7 +183,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(text_files, "_LONGEST_LINE", 1000)
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"x" * 2000)
-    assert "1,000 bytes" in refused(lambda: list(text_files.records(path)))
+    assert "1,000 bytes" in refused(lambda: list(text_files.records(path, "text")))
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
@@ -189,6 +209,29 @@ def test_frames_one_after_the_other(tmp_path: Path) -> None:
         path = tmp_path / f"in.txt{packing}"
         path.write_bytes(pack(b"one ") + pack(b"two"))
         assert "".join(text_files.pieces(path)) == "one two"
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_a_file_that_unpacks_without_end_is_refused(
+    packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"in.txt{packing}"
+    path.write_bytes(PACKERS[packing](b"to be " * 500_000))
+    assert sum(map(len, text_files.pieces(path))) == 3_000_000  # too little to do harm
+    monkeypatch.setattr(text_files, "_ALWAYS_UNPACKED", 1 << 20)
+    message = refused(lambda: list(text_files.pieces(path)))
+    assert str(path) in message
+    assert "200 times" in message
+    rng = random.Random(1)
+    path.write_bytes(PACKERS[packing](bytes(rng.choices(b"ab \n", k=1_200_000))))
+    assert sum(map(len, text_files.pieces(path))) == 1_200_000
+
+
+def test_a_few_bytes_never_unpack_to_much_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt.zst"
+    path.write_bytes(PACKERS[".zst"](bytes(200 << 20)))
+    with path.open("rb") as file:
+        assert max(map(len, text_files._unpack_zst(file))) <= 40 << 20
 
 
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
@@ -217,10 +260,87 @@ def test_too_many_characters_are_refused(tmp_path: Path) -> None:
     assert "different characters" in refused(corpus.tokenizer)
 
 
+def parquet_folder(tmp_path: Path, column: str = "text") -> tuple[Path, list[str]]:
+    where = tmp_path / "in"
+    texts = [f"document {i} caf\xe9 \U0001f642\n" * (i % 4) for i in range(300)]
+    write_parquet(where / "a.parquet", texts[:130], column, rows=40)
+    (where / "b.jsonl").write_text(
+        "\n".join(json.dumps({column: text}) for text in texts[130:170]), encoding="utf-8"
+    )
+    write_parquet(where / "c" / "d.parquet", [*texts[170:], None], column, rows=200)
+    return where, [*texts, ""]
+
+
+def test_rows_of_parquet_are_documents(tmp_path: Path) -> None:
+    where, texts = parquet_folder(tmp_path)
+    corpus = open_corpus(request(tmp_path, where))
+    found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    assert found == [("val" if is_validation(text, 10) else "train", text) for text in texts]
+    assert_skips(corpus)
+    for skip in (39, 40, 41, 129, 130, 131, 169, 170, 171):
+        assert ["".join(d.pieces) for d in corpus.documents(skip)] == texts[skip:]
+    assert corpus.source["files"] == 3
+    size = corpus.text_bytes
+    assert size is not None
+    assert size >= sum(len(text.encode()) for text in texts)
+    tokenizer = open_corpus(request(tmp_path, where, "char")).tokenizer()
+    assert isinstance(tokenizer, CharTokenizer)
+    assert set(tokenizer.chars) == set("".join(texts))
+
+
+def test_the_column_of_the_text_has_a_name(tmp_path: Path) -> None:
+    where, texts = parquet_folder(tmp_path, "body")
+    message = refused(lambda: open_corpus(request(tmp_path, where)))
+    assert "no column 'text'" in message
+    assert "id (int64), body (string)" in message
+    assert "--text-column" in message
+    asked = Request(where, None, tmp_path, "body")
+    assert ["".join(d.pieces) for d in open_corpus(asked).documents()] == texts
+    assert open_corpus(asked).source["text_column"] == "body"
+    message = refused(lambda: open_corpus(Request(where, None, tmp_path, "id")))
+    assert "'id' holds no text" in message
+    (where / "b.jsonl").write_text('{"text": "x"}\n')
+    message = refused(lambda: list(open_corpus(asked).documents()))
+    assert f"{where / 'b.jsonl'}:1: no text" in message
+    assert '"body"' in message
+    alone = tmp_path / "a.txt"
+    alone.write_text("to be")
+    assert "--text-column body" in refused(
+        lambda: open_corpus(Request(alone, None, tmp_path, "body"))
+    )
+
+
+def test_the_column_is_part_of_what_was_prepared(tmp_path: Path) -> None:
+    where, _ = parquet_folder(tmp_path, "body")
+    command = ["--data-dir", str(tmp_path / "data"), "--input", str(where), "--workers", "1"]
+    command += ["--tokenizer-backend", "tiktoken"]
+    assert prepare_data.main([*command, "--text-column", "body"]) == Exit.OK
+    assert prepare_data.main(command) == Exit.OK
+    message = refused(lambda: prepare_data.main([*command, "--text-column", "id"]))
+    assert "--text-column body, not id" in message
+    with pytest.raises(UserError, match="no effect on --adopt"):
+        prepare_data.main(["--adopt", str(where), "--text-column", "body"])
+
+
+def test_shards_of_lines_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for number in (2, 0, 1):
+        lines = "".join(json.dumps({"text": f"{number} {i}"}) + "\n" for i in range(3))
+        path = tmp_path / "in" / f"shard_{number:03}.jsonl.zst"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PACKERS[".zst"](lines.encode()))
+    corpus = open_corpus(request(tmp_path, tmp_path / "in"))
+    texts = ["".join(d.pieces) for d in corpus.documents()]
+    assert texts == [f"{number} {i}" for number in range(3) for i in range(3)]
+    assert_skips(corpus)
+
+
 @pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 1003])
 def test_whole_text_is_split_by_characters(length: int) -> None:
     text = "\xe9" * length
     info: dict[str, Any] = {}
     corpus = WholeText(text, info, CharTokenizer("\xe9"))
-    assert whole(corpus, "train") == [text[: int(0.9 * length)]]
-    assert whole(corpus, "val") == [text[int(0.9 * length) :]]
+    border = int(0.9 * length)
+    found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    assert found == [("train", text[:border]), ("val", text[border:])]
+    assert_skips(corpus)
+    assert corpus.text_bytes == 2 * length

@@ -7,7 +7,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import shakespeare_source
 from gpt2.data.corpora import shakespeare, shakespeare_char, text
-from gpt2.data.corpus import Request, WholeText
+from gpt2.data.corpus import Document, Request, WholeText
 from gpt2.data.preparation import adopt, already_prepared, prepare
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from gpt2.data.tokens import open_split, read_meta, verify_hashes
@@ -41,9 +41,14 @@ class Documents:
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
-    def documents(self, split: str) -> Iterator[Iterable[str]]:
-        for document in self._splits[split]:
-            yield [document[i : i + 3] for i in range(0, len(document), 3)]
+    @property
+    def text_bytes(self) -> int:
+        return sum(len(doc.encode()) for docs in self._splits.values() for doc in docs)
+
+    def documents(self, skip: int = 0) -> Iterator[Document]:
+        every = [(split, doc) for split, docs in self._splits.items() for doc in docs]
+        for split, doc in every[skip:]:
+            yield Document(split, [doc[i : i + 3] for i in range(0, len(doc), 3)])
 
 
 def example(tokenizer: Tokenizer = GPT2) -> Documents:
@@ -68,15 +73,16 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def test_documents_end_with_end_of_text(tmp_path: Path) -> None:
-    steps: list[int] = []
-    meta = prepare(example(), tmp_path / "d", "text", steps.append)
-    expected = [i for doc in DOCUMENTS for i in [*GPT2.encode(doc).tolist(), END]]
+    steps: list[tuple[int, int | None]] = []
+    meta = prepare(example(), tmp_path / "d", "text", lambda *now: steps.append(now))
+    expected = [i for doc in DOCUMENTS if doc for i in [*GPT2.encode(doc).tolist(), END]]
     assert ids_of(tmp_path / "d", "train") == expected
     assert ids_of(tmp_path / "d", "val") == [*GPT2.encode(DOCUMENTS[0]).tolist(), END]
     sizes = [len("".join(DOCUMENTS).encode()), len(DOCUMENTS[0].encode())]
     assert [meta.splits["train"].bytes, meta.splits["val"].bytes] == sizes
     assert meta.splits["train"].tokens == len(expected)
-    assert sum(steps) == sum(sizes)
+    assert steps == [(0, sum(sizes)), (sum(sizes), sum(sizes))]
+    assert meta.source["empty_documents"] == 1
     assert meta == read_meta(tmp_path / "d") == verify_hashes(tmp_path / "d")
     assert set(contents(tmp_path / "d")) == {"train.bin", "val.bin", "meta.json", ".lock"}
 
@@ -84,7 +90,9 @@ def test_documents_end_with_end_of_text(tmp_path: Path) -> None:
 def test_characters_have_a_newline_instead(tmp_path: Path) -> None:
     tokenizer = CharTokenizer("".join(DOCUMENTS) + "\n")
     prepare(example(tokenizer), tmp_path / "d", "text")
-    assert tokenizer.decode(ids_of(tmp_path / "d", "train")) == "".join(f"{d}\n" for d in DOCUMENTS)
+    assert tokenizer.decode(ids_of(tmp_path / "d", "train")) == "".join(
+        f"{d}\n" for d in DOCUMENTS if d
+    )
 
 
 def test_one_text_has_no_end_of_text(tmp_path: Path) -> None:
@@ -225,7 +233,7 @@ import json, sys, threading, time
 from pathlib import Path
 from gpt2.data.corpora.text import open_corpus
 from gpt2.data.corpus import Request
-from gpt2.data.preparation import prepare
+from gpt2.data.preparation import Settings, prepare
 peak, done = 0, threading.Event()
 def watch():
     global peak
@@ -235,7 +243,8 @@ def watch():
 thread = threading.Thread(target=watch)
 thread.start()
 folder = Path(sys.argv[2])
-prepare(open_corpus(Request(Path(sys.argv[1]), "gpt2", folder)), folder, "text")
+corpus = open_corpus(Request(Path(sys.argv[1]), "gpt2", folder))
+prepare(corpus, folder, "text", settings=Settings(2))
 done.set()
 thread.join()
 print(json.dumps(peak / 1024))
@@ -245,17 +254,17 @@ print(json.dumps(peak / 1024))
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     peaks = {}
-    for size in (5, 50):
+    for size in (3, 30):
         given = tmp_path / f"{size}.txt"
         content = synthetic(given, size)
         command = [sys.executable, "-c", MEASURE, str(given), str(tmp_path / str(size))]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         peaks[size] = json.loads(done.stdout)
-    assert peaks[50] < 300
-    assert peaks[50] < peaks[5] + 30
+    assert peaks[30] < 300
+    assert peaks[30] < peaks[3] + 30
     border = int(0.9 * len(content))
     for split, part in (("train", content[:border]), ("val", content[border:])):
-        ids = open_split(tmp_path / "50", split, 1024).ids
+        ids = open_split(tmp_path / "30", split, 1024).ids
         assert np.array_equal(ids[:-1], GPT2.encode(part))
         assert ids[-1] == END
 

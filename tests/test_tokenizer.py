@@ -20,7 +20,6 @@ from gpt2.data.tokenizer import (
     VOCABULARY_SHA256,
     CharTokenizer,
     Gpt2Tokenizer,
-    encode_pieces,
     from_description,
 )
 
@@ -39,19 +38,6 @@ def random_texts(count: int, longest: int) -> list[str]:
     return ["".join(rng.choices(ATOMS, k=rng.randrange(longest))) for _ in range(count)]
 
 
-def random_pieces(text: str, rng: random.Random) -> list[str]:
-    pieces = []
-    while text:
-        size = rng.randrange(0, 9)
-        pieces.append(text[:size])
-        text = text[size:]
-    return pieces
-
-
-def joined(tokenizer: module.Tokenizer, pieces: list[str]) -> list[int]:
-    return [int(i) for ids in encode_pieces(tokenizer, pieces) for i in ids]
-
-
 def test_gpt2_is_tiktokens_ordinary_encoding() -> None:
     for text in ["", "ROMEO:\nO, speak again", *ATOMS, *random_texts(50, 40)]:
         ids = GPT2.encode(text)
@@ -64,22 +50,6 @@ def test_gpt2_is_tiktokens_ordinary_encoding() -> None:
     assert (GPT2.vocab_size, GPT2.end_of_text) == (50257, 50256)
 
 
-@pytest.mark.parametrize("tokenizer", [GPT2, CharTokenizer("".join(ATOMS))])
-def test_pieces_encode_like_the_whole(
-    tokenizer: module.Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = random.Random(7)
-    cuts = 0
-    for text in random_texts(400, 60):
-        monkeypatch.setattr(module, "BATCH", rng.randrange(1, 12))
-        monkeypatch.setattr(module, "_WINDOW", rng.randrange(1, 12))
-        batches = list(encode_pieces(tokenizer, random_pieces(text, rng)))
-        cuts += max(0, len(batches) - 1)
-        got = np.concatenate([np.empty(0, np.uint16), *batches])
-        assert got.tolist() == tokenizer.encode(text).tolist(), repr(text)
-    assert cuts > 1000
-
-
 def test_every_cut_is_safe() -> None:
     for text in random_texts(300, 12):
         whole = GPT2.encode(text).tolist()
@@ -87,25 +57,6 @@ def test_every_cut_is_safe() -> None:
             place = match.start()
             parts = [*GPT2.encode(text[:place]).tolist(), *GPT2.encode(text[place:]).tolist()]
             assert parts == whole, (text, place)
-
-
-def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 1000)
-    text = "some words, and more. " * 2000
-    sizes = [len(GPT2.decode(ids)) for ids in encode_pieces(GPT2, [text])]
-    assert max(sizes) < 2000
-    assert sum(sizes) == len(text)
-
-
-def test_a_text_without_a_cut_names_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 100)
-    monkeypatch.setattr(module, "LONGEST", 1600)
-    with pytest.raises(UserError, match="from character 99 of") as caught:
-        joined(GPT2, ["x" * 99 + " " + "y" * 5000])
-    assert caught.value.code == Exit.DATA
-    text = "y" * 1500 + " z"
-    assert joined(GPT2, [text]) == GPT2.encode(text).tolist()
-    assert len(joined(CharTokenizer("y"), ["y" * 5000])) == 5000
 
 
 @pytest.mark.parametrize("tokenizer", [GPT2, CharTokenizer("".join(ATOMS))])

@@ -115,7 +115,8 @@ def test_a_damaged_file_is_named(
     [
         ("dtype", "uint32", "dtype 'uint32'"),
         ("dtype", None, "dtype None"),
-        ("format", 2, "format 2"),
+        ("format", 3, "format 3"),
+        ("format", 0, "contradicts"),
         ("format", "new", "contradicts"),
         ("splits", {"train": {"tokens": 90}}, "incomplete"),
         ("splits", [], "incomplete"),

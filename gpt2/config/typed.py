@@ -267,12 +267,38 @@ class PrepareActions:
     """What prepare_data.py shall read and how it treats what is there."""
 
     input: Annotated[
-        Path | None, Help("file or folder to read (.txt .md .jsonl, plain, .gz or .zst)")
+        Path | None,
+        Help(
+            "file or folder to read (.txt .md .jsonl, plain, .gz or .zst; .parquet); for a corpus "
+            "of the hub, a folder with its files"
+        ),
+    ] = None
+    text_column: Annotated[
+        str | None,
+        Help("column of .parquet and key of .jsonl that holds the text (default 'text')", "NAME"),
     ] = None
     adopt: Annotated[
         Path | None, Help("take nanoGPT's train.bin and val.bin from this folder as they are")
     ] = None
     force: Annotated[bool, Help("prepare again, over what is there")] = False
+    max_tokens: Annotated[
+        int | None,
+        Help("stop at the first end of a document with so many training tokens (default: all)"),
+        Within("[1, inf)"),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Help("threads that encode; 0 or 1 is none beside the reader (default: one per core)"),
+        Within("[0, 1024]"),
+    ] = None
+    tokenizer_backend: Annotated[
+        str,
+        Help(
+            "auto: gigatoken, which is faster, where it is installed and proves to give tiktoken's "
+            "ids; gigatoken: that or an error; tiktoken: the reference",
+            "{auto,tiktoken,gigatoken}",
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

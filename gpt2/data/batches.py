@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt2.data.tokens import Ids, TokenFile
+from gpt2.data.sharded import IdArray
+from gpt2.data.tokens import TokenFile
 
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 _CACHED_EPOCHS = 2  # a batch may straddle two epochs
@@ -89,7 +90,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        tokens: TokenFile | Ids,
+        tokens: TokenFile | IdArray,
         *,
         block_size: int,
         batch_size: int,
@@ -100,7 +101,7 @@ class TrainBatches:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self._ids: Ids = tokens.ids if isinstance(tokens, TokenFile) else tokens
+        self._ids: IdArray = tokens.ids if isinstance(tokens, TokenFile) else tokens
         self._block_size = block_size
         self._batch_size = batch_size
         self._accumulation = gradient_accumulation
@@ -180,14 +181,14 @@ class TrainBatches:
 
 
 def validation_batches(
-    tokens: TokenFile | Ids, block_size: int, batch_size: int, device: torch.device | str
+    tokens: TokenFile | IdArray, block_size: int, batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the whole split once, in order, as inputs and targets int64 (B, T) on the device.
 
     Every token but the first is a target once. All batches have one shape, for the sake of
     compiled models: where the text ends, targets are IGNORED. Nothing depends on a seed.
     """
-    ids: Ids = tokens.ids if isinstance(tokens, TokenFile) else tokens
+    ids: IdArray = tokens.ids if isinstance(tokens, TokenFile) else tokens
     place, per_batch, targets = torch.device(device), batch_size * block_size, len(ids) - 1
     for start in range(0, targets, per_batch):
         real = min(per_batch, targets - start)
@@ -201,7 +202,7 @@ def validation_batches(
 
 
 def calibration_batches(
-    tokens: TokenFile | Ids,
+    tokens: TokenFile | IdArray,
     block_size: int,
     batch_size: int,
     count: int,
@@ -209,7 +210,7 @@ def calibration_batches(
     device: torch.device | str,
 ) -> Iterator[Tensor]:
     """Yield `count` different sequences of a training text, drawn by `seed`: int64 (B, T)."""
-    ids: Ids = tokens.ids if isinstance(tokens, TokenFile) else tokens
+    ids: IdArray = tokens.ids if isinstance(tokens, TokenFile) else tokens
     place = torch.device(device)
     order = EpochOrder(len(ids), block_size, seed)
     assert count <= order.sequences, (count, order.sequences)

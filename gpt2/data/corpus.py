@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +20,37 @@ class Request:
     """What the user asked a corpus for.
 
     `input` is --input, `tokenizer` is --tokenizer (None: the corpus's own), and `downloads` is the
-    folder in which what was fetched is kept, so that it is fetched once.
+    folder in which what was fetched is kept, so that it is fetched once. `text_column` is
+    --text-column, for files with columns or keys (None: "text").
     """
 
     input: Path | None
     tokenizer: str | None
     downloads: Path
+    text_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of the split "train" or "val", in pieces of text of any length.
+
+    `pieces` are to be read to their end before the next document is asked for. `name` says where it
+    is (a file, a line of one), for errors.
+    """
+
+    split: str
+    pieces: Iterable[str]
+    name: str = "a document"
 
 
 class Corpus(Protocol):
-    """A text in two splits, read in pieces: no document need ever be whole in memory.
+    """A text in two splits, read once and in pieces: no document need ever be whole in memory.
 
     `separated` says that it is made of documents, each of which is to be ended by end-of-text (by
     a newline, where the tokenizer has none); otherwise it is one text. `source` is JSON, with at
-    least `address` and `sha256`: where the text came from, and what it was.
+    least `address` and, at the latest when all was read, `sha256`: where the text came from, and
+    what it was. As it is before anything was read, it tells one corpus from another: an interrupted
+    preparation goes on only where it is the same.
     """
 
     @property
@@ -41,17 +60,23 @@ class Corpus(Protocol):
 
     @property
     def source(self) -> dict[str, Any]:
-        """Where the text came from, for meta.json."""
+        """Where the text came from, for meta.json; it may be completed while it is read."""
+        ...
+
+    @property
+    def text_bytes(self) -> int | None:
+        """UTF-8 bytes of the whole text, or somewhat more; None where only reading it tells."""
         ...
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer; it knows every character of the text."""
         ...
 
-    def documents(self, split: str) -> Iterator[Iterable[str]]:
-        """Yield the documents of "train" or "val", each in pieces of text.
+    def documents(self, skip: int = 0) -> Iterator[Document]:
+        """Yield the documents of both splits in one pass, always in the same order.
 
-        A document is to be read to its end before the next is asked for. Raises UserError (DATA)
+        The first `skip` of them are passed over, as cheaply as the corpus can: that is where an
+        interrupted preparation goes on. Empty documents may be among them. Raises UserError (DATA)
         that names a file which cannot be read.
         """
         ...
@@ -65,16 +90,34 @@ class WholeText:
     def __init__(self, text: str, source: dict[str, Any], tokenizer: Tokenizer) -> None:
         self.source = source
         self._tokenizer = tokenizer
-        border = train_characters(len(text))
-        self._parts = {"train": text[:border], "val": text[border:]}
+        self._text = text
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the text."""
+        return len(self._text.encode())
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer the corpus was opened with."""
         return self._tokenizer
 
-    def documents(self, split: str) -> Iterator[Iterable[str]]:
-        """Yield the one part of the text."""
-        yield [self._parts[split]]
+    def documents(self, skip: int = 0) -> Iterator[Document]:
+        """Yield the part for training, then the one for validation."""
+        border = train_characters(len(self._text))
+        parts = {"train": self._text[:border], "val": self._text[border:]}
+        name = str(self.source.get("address", "the text"))
+        for split, part in itertools.islice(parts.items(), skip, None):
+            yield Document(split, [part], name)
+
+
+def is_validation(text: str, one_in: int) -> bool:
+    """Whether a document is for validation: about one in `one_in`, by its content alone.
+
+    So it stays in its split whatever is appended to the corpus, and equal documents are never in
+    both splits.
+    """
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % one_in == 0
 
 
 def train_characters(characters: int) -> int:

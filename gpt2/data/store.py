@@ -1,138 +1,201 @@
-"""Writing a data folder so that no interruption leaves anything that looks finished."""
+"""Making a data folder so that no interruption leaves anything that looks finished.
+
+Everything is made in a hidden folder inside it, and takes its place when it is complete. With a
+journal in it, the hidden folder is what an interrupted preparation goes on from.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.tokenizer import Tokenizer
-from gpt2.data.tokens import DTYPE, META, SPLITS, Ids, Meta, Split
+from gpt2.data import checked, journal
+from gpt2.data.cutting import Position
+from gpt2.data.disk import locked, replace_file, sync
+from gpt2.data.journal import Journal
+from gpt2.data.shard_writer import ShardWriter
+from gpt2.data.sharded import Ids
+from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, Split, read_meta, shard_names
 
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What meta.json says beside the counts: the dataset's name, its tokenizer and its source."""
-
-    dataset: str
-    tokenizer: Tokenizer
-    source: dict[str, Any]
-
-
-def store(
-    streams: Mapping[str, Iterator[Ids]], folder: Path, origin: Origin, progress: Progress
-) -> Meta:
-    """Write the ids of each split's stream into `folder`, and meta.json last.
-
-    Files are written aside, hashed on the way, brought to the disk, and renamed. Data that were
-    there before stay until both new files are complete. Raises UserError (DATA) for an empty split,
-    a folder that cannot be written, and one that another process is writing.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            _remove_unfinished(folder)
-            try:
-                lengths = origin.tokenizer.byte_lengths()
-                splits = {
-                    split: _write(stream, _aside(folder, f"{split}.bin"), lengths, progress)
-                    for split, stream in streams.items()
-                }
-                for split in SPLITS:
-                    if not splits[split].bytes:
-                        raise _error(f"the {split} split is empty: give more text")
-                meta = Meta(origin.dataset, origin.tokenizer.describe(), origin.source, splits)
-                _publish(folder, meta)
-            finally:
-                _remove_unfinished(folder)
-    except OSError as error:
-        path = error.filename or folder
-        raise _error(
-            f"{path}: {error.strerror}: the data cannot be written; make room or rights there, or"
-            " choose another --data-dir"
-        ) from error
-    return meta
-
-
-def _write(
-    stream: Iterator[Ids], path: Path, lengths: NDArray[np.int64], progress: Progress
-) -> Split:
-    """Append what `stream` yields to a new file; `lengths` are the text bytes of each id."""
-    hashed, tokens, text_bytes = hashlib.sha256(), 0, 0
-    with path.open("xb") as file:
-        for ids in stream:
-            faults.point("data.write")
-            raw = ids.astype(DTYPE, copy=False).tobytes()
-            file.write(raw)
-            hashed.update(raw)
-            batch = int(lengths[ids].sum())
-            tokens, text_bytes = tokens + len(ids), text_bytes + batch
-            progress(batch)
-        file.flush()
-        os.fsync(file.fileno())
-    return Split(tokens, text_bytes, hashed.hexdigest())
-
-
-def _publish(folder: Path, meta: Meta) -> None:
-    """Give the written files their names, in an order that never shows unfinished data."""
-    # The old meta.json must not vouch for new files: from here on the folder holds no data.
-    (folder / META).unlink(missing_ok=True)
-    _sync(folder)
-    for split in SPLITS:
-        faults.point("data.rename")
-        _aside(folder, f"{split}.bin").replace(folder / f"{split}.bin")
-    _sync(folder)
-    with _aside(folder, META).open("x", encoding="utf-8") as file:
-        file.write(meta.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    faults.point("data.meta")
-    _aside(folder, META).replace(folder / META)
-    _sync(folder)
+JOURNALED = 1 << 25  # tokens after which the journal is written anew
+_OURS = re.compile(rf"({'|'.join(SPLITS)})(-\d{{5}})?\.bin")
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel releases however this process ends."""
-    with (folder / ".lock").open("w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _error(f"{folder} is being prepared by another process: wait for it") from None
-        yield
+def made(folder: Path) -> Iterator[Path]:
+    """Hold the folder's lock, and give the hidden folder in which its files are to be made.
 
-
-def _aside(folder: Path, name: str) -> Path:
-    return folder / f".{name}.{os.getpid()}.tmp"
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what an interrupted preparation left; only under the folder's lock."""
-    for name in (*(f"{split}.bin" for split in SPLITS), META):
-        for path in folder.glob(f".{name}.*.tmp"):
-            path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Make renames in `folder` outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    At the end the hidden folder is removed, unless a journal in it says how to go on. Raises
+    UserError (DATA) for a folder that cannot be written, and one that another process is writing.
+    """
+    aside = folder / UNFINISHED
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            aside.mkdir(exist_ok=True)
+            try:
+                yield aside
+            finally:
+                if journal.load(aside) is None:
+                    shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        path = error.filename or folder
+        raise UserError(
+            f"{path}: {error.strerror or error}: the data cannot be written; make room or rights"
+            " there, or choose another --data-dir",
+            code=Exit.DATA,
+        ) from error
 
 
-def _error(message: str) -> UserError:
-    return UserError(message, code=Exit.DATA)
+class Work:
+    """The splits in the making, in the hidden folder `aside` of a data folder.
+
+    `identity` tells whether what is there already is the beginning of the same data; None is never
+    gone on with. `lengths` are the text bytes of each id.
+    """
+
+    def __init__(self, aside: Path, lengths: NDArray[np.int64], identity: str | None) -> None:
+        self._aside, self._lengths, self._identity = aside, lengths, identity
+        self._journaled = 0
+        self.position = Position()
+        self.empty = 0
+        self.discarded = ""  # why an earlier beginning was of no use, if there was one
+        self._writers = self._new_writers()
+        if (found := journal.load(aside)) is not None:
+            self._take_up(found)
+        if not self.tokens:
+            self._clear()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both splits so far."""
+        return sum(writer.tokens for writer in self._writers.values())
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the text so far."""
+        return sum(writer.text_bytes for writer in self._writers.values())
+
+    def tokens_of(self, split: str) -> int:
+        """Tokens of one split so far."""
+        return self._writers[split].tokens
+
+    def bytes_of(self, ids: Ids) -> int:
+        """UTF-8 bytes of the text that `ids` stand for."""
+        return int(self._lengths[ids].sum())
+
+    def append(self, ids: Mapping[str, Ids]) -> None:
+        """Append ids to each split. Raises OSError."""
+        for split, more in ids.items():
+            self._writers[split].write(more)
+
+    def reached(self, position: Position, empty: int) -> None:
+        """Say how far the corpus was read with what was appended; journal it now and then."""
+        self.position, self.empty = position, empty
+        if self._identity is not None and self.tokens - self._journaled >= JOURNALED:
+            self._journaled = self.tokens
+            for writer in self._writers.values():
+                writer.sync()
+            sync(self._aside)
+            shards = {split: writer.shards() for split, writer in self._writers.items()}
+            journal.save(self._aside, Journal(self._identity, position, empty, shards))
+            faults.point("data.journal")
+
+    def finish(self) -> dict[str, Split]:
+        """End both splits and return them; UserError (DATA) for one without text."""
+        splits = {split: writer.finish() for split, writer in self._writers.items()}
+        for split in SPLITS:
+            if not splits[split].bytes:
+                self._clear()
+                raise UserError(f"the {split} split is empty: give more text", code=Exit.DATA)
+        return splits
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _new_writers(self) -> dict[str, ShardWriter]:
+        return {split: ShardWriter(self._aside, split, self._lengths) for split in SPLITS}
+
+    def _take_up(self, found: Journal) -> None:
+        """Go on from a journal, if it is of the same data and its shards are what it says."""
+        if found.identity != self._identity:
+            self.discarded = "it was of another corpus or other options"
+            return
+        try:
+            for split, writer in self._writers.items():
+                writer.restore(found.shards[split])
+        except (OSError, KeyError, ValueError) as error:
+            self.close()
+            self._writers = self._new_writers()
+            self.discarded = f"it is damaged ({error})"
+            return
+        self.position, self.empty, self._journaled = found.position, found.empty, self.tokens
+
+    def _clear(self) -> None:
+        """Remove all that is in the hidden folder, the journal first."""
+        self.close()
+        for path in (self._aside / journal.NAME, *self._aside.iterdir()):
+            path.unlink(missing_ok=True)
+
+
+def publish(folder: Path, meta: Meta) -> None:
+    """Give the files in the hidden folder their places, in an order that never shows half of them.
+
+    Interrupted, it leaves a folder without meta.json; published() then ends what it began.
+    """
+    aside = folder / UNFINISHED
+    faults.point("data.complete")
+    replace_file(aside / META, meta.to_json())
+    _put_in_place(folder, meta)
+
+
+def published(folder: Path, identity: str) -> Meta | None:
+    """End an interrupted publish() of the same data and return its meta.json, if there was one."""
+    aside = folder / UNFINISHED
+    found = journal.load(aside)
+    if found is None or found.identity != identity or not (aside / META).exists():
+        return None
+    meta = read_meta(aside)
+    _put_in_place(folder, meta)
+    return meta
+
+
+def _put_in_place(folder: Path, meta: Meta) -> None:
+    aside = folder / UNFINISHED
+    # The old meta.json must not vouch for new files: from here on the folder holds no data.
+    (folder / META).unlink(missing_ok=True)
+    sync(folder)
+    places = {
+        aside / made_as: folder / shard.file
+        for split in SPLITS
+        for made_as, shard in zip(
+            shard_names(split, len(meta.splits[split].files(split))),
+            meta.splits[split].files(split),
+            strict=True,
+        )
+    }
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name) and path not in places.values():
+            path.unlink()
+    for path, place in places.items():
+        faults.point("data.rename")
+        if path.exists() or not place.exists():  # an earlier attempt may have come past it
+            path.replace(place)
+    (folder / checked.NAME).unlink(missing_ok=True)
+    sync(folder)
+    faults.point("data.meta")
+    (aside / META).replace(folder / META)
+    sync(folder)
+    with contextlib.suppress(OSError):
+        (aside / journal.NAME).unlink(missing_ok=True)

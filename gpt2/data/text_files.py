@@ -10,16 +10,20 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt2.config.errors import Exit, UserError
 
-KINDS = (".txt", ".md", ".jsonl")
+KINDS = (".txt", ".md", ".jsonl", ".parquet")
+PACKED_KINDS = (".txt", ".md", ".jsonl")
 PACKINGS = ("", ".gz", ".zst")
 _PIECE = 1 << 18  # bytes
-_PACKED = 1 << 14  # bytes of a packed file at a time; they may unpack to a thousand times as many
+_PACKED = 1 << 10  # bytes of a .zst at a time; they may unpack to thirty thousand times as many
+_MOST_EXPANSION = 200  # times a packed file's size; text is rarely packed to less than a twentieth
+_ALWAYS_UNPACKED = 16 << 20  # bytes below which that does not matter
 _LONGEST_LINE = 256 << 20  # bytes of one .jsonl line
 
 
@@ -29,7 +33,7 @@ def find(where: Path) -> list[Path]:
     Hidden files and folders, and files of other kinds, are passed over. Raises UserError (DATA)
     when there is nothing.
     """
-    kinds = f"{', '.join(KINDS)}, each plain or with .gz or .zst"
+    kinds = f"{', '.join(KINDS)}; all but .parquet also with .gz or .zst"
     if where.is_file():
         if kind(where) is None:
             raise _error(f"--input {where}: not a text file known by its name ({kinds})")
@@ -46,9 +50,15 @@ def kind(path: Path) -> str | None:
     """Return which of KINDS a file is by its name, under a packing or none; None for others."""
     name = path.name.lower()
     for ending in KINDS:
-        if name.endswith(tuple(ending + packing for packing in PACKINGS)):
+        packings = PACKINGS if ending in PACKED_KINDS else ("",)
+        if name.endswith(tuple(ending + packing for packing in packings)):
             return ending
     return None
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file's size says nothing of how much text it holds."""
+    return path.suffix.lower() in PACKINGS
 
 
 def fingerprint(files: list[Path]) -> dict[str, Any]:
@@ -85,24 +95,49 @@ def pieces(path: Path) -> Iterator[str]:
             first = False
 
 
-def records(path: Path) -> Iterator[str]:
-    """Yield the "text" of each line of a .jsonl file; UserError (DATA) names file and line."""
+def records(path: Path, column: str) -> Iterator[str]:
+    """Yield what each line of a .jsonl file has under the key `column`.
+
+    UserError (DATA) names file and line.
+    """
+    for _, parse in unread_records(path, column):
+        yield parse()
+
+
+def unread_records(path: Path, column: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield "FILE:LINE" and what parses that line of a .jsonl file, for each that is not blank."""
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
-            yield _record(line, f"{path}:{number}")
+            place = f"{path}:{number}"
+            yield place, partial(_record, line, column, place)
 
 
-def _record(line: bytes, place: str) -> str:
-    way_out = 'a line is an object with the document under the key "text"'
+def check_expansion(place: Path | str, unpacked: int, packed: int) -> None:
+    """Refuse a file of `packed` bytes that has become `unpacked` bytes already: it has no end.
+
+    Memory stays bounded whatever it becomes, but the disk would fill. Raises UserError (DATA).
+    """
+    if unpacked > max(_ALWAYS_UNPACKED, _MOST_EXPANSION * packed):
+        raise _error(
+            f"{place}: {packed:,} bytes that unpack to more than {_MOST_EXPANSION} times as many,"
+            " which text hardly does; if it is right, unpack it and give what comes out"
+        )
+
+
+def _record(line: bytes, column: str, place: str) -> str:
+    way_out = (
+        f'a line is an object with the document under the key "{column}" (--text-column names'
+        " another)"
+    )
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise _error(f"{place}: not UTF-8 at byte {error.start:,} of the line") from error
     except (ValueError, RecursionError) as error:
         raise _error(f"{place}: not JSON ({error}); {way_out}") from error
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+    if not isinstance(value, dict) or not isinstance(value.get(column), str):
         raise _error(f"{place}: no text; {way_out}")
-    text: str = value["text"]
+    text: str = value[column]
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -143,15 +178,23 @@ def _chunks(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:
             if path.suffix.lower() == ".gz":
                 with gzip.open(file, "rb") as unpacked:
-                    yield from iter(lambda: unpacked.read(_PIECE), b"")
+                    yield from _ending(path, iter(lambda: unpacked.read(_PIECE), b""))
             elif path.suffix.lower() == ".zst":
-                yield from filter(None, _unpack_zst(file))
+                yield from _ending(path, filter(None, _unpack_zst(file)))
             else:
                 yield from iter(lambda: file.read(_PIECE), b"")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _error(f"{path}: damaged or cut off ({error})") from error
     except OSError as error:
         raise _error(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _ending(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    packed, unpacked = path.stat().st_size, 0
+    for chunk in chunks:
+        unpacked += len(chunk)
+        check_expansion(path, unpacked, packed)
+        yield chunk
 
 
 def _unpack_zst(file: BinaryIO) -> Iterator[bytes]:

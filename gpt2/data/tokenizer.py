@@ -34,8 +34,6 @@ VOCABULARY_SHA256 = {
 GPT2_VOCAB_SIZE = 50257
 GPT2_END_OF_TEXT = 50256
 MAX_CHARACTERS = 65535  # ids are uint16
-BATCH = 1 << 20  # characters encoded together when streaming
-LONGEST = 16 << 20  # characters without a place to cut that are still held in memory
 
 # No token of GPT-2's pattern goes on from a non-space into white space, and nothing in it looks
 # back, so a cut there changes no token. Python's \S excludes all that the pattern calls \s; the
@@ -129,6 +127,11 @@ class Gpt2Tokenizer(Tokenizer):
             "end_of_text": self.end_of_text,
             "vocabulary_sha256": list(VOCABULARY_SHA256.values()),
         }
+
+    def ranks(self) -> dict[bytes, int]:
+        """Return every token but end-of-text with its id, which is also its rank in merging."""
+        spell = self._encoding.decode_single_token_bytes
+        return {spell(i): i for i in range(GPT2_END_OF_TEXT)}
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
@@ -227,42 +230,6 @@ def check_vocabulary(folder: Path) -> None:
             raise _error(f"{path} cannot be read ({error.strerror}): {way_out}") from error
         if actual != expected:
             raise _error(f"{path} is damaged (SHA-256 {actual}, not {expected}): {way_out}")
-
-
-def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[Ids]:
-    """Encode the text that `pieces` make up, in batches of about BATCH characters.
-
-    The ids are those of the whole text encoded at once. Raises UserError (DATA) with the offset of
-    a stretch of LONGEST characters that holds no place to cut.
-    """
-    held: list[str] = []
-    size = wanted = 0
-    done = 0
-    for piece in _bounded(pieces):
-        held.append(piece)
-        size += len(piece)
-        if size < max(BATCH, wanted):
-            continue
-        text = "".join(held)
-        place = tokenizer.cut(text)
-        if place:
-            yield tokenizer.encode(text[:place])
-            done += place
-        elif size >= LONGEST:
-            raise _error(
-                f"{size:,} characters from character {done:,} of the document on hold no white"
-                " space: the text cannot be encoded piece by piece; break its lines"
-            )
-        held, size = [text[place:]], len(text) - place
-        wanted = 2 * size  # so that a long stretch is searched a few times only
-    if size:
-        yield tokenizer.encode("".join(held))
-
-
-def _bounded(pieces: Iterable[str]) -> Iterator[str]:
-    for piece in pieces:
-        for start in range(0, len(piece), BATCH):
-            yield piece[start : start + BATCH]
 
 
 def _last_safe_cut(text: str) -> int:

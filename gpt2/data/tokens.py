@@ -1,4 +1,9 @@
-"""The on-disk contract of a data folder: train.bin and val.bin (raw uint16) and their meta.json."""
+"""The on-disk contract of a data folder: its .bin files (raw uint16) and their meta.json.
+
+A split is one file, train.bin or val.bin, as other programs read them, too; a large one is shards,
+train-00000.bin and so on. Format 1 of meta.json knows no shards, and is what is written where there
+are none.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +16,50 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.data import checked
+from gpt2.data.sharded import DTYPE, IdArray, Ids, open_files
 
-FORMAT = 1
-DTYPE = np.dtype("<u2")
+FORMAT = 2
 SPLITS = ("train", "val")
 META = "meta.json"
+UNFINISHED = ".unfinished"  # folder of what is being made
 _SCAN = 1 << 20  # ids of a long file that are looked at together
 _DEFAULT_DATA = Path(__file__).resolve().parents[2] / "data"
 
-Ids = NDArray[np.uint16]
+
+@dataclass(frozen=True)
+class Shard:
+    """One .bin file: its name, tokens, the UTF-8 bytes of their text, the file's SHA-256."""
+
+    file: str
+    tokens: int
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Split:
-    """One .bin file: its tokens, the UTF-8 bytes of the text they stand for, the file's SHA-256."""
+    """One split: its tokens, the UTF-8 bytes of their text, the SHA-256 of all its tokens.
+
+    `shards` are its files, where it has several. `sha256` is over all of them, one after the other,
+    so that it does not depend on where they are cut.
+    """
 
     tokens: int
     bytes: int
     sha256: str
+    shards: tuple[Shard, ...] = ()
+
+    def files(self, name: str) -> tuple[Shard, ...]:
+        """Return the files of this split, whose name is "train" or "val"."""
+        return self.shards or (Shard(f"{name}.bin", self.tokens, self.bytes, self.sha256),)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what meta.json says of it."""
+        raw = asdict(self)
+        return raw if self.shards else {key: raw[key] for key in raw if key != "shards"}
 
 
 @dataclass(frozen=True)
@@ -58,8 +86,17 @@ class Meta:
 
     def to_json(self) -> str:
         """Return the content of meta.json."""
-        head = {"format": FORMAT, "dtype": "uint16", "data_hash": self.data_hash}
-        return json.dumps(head | asdict(self), indent=2) + "\n"
+        sharded = any(split.shards for split in self.splits.values())
+        raw = {
+            "format": 2 if sharded else 1,
+            "dtype": "uint16",
+            "data_hash": self.data_hash,
+            "dataset": self.dataset,
+            "tokenizer": self.tokenizer,
+            "source": self.source,
+            "splits": {name: split.to_json() for name, split in self.splits.items()},
+        }
+        return json.dumps(raw, indent=2) + "\n"
 
     def summary(self) -> str:
         """Return one line for people: tokens of both splits, tokenizer, source."""
@@ -72,10 +109,13 @@ class Meta:
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One split, opened: `ids` is a read-only memory map (n,), `text_bytes` counts UTF-8 bytes."""
+    """One split, opened: `ids` are read-only (n,), mapped; `text_bytes` counts UTF-8 bytes.
+
+    `path` is its first file.
+    """
 
     path: Path
-    ids: Ids
+    ids: IdArray
     text_bytes: int
     meta: Meta
 
@@ -92,7 +132,8 @@ def read_meta(folder: Path) -> Meta:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        why = "its preparation was not finished" if (folder / "train.bin").exists() else "no data"
+        begun = any(folder.glob("train*.bin")) or (folder / UNFINISHED).exists()
+        why = "its preparation was not finished" if begun else "no data"
         raise _error(f"{path} is missing ({why}); {again}") from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
@@ -108,44 +149,61 @@ def open_split(
 ) -> TokenFile:
     """Open one split of a data folder, checked: size, length, and every id in it.
 
+    A file of 64 MiB or more is scanned the first time, and then only when it has changed.
     `vocab_size` is that of the model; ids must also lie in the tokenizer's own vocabulary.
     Raises UserError (DATA) naming the file and what is wrong with it.
     """
     meta = read_meta(folder)
-    path, tokens = folder / f"{split}.bin", meta.splits[split].tokens
-    _check_size(path, tokens)
-    if tokens == 0:
-        raise _error(f"{path} is empty: its text is too short for a {split} split")
-    if tokens <= block_size:
+    found = meta.splits[split]
+    files = found.files(split)
+    paths = [folder / shard.file for shard in files]
+    for path, shard in zip(paths, files, strict=True):
+        _check_size(path, shard.tokens)
+    if found.tokens == 0:
+        raise _error(f"{paths[0]} is empty: its text is too short for a {split} split")
+    if found.tokens <= block_size:
         raise _error(
-            f"{path} holds {tokens:,} tokens, and a block of --block-size {block_size} needs"
-            f" {block_size + 1:,}: lower --block-size or prepare more text"
+            f"{paths[0]} holds {found.tokens:,} tokens, and a block of --block-size {block_size}"
+            f" needs {block_size + 1:,}: lower --block-size or prepare more text"
         )
-    ids: Ids = np.memmap(path, dtype=DTYPE, mode="r")
     limit = meta.vocab_size if vocab_size is None else min(vocab_size, meta.vocab_size)
-    check_ids(path, ids, limit)
-    return TokenFile(path, ids, meta.splits[split].bytes, meta)
+    for path in paths:
+        largest = checked.once(path, "largest_id", int, lambda path=path: _largest_id(path))  # type: ignore[misc]
+        if largest >= limit:
+            check_ids(path, open_files([path]), limit)
+    return TokenFile(paths[0], open_files(paths), found.bytes, meta)
 
 
 def verify_hashes(folder: Path) -> Meta:
-    """Check the SHA-256 of both files against meta.json; UserError (DATA) names the file."""
+    """Check the SHA-256 of every file against meta.json; UserError (DATA) names the file.
+
+    A large file is read whole once, and then again only when its size, times or inode have changed.
+    """
     meta = read_meta(folder)
     for split in SPLITS:
-        path = folder / f"{split}.bin"
-        _check_size(path, meta.splits[split].tokens)
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if actual != meta.splits[split].sha256:
-            raise _error(
-                f"{path} has changed since it was made (SHA-256 {actual}, {META} says"
-                f" {meta.splits[split].sha256}); make it anew with:"
-                f" {prepare_command(folder)} --force"
-            )
+        for shard in meta.splits[split].files(split):
+            path = folder / shard.file
+            _check_size(path, shard.tokens)
+            actual = checked.once(path, "sha256", str, lambda path=path: _hash(path))  # type: ignore[misc]
+            if actual != shard.sha256:
+                raise _error(
+                    f"{path} has changed since it was made (SHA-256 {actual}, {META} says"
+                    f" {shard.sha256}); make it anew with: {prepare_command(folder)} --force"
+                )
     return meta
 
 
-def check_ids(path: Path, ids: Ids, vocab_size: int) -> None:
-    """Scan all of `ids` (n,) for one that reaches `vocab_size`.
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _largest_id(path: Path) -> int:
+    return max(int(chunk.max()) for _, chunk in chunks(open_files([path])))
+
+
+def check_ids(path: Path, ids: IdArray, vocab_size: int) -> None:
+    """Scan all of `ids` (n,), those of the file `path`, for one that reaches `vocab_size`.
 
     Such an id would be a device assert on a GPU, which poisons the process. Raises UserError (DATA)
     naming the file, the token's offset and the id.
@@ -159,7 +217,7 @@ def check_ids(path: Path, ids: Ids, vocab_size: int) -> None:
             )
 
 
-def chunks(ids: Ids) -> Iterator[tuple[int, Ids]]:
+def chunks(ids: IdArray) -> Iterator[tuple[int, Ids]]:
     """Yield (offset, ids) pieces of a long array, so that a memory map is never whole in memory."""
     for start in range(0, len(ids), _SCAN):
         yield start, ids[start : start + _SCAN]
@@ -202,9 +260,11 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
     if raw.get("dtype") != "uint16":
         raise _error(f"{path} says dtype {raw.get('dtype')!r}, only 'uint16' can be read; {again}")
     try:
-        splits = {name: _parse_split(raw["splits"][name]) for name in SPLITS}
+        splits = {name: _parse_split(name, raw["splits"][name]) for name in SPLITS}
         meta = Meta(str(raw["dataset"]), dict(raw["tokenizer"]), dict(raw["source"]), splits)
-        complete = raw["format"] == FORMAT and raw["data_hash"] == meta.data_hash
+        complete = (
+            type(raw["format"]) is int and raw["format"] >= 1 and raw["data_hash"] == meta.data_hash
+        )
         complete &= meta.vocab_size > 0 and bool(meta.tokenizer["name"] and meta.source["address"])
     except (KeyError, TypeError, ValueError) as error:
         raise _error(f"{path} is incomplete or damaged ({error}); {again} --force") from error
@@ -213,11 +273,25 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
     return meta
 
 
-def _parse_split(raw: dict[str, Any]) -> Split:
-    split = Split(int(raw["tokens"]), int(raw["bytes"]), str(raw["sha256"]))
-    if split.tokens < 0 or split.bytes < 0:
+def _parse_split(name: str, raw: dict[str, Any]) -> Split:
+    """Turn one split's JSON into a Split; ValueError where its numbers contradict each other."""
+    shards = tuple(
+        Shard(str(s["file"]), int(s["tokens"]), int(s["bytes"]), str(s["sha256"]))
+        for s in raw.get("shards", ())
+    )
+    split = Split(int(raw["tokens"]), int(raw["bytes"]), str(raw["sha256"]), shards)
+    if min(min(one.tokens, one.bytes) for one in split.files(name)) < 0:
         raise ValueError("a negative count")
+    if [shard.file for shard in shards] != shard_names(name, len(shards)):
+        raise ValueError(f"shards of {name} under other names")
+    if shards and sum(shard.tokens for shard in shards) != split.tokens:
+        raise ValueError(f"shards that are not all of {name}")
     return split
+
+
+def shard_names(split: str, count: int) -> list[str]:
+    """Return the names of a split's shards."""
+    return [f"{split}-{index:05}.bin" for index in range(count)]
 
 
 def _error(message: str) -> UserError:

@@ -1,18 +1,26 @@
-"""One's own text: files of .txt, .md and .jsonl, plain or packed, alone or in a folder."""
+"""One's own text: .txt, .md, .jsonl and .parquet files, plain or packed, alone or in a folder."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import text_files
-from gpt2.data.corpus import DOCUMENT_END, Corpus, Request, train_characters
+from gpt2.data import parquet_files, text_files
+from gpt2.data.corpus import (
+    DOCUMENT_END,
+    Corpus,
+    Document,
+    Request,
+    is_validation,
+    train_characters,
+)
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 _VALIDATION_ONE_IN = 10
+_WITH_COLUMNS = (".jsonl", ".parquet")
 
 
 def open_corpus(request: Request) -> Corpus:
@@ -23,28 +31,54 @@ def open_corpus(request: Request) -> Corpus:
         raise UserError(
             f"--tokenizer {request.tokenizer}: a text can be gpt2 or char", code=Exit.DATA
         )
-    return TextCorpus(request.input, request.tokenizer or Gpt2Tokenizer.name)
+    return TextCorpus(request.input, request.tokenizer or Gpt2Tokenizer.name, request.text_column)
 
 
 class TextCorpus:
     """Documents from files.
 
     A .txt or .md file is one document, the last tenth of which is for validation. A line of .jsonl
-    is one, and a tenth of the lines, picked by a hash of their text, are for validation: a line
-    stays in its split whatever is appended or reordered.
+    and a row of .parquet is one, and a tenth of them, picked by a hash of their text, are for
+    validation: a document stays in its split whatever is appended or reordered. `column` is the key
+    or the column that holds the text ("text" if None).
     """
 
     separated = True
 
-    def __init__(self, where: Path, tokenizer: str) -> None:
+    def __init__(self, where: Path, tokenizer: str, column: str | None) -> None:
         self._files = text_files.find(where)
         self._tokenizer = tokenizer
+        self._column = column or "text"
         self._counts: dict[Path, int] = {}
+        with_columns = [path for path in self._files if text_files.kind(path) in _WITH_COLUMNS]
+        if column is not None and not with_columns:
+            raise UserError(
+                f"--text-column {column}: there is no {' or '.join(_WITH_COLUMNS)} in {where}, and"
+                " other files have no columns; leave it out",
+                code=Exit.DATA,
+            )
+        self._footers = {
+            path: parquet_files.footer_of(path, self._column)
+            for path in with_columns
+            if text_files.kind(path) == ".parquet"
+        }
         self.source: dict[str, Any] = {
             "address": str(where.resolve()),
             **text_files.fingerprint(self._files),
+            **({"text_column": self._column} if with_columns else {}),
             "licence": "the user's own text",
         }
+
+    @property
+    def text_bytes(self) -> int | None:
+        """Bytes of the text, or somewhat more; None if any file is packed."""
+        if any(text_files.is_packed(path) for path in self._files):
+            return None
+        footers = self._footers
+        return sum(
+            footers[path].text_bytes if path in footers else path.stat().st_size
+            for path in self._files
+        )
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer; for char, a pass over the whole text finds its characters."""
@@ -52,32 +86,61 @@ class TextCorpus:
             return Gpt2Tokenizer()
         known = {DOCUMENT_END}
         for path in self._files:
-            for piece in _text(path):
+            for piece in self._text(path):
                 known.update(piece)
             if len(known) > MAX_CHARACTERS:
                 break  # CharTokenizer says what is wrong
         return CharTokenizer(known)
 
-    def documents(self, split: str) -> Iterator[Iterable[str]]:
-        """Yield the documents of a split, file by file in sorted order, none of them empty."""
-        for path in self._files:
-            if text_files.kind(path) == ".jsonl":
-                for text in text_files.records(path):
-                    if text and is_validation(text) == (split == "val"):
-                        yield [text]
-            elif self._characters(path, split):
-                yield self._part(path, split)
+    def documents(self, skip: int = 0) -> Iterator[Document]:
+        """Yield the documents, file by file in sorted order.
 
-    def _characters(self, path: Path, split: str) -> int:
-        """Characters of a file that belong to a split; counted by a pass over it, once."""
+        Those passed over cost the reading of their line, or nothing if they are a whole file or
+        fill a row group.
+        """
+        for path in self._files:
+            if path in self._footers:
+                rows = self._footers[path].rows
+                if skip < rows:
+                    yield from self._rows(path, skip)
+                skip = max(0, skip - rows)
+                continue
+            for make in self._unread(path):
+                if skip:
+                    skip -= 1
+                else:
+                    yield make()
+
+    def _rows(self, path: Path, skip: int) -> Iterator[Document]:
+        for row, text in parquet_files.texts_of(path, self._column, skip):
+            yield _document(f"{path}, row {row:,}", text)
+
+    def _unread(self, path: Path) -> Iterator[Callable[[], Document]]:
+        """Yield what makes each document, which parses and counts nothing before it is called."""
+        if text_files.kind(path) == ".jsonl":
+            for place, parse in text_files.unread_records(path, self._column):
+                yield partial(_line, place, parse)
+        else:
+            for split in ("train", "val"):
+                yield partial(self._part, path, split)
+
+    def _text(self, path: Path) -> Iterator[str]:
+        """Yield all text of a file, in pieces."""
+        kind = text_files.kind(path)
+        if kind == ".parquet":
+            return (text for _, text in parquet_files.texts_of(path, self._column))
+        if kind == ".jsonl":
+            return text_files.records(path, self._column)
+        return text_files.pieces(path)
+
+    def _part(self, path: Path, split: str) -> Document:
+        return Document(split, self._pieces(path, split), f"{path} ({split} part)")
+
+    def _pieces(self, path: Path, split: str) -> Iterator[str]:
+        """Yield the pieces of a file's start (train) or end (val)."""
         if path not in self._counts:
             self._counts[path] = sum(map(len, text_files.pieces(path)))
-        train = train_characters(self._counts[path])
-        return train if split == "train" else self._counts[path] - train
-
-    def _part(self, path: Path, split: str) -> Iterator[str]:
-        """Yield the pieces of a file's start (train) or end (val)."""
-        left = self._characters(path, "train")
+        left = train_characters(self._counts[path])
         for piece in text_files.pieces(path):
             part = piece[:left] if split == "train" else piece[left:]
             left = max(0, left - len(piece))
@@ -87,12 +150,10 @@ class TextCorpus:
                 return
 
 
-def is_validation(text: str) -> bool:
-    """Whether a document is for validation: about one in ten, by its content alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _VALIDATION_ONE_IN == 0
+def _line(place: str, parse: Callable[[], str]) -> Document:
+    return _document(place, parse())
 
 
-def _text(path: Path) -> Iterator[str]:
-    read = text_files.records if text_files.kind(path) == ".jsonl" else text_files.pieces
-    return read(path)
+def _document(place: str, text: str) -> Document:
+    split = "val" if is_validation(text, _VALIDATION_ONE_IN) else "train"
+    return Document(split, [text], place)

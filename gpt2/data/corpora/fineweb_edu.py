@@ -1,0 +1,21 @@
+"""FineWeb-Edu, its sample of ten billion tokens: web pages that a classifier found educational."""
+
+from __future__ import annotations
+
+from gpt2.data.corpus import Corpus, Request
+from gpt2.data.hub import Repository, open_repository
+
+REPOSITORY = Repository(
+    dataset="fineweb-edu",
+    name="HuggingFaceFW/fineweb-edu",
+    files="sample/10BT/*.parquet",
+    licence="ODC-By 1.0, and Common Crawl's terms of use",
+    download_bytes=28e9,
+    text_bytes=47e9,
+    validation_one_in=200,
+)
+
+
+def open_corpus(request: Request) -> Corpus:
+    """Open it on the hub, or in --input; UserError (DATA) when neither can be read."""
+    return open_repository(REPOSITORY, request)

@@ -1,0 +1,75 @@
+"""Token ids in one or several files, read as one array without copying them."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+DTYPE = np.dtype("<u2")
+
+Ids = NDArray[np.uint16]
+
+
+class IdArray(Protocol):
+    """What the readers of tokens need of an array of ids (n,)."""
+
+    def __len__(self) -> int: ...
+
+    @overload
+    def __getitem__(self, index: int, /) -> np.uint16: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> Ids: ...
+
+
+class ShardedIds:
+    """The ids of several parts one after the other (n,): its length, its items, its slices.
+
+    A slice that lies in one part is a view of it; one that crosses a border copies its own ids.
+    """
+
+    def __init__(self, parts: Sequence[Ids]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        """Ids in all parts."""
+        return self._ends[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> np.uint16: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Ids: ...
+
+    def __getitem__(self, index: int | slice) -> np.uint16 | Ids:
+        """One id, or those of a slice whose step is 1."""
+        if isinstance(index, int):
+            place = range(len(self))[index]  # raises IndexError as an array does
+            return np.uint16(self._slice(place, place + 1)[0])
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            raise ValueError(f"a slice of shards has step 1, not {step}")
+        return self._slice(start, max(start, stop))
+
+    def _slice(self, start: int, stop: int) -> Ids:
+        first = min(bisect.bisect_right(self._ends, start), len(self._parts) - 1)
+        found = []
+        for part, end in zip(self._parts[first:], self._ends[first:], strict=True):
+            begin = end - len(part)
+            found.append(part[max(0, start - begin) : stop - begin])
+            if stop <= end:
+                break
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def open_files(paths: Sequence[Path]) -> IdArray:
+    """Map files of uint16, read-only: one file is a plain memory map, several are ShardedIds."""
+    maps: list[Ids] = [np.memmap(path, dtype=DTYPE, mode="r") for path in paths]
+    return maps[0] if len(maps) == 1 else ShardedIds(maps)
