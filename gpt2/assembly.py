@@ -13,7 +13,8 @@ from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig
 from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
-from gpt2.data.tokens import Ids, TokenFile, open_split
+from gpt2.data.sharded import Ids
+from gpt2.data.tokens import TokenFile, open_split
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision

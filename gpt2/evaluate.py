@@ -14,10 +14,10 @@ if __name__ == "__main__" and not __package__:
 
 from collections.abc import Sequence
 
+from gpt2.config.actions import EvaluateActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError, run_entry
-from gpt2.config.typed import EvaluateActions
 
 #: The options of a run that matter here.
 OPTIONS = ("DATA_DIR", "PRECISION", "BATCH_SIZE", "DEVICE", "NUM_THREADS")

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt2.config.actions import ExportActions
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError, run_entry
-from gpt2.config.typed import ExportActions
 
 if TYPE_CHECKING:
     from torch import Tensor

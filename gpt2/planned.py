@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from gpt2.assembly import length_of, open_data
+from gpt2.config.actions import TrainActions
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
-from gpt2.config.typed import Config, TrainActions
+from gpt2.config.typed import Config
 from gpt2.data.tokenizer import GPT2_VOCAB_SIZE
 from gpt2.data.tokens import META
 from gpt2.memory.plan import largest
@@ -54,16 +54,17 @@ def refuse_or_fit(
     own. Raises UserError (MEMORY) with plan and way out.
     """
     begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
-    if begun:
-        assert actions.run_dir is not None
-        config = keep_effective_batch(config, Path(actions.run_dir), ranks)
-    elif actions.auto_batch:
+    if actions.auto_batch and not begun:
         config = choose_batch(config, options, vocab_size)
     if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
         return config
-    if bounded(config) and plan(config, vocab_size, bounds=True).fits:
+    computed = config
+    if begun:
+        assert actions.run_dir is not None
+        computed = keep_effective_batch(config, actions.run_dir, ranks)
+    if bounded(computed) and plan(computed, vocab_size, bounds=True).fits:
         return config
-    planned = plan(config, vocab_size)
+    planned = plan(computed, vocab_size)
     if not planned.fits:
         told = facts(planned, None, None)
         raise UserError(

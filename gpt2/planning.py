@@ -9,7 +9,7 @@ import torch
 
 from gpt2 import footprint
 from gpt2.config.sizes import show_size
-from gpt2.config.typed import Config
+from gpt2.config.typed import QUALIFIED, Config
 from gpt2.memory import host as hosts
 from gpt2.memory.measured import ratio_of
 from gpt2.memory.plan import CONTEXT, RESERVED, Changed, Fix, Pool, Way, fixes
@@ -89,7 +89,7 @@ def plan(
 
 def bounded(config: Config) -> bool:
     """Whether plan(bounds=True) holds for the optimizer: it is no library's."""
-    return ":" not in config.optim.optimizer and config.optim.optimizer != "library"
+    return config.optim.optimizer != QUALIFIED["OPTIMIZER"][0]
 
 
 def _work(config: Config, vocab_size: int, device: torch.device, precision: str) -> Work:

@@ -20,11 +20,12 @@ from typing import Self
 from tqdm import tqdm
 
 from gpt2.config import plugins
+from gpt2.config.actions import PrepareActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.names import nearest
-from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig, PrepareActions
+from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
 from gpt2.data.backends import BACKENDS
 from gpt2.data.corpus import Request
 from gpt2.data.preparation import Settings, adopt, already_prepared, prepare

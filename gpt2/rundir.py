@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind, own_values
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import REPOSITORY, Options
-from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainActions
+from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from gpt2.training.distributed import Ranks
 from gpt2.training.run import FollowedFolder, RunFolder, new_folder, read_json, unfinished
 

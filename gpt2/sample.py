@@ -14,10 +14,10 @@ if __name__ == "__main__" and not __package__:
 
 from collections.abc import Sequence
 
+from gpt2.config.actions import SampleActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError, run_entry
-from gpt2.config.typed import SampleActions
 
 #: The options of a run that matter here.
 OPTIONS = ("DEVICE", "NUM_THREADS")

@@ -11,9 +11,10 @@ import torch
 
 from gpt2 import announce
 from gpt2.assembly import build_parts, check_optimizer, open_data, refuse_pruning
+from gpt2.config.actions import TrainActions
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
-from gpt2.config.typed import Config, TrainActions
+from gpt2.config.typed import Config
 from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile

@@ -16,10 +16,11 @@ if __name__ == "__main__" and not __package__:
 from collections.abc import Sequence
 
 from gpt2.config import plugins
+from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import run_entry
-from gpt2.config.typed import PLUGIN_PACKAGES, TrainActions
+from gpt2.config.typed import PLUGIN_PACKAGES
 
 
 def main(argv: Sequence[str]) -> int:

@@ -70,6 +70,11 @@ def main(argv: Sequence[str]) -> int:
         bench_pruning.main(arguments, pruned, vocabulary)
         return 0
     configs = [_config(given, size) for size in arguments.sizes or [None]]
+    if arguments.memory:
+        from scripts import bench_memory
+
+        bench_memory.main(arguments, configs, arguments.vocab_size)
+        return 0
     for block in {config.model.block_size for config in configs}:
         if (arguments.sampling or 0) > block:
             # Past the context nothing is cached, so there is nothing to compare.
@@ -109,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     tokenize = "measure preparation instead, with MB megabytes of made-up text: speed and memory"
     add("--tokenize", metavar="MB", type=_positive, help=tokenize)
     sampling = "write texts of N tokens as well, with and without the cache of keys and values"
+    memory = "measure the peak memory of training instead, beside the plan; kept for later plans"
+    add("--memory", action="store_true", help=memory)
     add("--sampling", metavar="N", type=_positive, help=sampling)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")
     add("--json", metavar="FILE", type=Path, help="write all numbers to this file as well")

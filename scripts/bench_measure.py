@@ -181,7 +181,7 @@ def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dic
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     give_back_freed_memory()  # what is left is held
-    host = _peak_host(lambda: side.run(2))
+    host = peak_host(lambda: side.run(2))
     return {
         "device_bytes": torch.cuda.max_memory_allocated(device) - foreign if cuda else None,
         "host_bytes": host if cuda or host is None else host - foreign,
@@ -201,11 +201,12 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
     gc.collect()
     give_back_freed_memory()
     start = resident_anonymous()
-    highest = _peak_host(work)
+    highest = peak_host(work)
     return None if start is None or highest is None else highest - start
 
 
-def _peak_host(work: Callable[[], object]) -> int | None:
+def peak_host(work: Callable[[], object]) -> int | None:
+    """Return the highest RssAnon while `work` runs, in bytes; None where there is no /proc."""
     highest, done = resident_anonymous(), threading.Event()
     if highest is None:
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
-from gpt2.config.typed import Config, TrainActions
+from gpt2.config.typed import Config
 
 
 def configured(line: str) -> Config:

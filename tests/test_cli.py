@@ -9,12 +9,13 @@ from typing import Annotated
 import pytest
 from conftest import REPOSITORY, RunScript
 
+from gpt2.config.actions import Help, SampleActions, TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.typed import Config, Help, SampleActions, TrainActions, Within
+from gpt2.config.typed import Config, Within
 
 ENTRIES = sorted(
     path.name for path in (REPOSITORY / "gpt2").glob("*.py") if "run_entry(" in path.read_text()

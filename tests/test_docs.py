@@ -12,16 +12,16 @@ import pytest
 import tiny
 
 from gpt2 import evaluate, export, prepare_data, sample
-from gpt2.config.bind import bind
-from gpt2.config.cli import parse
-from gpt2.config.options import Options
-from gpt2.config.typed import (
+from gpt2.config.actions import (
     EvaluateActions,
     ExportActions,
     PrepareActions,
     SampleActions,
     TrainActions,
 )
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
+from gpt2.config.options import Options
 from scripts import bench
 
 PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]

@@ -12,11 +12,12 @@ import pytest
 import torch
 from conftest import ODD_FOLDERS, REPOSITORY, RunScript, WriteConfig, random_options
 
+from gpt2.config.actions import PrepareActions, TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
-from gpt2.config.typed import Config, PrepareActions, TrainActions
+from gpt2.config.typed import Config
 from gpt2.prepare_data import OPTIONS as PREPARE_OPTIONS
 from scripts import flags, kconf
 

@@ -12,10 +12,10 @@ import pytest
 from conftest import REPOSITORY, RunScript, WriteConfig
 
 from gpt2.config import cli
+from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import ROOT_TREE, Options
-from gpt2.config.typed import TrainActions
 from scripts import flags, kconf, kconf_generate, kconf_menus, kconf_show
 
 Captured = pytest.CaptureFixture[str]
@@ -275,6 +275,7 @@ def test_listnewconfig_lists_what_is_not_there(config: Path, capsys: Captured) -
     assert capsys.readouterr().out.splitlines() == [
         "CONFIG_OPTIMIZER_ADAMW=y",
         'CONFIG_GRAD_CLIP="1.0"',
+        "CONFIG_OPTIMIZER_STATE_PRECISION_FP32=y",
         "CONFIG_SEED=1337",
         "CONFIG_COMPILE=n",
     ]

@@ -16,12 +16,12 @@ from conftest import WriteConfig
 from torch import nn
 
 from gpt2 import evaluate, optimizer_list, sample
+from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.library import LIBRARIES, split_arguments
 from gpt2.config.options import Options
-from gpt2.config.typed import TrainActions
 from gpt2.optim import library
 from gpt2.optim.admitted import ADMITTED
 from gpt2.optim.arguments import typed_arguments

@@ -1,4 +1,4 @@
-"""The command line of every entry: its flags from the Kconfig tree, its actions from typed.py."""
+"""The command line of every entry: its flags from the Kconfig tree, its actions from actions.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import kconfiglib as kc
 
+from gpt2.config.actions import Help
 from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE, Help
+from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
 
 Actions = TypeVar("Actions")
 

@@ -1,0 +1,147 @@
+"""What an entry shall do now, as opposed to what a run is: flags without a Kconfig symbol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from gpt2.config.typed import Size, Within
+
+
+@dataclass(frozen=True)
+class Help:
+    """The help text of an action's flag, and what stands for its value there."""
+
+    text: str
+    metavar: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainActions:
+    """What train.py shall do with the run."""
+
+    run_dir: Annotated[
+        Path | None, Help("folder of the run; an unfinished one goes on (default: a new one)")
+    ] = None
+    resume: Annotated[
+        bool | None, Help("demand, or forbid, that the run directory holds a run to go on with")
+    ] = None
+    check_config: Annotated[bool, Help("only check the options: 0 when they are right")] = False
+    plan: Annotated[
+        bool, Help("only show what the run would take of memory and disk, and whether it fits")
+    ] = False
+    plan_json: Annotated[bool, Help("the same for programs, as JSON")] = False
+    plan_for: Annotated[
+        int | None,
+        Size(),
+        Help("plan for a GPU of this size, such as 24G, in place of what is here"),
+    ] = None
+    ignore_plan: Annotated[bool, Help("start what does not fit by the plan")] = False
+    auto_batch: Annotated[
+        bool,
+        Help(
+            "take the largest micro-batch that fits, and the accumulation that keeps the "
+            "effective batch"
+        ),
+    ] = False
+    list_optimizers: Annotated[
+        bool, Help("only list the optimizers that can be chosen here, and why others cannot")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareActions:
+    """What prepare_data.py shall read and how it treats what is there."""
+
+    input: Annotated[
+        Path | None,
+        Help(
+            "file or folder to read (.txt .md .jsonl, plain, .gz or .zst; .parquet); for a corpus "
+            "of the hub, a folder with its files"
+        ),
+    ] = None
+    text_column: Annotated[
+        str | None,
+        Help("column of .parquet and key of .jsonl that holds the text (default 'text')", "NAME"),
+    ] = None
+    adopt: Annotated[
+        Path | None, Help("take nanoGPT's train.bin and val.bin from this folder as they are")
+    ] = None
+    force: Annotated[bool, Help("prepare again, over what is there")] = False
+    max_tokens: Annotated[
+        int | None,
+        Help("stop at the first end of a document with so many training tokens (default: all)"),
+        Within("[1, inf)"),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Help("threads that encode; 0 or 1 is none beside the reader (default: one per core)"),
+        Within("[0, 1024]"),
+    ] = None
+    tokenizer_backend: Annotated[
+        str,
+        Help(
+            "auto: gigatoken, which is faster, where it is installed and proves to give tiktoken's "
+            "ids; gigatoken: that or an error; tiktoken: the reference",
+            "{auto,tiktoken,gigatoken}",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleActions:
+    """What sample.py shall write."""
+
+    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    prompt: Annotated[str, Help("text to go on from", "TEXT")] = "\n"
+    tokens: Annotated[int, Help("tokens to write"), Within("[1, 1000000]")] = 200
+    temperature: Annotated[
+        float, Help("0 takes the likeliest token, 1 samples as trained"), Within("[0, 100]")
+    ] = 0.8
+    top_k: Annotated[
+        int, Help("choose among the k likeliest tokens; 0 is all"), Within("[0, inf)")
+    ] = 0
+    top_p: Annotated[
+        float,
+        Help("choose among the fewest likeliest tokens of this probability together; 1 is all"),
+        Within("(0, 1]"),
+    ] = 1.0
+    samples: Annotated[
+        int,
+        Help("texts to write at once; the second is that of --seed plus 1, and so on"),
+        Within("[1, 1000]"),
+    ] = 1
+    seed: Annotated[int, Help("fixes the text"), Within("[0, 2147483647]")] = 1337
+    best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateActions:
+    """What evaluate.py shall measure."""
+
+    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    split: Annotated[str, Help("train or val")] = "val"
+    best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportActions:
+    """What export.py shall write."""
+
+    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    format: Annotated[
+        str,
+        Help(
+            "hf: what transformers loads; sparse: packed bits and the values that are not zero; "
+            "dense: one safetensors file under our names",
+            "{hf,sparse,dense}",
+        ),
+    ]
+    best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
+    dtype: Annotated[
+        str, Help("number format; bf16 is half as large and rounds the weights", "{fp32,bf16}")
+    ] = "fp32"
+    out: Annotated[
+        Path | None, Help("folder to write, new or empty (default: export/FORMAT in the run)")
+    ] = None
