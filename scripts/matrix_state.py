@@ -1,0 +1,130 @@
+"""Where a matrix stands: each cell by folder and journal, and the rates that were chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt2.training.run import read_json, read_metrics
+from scripts.matrix_folder import MatrixFolder
+from scripts.matrix_study import LISTS, typed
+from scripts.matrix_study import RATE as _OPTION
+
+RATE = typed(_OPTION)
+#: Axes that a rate is not chosen apart for.
+_TOGETHER = (typed(LISTS["MATRIX_PRUNING_METHODS"]), typed(LISTS["MATRIX_SPARSITIES"]), RATE)
+
+
+@dataclass
+class CellState:
+    """One cell now. status: left, running, unfinished, finished, failed or skipped."""
+
+    status: str = "left"
+    kind: str | None = None  # of the last failure
+    reason: str = ""
+    tail: str = ""
+    attempts: int = 0
+    halvings: int = 0  # how often the micro-batch was halved for want of memory
+    shared: bool = False  # ran beside others, at least for a part
+    seconds: list[float] = field(default_factory=list)  # of the finished attempt
+
+
+def states(folder: MatrixFolder, cells: Iterable[str], alive: bool) -> dict[str, CellState]:
+    """Return the state of every cell. `alive`: a runner is at work, so what was started runs."""
+    found = {name: CellState() for name in cells}
+    for line in folder.journal():
+        if line["cell"] in found:
+            _follow(found[line["cell"]], line)
+    for name, state in found.items():
+        if folder.finished(name):
+            state.status = "finished"
+        elif state.status == "finished":  # its results were taken away
+            state.status = "left"
+        elif state.status == "running" and not alive:
+            state.status = "unfinished"
+    return found
+
+
+def _follow(state: CellState, line: Mapping[str, Any]) -> None:
+    """Take one line of the journal in."""
+    event = line["event"]
+    if event == "started":
+        state.status = "running"
+        state.attempts += 1
+        state.shared = state.shared or bool(line.get("shared"))
+    elif event == "finished":
+        state.status = "finished"
+        if "seconds" in line:
+            state.seconds.append(float(line["seconds"]))
+    elif event == "failed":
+        state.status = "unfinished" if line.get("retry") else "failed"
+        state.kind, state.tail = line["kind"], line.get("tail", "")
+        state.reason = line.get("reason", "")
+        state.halvings = line.get("halvings", state.halvings)
+    elif event == "stopped":
+        state.status = "unfinished"
+    elif event == "skipped":
+        state.status = "skipped"
+        state.reason = line.get("reason", "")
+    elif event == "again":
+        halvings = 0 if line.get("anew") else state.halvings
+        state.__init__(halvings=halvings)  # type: ignore[misc]
+
+
+def progress(folder: MatrixFolder, cell: str, steps: int | None) -> tuple[int, float | None]:
+    """Return the last logged step of a cell, and which share of its run that is."""
+    lines = read_metrics(folder.run_dir(cell))
+    step = int(lines[-1]["step"]) if lines else 0
+    return step, step / steps if steps else None
+
+
+def results(folder: MatrixFolder, cell: str) -> dict[str, Any]:
+    """Return the results of a finished cell."""
+    return read_json(folder.run_dir(cell), "summary.json")
+
+
+# -- choosing a learning rate -----------------------------------------------------------------
+
+
+def group_of(point: Mapping[str, str]) -> dict[str, str]:
+    """Return what a rate is chosen for: the axes without the rate and those of pruning."""
+    return {name: value for name, value in point.items() if name not in _TOGETHER}
+
+
+def choose(
+    cells: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float | None]
+) -> list[dict[str, Any]] | None:
+    """Return the rate of each group, as {"for", "rate", "losses"}; None while cells are missing.
+
+    `cells` are the tuning cells (point and seed) and `losses` their final validation losses: None
+    is not known yet, infinity a run that failed. The lowest mean over the tuning seeds is taken,
+    of equal ones the smaller rate; `rate` is None where no rate works with every seed.
+    """
+    groups: list[tuple[dict[str, str], dict[str, list[float]]]] = []
+    for name, cell in cells.items():
+        loss = losses[name]
+        if loss is None:
+            return None
+        group = group_of(cell["point"])
+        rates = next((rates for known, rates in groups if known == group), None)
+        if rates is None:
+            rates = {}
+            groups.append((group, rates))
+        rates.setdefault(cell["point"][RATE], []).append(loss)
+    chosen: list[dict[str, Any]] = []
+    for group, rates in groups:
+        means = {rate: math.fsum(found) / len(found) for rate, found in rates.items()}
+        best = min(means, key=lambda rate: (means[rate], float(rate)))
+        finite = {rate: mean if math.isfinite(mean) else None for rate, mean in means.items()}
+        rate = best if finite[best] is not None else None
+        chosen.append({"for": group, "rate": rate, "losses": finite})
+    return chosen
+
+
+def rate_for(point: Mapping[str, str], chosen: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the rate that was chosen for a point, by the group that is nearest to it."""
+    fitting = [c for c in chosen if c["for"].items() <= point.items()]
+    best = max(fitting, key=lambda c: len(c["for"]), default=None)
+    return best["rate"] if best else None
