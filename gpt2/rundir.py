@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ FREE_AT_RESUME = frozenset(
         "checkpoint_interval",
     }
 )
+#: The two whose product defines the result.
+_BATCH = ("batch_size", "gradient_accumulation")
 
 
 def open_folder(config: Config, actions: TrainActions, data_hash: str, device: str) -> RunFolder:
@@ -108,6 +111,11 @@ def equal_unfinished(config: Config, besides: Path) -> Path | None:
 
 def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
     before, now = _flat(load_config(path)), _flat(config)
+    if _sequences(before) == _sequences(
+        now
+    ):  # another way to the same step, as after a lack of memory
+        for name in _BATCH:
+            before[name] = now[name]
     problems = [
         f"{flag_of(name)} is {now.get(name)} but the run in {path} has {before.get(name)}; "
         "leave it as it was, or choose another --run-dir"
@@ -123,6 +131,11 @@ def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
             )
     if problems:
         raise UserError(*problems)
+
+
+def _sequences(options: dict[str, Any]) -> int:
+    """Return the sequences of a step on one rank."""
+    return int(math.prod(options[name] for name in _BATCH))
 
 
 def _flat(config: Config) -> dict[str, Any]:

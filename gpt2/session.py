@@ -128,6 +128,7 @@ class Session:
             "seed": self.config.train.seed,
             "ranks": self.parts.ranks.count,
             "effective_batch": self.parts.batches.effective_batch,
+            "batch_size": self.config.train.batch_size,
             "precision": self.parts.precision.name,
             "compiled": False,
             "compile_failure": None,
@@ -139,7 +140,7 @@ class Session:
             },
             **machine.describe(self.device),
         }
-        here = ("host", "device", "device_name", "threads", "precision", "ranks")
+        here = ("host", "device", "device_name", "threads", "precision", "ranks", "batch_size")
         self._moved = earlier.get("determinism") == "statistical" or any(
             earlier[key] != self.record[key] for key in here if key in earlier
         )

@@ -27,13 +27,12 @@ from gpt2.config.options import ROOT_TREE, Options
 from gpt2.training.run import write_whole
 from scripts import matrix_machine as machine
 from scripts import matrix_show as show
-from scripts.flags import fitting_defconfig
 from scripts.matrix_cells import Matrix, expand, needs_a_look
 from scripts.matrix_folder import FORMAT, MatrixFolder, holder
 from scripts.matrix_forecast import checkpoint_bytes, dataset, probe, steps
 from scripts.matrix_run import Runner
 from scripts.matrix_state import states
-from scripts.matrix_study import Study, add_flags, from_config, study, typed
+from scripts.matrix_study import Asked, Study, add_flags, from_config, from_options, study, typed
 from scripts.matrix_yaml import from_yaml
 
 TRAIN = (sys.executable, "gpt2/train.py")
@@ -52,13 +51,14 @@ def main(argv: Sequence[str]) -> int:
         cut = own.index("--")
         own, more = own[:cut], own[cut + 1 :]
     asked = _parser().parse_args(own)
-    matrix = _matrix(asked, more)
-    folder = MatrixFolder(asked.out or REPOSITORY / "runs" / f"matrix-{matrix.study.name}")
+    found = _asked_for(asked, more)
+    folder = MatrixFolder(asked.out or REPOSITORY / "runs" / f"matrix-{found.texts['NAME']}")
     if asked.status:
         print("\n".join(show.status(folder)))
         return Exit.OK
-    if asked.rerun:
+    if asked.rerun is not None:
         return rerun(folder, asked.rerun)
+    matrix = expand(_with_threads(study(found)))
     made = described(matrix, asked.gpus)
     if asked.plan:
         print("\n".join(planned(folder, matrix, made, asked.no_probe)))
@@ -84,22 +84,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _matrix(asked: argparse.Namespace, more: Sequence[str]) -> Matrix:
-    """Return the matrix that was asked for, every cell of it checked."""
+def _asked_for(asked: argparse.Namespace, more: Sequence[str]) -> Asked:
+    """Return the matrix in the user's words. Raises UserError where there is none."""
     if asked.spec and asked.config:
         raise UserError("--spec names its own config: leave --config out")
-    default = REPOSITORY / ".config"
+    path: Path = asked.config or REPOSITORY / ".config"
     if asked.spec:
         found = from_yaml(asked.spec)
-    else:
-        path = asked.config or (default if default.exists() else fitting_defconfig(quiet=False))
+    elif path.exists() or asked.config:
         found = from_config(path)
+    elif asked.out and (asked.status or asked.rerun is not None):
+        found = from_options(Options(ROOT_TREE))
+    else:
+        raise UserError(
+            "there is no .config: 'make defconfig-gpt2-shakespeare-matrix-cpu' makes that of a "
+            "matrix for a CPU, gpt2-shakespeare-matrix for a GPU; or give --spec"
+        )
     add_flags(found, more)
     for name, value in (("JOBS", asked.jobs), ("KEEP", asked.keep)):
         if value is not None:
             found.texts[name] = value
             found.where[name] = f"--{name.lower()}"
-    return expand(_with_threads(study(found)))
+    return found
 
 
 def _with_threads(wanted: Study) -> Study:
@@ -271,7 +277,10 @@ def rerun(folder: MatrixFolder, pattern: str) -> int:
         failed = [name for name in names if known[name].status == "failed"]
         chosen = failed if pattern == "failed" else fnmatch.filter(names, pattern)
         if not chosen and pattern != "failed":
-            raise UserError(f"no cell is called {pattern!r}{nearest(pattern, names)}")
+            raise UserError(
+                f"no cell is called {pattern!r}{nearest(pattern, names)}; CELLS=failed takes those "
+                "that failed, CELLS='*-seed1' all of a seed"
+            )
         for name in chosen:
             anew = folder.finished(name) or known[name].kind in ("diverged", "checkpoint")
             if anew:
