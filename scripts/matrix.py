@@ -33,6 +33,7 @@ from scripts.matrix_forecast import checkpoint_bytes, dataset, probe, steps
 from scripts.matrix_run import Runner
 from scripts.matrix_state import states
 from scripts.matrix_study import Asked, Study, add_flags, from_config, from_options, study, typed
+from scripts.matrix_tuning import RATE, RULE
 from scripts.matrix_yaml import from_yaml
 
 TRAIN = (sys.executable, "gpt2/train.py")
@@ -149,10 +150,9 @@ def described(matrix: Matrix, gpus: str) -> dict[str, Any]:
         raise UserError(*problems, code=Exit.DATA)
     on_cpu = all(cell.config.machine.device == "cpu" for cell in matrix.cells)
     tuning = {
-        "axis": "learning-rate",
+        "axis": RATE,
         "seeds": list(wanted.tuning_seeds),
-        "rule": "the lowest mean final validation loss over the tuning seeds, of the dense runs; "
-        "of equal ones the smaller rate; a rate that fails on any of them is out",
+        "rule": RULE,
     }
     return {
         "format": FORMAT,

@@ -60,7 +60,8 @@ class Room:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what has finished."""
+        """Take in what has finished, and look again at the memory it had."""
+        self._again.clear()
         self._known = predicted_memory(self._folder, self._matrix["cells"])
 
     def need(self, kind: str) -> Memory | None:

@@ -18,7 +18,8 @@ from scripts.matrix_command import arguments, can_halve, pasteable
 from scripts.matrix_folder import MatrixFolder, holder
 from scripts.matrix_process import CellProcess
 from scripts.matrix_room import Room
-from scripts.matrix_state import RATE, CellState, choose, rate_for, results, states
+from scripts.matrix_state import CellState, results, states
+from scripts.matrix_tuning import RATE, chosen_rates, rate_for
 
 #: Seconds between two looks at the processes.
 _LOOK = 0.2
@@ -272,11 +273,7 @@ class Runner:
     def _with_chosen_rates(self, left: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the cells with the rates that were chosen; the others are skipped, once."""
         if self.chosen is None:
-            tuning = {cell["name"]: cell for cell in self.cells if cell["tuning"]}
-            losses = {name: self._loss(name) for name in tuning}
-            self.chosen = choose(tuning, losses) or []
-            if not any(line["event"] == "chosen" for line in self.folder.journal()):
-                self.folder.write("chosen", rates=self.chosen)
+            self.chosen = chosen_rates(self.folder, self.cells)
             for one in self.chosen:
                 what = ", ".join(one["for"].values()) or "all cells"
                 self.say(f"learning rate of {what}: {one['rate'] or 'none works on every seed'}")
@@ -292,12 +289,6 @@ class Runner:
                     self.folder.write("skipped", cell["name"], reason=reason)
                 state.status, state.reason = "skipped", reason
         return wanted
-
-    def _loss(self, name: str) -> float | None:
-        if not self.folder.finished(name):
-            return float("inf")
-        loss: float | None = results(self.folder, name)["val_loss"]
-        return float("inf") if loss is None else loss
 
     def _limit(self) -> float:
         """Return how many seconds a cell may run."""

@@ -16,6 +16,7 @@ from scripts.matrix_forecast import seconds
 from scripts.matrix_room import disk_need, gib, predicted_memory
 from scripts.matrix_state import CellState, progress, results, states
 from scripts.matrix_study import typed
+from scripts.matrix_tuning import RATE
 
 _SHOWN = 12
 
@@ -142,7 +143,7 @@ def _wanted(cell: Mapping[str, Any], made: Mapping[str, Any]) -> float:
     """Return the chance that a cell is run: of tuned rates one is taken."""
     if made["tuning"] is None or cell["tuning"]:
         return 1.0
-    return 1.0 / len(made["axes"]["learning-rate"])
+    return 1.0 / len(made["axes"][RATE])
 
 
 # -- where it stands --------------------------------------------------------------------------

@@ -1,20 +1,13 @@
-"""Where a matrix stands: each cell by folder and journal, and the rates that were chosen."""
+"""Where a matrix stands: each cell by its folder and the journal."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2.training.run import read_json, read_metrics
 from scripts.matrix_folder import MatrixFolder
-from scripts.matrix_study import LISTS, typed
-from scripts.matrix_study import RATE as _OPTION
-
-RATE = typed(_OPTION)
-#: Axes that a rate is not chosen apart for.
-_TOGETHER = (typed(LISTS["MATRIX_PRUNING_METHODS"]), typed(LISTS["MATRIX_SPARSITIES"]), RATE)
 
 
 @dataclass
@@ -83,48 +76,3 @@ def progress(folder: MatrixFolder, cell: str, steps: int | None) -> tuple[int, f
 def results(folder: MatrixFolder, cell: str) -> dict[str, Any]:
     """Return the results of a finished cell."""
     return read_json(folder.run_dir(cell), "summary.json")
-
-
-# -- choosing a learning rate -----------------------------------------------------------------
-
-
-def group_of(point: Mapping[str, str]) -> dict[str, str]:
-    """Return what a rate is chosen for: the axes without the rate and those of pruning."""
-    return {name: value for name, value in point.items() if name not in _TOGETHER}
-
-
-def choose(
-    cells: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float | None]
-) -> list[dict[str, Any]] | None:
-    """Return the rate of each group, as {"for", "rate", "losses"}; None while cells are missing.
-
-    `cells` are the tuning cells (point and seed) and `losses` their final validation losses: None
-    is not known yet, infinity a run that failed. The lowest mean over the tuning seeds is taken,
-    of equal ones the smaller rate; `rate` is None where no rate works with every seed.
-    """
-    groups: list[tuple[dict[str, str], dict[str, list[float]]]] = []
-    for name, cell in cells.items():
-        loss = losses[name]
-        if loss is None:
-            return None
-        group = group_of(cell["point"])
-        rates = next((rates for known, rates in groups if known == group), None)
-        if rates is None:
-            rates = {}
-            groups.append((group, rates))
-        rates.setdefault(cell["point"][RATE], []).append(loss)
-    chosen: list[dict[str, Any]] = []
-    for group, rates in groups:
-        means = {rate: math.fsum(found) / len(found) for rate, found in rates.items()}
-        best = min(means, key=lambda rate: (means[rate], float(rate)))
-        finite = {rate: mean if math.isfinite(mean) else None for rate, mean in means.items()}
-        rate = best if finite[best] is not None else None
-        chosen.append({"for": group, "rate": rate, "losses": finite})
-    return chosen
-
-
-def rate_for(point: Mapping[str, str], chosen: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the rate that was chosen for a point, by the group that is nearest to it."""
-    fitting = [c for c in chosen if c["for"].items() <= point.items()]
-    best = max(fitting, key=lambda c: len(c["for"]), default=None)
-    return best["rate"] if best else None

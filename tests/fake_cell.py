@@ -52,7 +52,7 @@ def main() -> int:
         step, state = step + 1, hashlib.sha256(f"{state}{step}".encode()).hexdigest()
         now = time.time()
         folder.record({"step": step, "loss": number(state), "elapsed": now, "time": now})
-        if step % asked.checkpoint_interval == 0 or stop:
+        if step % (asked.checkpoint_interval or STEPS) == 0 or stop:
             save(path, step, state)
         if stop:
             return Exit.PREEMPTED
