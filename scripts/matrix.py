@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         return Exit.OK
     if asked.rerun is not None:
         return rerun(folder, asked.rerun)
-    matrix = expand(_with_threads(study(found)))
+    matrix = expand(_with_threads(study(found), folder))
     made = described(matrix, asked.gpus)
     if asked.plan:
         print("\n".join(planned(folder, matrix, made, asked.no_probe)))
@@ -109,11 +109,19 @@ def _asked_for(asked: argparse.Namespace, more: Sequence[str]) -> Asked:
     return found
 
 
-def _with_threads(wanted: Study) -> Study:
-    """Divide the cores among the cells that run at once, unless their threads are given."""
-    if wanted.jobs == 1 or "NUM_THREADS" in (*wanted.base, *wanted.axes):
+def _with_threads(wanted: Study, folder: MatrixFolder) -> Study:
+    """Divide the cores among the cells that run at once, unless their threads are given.
+
+    They are part of a result: a matrix that was begun keeps its number, whatever runs at once now.
+    """
+    if "NUM_THREADS" in (*wanted.base, *wanted.axes):
         return wanted
-    threads = max(1, machine.cores() // wanted.jobs)
+    if (folder.path / "matrix.json").exists():
+        threads = folder.matrix()["threads"]
+    else:
+        threads = max(1, machine.cores() // wanted.jobs) if wanted.jobs > 1 else None
+    if threads is None:
+        return wanted
     return replace(wanted, base={**wanted.base, "NUM_THREADS": str(threads)})
 
 
@@ -159,6 +167,7 @@ def described(matrix: Matrix, gpus: str) -> dict[str, Any]:
         "name": wanted.name,
         "axes": {typed(option): list(values) for option, values in wanted.axes.items()},
         "seeds": list(wanted.seeds),
+        "threads": _threads(wanted),
         "base": {typed(option): value for option, value in wanted.base.items()},
         "tuning": tuning if wanted.tuned else None,
         "left_out": [{"cell": label, "reason": why} for label, why in matrix.left_out],
@@ -170,6 +179,12 @@ def described(matrix: Matrix, gpus: str) -> dict[str, Any]:
         "keep": wanted.keep,
         "cells": cells,
     }
+
+
+def _threads(wanted: Study) -> int | None:
+    """Return the threads of each cell, where all have the same number of their own."""
+    given = wanted.base.get("NUM_THREADS")
+    return int(given) if given else None
 
 
 def refuse_another(folder: MatrixFolder, made: dict[str, Any]) -> list[str]:

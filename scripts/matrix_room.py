@@ -96,6 +96,21 @@ class Room:
             )
         return free >= need
 
+    def check_memory_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+        """Raise UserError where a cell is known to need more memory than there is at all."""
+        host, cards = machine.host_memory(), machine.gpus() if self._matrix["gpus"] else []
+        for kind in dict.fromkeys(cell["kind"] for cell in left):
+            need = self._known.get(kind, Memory(0, 0))
+            budgets = [("the host", need.host, host[0])] if host else []
+            budgets += [(f"GPU {gpu.index}", need.device, gpu.total) for gpu in cards]
+            for what, wanted, there in budgets:
+                if wanted > there:
+                    raise UserError(
+                        f"cells of {kind} took {gib(wanted)}, and {what} has {gib(there)}: a "
+                        "smaller --batch-size with more --gradient-accumulation needs less",
+                        code=Exit.MEMORY,
+                    )
+
     # -- memory ----------------------------------------------------------------------------------
 
     def in_memory(

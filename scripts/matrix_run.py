@@ -112,9 +112,9 @@ class Runner:
                 if name not in known:  # the runner was killed before it could write this
                     self.folder.write("finished", name, shared=state.shared)
         self._slowest = max((s for state in self.states.values() for s in state.seconds), default=0)
-        self.room.check_disk_before(
-            [cell for cell in self.cells if self.states[cell["name"]].status != "finished"]
-        )
+        left = [cell for cell in self.cells if self.states[cell["name"]].status != "finished"]
+        self.room.check_disk_before(left)
+        self.room.check_memory_before(left)
 
     def _fill(self) -> None:
         """Start cells wherever there is a place for one."""

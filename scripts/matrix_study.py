@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def _listed(text: str) -> list[str]:
 def study(asked: Asked) -> Study:
     """Check what was asked for, value by value. Raises UserError naming all that is wrong."""
     problems = list(asked.problems)
-    options = Options(TRAIN_TREE)
+    options = _tree(TRAIN_TREE)
     for option, values in asked.axes.items():
         problems += [f"{asked.place(option)}: {text}" for text in _wrong(options, option, values)]
     for option in asked.base:
@@ -166,7 +167,7 @@ def study(asked: Asked) -> Study:
         problems.append(
             f"{asked.place('NAME')}: {name!r} is no name: letters, digits, dots, dashes and _"
         )
-    ways = list(Options(ROOT_TREE).members("MATRIX_KEEP"))
+    ways = list(_tree(ROOT_TREE).members("MATRIX_KEEP"))
     if keep not in ways:
         problems.append(f"{asked.place('KEEP')}: {keep!r} is unknown; there are {', '.join(ways)}")
     timeout = asked.texts["TIMEOUT"]
@@ -186,6 +187,12 @@ def study(asked: Asked) -> Study:
         wait=wait,
         keep=keep,
     )
+
+
+@functools.cache
+def _tree(path: Path) -> Options:
+    """Return the options of a tree, to look names up in."""
+    return Options(path)
 
 
 def _no_option(options: Options, option: str) -> str:

@@ -411,3 +411,11 @@ def test_the_tools_run_as_commands(without_torch: RunScript, tmp_path: Path) -> 
     assert done.stderr.startswith("kconf.py: error: there is no defconfigs/nothing")
     listed = without_torch(script, "list-defconfigs").stdout.splitlines()
     assert len(listed) == len(DEFCONFIGS)
+
+
+def test_a_wrong_list_of_the_matrix_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    config = tmp_path / ".config"
+    config.write_text('CONFIG_MATRIX_OPTIMIZERS="adamv"\n')
+    with pytest.raises(UserError, match="there is no optimizer 'adamv'; did you mean adam"):
+        kconf.olddefconfig(config)
+    assert config.read_text() == 'CONFIG_MATRIX_OPTIMIZERS="adamv"\n'

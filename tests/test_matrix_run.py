@@ -369,10 +369,21 @@ def test_more_cells_at_once_are_marked_and_share_the_cores(
     assert all(line["shared"] for line in work.events("finished"))
     assert all("--num-threads 3" in line["command"] for line in work.events("started"))
     assert "their speeds are not to be compared" in work.said
+    assert work(ONE[1], 'MATRIX_SEEDS="1 2 3"') == 0  # one at a time now, and the same threads
+    assert "--num-threads 3" in work.events("started")[-1]["command"]
     # Until one has shown what a cell takes, there is one.
     assert [line["event"] for line in work.events()][:6] == [
         "begin", "started", "finished", "started", "started", "finished",
     ]  # fmt: skip
+
+
+def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert work(*ONE, more=("--plan",)) == 0
+    monkeypatch.setattr(matrix_machine, "host_memory", lambda: (2**19, 2**19))
+    with pytest.raises(UserError, match="cells of adamw-none took 1 MiB, and the host") as error:
+        work(*ONE)
+    assert error.value.code == Exit.MEMORY
+    assert not work.finished()
 
 
 def test_more_cells_than_memory_do_not_run_at_once(
