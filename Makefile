@@ -2,15 +2,19 @@
 
 PYTHON ?= python3
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT
 LIMIT := $(if $(TIME), --max-time $(TIME))
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
 RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(RANK_COUNT))
+
+# The matrix's own flags, and ARGS for every cell; expanded by the shell, so that no value is executed.
+MATRIX := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}
+CELL_FLAGS := $${ARGS:+ -- $$ARGS}
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
 PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
@@ -22,6 +26,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 .NOTPARALLEL:
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
+        test-matrix matrix-plan matrix-status matrix-rerun \
         list-defconfigs list-optimizers explain doctor bench check check-optimizers lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
@@ -94,6 +99,18 @@ list-defconfigs:           ## list the defconfigs, a line each
 
 list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
+
+test-matrix: $(if $(SPEC),,prepare) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1
+	@$(SH) $(PY) && become "$$py $(MATRIX)$(CELL_FLAGS)"
+
+matrix-plan:               ## say what the matrix would run: cells, order, what is left out, time, memory, disk
+	@$(SH) $(PY) && become "$$py $(MATRIX) --plan$(CELL_FLAGS)"
+
+matrix-status:             ## where the matrix stands: done, running, failed, left
+	@$(SH) $(PY) && become "$$py $(MATRIX) --status"
+
+matrix-rerun:              ## have cells run again, by the next test-matrix: CELLS=failed, or a pattern of names
+	@$(SH) $(PY) && become "$$py $(MATRIX) --rerun \"\$$CELLS\""
 
 explain:                   ## say all about an option: OPTION=learning-rate
 	@$(SH) $(PY) && become "$$py scripts/kconf.py explain \"\$$OPTION\""

@@ -61,27 +61,39 @@ def flags(path: Path, names: Sequence[str] | None = None, more: Sequence[str] = 
     options.read(path)
     bind(options)
     found: list[str] = []
-    # The root's tree has more (the axes of the test matrix): they are no flags.
-    allowed = Options().names() if names is None else names
-    held = {symbol for _, symbol in QUALIFIED.values()}
-    for name, differing in options.minimal().items():
-        flag = flag_of(name)
-        if name not in allowed or name in held:
-            continue
-        # po:soap says more than library.
-        named = name in QUALIFIED and differing == QUALIFIED[name][0]
-        value = str(options.value(QUALIFIED[name][1])) if named else differing
-        if options.is_bool(name):
-            found.append(flag if value == "y" else flag.replace("--", "--no-", 1))
-        elif name in PATHS:
-            found += [flag, str(REPOSITORY / value)]
-        elif value.startswith("-"):
-            found.append(f"{flag}={value}")  # or it would be taken for a flag
-        else:
-            found += [flag, value]
+    for name, value in differing(options).items():
+        if names is None or name in names:
+            found += words(name, value, options.is_bool(name))
     found += more
     _refuse_own_code(path, found)
     return found
+
+
+def differing(options: Options) -> dict[str, str]:
+    """Return what differs from the defaults and is a flag, as {option: value}."""
+    found: dict[str, str] = {}
+    # The root's tree has more (the axes of the test matrix): they are no flags.
+    allowed = Options().names()
+    held = {symbol for _, symbol in QUALIFIED.values()}
+    for name, value in options.minimal().items():
+        if name not in allowed or name in held:
+            continue
+        # po:soap says more than library.
+        named = name in QUALIFIED and value == QUALIFIED[name][0]
+        found[name] = str(options.value(QUALIFIED[name][1])) if named else value
+    return found
+
+
+def words(name: str, value: str, yes_or_no: bool) -> list[str]:
+    """Return the words of a command line that give an option its value."""
+    flag = flag_of(name)
+    if yes_or_no:
+        return [flag if value == "y" else flag.replace("--", "--no-", 1)]
+    if name in PATHS:
+        return [flag, str(REPOSITORY / value) if value else ""]
+    if value.startswith("-"):
+        return [f"{flag}={value}"]  # or it would be taken for a flag
+    return [flag, value]
 
 
 def _refuse_own_code(path: Path, found: Sequence[str]) -> None:

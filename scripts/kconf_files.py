@@ -14,17 +14,20 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.tree import Kconfig
+from scripts.matrix_study import from_options, study
 
 HEADER = "# GPT-2 Training Module configuration; 'make menuconfig' changes it\n"
 
 
 def refuse_wrong(tree: Kconfig) -> None:
-    """Raise UserError naming every value in `tree` that train.py would refuse."""
+    """Raise UserError naming every value in `tree` that train.py or the matrix would refuse."""
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "config"
         kc.Kconfig.write_config(tree, str(draft), header="")
         try:
-            bind(read(draft))
+            options = read(draft)
+            bind(options)
+            study(from_options(options))
         except UserError as error:
             where = re.compile(re.escape(str(draft)) + r":\d+: ")
             raise UserError(*(where.sub("", message) for message in error.messages)) from None

@@ -21,16 +21,17 @@ def explain(config: Path, option: str) -> None:
     options = read(config) if config.exists() else Options(ROOT_TREE)
     for problem in options.check():
         print(f"not counted: {problem}", file=sys.stderr)
-    flags = {known: flag_of(known) for known in options.names()}
+    train = Options().names()  # the root's tree has more, for the test matrix: those are no flags
+    flags = {known: flag_of(known) if known in train else "" for known in options.names()}
     for choice in options.choices:
         for word, member in options.members(choice).items():
-            flags[member] = f"{flag_of(choice)} {word}"
+            flags[member] = f"{flags[choice]} {word}".strip()
     if name not in flags:
         raise UserError(f"there is no option {option!r}{nearest(name, list(flags))}")
     item = options.choices.get(name) or options.symbols[name]
     node = item.nodes[0]
     value = options.value(name)
-    print(f"{name}   {flags[name]}   {node.prompt[0]}")
+    print("   ".join(part for part in (name, flags[name], node.prompt[0]) if part))
     print(f"  value: {'none, it plays no part here' if value is None else value or repr('')}")
     print(f"  from: {_source(options, name)}")
     if limits := _limits(options, name):

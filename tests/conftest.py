@@ -87,7 +87,9 @@ def random_options(seed: int, tree: Path = TRAIN_TREE) -> Options:
         options.give("OPTIMIZER", optimizers[seed % len(optimizers)], "--drawn")
         for name in options.names():
             if name != "OPTIMIZER" and rng.random() < 0.7 and not options.unmet(name):
-                options.give(name, _random_value(rng, options, name, hints[name]), "--drawn")
+                options.give(
+                    name, _random_value(rng, options, name, hints.get(name, str)), "--drawn"
+                )
         try:
             bind(options)
         except UserError:

@@ -74,7 +74,13 @@ def allowed(module: str) -> tuple[str, ...]:
     if top == "scripts" and package.split("_")[0] == "bench":
         return ("gpt2", "scripts")
     if top == "scripts":
-        return ("scripts", "gpt2.config", "gpt2.training.run", "gpt2.memory")
+        return (
+            "scripts",
+            "gpt2.config",
+            "gpt2.training.run",
+            "gpt2.training.signals",
+            "gpt2.memory",
+        )
     if package == "config":
         return ("gpt2.config",)
     if package in SIBLINGS:

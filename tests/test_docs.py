@@ -22,7 +22,7 @@ from gpt2.config.actions import (
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.options import Options
-from scripts import bench
+from scripts import bench, matrix
 
 PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]
 ENTRIES = {
@@ -75,6 +75,11 @@ def test_the_entry_takes_its_flags(command: str) -> None:
 
 def accepts(entry: str, arguments: list[str]) -> None:
     """Parse `arguments` as the entry does; raises UserError for a flag that does not exist."""
+    if entry == "matrix.py":
+        cut = arguments.index("--") if "--" in arguments else len(arguments)
+        matrix._parser().parse_args(arguments[:cut])
+        bind(parse(entry, "", arguments[cut + 1 :], bench._NoActions)[0])
+        return
     if entry == "bench.py":
         own, more = bench._split(arguments)
         bench._parser().parse_args(own)

@@ -16,14 +16,14 @@ from gpt2.config.actions import PrepareActions, TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import Options
+from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.typed import Config
 from gpt2.prepare_data import OPTIONS as PREPARE_OPTIONS
 from scripts import flags, kconf
 
 
 def config_of(path: Path) -> Config:
-    options = Options()
+    options = Options(ROOT_TREE)
     options.read(path)
     return bind(options)
 

@@ -212,7 +212,8 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path:
     hidden = 0
     for name in options.names():
         found = explained(capsys, tmp_path / "none", name)
-        assert found["head"].startswith(f"{name}   {flag_of(name)}   "), name
+        own = "" if name.startswith("MATRIX_") else f"   {flag_of(name)}"  # those are no flags
+        assert found["head"].startswith(f"{name}{own}   "), name
         value = options.value(name)
         assert found["value"] == (
             "none, it plays no part here" if value is None else value or repr("")
@@ -225,7 +226,8 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path:
         hidden += "NOT MET" in found.get("needs", "")
         assert (REPOSITORY / found["declared"].split(":")[0]).is_file()
         names = (*PATHS, "OPTIMIZER_NAME", "OPT_ARGS")
-        if name in options.symbols and not options.is_bool(name) and name not in names:
+        plain = name in names or name.startswith("MATRIX_")
+        if name in options.symbols and not options.is_bool(name) and not plain:
             assert found["range"], name
         if name in options.choices:
             assert found["range"] == ", ".join(options.members(name))
@@ -409,3 +411,11 @@ def test_the_tools_run_as_commands(without_torch: RunScript, tmp_path: Path) -> 
     assert done.stderr.startswith("kconf.py: error: there is no defconfigs/nothing")
     listed = without_torch(script, "list-defconfigs").stdout.splitlines()
     assert len(listed) == len(DEFCONFIGS)
+
+
+def test_a_wrong_list_of_the_matrix_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    config = tmp_path / ".config"
+    config.write_text('CONFIG_MATRIX_OPTIMIZERS="adamv"\n')
+    with pytest.raises(UserError, match="there is no optimizer 'adamv'; did you mean adam"):
+        kconf.olddefconfig(config)
+    assert config.read_text() == 'CONFIG_MATRIX_OPTIMIZERS="adamv"\n'

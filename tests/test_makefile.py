@@ -230,6 +230,32 @@ def test_what_the_tools_are_given_is_never_executed(typed: list[str], tree: Path
         assert not (tree / ".config").exists()
 
 
+MATRIX = """CONFIG_MATRIX_OPTIMIZERS="adamw"
+CONFIG_MATRIX_PRUNING_METHODS="none"
+CONFIG_MATRIX_SEEDS="1"
+"""
+
+
+@pytest.mark.slow
+def test_a_matrix_from_make(tree: Path) -> None:
+    without = make(tree, "matrix-plan")
+    assert "there is no .config: 'make defconfig-gpt2-shakespeare-matrix-cpu'" in without.stderr
+    (tree / "defconfigs" / "tiny").write_text(TINY + MATRIX)
+    assert make(tree, "defconfig-tiny").returncode == 0
+    done = make(tree, "test-matrix", "ARGS=--device cpu --num-threads 1", JOBS="9", OUT="/nowhere")
+    assert done.returncode == 0, done.stderr
+    assert "adamw-none-seed1: finished in" in done.stdout
+    out = tree / "runs" / "matrix-study"
+    assert (out / "cells" / "adamw-none-seed1" / "summary.json").exists()
+    assert "1 finished" in make(tree, "matrix-status").stdout
+    for value in ("$(touch owned)", "`touch owned`", "; touch owned", "a'b\"c", "--help", ""):
+        again = make(tree, "matrix-rerun", "CELLS=" + value.replace("$", "$$"))
+        assert again.returncode == 2, value
+        assert not (tree / "owned").exists()
+    assert make(tree, "matrix-rerun", "CELLS=*").returncode == 0
+    assert "1 left" in make(tree, "matrix-status", f"OUT={out}").stdout
+
+
 def test_the_tools_do_not_read_the_environment(tree: Path) -> None:
     names = {"SEED": "x", "FRAGMENTS": "defconfigs/tiny", "A": "none", "B": "none"}
     assert make(tree, "randconfig", **names).returncode == 0

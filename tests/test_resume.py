@@ -107,6 +107,32 @@ def test_what_may_differ_at_a_resume(
     assert tiny.train(data, tmp_path / "run", "--max-steps", "6", *other) == Exit.OK
 
 
+def test_a_run_goes_on_in_half_the_memory(
+    data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    reference = json.loads((whole(*more) / "summary.json").read_text())
+    train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
+    half = ("--batch-size", "2", "--gradient-accumulation", "2")
+    assert tiny.train(data, tmp_path / "run", *more, *half) == Exit.OK
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert found["val_loss"] == pytest.approx(reference["val_loss"], abs=1e-6)
+    assert found["tokens"] == reference["tokens"]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["effective_batch"], record["determinism"]) == (4, "statistical")
+    with pytest.raises(UserError, match="finished"):
+        tiny.train(data, tmp_path / "run", *more)
+
+
+def test_a_resume_with_another_step_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "6", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
+    with pytest.raises(UserError, match="--batch-size is 2 but the run in"):
+        tiny.train(data, tmp_path / "run", *more, "--batch-size", "2")
+
+
 def test_a_resume_with_other_options_is_refused_by_name(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

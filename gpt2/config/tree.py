@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import kconfiglib as kc
+
+from gpt2.config.names import word_of
+
+#: In a help text, what becomes the values of a choice: {OPTIMIZER}.
+_NAMES = re.compile(r"{([A-Z_]+)}")
 
 
 @contextmanager
@@ -35,6 +42,19 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
             super().__init__(str(path), warn_to_stderr=False)
         # Syntax mistakes in our own files are bugs, not the user's.
         assert not self.warnings, self.warnings
+        for node in self.node_iter():
+            described = isinstance(node.item, kc.Symbol | kc.Choice)
+            if described and node.help and _NAMES.search(node.help):
+                node.help = self._with_names(node.help)
+
+    def _with_names(self, text: str) -> str:
+        """Put the values of a choice where a help text has its name in braces."""
+
+        def values(match: re.Match[str]) -> str:
+            choice = self.named_choices[match[1]]
+            return ", ".join(word_of(symbol.name, choice.name) for symbol in choice.syms)
+
+        return textwrap.fill(_NAMES.sub(values, text), 70, break_on_hyphens=False)
 
     def load_config(
         self, filename: str | None = None, replace: bool = True, verbose: None = None

@@ -1,0 +1,35 @@
+"""A cell as a command line: what the runner starts, and what a user can paste."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2.config.options import REPOSITORY
+
+
+def arguments(cell: Mapping[str, Any], run_dir: Path, halvings: int = 0) -> list[str]:
+    """Return the flags of a cell's run, its micro-batch halved so often: the same run, smaller."""
+    flags = [*cell["flags"]]
+    if halvings:
+        batch, accumulation = cell["batch"]
+        flags += ["--batch-size", str(batch >> halvings)]
+        flags += ["--gradient-accumulation", str(accumulation << halvings)]
+    return [*flags, "--run-dir", str(run_dir.absolute())]
+
+
+def can_halve(cell: Mapping[str, Any], halvings: int) -> bool:
+    """Whether the micro-batch can be halved once more with the same effective batch."""
+    return bool(cell["batch"][0] % (2 << halvings) == 0)
+
+
+def pasteable(flags: Sequence[str], device: str = "") -> str:
+    """Return the command line for people, to be run in the repository's root."""
+    *others, folder = flags
+    path = Path(folder)
+    if path.is_relative_to(REPOSITORY):
+        folder = str(path.relative_to(REPOSITORY))
+    where = f"CUDA_VISIBLE_DEVICES={device} " if device else ""
+    return where + shlex.join(["python3", "gpt2/train.py", *others, folder])
