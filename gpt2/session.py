@@ -128,6 +128,7 @@ class Session:
             "seed": self.config.train.seed,
             "ranks": self.parts.ranks.count,
             "effective_batch": self.parts.batches.effective_batch,
+            "code": _all_code(earlier.get("code"), machine.code_hash()),
             "precision": self.parts.precision.name,
             "compiled": False,
             "compile_failure": None,
@@ -302,3 +303,10 @@ class Session:
 
     def _save_record(self) -> None:
         self.folder.write_json("run.json", self.record)
+
+
+def _all_code(before: str | None, now: str) -> str:
+    """Return the hashes of the code that a run is of: of several, where it changed on the way."""
+    if before is None or before.endswith(now):
+        return before or now
+    return f"{before}+{now}"
