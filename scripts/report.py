@@ -7,6 +7,7 @@ or folders of runs (one run: its curves). It can be made at any time, of half-do
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -146,6 +147,9 @@ def write_all(folder: Path, texts: Mapping[str, str]) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+        for _, place in made:
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{place.name} is a folder")
         for aside, place in made:
             aside.rename(place)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,9 +24,7 @@ class Grid:
 
 
 def results_grid(table: Table) -> Grid:
-    """Return the results of a table's rows, the dense controls above them."""
-    rows = (*table.controls, *table.rows)
-    lines = tuple(_result(row) for row in rows)
+    """Return what a table's rows reached, the dense controls above them."""
     titles = (
         "",
         "loss",
@@ -37,32 +36,52 @@ def results_grid(table: Table) -> Grid:
         "seeds done",
         "tokens",
         "steps",
+    )
+    rows = (*table.controls, *table.rows)
+    return Grid(titles, tuple(_result(row) for row in rows), _marks(table))
+
+
+def costs_grid(table: Table) -> Grid:
+    """Return what it took: time over the seeds, the largest memory, sizes on disk."""
+    titles = (
+        "",
         "seconds",
         "tokens/s",
         "peak device MB",
         "peak host MB",
         "optimizer state MB",
-        "dense MB",
-        "sparse MB",
+        "on disk dense MB",
+        "on disk sparse MB",
     )
-    return Grid(titles, lines, tuple("control" if r.method == DENSE else "row" for r in rows))
+    rows = (*table.controls, *table.rows)
+    return Grid(titles, tuple(_cost(row) for row in rows), _marks(table))
+
+
+def _marks(table: Table) -> tuple[str, ...]:
+    return ("control",) * len(table.controls) + ("row",) * len(table.rows)
 
 
 def _result(row: Row) -> tuple[str, ...]:
-    loss, perplexity = row.over_seeds("val_loss"), row.over_seeds("val_perplexity")
     reached = row.results("sparsity_reached")
+    pruned = row.method != DENSE
     known = len(row.runs) + row.unfinished
     return (
         row.label,
-        _mean(loss, 4),
-        _range(loss, 4),
-        _mean(perplexity, 3),
-        _range(perplexity, 3),
-        percent(row.asked) if row.method != DENSE else "dense",
-        percent(sum(reached) / len(reached)) if row.method != DENSE else "dense",
+        _mean(row.loss, 4),
+        _range(row.loss, 4),
+        _mean(row.perplexity, 3),
+        _range(row.perplexity, 3),
+        percent(row.asked) if pruned else "dense",
+        percent(sum(reached) / len(reached)) if pruned else "dense",
         str(len(row.runs)) if not row.unfinished else f"{len(row.runs)} of {known}",
         _span(row.results("tokens")),
         _span(row.results("steps")),
+    )
+
+
+def _cost(row: Row) -> tuple[str, ...]:
+    return (
+        row.label,
         _mean(row.over_seeds("seconds"), 1),
         _mean(row.over_seeds("tokens_per_second"), 0),
         _mega(row.of("peak_device_bytes")),
@@ -83,7 +102,7 @@ def comparisons_grid(table: Table) -> Grid:
         "perplexity",
         "Holm's p",
         "seeds",
-        "would have been seen",
+        "detectable",
         "verdict",
     )
     lines = tuple(_comparison(found) for found in table.comparisons)
@@ -110,14 +129,14 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
             "worse": "worse",
             "equal": "the same to the last digit",
             "undecided": "cannot be told apart",
-            "too few": "no claim: fewer than five seeds",
+            "too few": f"no claim: {difference.count} seeds"
+            if difference.count > 1
+            else "no claim: 1 seed",
         }[found.outcome],
     )
 
 
 def _change(difference: float) -> str:
-    import math
-
     return f"{signed(100.0 * math.expm1(difference), 2)} %"
 
 
@@ -139,4 +158,6 @@ def _span(values: Sequence[float]) -> str:
 
 
 def _mega(size: float | None) -> str:
-    return UNKNOWN if size is None else f"{size / 1e6:,.1f}" if size >= 1e5 else f"{size / 1e6:.3f}"
+    if not size:  # a run on a CPU has no device memory
+        return UNKNOWN
+    return f"{size / 1e6:,.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"

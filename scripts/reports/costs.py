@@ -50,16 +50,17 @@ def _sparsity_panel(
 ) -> None:
     for row in rows:
         if row.method == DENSE:
-            found = row.over_seeds("val_perplexity")
-            assert found is not None
-            axis.axhline(found.mean, color=INK, linewidth=1.0, label=look.series(row))
-    series = dict.fromkeys(look.series(row) for row in rows if row.method != DENSE)
+            axis.axhline(row.perplexity.mean, color=INK, linewidth=1.0, label=row.series)
+    series = dict.fromkeys(row.series for row in rows if row.method != DENSE)
     for number, name in enumerate(series):
-        own = sorted((r for r in rows if look.series(r) == name), key=lambda row: row.asked)
-        means = [row.over_seeds("val_perplexity") for row in own]
+        own = sorted((r for r in rows if r.series == name), key=lambda row: row.asked)
+        means = [row.perplexity for row in own]
         x = [100.0 * statistics.fmean(row.results("sparsity_reached")) for row in own]
-        y = [value.mean for value in means if value]
-        reach = [(v.high - v.mean) if v and v.high is not None else 0.0 for v in means]
+        y = [found.mean for found in means]
+        reach = [
+            [found.mean - (found.low or found.mean) for found in means],
+            [(found.high or found.mean) - found.mean for found in means],
+        ]
         colour = look.colour(own[0])
         axis.errorbar(x, y, yerr=reach, color=colour, fmt="none", elinewidth=1.0)
         axis.plot(x, y, look.dash(own[0]), color=colour, label=name)
@@ -73,8 +74,7 @@ def _sparsity_panel(
 
 
 def _perplexity_tip(row: Row) -> str:
-    found = row.over_seeds("val_perplexity")
-    assert found is not None
+    found = row.perplexity
     reach = "" if found.low is None else f", 95 % interval {found.low:.3f} to {found.high:.3f}"
     return f"{full_name(row)}: perplexity {found.mean:.3f}{reach}, {found.count} seeds"
 
@@ -126,8 +126,8 @@ def _cost_panel(
 ) -> None:
     points = []
     for number, row in enumerate(rows):
-        x, y = of(row), mean_of(row, "val_perplexity")
-        if x is None or y is None:
+        x, y = of(row), row.perplexity.mean
+        if x is None:
             continue
         points.append((x, y, row))
         gid = f"{key}-{number}"
@@ -145,7 +145,7 @@ def _key_below(figure: Any, rows: Sequence[Row], look: Look) -> None:
     from matplotlib.lines import Line2D
 
     handles = []
-    for name, row in {look.series(row): row for row in rows}.items():
+    for name, row in {row.series: row for row in rows}.items():
         handles.append(Line2D([], [], color=look.colour(row), linewidth=3.0, label=name))
     for name, row in {row.optimizer: row for row in rows}.items():
         handles.append(

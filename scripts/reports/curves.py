@@ -102,7 +102,7 @@ def _curve_panel(
         points = mean_curve(row)
         colour = SERIES[number % len(SERIES)] if by_row else look.colour(row)
         steps, means, lows, highs = zip(*points, strict=True)
-        label = row.label if by_row else look.series(row)
+        label = row.label if by_row else row.series
         axis.plot(steps, means, "-" if by_row else look.dash(row), color=colour, label=label)
         axis.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
         seen = [point for point in points if point[1] <= limits[1]]

@@ -11,11 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from scripts.reports import figures, provenance, text
-from scripts.reports.cells import comparisons_grid, results_grid
+from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
 from scripts.reports.single import single_run
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
-from scripts.reports.words import percent
+from scripts.reports.words import percent, where
 
 _HERE = Path(__file__).resolve().parent
 
@@ -36,8 +36,9 @@ def as_page(report: Report) -> str:
         drawn = [alone, *drawn]
     sections = [
         {
-            "heading": "Without pruning" if t.asked == 0.0 else f"{percent(t.asked)} sparsity",
+            "heading": where(t.asked),
             "results": results_grid(t),
+            "costs": costs_grid(t),
             "comparisons": comparisons_grid(t) if t.comparisons else None,
             "tested": t.tested,
             "pictures": [p for p in drawn if p.asked == t.asked],

@@ -29,26 +29,21 @@ class Look:
     """What stands for whom in every picture: a colour for each method, a marker per optimizer."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        named = dict.fromkeys(self.series(row) for row in rows)
+        named = dict.fromkeys(row.series for row in rows)
         self._methods = [name for name in named if name != "dense"]
         self._optimizers = sorted({row.optimizer for row in rows})
 
-    @staticmethod
-    def series(row: Row) -> str:
-        """Return a row's name without its optimizer."""
-        return row.label.split(" + ", 1)[1]
-
     def colour(self, row: Row) -> str:
         """Return the colour of a row."""
-        if self.series(row) == "dense":
+        if row.series == "dense":
             return INK
-        return SERIES[self._methods.index(self.series(row)) % len(SERIES)]
+        return SERIES[self._methods.index(row.series) % len(SERIES)]
 
     def dash(self, row: Row) -> str:
         """Return the line style of a row: another one where the colours begin anew."""
-        if self.series(row) == "dense":
+        if row.series == "dense":
             return "-"
-        return _DASHES[self._methods.index(self.series(row)) // len(SERIES) % len(_DASHES)]
+        return _DASHES[self._methods.index(row.series) // len(SERIES) % len(_DASHES)]
 
     def marker(self, row: Row) -> str:
         """Return the marker of a row."""

@@ -6,6 +6,7 @@ Everything follows from the runs' own config and run.json.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -50,6 +51,7 @@ class Row:
 
     conditions: what must be equal for a comparison; None where a run does not say.
     repeats: further runs of a seed, left out. unfinished: runs of it that have no results.
+    series: its name without the optimizer, the method and what else tells it from others.
     """
 
     options: Mapping[str, str]
@@ -57,7 +59,12 @@ class Row:
     runs: tuple[Run, ...]
     repeats: tuple[Run, ...] = ()
     unfinished: int = 0
-    label: str = ""
+    series: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the row is called: optimizer and series."""
+        return f"{self.optimizer} {'' if self.method == DENSE else '+ '}{self.series}"
 
     @property
     def optimizer(self) -> str:
@@ -82,6 +89,22 @@ class Row:
     def results(self, name: str) -> list[float]:
         """Return a number of the results of every run that has it."""
         return [value for run in self.runs if (value := run.measured(name)) is not None]
+
+    @property
+    def loss(self) -> Interval:
+        """The final validation loss: mean over the seeds, and its interval."""
+        return interval([run.loss for run in self.runs])
+
+    @property
+    def perplexity(self) -> Interval:
+        """The perplexity at the mean loss and at the ends of its interval.
+
+        Seeds scatter in the loss, and its mean is what is tested; an interval of perplexities
+        themselves could reach below 1.
+        """
+        loss = self.loss
+        low, high = (None if end is None else math.exp(end) for end in (loss.low, loss.high))
+        return Interval(math.exp(loss.mean), low, high, None, loss.count)
 
     def over_seeds(self, name: str) -> Interval | None:
         """Return the mean of a number of the results, and its interval; None where none has it."""
@@ -256,12 +279,10 @@ def _named(rows: Sequence[Row]) -> list[Row]:
             if len({str(r.conditions[name]) for r in group}) > 1
         ]
         for row in group:
-            words = [row.optimizer, "dense" if row.method == DENSE else row.method]
+            words = ["dense" if row.method == DENSE else row.method]
             words += [f"{flag_of(n)[2:]} {row.options.get(n, '-')}" for n in sorted(varying)]
             words += [f"{name} {_short(row.conditions[name])}" for name in conditions]
-            named.append(
-                dataclasses.replace(row, label=", ".join([" + ".join(words[:2]), *words[2:]]))
-            )
+            named.append(dataclasses.replace(row, series=", ".join(words)))
     return named
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpt2.training.run import finite
-from scripts.reports.cells import Grid, comparisons_grid, results_grid
+from scripts.reports.cells import Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.comparisons import Comparison
 from scripts.reports.content import Report
 from scripts.reports.provenance import common_options, facts, spec_text
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.tuning import Tuning
-from scripts.reports.words import percent
+from scripts.reports.words import where
 
 #: Columns of results.csv that another execution of the same runs changes.
 MEASURED = (
@@ -84,7 +84,7 @@ def as_json_lines(report: Report) -> str:
                 **_line(run, role, row),
                 "options": dict(run.options),
                 "record": dict(run.record),
-                "summary": dict(run.summary) if run.summary else None,
+                "summary": _final(run),
                 "problems": list(run.problems),
             }
         )
@@ -133,10 +133,17 @@ def _line(run: Run, role: str, row: str) -> dict[str, Any]:
     }
 
 
+def _final(run: Run) -> dict[str, Any] | None:
+    """Return the results of a run but for the best on the way, which is no result."""
+    if run.summary is None:
+        return None
+    return {name: value for name, value in run.summary.items() if name != "best"}
+
+
 def _row_line(row: Row) -> dict[str, Any]:
     numbers = {
         name: dataclasses.asdict(found)
-        for name in ("val_loss", "val_perplexity", "seconds", "tokens_per_second")
+        for name in ("seconds", "tokens_per_second")
         if (found := row.over_seeds(name))
     }
     return {
@@ -144,6 +151,8 @@ def _row_line(row: Row) -> dict[str, Any]:
         "row": row.label,
         "sparsity_asked": row.asked,
         "seeds": list(row.seeds),
+        "val_loss": dataclasses.asdict(row.loss),
+        "perplexity": dataclasses.asdict(row.perplexity),
         **numbers,
     }
 
@@ -176,10 +185,10 @@ def as_markdown(report: Report) -> str:
     if report.remarks:
         blocks.append("## To know first\n\n" + _items(report.remarks))
     for table in report.tables:
-        where = "Without pruning" if table.asked == 0.0 else f"{percent(table.asked)} sparsity"
-        blocks += [f"## {where}", markdown_table(results_grid(table))]
+        blocks += [f"## {where(table.asked)}", markdown_table(results_grid(table))]
         if table.comparisons:
             blocks.append(markdown_table(comparisons_grid(table)))
+        blocks.append(markdown_table(costs_grid(table)))
     if report.tuning:
         blocks += ["## Learning rates", *_tuning(report.tuning)]
     blocks += _without_results(report)

@@ -7,13 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scripts.reports.comparisons import (
-    AGAINST_DENSE,
-    AGAINST_REFERENCE,
-    Comparison,
-    Table,
-)
-from scripts.reports.rows import DENSE, REFERENCE, Row
+from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
 from scripts.reports.runs import Run
 from scripts.reports.statistics import FEWEST
 
@@ -33,6 +27,11 @@ def percent(share: float) -> str:
     return f"{100.0 * share:.2f}".rstrip("0").rstrip(".") + " %"
 
 
+def where(asked: float) -> str:
+    """Return the heading of what is at one sparsity."""
+    return "Without pruning" if asked == 0.0 else f"{percent(asked)} sparsity"
+
+
 def signed(value: float, digits: int = 4) -> str:
     """Return a difference with its sign, a true minus for a negative one."""
     text = f"{abs(value):.{digits}f}"
@@ -48,73 +47,15 @@ def p_text(p: float) -> str:
     return f"p = {p:.4f}" if p < 1e-2 else f"p = {p:.2f}"
 
 
-def range_text(comparison: Comparison, sign: float = 1.0) -> str:
-    """Return the 95 % interval of a difference, its ends times `sign`; empty without one."""
-    found = comparison.difference
-    if found is None or found.low is None or found.high is None:
+def range_text(found: Comparison) -> str:
+    """Return the 95 % interval of a difference; empty without one."""
+    interval = found.difference
+    if interval is None or interval.low is None or interval.high is None:
         return ""
-    ends = sorted((sign * found.low, sign * found.high))
-    return " to ".join(
-        f"{end:.4f}" if end >= 0.0 and ends[0] >= 0.0 else signed(end) for end in ends
-    )
-
-
-def sentence(found: Comparison) -> str:
-    """Say what a comparison shows, as a whole sentence."""
-    row, other = found.row.label, _other(found)
-    outcome, difference = found.outcome, found.difference
-    if outcome == "refused" or difference is None:
-        return f"{row} is not compared with {other}: {'; '.join(found.objections)}."
-    if outcome == "equal":
-        return f"{row} and {other} are the same to the last digit, for every seed."
-    if outcome == "too few":
-        seeds = "one seed" if difference.count == 1 else f"{difference.count} seeds"
-        text = f"no claim on {row} against {other}: the means differ by {signed(difference.mean)}"
-        text += f", but {seeds} cannot carry a claim"
-        if found.detectable is None:
-            return text + ", nor say what they could have shown."
-        return text + f"; they could have shown {found.detectable:.4f} or more."
-    if outcome == "undecided":
-        return (
-            f"{row} cannot be told apart from {other} (difference {signed(difference.mean)}, "
-            f"95 % interval {range_text(found)}, {_corrected(found)}); these seeds would have "
-            f"shown {found.detectable:.4f} or more in four cases of five."
-        )
-    word, sign = ("better", -1.0) if outcome == "better" else ("worse", 1.0)
-    return (
-        f"{row} is {word} than {other} by {abs(difference.mean):.4f} nats per token "
-        f"(95 % interval {range_text(found, sign)}, {_corrected(found)}), a perplexity "
-        f"{_ratio(difference.mean)} as high."
-    )
-
-
-def _other(found: Comparison) -> str:
-    if found.purpose == AGAINST_REFERENCE:
-        return REFERENCE
-    return "its dense control" if found.purpose == AGAINST_DENSE else found.against.label
-
-
-def _ratio(difference: float) -> str:
-    return f"{math.exp(difference):.3f} times"
-
-
-def _corrected(found: Comparison) -> str:
-    assert found.corrected is not None
-    return f"{p_text(found.corrected)} after Holm"
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 # -- the verdict -----------------------------------------------------------------------------------
-
-
-def verdict(tables: Sequence[Table]) -> list[Paragraph]:
-    """Return the verdict: for every sparsity what is better, by how much, and how sure."""
-    found = []
-    for table in tables:
-        sentences = list(_table_sentences(table))
-        if sentences:
-            heading = "Dense" if table.asked == 0.0 else f"{percent(table.asked)} sparsity"
-            found.append(Paragraph(heading, tuple(sentences)))
-    return found
 
 
 def headline(tables: Sequence[Table]) -> str:
@@ -123,87 +64,120 @@ def headline(tables: Sequence[Table]) -> str:
     if not any(table.rows for table in tables):
         return "No run is finished: there is nothing to compare yet."
     if not compared:
-        return "There is one kind of run here and nothing to compare it with."
+        return "There is nothing to compare here: no row has a control among the others."
     tested = [c for c in compared if c.corrected is not None]
     if not tested:
-        most = max((c.difference.count for c in compared if c.difference), default=0)
-        if most == 0:
-            return "No claim is made: none of these rows can be compared; the reasons are below."
-        seeds = "1 seed" if most == 1 else f"{most} seeds"
-        return (
-            f"No claim is made: {seeds} at most to a comparison, and fewer than {FEWEST} cannot "
-            "tell a difference from chance after correction for the number of comparisons. What "
-            "so many seeds could have shown stands in the tables."
-        )
+        return _no_claim(compared)
     decided = sum(c.outcome in ("better", "worse") for c in tested)
     apart = sum(c.outcome == "undecided" for c in tested)
     equal = len(tested) - decided - apart
     text = (
-        f"Of {len(tested)} comparisons, {decided} show a difference and {apart} cannot be told "
-        "apart"
+        f"Of {_counted(len(tested), 'comparison')} tested, {decided} show"
+        f"{'s' if decided == 1 else ''} a difference and {apart} cannot be told apart"
     )
-    text += f"; {equal} are equal to the last digit." if equal else "."
+    text += f"; {equal} equal to the last digit." if equal else "."
     rest = len(compared) - len(tested)
-    return text + (f" {rest} more are not claimed; the tables say why." if rest else "")
+    return text + (f" Of {rest} more no claim is made; the tables say why." if rest else "")
+
+
+def _no_claim(compared: Sequence[Comparison]) -> str:
+    most = max((c.difference.count for c in compared if c.difference), default=0)
+    if most == 0:
+        return "No claim is made: none of these rows can be compared, for the reasons below."
+    return (
+        f"No claim is made: there {'is' if most == 1 else 'are'} {_counted(most, 'seed')} to a "
+        f"comparison, and with fewer than {FEWEST} a difference cannot be told from chance."
+    )
+
+
+def verdict(tables: Sequence[Table]) -> list[Paragraph]:
+    """Return the verdict: for every sparsity what is better, by how much, and how sure."""
+    found = []
+    for table in tables:
+        sentences = tuple(_table_sentences(table))
+        if sentences:
+            found.append(Paragraph(where(table.asked), sentences))
+    return found
 
 
 def _table_sentences(table: Table) -> Iterator[str]:
+    groups: dict[tuple[str, int], list[Comparison]] = {}
+    for found in table.comparisons:
+        groups.setdefault((found.purpose, id(found.against)), []).append(found)
+    ordered = sorted(groups.values(), key=lambda each: each[0].purpose == AGAINST_DENSE)
+    for members in ordered:
+        yield from _against_one(members)
     if len(table.rows) > 1:
-        lowest = min(table.rows, key=_mean)
+        lowest = min(table.rows, key=lambda row: row.loss.mean)
         yield (
-            f"Lowest mean: {lowest.label}, loss {_mean(lowest):.4f} (the order of means alone is "
-            "no claim)."
+            f"The lowest mean is that of {lowest.label}: loss {lowest.loss.mean:.4f}, perplexity "
+            f"{lowest.perplexity.mean:.3f}. The order of means alone is no claim."
         )
-    groups = itertools.groupby(
-        sorted(table.comparisons, key=lambda c: (c.purpose, c.against.optimizer)),
-        key=lambda c: (c.purpose, c.against),
-    )
-    for (_, against), members in groups:
-        yield from _group_sentences(against, list(members))
 
 
-def _group_sentences(against: Row, members: Sequence[Comparison]) -> Iterator[str]:
-    for outcome, verb in (
-        ("better", "better than"),
-        ("worse", "worse than"),
-        ("undecided", "cannot be told apart from"),
-        ("equal", "the same to the last digit as"),
-        ("too few", "no claim against"),
-        ("refused", "not compared with"),
-    ):
-        chosen = [c for c in members if c.outcome == outcome]
-        if not chosen:
-            continue
-        parts = [_part(c) for c in sorted(chosen, key=_by_difference)]
-        what = f"{verb} {against.label}"
-        yield f"{what[0].upper()}{what[1:]}: {', '.join(parts)}."
+def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
+    """Yield what is said of all rows that were held against one."""
+    against = members[0].against.label
+    said = [c for c in members if c.corrected is not None]
+    if said:
+        parts = [_part(c) for c in sorted(said, key=_by_difference)]
+        yield f"Against {against}: {'; '.join(parts)}."
+    few = [c for c in members if c.outcome == "too few"]
+    if few:
+        names = _listed([_name(c) for c in few])
+        seeds = max(c.difference.count for c in few if c.difference)
+        sizes = sorted(c.detectable for c in few if c.detectable is not None)
+        text = f"Against {against}, no claim on {names}: {_counted(seeds, 'seed')}"
+        if not sizes:
+            yield f"{text}, which says nothing of what could have been shown."
+        else:
+            least = f"{sizes[0]:.2g}"
+            most = "" if f"{sizes[-1]:.2g}" == least else f" to {sizes[-1]:.2g}"
+            yield f"{text} could have shown differences from {least}{most} nats up."
+    refused = [c for c in members if c.outcome == "refused"]
+    if refused:
+        yield f"Not compared with {against}: {_listed([_name(c) for c in refused])}, see below."
 
 
 def _part(found: Comparison) -> str:
-    name = found.row.label
     difference = found.difference
-    if difference is None:
-        return f"{name} ({'; '.join(found.objections)})"
-    text = signed(difference.mean)
-    if difference.low is not None:
-        text += f" [{range_text(found)}]"
-    if found.outcome in ("better", "worse"):
-        text += f", {p_text(found.corrected or 0.0)}"
-    elif found.outcome == "undecided":
-        text += f"; {found.detectable:.4f} would have been seen"
-    elif found.outcome == "too few" and found.detectable is not None:
-        text += f"; {found.detectable:.4f} could have been seen"
-    return f"{name} ({text})"
+    assert difference is not None
+    assert found.corrected is not None
+    name = _name(found)
+    if found.outcome == "equal":
+        return f"{name} is the same to the last digit, for every seed"
+    if found.outcome == "undecided":
+        return (
+            f"{name} cannot be told apart ({signed(difference.mean)}, 95 % interval "
+            f"{range_text(found)}; {found.detectable:.2g} would have been seen)"
+        )
+    return (
+        f"{name} is {found.outcome} by {abs(difference.mean):.4f} nats (95 % interval "
+        f"{range_text(found)}, {p_text(found.corrected)}), perplexity "
+        f"{signed(100.0 * math.expm1(difference.mean), 1)} %"
+    )
+
+
+def _name(found: Comparison) -> str:
+    """Return what a row is called beside the one it is held against."""
+    row, against = found.row, found.against
+    if row.optimizer == against.optimizer and row.series != against.series:
+        return row.series
+    return row.label
 
 
 def _by_difference(found: Comparison) -> float:
     return found.difference.mean if found.difference else 0.0
 
 
-def _mean(row: Row) -> float:
-    found = row.over_seeds("val_loss")
-    assert found is not None
-    return found.mean
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 # -- what is to be known ---------------------------------------------------------------------------
@@ -211,31 +185,44 @@ def _mean(row: Row) -> float:
 
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:
     """Return what a reader must know before believing the numbers."""
-    found = []
-    rows = [row for table in tables for row in table.rows]
-    for table in tables:
-        for row in table.lacking:
-            found.append(f"{row.label} at {percent(table.asked)} has no dense control here.")
-    refused = [c for table in tables for c in table.comparisons if c.objections]
-    for comparison in refused:
-        found.append(_capital(sentence(comparison)))
-    for row in rows:
-        if len({run.measured("tokens") for run in row.runs}) > 1:
+    found = [
+        f"{row.label} at {percent(table.asked)} has no dense control among these runs."
+        for table in tables
+        for row in table.lacking
+    ]
+    found += _refusals(tables)
+    for row in (row for table in tables for row in table.rows):
+        if len(set(row.results("tokens"))) > 1:
             found.append(f"{row.label}: its seeds saw different numbers of tokens.")
         if row.repeats:
             found.append(
-                f"{row.label} has {len(row.repeats)} further run(s) of the same seeds; the "
-                "earliest of each counts."
+                f"{row.label}: {_counted(len(row.repeats), 'further run')} of the same seeds; the "
+                "earliest of each seed counts."
             )
     found += _machines(runs, shared)
     found += [f"{run.name}: {problem}." for run in runs for problem in run.problems]
     return found
 
 
+def _refusals(tables: Sequence[Table]) -> Iterator[str]:
+    """Yield which pairs are not compared, those with the same reasons together."""
+    pairs: dict[tuple[str, ...], list[str]] = {}
+    for table in tables:
+        for c in table.comparisons:
+            if c.objections:
+                at = f" at {percent(table.asked)}" if table.asked else ""
+                text = f"{c.row.label} with {c.against.label}{at}"
+                pairs.setdefault(c.objections, []).append(text)
+    for reasons, names in pairs.items():
+        more = f" and {len(names) - 4} more pairs" if len(names) > 4 else ""
+        yield f"Not compared, since {_listed(reasons)}: {'; '.join(names[:4])}{more}."
+
+
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
-    done = [run for run in runs if run.finished]
     devices = {
-        (r.record.get("host"), r.record.get("device_name"), r.record.get("threads")) for r in done
+        (run.record.get("host"), run.record.get("device_name"), run.record.get("threads"))
+        for run in runs
+        if run.finished
     }
     if shared:
         yield "Runs shared the machine: their times and speeds are not comparable."
@@ -248,21 +235,9 @@ def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
 
 def overlapping(runs: Sequence[Run]) -> bool:
     """Whether two finished runs were under way at once on one host's CPU."""
-    spans = sorted(
-        (str(r.record.get("host")), str(r.record["start"]), str(r.record["end"]))
-        for r in runs
-        if r.finished
-        and r.record.get("device") == "cpu"
-        and r.record.get("start")
-        and r.record.get("end")
-    )
-    return any(a[0] == b[0] and b[1] < a[2] for a, b in itertools.pairwise(spans))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def dense(row: Row) -> bool:
-    """Whether a row is one without pruning."""
-    return row.method == DENSE
+    spans = []
+    for run in runs:
+        host, start, end = (run.record.get(name) for name in ("host", "start", "end"))
+        if run.finished and run.record.get("device") == "cpu" and start and end:
+            spans.append((str(host), str(start), str(end)))
+    return any(a[0] == b[0] and b[1] < a[2] for a, b in itertools.pairwise(sorted(spans)))
