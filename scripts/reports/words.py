@@ -64,6 +64,8 @@ def headline(tables: Sequence[Table]) -> str:
     if not any(table.rows for table in tables):
         return "No run is finished: there is nothing to compare yet."
     if not compared:
+        if sum(len(table.rows) for table in tables) == 1:
+            return "There is one row here, and nothing to compare it with."
         return "There is nothing to compare here: no row has a control among the others."
     tested = [c for c in compared if c.corrected is not None]
     if not tested:
