@@ -97,13 +97,13 @@ def comparisons_grid(table: Table) -> Grid:
     titles = (
         "",
         "against",
+        "verdict",
         "difference",
         "95 % interval",
         "perplexity",
         "Holm's p",
         "seeds",
         "detectable",
-        "verdict",
     )
     lines = tuple(_comparison(found) for found in table.comparisons)
     return Grid(titles, lines, tuple(found.outcome for found in table.comparisons))
@@ -113,17 +113,11 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
     difference = found.difference
     if difference is None:
         reasons = "; ".join(found.objections)
-        blank = (UNKNOWN,) * 6
-        return (found.row.label, found.against.label, *blank, f"not compared: {reasons}")
+        verdict = f"not compared: {reasons}"
+        return (found.row.label, found.against.label, verdict, *(UNKNOWN,) * 6)
     return (
         found.row.label,
         found.against.label,
-        signed(difference.mean),
-        range_text(found) or UNKNOWN,
-        _change(difference.mean),
-        UNKNOWN if found.corrected is None else p_text(found.corrected).removeprefix("p = "),
-        str(difference.count),
-        UNKNOWN if found.detectable is None else f"{found.detectable:.4f}",
         {
             "better": "better",
             "worse": "worse",
@@ -133,6 +127,12 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
             if difference.count > 1
             else "no claim: 1 seed",
         }[found.outcome],
+        signed(difference.mean),
+        range_text(found) or UNKNOWN,
+        _change(difference.mean),
+        UNKNOWN if found.corrected is None else p_text(found.corrected).removeprefix("p = "),
+        str(difference.count),
+        UNKNOWN if found.detectable is None else f"{found.detectable:.4f}",
     )
 
 

@@ -11,7 +11,9 @@ from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
 from scripts.reports.runs import Run
 from scripts.reports.statistics import FEWEST
 
-MINUS = "\u2212"
+MINUS, PLUS_MINUS = "\u2212", "\u00b1"
+#: The outcomes that are claims.
+CLAIMS = ("better", "worse")
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,13 @@ def headline(tables: Sequence[Table]) -> str:
     tested = [c for c in compared if c.corrected is not None]
     if not tested:
         return _no_claim(compared)
-    decided = sum(c.outcome in ("better", "worse") for c in tested)
+    decided = sum(c.outcome in CLAIMS for c in tested)
     apart = sum(c.outcome == "undecided" for c in tested)
     equal = len(tested) - decided - apart
+    shown = "none shows" if decided == 0 else "1 shows" if decided == 1 else f"{decided} show"
     text = (
-        f"Of {_counted(len(tested), 'comparison')} tested, {decided} show"
-        f"{'s' if decided == 1 else ''} a difference and {apart} cannot be told apart"
+        f"Of {_counted(len(tested), 'comparison')} tested, {shown} a difference and {apart} cannot "
+        "be told apart"
     )
     text += f"; {equal} equal to the last digit." if equal else "."
     rest = len(compared) - len(tested)
@@ -120,44 +123,63 @@ def _table_sentences(table: Table) -> Iterator[str]:
 def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     """Yield what is said of all rows that were held against one."""
     against = members[0].against.label
-    said = [c for c in members if c.corrected is not None]
-    if said:
-        parts = [_part(c) for c in sorted(said, key=_by_difference)]
+    parts = [_claim(c) for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
+    if parts:
         yield f"Against {against}: {'; '.join(parts)}."
+    apart = [c for c in members if c.outcome == "undecided"]
+    if apart:
+        each = [f"{_name(c)} ({_reach(c)})" for c in sorted(apart, key=_by_difference)]
+        yield (
+            f"Cannot be told apart from {against}: {_listed(each)}; {_sizes(apart)} would have "
+            "been seen."
+        )
+    equal = [_name(c) for c in members if c.outcome == "equal"]
+    if equal:
+        yield f"The same as {against} to the last digit, for every seed: {_listed(equal)}."
     few = [c for c in members if c.outcome == "too few"]
     if few:
         names = _listed([_name(c) for c in few])
         seeds = max(c.difference.count for c in few if c.difference)
-        sizes = sorted(c.detectable for c in few if c.detectable is not None)
-        text = f"Against {against}, no claim on {names}: {_counted(seeds, 'seed')}"
-        if not sizes:
-            yield f"{text}, which says nothing of what could have been shown."
+        text = f"No claim on {names} against {against}: {_counted(seeds, 'seed')}"
+        if any(c.detectable is not None for c in few):
+            yield f"{text} could have shown {_sizes(few)}."
         else:
-            least = f"{sizes[0]:.2g}"
-            most = "" if f"{sizes[-1]:.2g}" == least else f" to {sizes[-1]:.2g}"
-            yield f"{text} could have shown differences from {least}{most} nats up."
+            yield f"{text}, which cannot say what could have been shown."
     refused = [c for c in members if c.outcome == "refused"]
     if refused:
         yield f"Not compared with {against}: {_listed([_name(c) for c in refused])}, see below."
 
 
-def _part(found: Comparison) -> str:
+def _claim(found: Comparison) -> str:
     difference = found.difference
     assert difference is not None
     assert found.corrected is not None
-    name = _name(found)
-    if found.outcome == "equal":
-        return f"{name} is the same to the last digit, for every seed"
-    if found.outcome == "undecided":
-        return (
-            f"{name} cannot be told apart ({signed(difference.mean)}, 95 % interval "
-            f"{range_text(found)}; {found.detectable:.2g} would have been seen)"
-        )
+    change = signed(100.0 * math.expm1(difference.mean), 1)
     return (
-        f"{name} is {found.outcome} by {abs(difference.mean):.4f} nats (95 % interval "
-        f"{range_text(found)}, {p_text(found.corrected)}), perplexity "
-        f"{signed(100.0 * math.expm1(difference.mean), 1)} %"
+        f"{_name(found)} is {found.outcome} by {_reach(found, sign=False)} nats "
+        f"({p_text(found.corrected)}; perplexity {change} %)"
     )
+
+
+def _reach(found: Comparison, sign: bool = True) -> str:
+    """Return a difference with the half width of its 95 % interval."""
+    difference = found.difference
+    assert difference is not None
+    assert difference.high is not None
+    mean = signed(difference.mean) if sign else f"{abs(difference.mean):.4f}"
+    return f"{mean} {PLUS_MINUS} {difference.high - difference.mean:.4f}"
+
+
+def _sizes(members: Sequence[Comparison]) -> str:
+    """Return the differences that seeds show with a good chance, from the least to the most."""
+    sizes = [f"{c.detectable:.2g}" for c in sorted(members, key=_size) if c.detectable is not None]
+    if sizes[0] == sizes[-1]:
+        return f"a difference of {sizes[0]}"
+    return f"differences of {sizes[0]} to {sizes[-1]}"
+
+
+def _size(found: Comparison) -> float:
+    return found.detectable or 0.0
 
 
 def _name(found: Comparison) -> str:
