@@ -130,7 +130,9 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
         signed(difference.mean),
         range_text(found) or UNKNOWN,
         _change(difference.mean),
-        UNKNOWN if found.corrected is None else p_text(found.corrected).removeprefix("p = "),
+        UNKNOWN
+        if found.corrected is None
+        else p_text(found.corrected).removeprefix("p").strip(" =\u00a0"),
         str(difference.count),
         UNKNOWN if found.detectable is None else f"{found.detectable:.4f}",
     )

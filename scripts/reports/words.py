@@ -11,7 +11,7 @@ from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
 from scripts.reports.runs import Run
 from scripts.reports.statistics import FEWEST
 
-MINUS, PLUS_MINUS = "\u2212", "\u00b1"
+MINUS, PLUS_MINUS, SPACE = "\u2212", "\u00b1", "\u00a0"  # a space at which no line ends
 #: The outcomes that are claims.
 CLAIMS = ("better", "worse")
 
@@ -45,8 +45,8 @@ def signed(value: float, digits: int = 4) -> str:
 def p_text(p: float) -> str:
     """Return a p value with as many digits as it deserves."""
     if p < 1e-4:
-        return "p < 0.0001"
-    return f"p = {p:.4f}" if p < 1e-2 else f"p = {p:.2f}"
+        return "p < 0.0001".replace(" ", SPACE)
+    return f"p{SPACE}={SPACE}{p:.4f}" if p < 1e-2 else f"p{SPACE}={SPACE}{p:.2f}"
 
 
 def range_text(found: Comparison) -> str:
@@ -123,9 +123,14 @@ def _table_sentences(table: Table) -> Iterator[str]:
 def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     """Yield what is said of all rows that were held against one."""
     against = members[0].against.label
-    parts = [_claim(c) for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
-    if parts:
-        yield f"Against {against}: {'; '.join(parts)}."
+    claimed = [c for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
+    if claimed and members[0].purpose != AGAINST_DENSE:
+        yield f"Against {against}: {'; '.join(_claim(c) for c in claimed)}."
+    elif claimed:  # mostly what pruning costs: a list is enough
+        for outcome in CLAIMS:
+            each = [f"{_name(c)} ({_reach(c)})" for c in claimed if c.outcome == outcome]
+            if each:
+                yield f"{outcome.capitalize()} than {against}: {_listed(each)}."
     apart = [c for c in members if c.outcome == "undecided"]
     if apart:
         each = [f"{_name(c)} ({_reach(c)})" for c in sorted(apart, key=_by_difference)]
@@ -157,7 +162,7 @@ def _claim(found: Comparison) -> str:
     change = signed(100.0 * math.expm1(difference.mean), 1)
     return (
         f"{_name(found)} is {found.outcome} by {_reach(found, sign=False)} nats "
-        f"({p_text(found.corrected)}; perplexity {change} %)"
+        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%)"
     )
 
 
@@ -167,7 +172,7 @@ def _reach(found: Comparison, sign: bool = True) -> str:
     assert difference is not None
     assert difference.high is not None
     mean = signed(difference.mean) if sign else f"{abs(difference.mean):.4f}"
-    return f"{mean} {PLUS_MINUS} {difference.high - difference.mean:.4f}"
+    return f"{mean}{SPACE}{PLUS_MINUS}{SPACE}{difference.high - difference.mean:.4f}"
 
 
 def _sizes(members: Sequence[Comparison]) -> str:
