@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
     report = compose(title, runs, study, seeds)
     from scripts.reports.page import as_page
     from scripts.reports.text import as_csv, as_json_lines, as_markdown
+    from scripts.reports.words import counted
 
     texts = {
         "report.html": as_page(report),
@@ -68,7 +69,8 @@ def main(argv: list[str]) -> int:
             print(f"  {sentence}")
     for remark in report.remarks:
         print(f"note: {remark}", file=sys.stderr)
-    print(f"\n{len(runs)} runs, {len(report.unfinished)} of them without results")
+    unfinished = len(report.unfinished)
+    print(f"\n{counted(len(runs), 'run')}, {unfinished or 'none'} without results")
     print(f"report: {to / 'report.html'}")
     return Exit.OK
 

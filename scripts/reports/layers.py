@@ -59,7 +59,7 @@ def layers(table: Table) -> Picture | None:
     where = where_text(table)
     return Picture(
         f"Sparsity by layer {where}",
-        "The darker, the more of a matrix is zero, from none to all; mean over seeds. A number is "
+        "The stronger the colour, the more of a matrix is zero, from none to all; mean over seeds. A number is "
         "the block, the rest is the matrix in it.",
         svg(
             figure,

@@ -13,9 +13,8 @@ from markupsafe import Markup
 from scripts.reports import figures, provenance, text
 from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
-from scripts.reports.single import single_run
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
-from scripts.reports.words import percent, where
+from scripts.reports.words import counted, percent, where
 
 _HERE = Path(__file__).resolve().parent
 
@@ -31,9 +30,7 @@ def as_page(report: Report) -> str:
     )
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    drawn = figures.pictures(report.tables, report.shared)
-    if (alone := single_run(report.runs)) is not None:
-        drawn = [alone, *drawn]
+    drawn = figures.pictures(report.runs, report.tables, report.shared)
     sections = [
         {
             "heading": where(t.asked),
@@ -47,6 +44,7 @@ def as_page(report: Report) -> str:
     ]
     return environment.get_template("page.html").render(
         report=report,
+        finished=counted(len(report.runs) - len(report.unfinished), "finished run"),
         sections=sections,
         pictures=[picture for picture in drawn if picture.asked is None],
         tuning=text.tuning_grid(report.tuning) if report.tuning else None,

@@ -109,6 +109,8 @@ def _results(
     status = str(record.get("status", "not begun"))
     if not (folder / "summary.json").exists():
         code = record.get("exit_code")
+        if status == "running":
+            status = "running, or killed"
         return None, status + (f", exit code {code}" if code is not None else "")
     summary = _object(folder / "summary.json", problems)
     lacking = [name for name in NEEDED if not isinstance(summary.get(name), int | float)]

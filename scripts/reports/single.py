@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from scripts.reports.picture import WIDTH, Picture
 from scripts.reports.runs import Run
-from scripts.reports.svg import INK, MUTED, SERIES, style, svg
+from scripts.reports.svg import INK, MUTED, SERIES, svg
 from scripts.reports.words import percent
 
 
@@ -19,8 +19,7 @@ def single_run(runs: Sequence[Run]) -> Picture | None:
     if len(runs) != 1 or not with_curves:
         return None
     (run,) = with_curves
-    with style():
-        return _drawn(run)
+    return _drawn(run)
 
 
 def _drawn(run: Run) -> Picture:

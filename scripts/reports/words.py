@@ -77,7 +77,7 @@ def headline(tables: Sequence[Table]) -> str:
     equal = len(tested) - decided - apart
     shown = "none shows" if decided == 0 else "1 shows" if decided == 1 else f"{decided} show"
     text = (
-        f"Of {_counted(len(tested), 'comparison')} tested, {shown} a difference and {apart} cannot "
+        f"Of {counted(len(tested), 'comparison')} tested, {shown} a difference and {apart} cannot "
         "be told apart"
     )
     text += f"; {equal} equal to the last digit." if equal else "."
@@ -90,7 +90,7 @@ def _no_claim(compared: Sequence[Comparison]) -> str:
     if most == 0:
         return "No claim is made: none of these rows can be compared, for the reasons below."
     return (
-        f"No claim is made: there {'is' if most == 1 else 'are'} {_counted(most, 'seed')} to a "
+        f"No claim is made: there {'is' if most == 1 else 'are'} {counted(most, 'seed')} to a "
         f"comparison, and with fewer than {FEWEST} a difference cannot be told from chance."
     )
 
@@ -145,7 +145,7 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     if few:
         names = _listed([_name(c) for c in few])
         seeds = max(c.difference.count for c in few if c.difference)
-        text = f"No claim on {names} against {against}: {_counted(seeds, 'seed')}"
+        text = f"No claim on {names} against {against}: {counted(seeds, 'seed')}"
         if any(c.detectable is not None for c in few):
             yield f"{text} could have shown {_sizes(few)}."
         else:
@@ -205,7 +205,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Return a number and what is counted: 1 run, 2 runs."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -225,7 +226,7 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
             found.append(f"{row.label}: its seeds saw different numbers of tokens.")
         if row.repeats:
             found.append(
-                f"{row.label}: {_counted(len(row.repeats), 'further run')} of the same seeds; the "
+                f"{row.label}: {counted(len(row.repeats), 'further run')} of the same seeds; the "
                 "earliest of each seed counts."
             )
     found += _machines(runs, shared)
