@@ -15,15 +15,19 @@ from typing import Any
 
 import pytest
 import tiny
+from matplotlib.figure import Figure
 from synthetic import write_matrix, write_run
 
 from gpt2.config.errors import UserError
+from gpt2.config.options import Options
 from scripts.report import main
 from scripts.reports.comparisons import tables_of
 from scripts.reports.costs import pareto
 from scripts.reports.rows import rows_of
 from scripts.reports.runs import Run, read_run
+from scripts.reports.svg import svg
 from scripts.reports.text import COLUMNS, MEASURED
+from scripts.reports.words import overlapping
 
 FILES = ("report.html", "report.md", "results.csv", "results.jsonl")
 
@@ -193,6 +197,21 @@ def test_each_variant_has_its_own_controls(tmp_path: Path) -> None:
         assert c.row.options["WEIGHT_DECAY"] == c.against.options["WEIGHT_DECAY"]
 
 
+@pytest.mark.parametrize("method", sorted(set(Options().members("PRUNING_METHOD")) - {"none"}))
+def test_every_method_has_the_dense_run_and_magnitude_as_controls(
+    method: str, tmp_path: Path
+) -> None:
+    for optimizer in ("adamw", "adamwprune"):
+        for each in {"none", "magnitude", method}:
+            write_run(tmp_path / f"{optimizer}-{each}", 1.5, 1, optimizer, each)
+    found = tables_of(rows_of(runs_of(tmp_path)))[-1].comparisons
+    pairs = {(c.row.label, c.against.label) for c in found}
+    for optimizer in ("adamw", "adamwprune"):
+        assert (f"{optimizer} + {method}", f"{optimizer} dense") in pairs
+        reference = (f"{optimizer} + {method}", f"{optimizer} + magnitude")
+        assert (reference in pairs) == (method != "magnitude")
+
+
 def test_the_earliest_of_a_seed_counts_and_the_others_are_said(tmp_path: Path) -> None:
     write_run(tmp_path / "a-later", 1.0, 1, start="2026-12-01T00:00:00+00:00")
     write_run(tmp_path / "b-first", 2.0, 1)
@@ -322,12 +341,12 @@ def test_every_picture_is_there_with_words_and_values(matrix: Path) -> None:
     page = Page(text)
     pictures = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
     assert len(pictures) == 2 + 2 + 2 + 1  # differences, curves, sparsity and costs, layers
-    for svg in pictures:
-        assert re.search(r'role="img"', svg)
-        title, words = re.findall(r"<title id=.*?>(.+?)</title>|<desc id=.*?>(.+?)</desc>", svg)
+    for picture in pictures:
+        assert re.search(r'role="img"', picture)
+        title, words = re.findall(r"<title id=.*?>(.+?)</title>|<desc id=.*?>(.+?)</desc>", picture)
         assert title[0]
         assert len(words[1]) > 20
-        assert "<title>" in svg  # a value to show
+        assert "<title>" in picture  # a value to show
     assert page.tips > 80
     assert len(page.ids) == len(set(page.ids))
     # Every colour is the page's, so that light, dark and print have their own.
@@ -376,6 +395,24 @@ def test_shared_runs_have_no_comparable_speed(tmp_path: Path) -> None:
     (out / "journal.jsonl").write_text(json.dumps(event) + "\n")
     assert main(["--out", str(out)]) == 0
     assert "shared the machine" in (out / "report.html").read_text()
+
+
+def test_runs_that_overlap_on_a_cpu_shared_it(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 1.5, 1, device="cpu")
+    other = write_run(tmp_path / "b", 1.5, 2, device="cpu")
+    assert not overlapping(runs_of(tmp_path))
+    record = json.loads((other / "run.json").read_text())
+    record["start"] = "2026-11-24T10:01:29+00:00"  # a second before the other ends
+    (other / "run.json").write_text(json.dumps(record))
+    assert overlapping(runs_of(tmp_path))
+
+
+def test_texts_for_marks_that_are_not_there_are_an_error() -> None:
+    figure = Figure()
+    figure.subplots().plot([1, 2], [1, 2], "o", gid="points")
+    assert svg(figure, "f", "t", "d", {"points": ["one", "two"]}).count('class="tip"') == 2
+    with pytest.raises(ValueError, match="2 marks for 1 texts"):
+        svg(figure, "f", "t", "d", {"points": ["one"]})
 
 
 def test_the_front_has_what_nothing_beats() -> None:

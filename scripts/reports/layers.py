@@ -59,8 +59,8 @@ def layers(table: Table) -> Picture | None:
     where = where_text(table)
     return Picture(
         f"Sparsity by layer {where}",
-        "The stronger the colour, the more of a matrix is zero, from none to all; mean over seeds. A number is "
-        "the block, the rest is the matrix in it.",
+        "The stronger the colour, the more of a matrix is zero, from none to all; mean over "
+        "seeds. A number is the block, the rest is the matrix in it.",
         svg(
             figure,
             f"layers-{slug(table.asked)}",

@@ -287,5 +287,5 @@ def _named(rows: Sequence[Row]) -> list[Row]:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = "unknown" if value is None else str(value)
     return text[:8] if len(text) >= 40 else text

@@ -244,7 +244,7 @@ def _refusals(tables: Sequence[Table]) -> Iterator[str]:
                 text = f"{c.row.label} with {c.against.label}{at}"
                 pairs.setdefault(c.objections, []).append(text)
     for reasons, names in pairs.items():
-        more = f" and {len(names) - 4} more pairs" if len(names) > 4 else ""
+        more = f" and {counted(len(names) - 4, 'more pair')}" if len(names) > 4 else ""
         yield f"Not compared, since {_listed(reasons)}: {'; '.join(names[:4])}{more}."
 
 
