@@ -2,10 +2,10 @@
 
 PYTHON ?= python3
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS
 LIMIT := $(if $(TIME), --max-time $(TIME))
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
@@ -18,6 +18,7 @@ CELL_FLAGS := $${ARGS:+ -- $$ARGS}
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
 PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
+REPORTPY := py="$$($(PYTHON) scripts/environment.py report)"
 DEVPY := py="$$($(PYTHON) scripts/environment.py development)"
 # become: turn into a command, so that it gets the signals. show: print it first, to be pasted.
 SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; };
@@ -27,7 +28,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
-        list-defconfigs list-optimizers explain doctor bench check check-optimizers lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers report explain doctor bench check check-optimizers lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -93,6 +94,9 @@ allnoconfig:               ## make .config the defaults with every n that can be
 
 alldefconfig:              ## make .config the defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py alldefconfig"
+
+report:                    ## what is better, by how much, how sure: of the newest matrix, or RUNS="runs/a runs/b"
+	@$(SH) $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs $${RUNS})$(MORE)"
 
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(SH) $(PY) && become "$$py scripts/kconf.py list-defconfigs"

@@ -19,12 +19,12 @@ from torch import Tensor
 from gpt2.config.typed import ModelConfig
 from gpt2.data.hugging_face import tokenizer_files
 from gpt2.data.tokenizer import Tokenizer
-from gpt2.model.sparse import SparseFile, pack
+from gpt2.model.sparse import SparseFile, pack, packed_form
 from gpt2.model.weights import hugging_face_config, missing_biases, turned
 from gpt2.optim.precision import DTYPES
 from gpt2.training.checkpoint import Checkpoint
 from gpt2.training.manifest import MANIFEST, DamagedError, problem, write_file, write_manifest
-from gpt2.training.tensorfile import Made, read_tensors, write_tensors
+from gpt2.training.tensorfile import Made, file_size, read_tensors, write_tensors
 
 ABOUT = "export.json"
 WEIGHTS = {"dense": "model.safetensors", "sparse": "model.sparse.safetensors"}
@@ -75,6 +75,13 @@ def write_export(
     files[ABOUT] = write_file(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
     write_manifest(folder, files)
     return weights[0]
+
+
+def weight_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the bytes of the files of weights that write_export would write: dense and sparse."""
+    ordered = {name: tensors[name] for name in sorted(tensors)}  # as they come out of a checkpoint
+    form, texts = packed_form(ordered)
+    return {"dense": file_size(ordered, {"format": "pt"}), "sparse": file_size(form, texts)}
 
 
 def is_export(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from gpt2.model.gpt import GPT, build_model
 from gpt2.optim.admitted import ADMITTED, REFUSED
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.library import classes, find
-from gpt2.training.state import optimizer_tensors
+from gpt2.training.state import optimizer_bytes
 
 #: The model on which state is measured: tensors of several shapes, half a million parameters.
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 64}
@@ -112,6 +112,4 @@ def state_bytes(model: GPT, optimizer: torch.optim.Optimizer) -> float:
     for parameter in model.parameters():
         parameter.grad = 0.01 * torch.randn_like(parameter)
     optimizer.step()
-    tensors, _ = optimizer_tensors(optimizer)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    return size / model.parameter_count()
+    return optimizer_bytes(optimizer) / model.parameter_count()

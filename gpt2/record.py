@@ -35,6 +35,7 @@ def begun(
         "effective_batch": parts.batches.effective_batch,
         "micro_batch": config.train.batch_size,
         "lowered": earlier.get("lowered", []),
+        "code": _all_code(earlier.get("code"), machine.code_hash()),
         "precision": parts.precision.name,
         "compiled": False,
         "compile_failure": None,
@@ -52,3 +53,10 @@ def begun(
     if moved and checkpoint.steps(folder.checkpoints):  # without one all is computed anew
         record["determinism"] = "statistical"
     return record
+
+
+def _all_code(before: str | None, now: str) -> str:
+    """Return the hashes of the code that a run is of: of several, where it changed on the way."""
+    if before is None or before.endswith(now):
+        return before or now
+    return f"{before}+{now}"

@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from gpt2.data.tokens import TokenFile
+from gpt2.exported import weight_bytes
 from gpt2.training import machine
+from gpt2.training.distributed import whole
 from gpt2.training.evaluation import bits_per_byte, perplexity
 from gpt2.training.loop import Clock, Parts
 from gpt2.training.recorder import RunRecorder
+from gpt2.training.state import optimizer_bytes
 
 
 def results(
     parts: Parts, clock: Clock, recorder: RunRecorder, validation: TokenFile
 ) -> dict[str, Any]:
-    """Return the content of summary.json; the loss is that of the last step."""
+    """Return the content of summary.json; the loss is that of the last step.
+
+    Of a sharded run every rank must ask, since each holds a part.
+    """
+    peak = machine.peak_memory(parts.precision.device)  # before anything is put together here
     last = recorder.last
     assert last is not None
     loss, tokens = last["val_loss"], recorder.tokens_seen()
     sparsity = parts.pruner.sparsity()
+    size = weight_bytes({name: whole(p) for name, p in parts.model.named_parameters()})
     return {
         "val_loss": loss,
         "val_perplexity": perplexity(loss),
@@ -34,5 +42,8 @@ def results(
         "sparsity_whole": sparsity.whole,
         "sparsity_layers": dict(sparsity.layers),
         "skipped_steps": int(parts.precision.skipped),
-        **machine.peak_memory(parts.precision.device),
+        "optimizer_state_bytes": optimizer_bytes(parts.optimizer),
+        "dense_bytes": size["dense"],
+        "sparse_bytes": size["sparse"],
+        **peak,
     }

@@ -81,11 +81,13 @@ def packages() -> Iterator[Finding]:
         if not name.startswith("torch="):  # torch has lines of its own
             cost = "training needs it; the next 'make' installs it into .venv"
             yield Finding("package", f"{name} is not there", cost, needed=True)
+    report = requirements("report")
     others = {
         k: v for k, v in requirements("development").items() if k not in {*runtime, *OPTIONAL}
     }
     for name in missing(others):
-        cost = "only 'make check' needs it, and installs it into .venv"
+        who = "'make report'" if name.split("==")[0] in report else "'make check'"
+        cost = f"only {who} needs it, and installs it into .venv"
         yield Finding("package", f"{name} is not there", cost)
 
 

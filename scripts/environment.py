@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 VENV = REPOSITORY / ".venv"
 #: The oldest torch the code runs on; an installed one at least so new is kept as it is.
 OLDEST_TORCH = (2, 10)
-GROUPS = ("runtime", "development")
+GROUPS = ("runtime", "report", "development")
 
 
 class UnusableError(Exception):
@@ -30,8 +30,8 @@ def requirements(group: str) -> dict[str, str]:
     found: dict[str, str] = {}
     current = GROUPS[0]
     for line in (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("# development"):
-            current = "development"
+        if line.removeprefix("# ") in GROUPS:
+            current = line.removeprefix("# ")
         elif line and not line.startswith("#") and GROUPS.index(current) <= GROUPS.index(group):
             found[re.split(r"[=<>!~\[; ]", line)[0]] = line
     return found
@@ -40,8 +40,8 @@ def requirements(group: str) -> dict[str, str]:
 def missing(wanted: dict[str, str]) -> list[str]:
     """Return the requirement lines that the running Python does not satisfy.
 
-    Runtime packages are taken in the version they are there in, the tools of development (whose
-    verdicts change with the version) only in the pinned one.
+    Runtime packages are taken in the version they are there in, those of the report and the tools
+    of development (whose pictures and verdicts change with the version) only in the pinned one.
     """
     runtime = requirements("runtime")
     unmet = []

@@ -28,7 +28,7 @@ from gpt2.config.typed import (
 )
 
 GPT2 = REPOSITORY / "gpt2"
-SOURCES = sorted([*GPT2.rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")])
+SOURCES = sorted([*GPT2.rglob("*.py"), *(REPOSITORY / "scripts").rglob("*.py")])
 SIBLINGS = ("model", "data", "optim", "prune", "memory")
 SECTIONS = {
     "data": DataConfig,

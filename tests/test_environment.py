@@ -122,6 +122,15 @@ def test_development_includes_runtime() -> None:
     assert environment.requirements("development") == DEVELOPMENT
 
 
+def test_the_report_has_packages_that_training_does_not_need() -> None:
+    runtime, report, development = map(environment.requirements, environment.GROUPS)
+    own = {"matplotlib", "scipy", "jinja2"}
+    assert set(report) - set(runtime) == own
+    assert own <= set(development)
+    for path in (REPOSITORY / "gpt2").rglob("*.py"):
+        assert not re.search(rf"\b(import|from) ({'|'.join(own)})\b", path.read_text()), path
+
+
 def test_the_real_requirements_are_pinned_and_complete() -> None:
     runtime = environment.requirements("runtime")
     development = environment.requirements("development")

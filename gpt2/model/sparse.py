@@ -29,6 +29,7 @@ from gpt2.config.errors import Exit, UserError
 VERSION = "1"
 _KEY, _TENSORS = "gpt2.sparse", "gpt2.tensors"
 _BITS, _VALUES = ".bits", ".values"
+_DIGEST_LENGTH = 64
 _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -43,14 +44,42 @@ def pack(
     described: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         described[name] = {"shape": list(tensor.shape), "sha256": _digest(tensor)}
-        count, stored = tensor.numel(), int(_stored(tensor).sum())
-        if -(-count // 8) + stored * tensor.element_size() < count * tensor.element_size():
+        if _entries(tensor) is not None:
             makers[name + _BITS] = partial(_of, tensors, name, bits_of)
             makers[name + _VALUES] = partial(_of, tensors, name, values_of)
         else:
             makers[name] = partial(tensors.__getitem__, name)
-    texts = {"format": "pt", _KEY: VERSION, _TENSORS: json.dumps(described, separators=(",", ":"))}
-    return makers, texts
+    return makers, _texts(described)
+
+
+def packed_form(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return what pack's makers would make, on the device meta, and texts as long as pack's.
+
+    That is enough to say how large a sparse file would be, without making or hashing one.
+    """
+    form: dict[str, Tensor] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        described[name] = {"shape": list(tensor.shape), "sha256": "0" * _DIGEST_LENGTH}
+        stored = _entries(tensor)
+        if stored is not None:
+            bits = -(-tensor.numel() // 8)
+            form[name + _BITS] = torch.empty(bits, dtype=torch.uint8, device="meta")
+            form[name + _VALUES] = torch.empty(stored, dtype=tensor.dtype, device="meta")
+        else:
+            form[name] = tensor.detach().to("meta")
+    return form, _texts(described)
+
+
+def _entries(tensor: Tensor) -> int | None:
+    """Return how many entries of a tensor would be stored; None where dense is smaller."""
+    count, width, stored = tensor.numel(), tensor.element_size(), int(_stored(tensor).sum())
+    return stored if -(-count // 8) + stored * width < count * width else None
+
+
+def _texts(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    tensors = json.dumps(described, separators=(",", ":"))
+    return {"format": "pt", _KEY: VERSION, _TENSORS: tensors}
 
 
 def _of(tensors: Mapping[str, Tensor], name: str, part: Callable[[Tensor], Tensor]) -> Tensor:

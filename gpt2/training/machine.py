@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import resource
@@ -22,6 +23,8 @@ from gpt2.config.typed import MachineConfig
 
 #: Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 #: Share of the matrix-product speed that training reaches on a CPU, measured for 1 to 30 M weights.
 _CPU_EFFICIENCY = 0.5
@@ -141,13 +144,26 @@ def predict_cpu_seconds(flops: float) -> float:
     return flops / (_CPU_EFFICIENCY * count * 2 * 768**3 / taken)
 
 
+def code_hash(root: Path = _PACKAGE) -> str:
+    """Return one SHA-256 over the sources below `root`: Python and Kconfig, by path.
+
+    A commit says the same only where nothing is changed; and a commit may change nothing here.
+    """
+    digest = hashlib.sha256()
+    sources = [*root.rglob("*.py"), *root.rglob("Kconfig")]
+    for path in sorted(sources, key=lambda path: path.relative_to(root).as_posix()):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
 def _commit() -> str | None:
     """Return the commit of the repository, with -dirty if it is changed; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    root = Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=10, check=False
+            command, cwd=_PACKAGE, capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -56,6 +56,12 @@ def optimizer_tensors(
     return tensors, plain
 
 
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Return the bytes of an optimizer's state, of all ranks together."""
+    tensors, _ = optimizer_tensors(optimizer)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:

@@ -55,19 +55,7 @@ def write_tensors(
     once; here the host never holds more than the largest. Each is asked for twice. Raises OSError
     (disk full, read-only) and leaves a partial file behind.
     """
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
-    for name, tensor in tensors.items():
-        end = offset + tensor.numel() * tensor.element_size()
-        shape = list(tensor.shape)
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": shape,
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text, _ = _header(tensors, metadata)
     digest = hashlib.sha256()
     size = 0
     with path.open("wb") as file:
@@ -82,6 +70,29 @@ def write_tensors(
         file.flush()
         os.fsync(file.fileno())
     return size, digest.hexdigest()
+
+
+def file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:
+    """Return the bytes that write_tensors would write. The tensors may be on the device meta."""
+    text, data = _header(tensors, metadata)
+    return 8 + len(text) + data
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> tuple[bytes, int]:
+    """Return the header of a file, padded to whole words, and the bytes of data after it."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name, tensor in tensors.items():
+        end = offset + tensor.numel() * tensor.element_size()
+        shape = list(tensor.shape)
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": shape,
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8), offset
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,167 @@
+"""Write a report of runs: report.html, report.md, results.csv and results.jsonl.
+
+Without arguments it is of the newest matrix in runs/; --out names another matrix, --runs any runs
+or folders of runs (one run: its curves). It can be made at any time, of half-done work too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(REPOSITORY)
+
+from gpt2.config.errors import Exit, UserError, run_entry
+from scripts.reports.study import CELLS, is_study, newest, read_study
+
+RUNS = REPOSITORY / "runs"
+
+
+def main(argv: list[str]) -> int:
+    """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
+    arguments = _parser().parse_args(argv)
+    # Only now: the libraries for pictures and statistics take a second.
+    from scripts.reports.content import compose
+    from scripts.reports.runs import read_run
+
+    study = None
+    if arguments.runs:
+        runs = [read_run(folder) for folder in run_folders(arguments.runs)]
+        title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+        to = arguments.to or RUNS / "report"
+    else:
+        folder = arguments.out or _newest_matrix()
+        if not is_study(folder):
+            raise UserError(
+                f"--out {folder} is no matrix: it has no matrix.json; --runs reports any runs"
+            )
+        runs = [read_run(path) for path in run_folders([folder])]
+        study = read_study(folder, runs)
+        title = f"Matrix {study.spec.get('name') or folder.name}"
+        to = arguments.to or folder
+    if not any(run.options for run in runs):
+        raise UserError("no run among these can be read: every config is empty", code=Exit.DATA)
+    seeds = arguments.tuning_seeds
+    if seeds is None and study is not None:
+        seeds = study.tuning_seeds
+    report = compose(title, runs, study, seeds)
+    from scripts.reports.page import as_page
+    from scripts.reports.text import as_csv, as_json_lines, as_markdown
+    from scripts.reports.words import counted
+
+    texts = {
+        "report.html": as_page(report),
+        "report.md": as_markdown(report),
+        "results.csv": as_csv(report),
+        "results.jsonl": as_json_lines(report),
+    }
+    write_all(to, texts)
+    print(report.headline)
+    for paragraph in report.verdict:
+        print(f"\n{paragraph.heading}")
+        for sentence in paragraph.sentences:
+            print(f"  {sentence}")
+    for remark in report.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    unfinished = len(report.unfinished)
+    print(f"\n{counted(len(runs), 'run')}, {unfinished or 'none'} without results")
+    print(f"report: {to / 'report.html'}")
+    return Exit.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__, allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--out", type=Path, metavar="FOLDER", help="the matrix to report")
+    what.add_argument(
+        "--runs", type=Path, nargs="+", metavar="RUN", help="runs, or folders that hold runs"
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FOLDER",
+        help="where to write (default: the matrix's folder; of runs, runs/report)",
+    )
+    parser.add_argument(
+        "--tuning-seeds",
+        type=int,
+        nargs="*",
+        metavar="SEED",
+        help="seeds that only choose learning rates (default: as the matrix says, or else the "
+        "seeds that ran with several rates when others did not; none: nothing is chosen)",
+    )
+    return parser
+
+
+def _newest_matrix() -> Path:
+    found = newest(RUNS)
+    if found is None:
+        raise UserError(
+            f"{RUNS} holds no matrix: 'make test-matrix' runs one, and "
+            'make report RUNS="runs/a runs/b" reports any runs'
+        )
+    return found
+
+
+def run_folders(given: Iterable[Path]) -> list[Path]:
+    """Return the run directories among `given`, and in those that only hold some; each once.
+
+    Raises UserError naming a folder that is neither.
+    """
+    from scripts.reports.runs import is_run
+
+    found: dict[Path, None] = {}
+    problems = []
+    for path in given:
+        folder = path.resolve()
+        if not folder.is_dir():
+            problems.append(f"{path}: there is no such folder")
+            continue
+        if is_run(folder):
+            found[folder] = None
+            continue
+        parent = folder / CELLS if is_study(folder) else folder
+        inside = sorted(parent.glob("*/config"))
+        inside = [p.parent for p in inside if is_run(p.parent) and not p.parent.is_symlink()]
+        if not inside:
+            problems.append(f"{path} holds no run: a run directory has a config; name one")
+        found.update(dict.fromkeys(inside))
+    if problems:
+        raise UserError(*problems)
+    return list(found)
+
+
+def write_all(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files so that all of them are new ones, or all the old ones. Raises UserError."""
+    made: list[tuple[Path, Path]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            aside = folder / f".tmp-{name}-{os.getpid()}"
+            made.append((aside, folder / name))
+            with aside.open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for _, place in made:
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{place.name} is a folder")
+        for aside, place in made:
+            aside.rename(place)
+    except OSError as error:
+        for aside, _ in made:
+            aside.unlink(missing_ok=True)
+        raise UserError(
+            f"{folder}: the report cannot be written ({error.strerror}); an earlier one is as it "
+            "was. Make room, or name another folder with --to"
+        ) from error
+
+
+if __name__ == "__main__":
+    run_entry("report.py", lambda: main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""The report's tables as text, column by column: the page, Markdown and the terminal show these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scripts.reports.comparisons import Comparison, Table
+from scripts.reports.rows import DENSE, Row
+from scripts.reports.statistics import Interval
+from scripts.reports.words import p_text, percent, range_text, signed
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts. marks: a word for each line, by which the page styles it."""
+
+    titles: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    marks: tuple[str, ...] = ()
+
+
+def results_grid(table: Table) -> Grid:
+    """Return what a table's rows reached, the dense controls above them."""
+    titles = (
+        "",
+        "loss",
+        "95 % interval",
+        "perplexity",
+        "95 % interval",
+        "sparsity asked",
+        "reached",
+        "seeds done",
+        "tokens",
+        "steps",
+    )
+    rows = (*table.controls, *table.rows)
+    return Grid(titles, tuple(_result(row) for row in rows), _marks(table))
+
+
+def costs_grid(table: Table) -> Grid:
+    """Return what it took: time over the seeds, the largest memory, sizes on disk."""
+    titles = (
+        "",
+        "seconds",
+        "tokens/s",
+        "peak device MB",
+        "peak host MB",
+        "optimizer state MB",
+        "on disk dense MB",
+        "on disk sparse MB",
+    )
+    rows = (*table.controls, *table.rows)
+    return Grid(titles, tuple(_cost(row) for row in rows), _marks(table))
+
+
+def _marks(table: Table) -> tuple[str, ...]:
+    return ("control",) * len(table.controls) + ("row",) * len(table.rows)
+
+
+def _result(row: Row) -> tuple[str, ...]:
+    reached = row.results("sparsity_reached")
+    pruned = row.method != DENSE
+    known = len(row.runs) + row.unfinished
+    return (
+        row.label,
+        _mean(row.loss, 4),
+        _range(row.loss, 4),
+        _mean(row.perplexity, 3),
+        _range(row.perplexity, 3),
+        percent(row.asked) if pruned else "dense",
+        percent(sum(reached) / len(reached)) if pruned else "dense",
+        str(len(row.runs)) if not row.unfinished else f"{len(row.runs)} of {known}",
+        _span(row.results("tokens")),
+        _span(row.results("steps")),
+    )
+
+
+def _cost(row: Row) -> tuple[str, ...]:
+    return (
+        row.label,
+        _mean(row.over_seeds("seconds"), 1),
+        _mean(row.over_seeds("tokens_per_second"), 0),
+        _mega(row.of("peak_device_bytes")),
+        _mega(row.of("peak_host_bytes")),
+        _mega(row.of("optimizer_state_bytes")),
+        _mega(row.of("dense_bytes")),
+        _mega(row.of("sparse_bytes")),
+    )
+
+
+def comparisons_grid(table: Table) -> Grid:
+    """Return the comparisons of a table, those that were refused with their reasons."""
+    titles = (
+        "",
+        "against",
+        "verdict",
+        "difference",
+        "95 % interval",
+        "perplexity",
+        "Holm's p",
+        "seeds",
+        "detectable",
+    )
+    lines = tuple(_comparison(found) for found in table.comparisons)
+    return Grid(titles, lines, tuple(found.outcome for found in table.comparisons))
+
+
+def _comparison(found: Comparison) -> tuple[str, ...]:
+    difference = found.difference
+    if difference is None:
+        reasons = "; ".join(found.objections)
+        verdict = f"not compared: {reasons}"
+        return (found.row.label, found.against.label, verdict, *(UNKNOWN,) * 6)
+    return (
+        found.row.label,
+        found.against.label,
+        {
+            "better": "better",
+            "worse": "worse",
+            "equal": "the same to the last digit",
+            "undecided": "cannot be told apart",
+            "too few": f"no claim: {difference.count} seeds"
+            if difference.count > 1
+            else "no claim: 1 seed",
+        }[found.outcome],
+        signed(difference.mean),
+        range_text(found) or UNKNOWN,
+        _change(difference.mean),
+        UNKNOWN
+        if found.corrected is None
+        else p_text(found.corrected).removeprefix("p").strip(" =\u00a0"),
+        str(difference.count),
+        UNKNOWN if found.detectable is None else f"{found.detectable:.4f}",
+    )
+
+
+def _change(difference: float) -> str:
+    return f"{signed(100.0 * math.expm1(difference), 2)} %"
+
+
+def _mean(found: Interval | None, digits: int) -> str:
+    return UNKNOWN if found is None else f"{found.mean:,.{digits}f}"
+
+
+def _range(found: Interval | None, digits: int) -> str:
+    if found is None or found.low is None or found.high is None:
+        return UNKNOWN
+    return f"{found.low:,.{digits}f} to {found.high:,.{digits}f}"
+
+
+def _span(values: Sequence[float]) -> str:
+    if not values:
+        return UNKNOWN
+    low, high = min(values), max(values)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def _mega(size: float | None) -> str:
+    if not size:  # a run on a CPU has no device memory
+        return UNKNOWN
+    return f"{size / 1e6:,.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"

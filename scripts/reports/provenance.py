@@ -1,0 +1,83 @@
+"""How the numbers of a report were made: versions, machines, options, and what differs in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt2.config.names import flag_of
+from scripts.reports.cells import UNKNOWN, Grid
+from scripts.reports.rows import Row, differences
+from scripts.reports.runs import Run
+
+#: What run.json says of the program and the machine, and what a reader calls it.
+_FACTS = {
+    "commit": "commit",
+    "code": "code (SHA-256 of gpt2/)",
+    "host": "host",
+    "platform": "platform",
+    "device_name": "device",
+    "threads": "threads",
+    "precision": "precision",
+    "compiled": "compiled",
+    "effective_batch": "effective batch",
+    "determinism": "determinism",
+}
+
+
+def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return what the runs say of the program, the data and the machine; all values of each."""
+    found = [
+        (title, values)
+        for name, title in _FACTS.items()
+        if (values := _values(run.record.get(name) for run in runs))
+    ]
+    data = [run.record["data"] for run in runs if isinstance(run.record.get("data"), dict)]
+    for name, title in (("dataset", "data"), ("data_hash", "data hash")):
+        if values := _values(entry.get(name) for entry in data):
+            found.append((title, values))
+    sources = (entry.get("source") for entry in data)
+    if values := _values(s.get("address") for s in sources if isinstance(s, dict)):
+        found.append(("data source", values))
+    versions: dict[str, dict[str, None]] = {}
+    for run in runs:
+        named = run.record.get("versions")
+        for name, version in named.items() if isinstance(named, dict) else ():
+            if version is not None:
+                versions.setdefault(name, {})[str(version)] = None
+    found += [(name, ", ".join(each)) for name, each in versions.items()]
+    return found
+
+
+def _values(values: Any) -> str:
+    kept = dict.fromkeys(str(value) for value in values if value is not None)
+    return ", ".join(kept)
+
+
+def differing_options(rows: Sequence[Row]) -> Grid:
+    """Return the options in which any rows differ, a line for each, a column for each row."""
+    names = sorted({name for row in rows[1:] for name in differences(rows[0], row)})
+    labels = tuple(f"{row.label} ({row.asked:g})" if row.asked else row.label for row in rows)
+    lines = tuple(
+        (flag_of(name), *(row.options.get(name, UNKNOWN) for row in rows)) for name in names
+    )
+    return Grid(("", *labels), lines)
+
+
+def common_options(rows: Sequence[Row]) -> str:
+    """Return the options that all rows have alike, as flags with values."""
+    if not rows:
+        return ""
+    varying = {name for row in rows[1:] for name in differences(rows[0], row)}
+    kept = {name: value for name, value in rows[0].options.items() if name not in varying}
+    return "  ".join(f"{flag_of(name)} {value or repr('')}" for name, value in kept.items())
+
+
+def spec_text(spec: Mapping[str, Any]) -> str:
+    """Return the spec of a matrix as text, of its cells only how many there are."""
+    cells = spec.get("cells")
+    shown = {name: value for name, value in spec.items() if name != "cells"}
+    if isinstance(cells, list):
+        shown["cells"] = f"{len(cells)}, see matrix.json"
+    return json.dumps(shown, indent=2)

@@ -1,0 +1,291 @@
+"""Runs that are the same but for the seed are a row; what rows are called, and what may compare.
+
+Everything follows from the runs' own config and run.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from gpt2.config.names import flag_of
+from gpt2.config.options import Options
+from gpt2.config.typed import PruneConfig
+from scripts.reports.runs import Run
+from scripts.reports.statistics import Interval, interval
+
+#: The method that prunes nothing, and the one that others are held against.
+DENSE, REFERENCE = "none", "magnitude"
+#: Options that do not say what a run computes, or of which run.json has the truth.
+_NOT_COMPARED = frozenset(
+    {
+        "SEED",
+        "DEVICE",
+        "SHARD",
+        "NUM_THREADS",
+        "NUM_WORKERS",
+        "DATA_DIR",
+        "SAMPLE_TOKENS",
+        "LOG_INTERVAL",
+        "EVAL_INTERVAL",
+        "CHECKPOINT_INTERVAL",
+        "BATCH_SIZE",
+        "GRADIENT_ACCUMULATION",
+        "PRECISION",
+        "COMPILE",
+        "DETERMINISTIC",
+    }
+)
+_PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
+#: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
+_CLOSE = 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of equal options and conditions, one for each seed, in the order of seeds.
+
+    conditions: what must be equal for a comparison; None where a run does not say.
+    repeats: further runs of a seed, left out. unfinished: runs of it that have no results.
+    series: its name without the optimizer, the method and what else tells it from others.
+    """
+
+    options: Mapping[str, str]
+    conditions: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    repeats: tuple[Run, ...] = ()
+    unfinished: int = 0
+    series: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the row is called: optimizer and series."""
+        return f"{self.optimizer} {'' if self.method == DENSE else '+ '}{self.series}"
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return self.options.get("OPTIMIZER", "?")
+
+    @property
+    def method(self) -> str:
+        """The pruning method's name; none where nothing is pruned."""
+        return self.options.get("PRUNING_METHOD", DENSE)
+
+    @property
+    def asked(self) -> float:
+        """The sparsity asked for, of the prunable weights."""
+        return float((self.runs[0].summary or {})["sparsity_asked"])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that have results."""
+        return tuple(run.seed for run in self.runs)
+
+    def results(self, name: str) -> list[float]:
+        """Return a number of the results of every run that has it."""
+        return [value for run in self.runs if (value := run.measured(name)) is not None]
+
+    @property
+    def loss(self) -> Interval:
+        """The final validation loss: mean over the seeds, and its interval."""
+        return interval([run.loss for run in self.runs])
+
+    @property
+    def perplexity(self) -> Interval:
+        """The perplexity at the mean loss and at the ends of its interval.
+
+        Seeds scatter in the loss, and its mean is what is tested; an interval of perplexities
+        themselves could reach below 1.
+        """
+        loss = self.loss
+        low, high = (None if end is None else math.exp(end) for end in (loss.low, loss.high))
+        return Interval(math.exp(loss.mean), low, high, None, loss.count)
+
+    def over_seeds(self, name: str) -> Interval | None:
+        """Return the mean of a number of the results, and its interval; None where none has it."""
+        values = self.results(name)
+        return interval(values) if values else None
+
+    def of(self, name: str, choose: Callable[[Iterable[float]], float] = max) -> float | None:
+        """Return one number for all runs: the largest, or what `choose` takes."""
+        values = self.results(name)
+        return choose(values) if values else None
+
+
+def rows_of(runs: Sequence[Run]) -> list[Row]:
+    """Group the finished runs into rows, in the order they are shown in, and name them."""
+    groups: dict[Hashable, list[Run]] = {}
+    for run in sorted(runs, key=_age):
+        if run.finished:
+            groups.setdefault(_key(run), []).append(run)
+    waiting: dict[Hashable, int] = {}
+    for run in runs:
+        if not run.finished:
+            key = options_key(run)
+            waiting[key] = waiting.get(key, 0) + 1
+    rows = []
+    for members in groups.values():
+        first: dict[int, Run] = {}
+        for run in members:
+            first.setdefault(run.seed, run)
+        chosen = tuple(first[seed] for seed in sorted(first))
+        rest = tuple(run for run in members if first[run.seed] is not run)
+        left = waiting.get(options_key(chosen[0]), 0)
+        rows.append(Row(chosen[0].options, _conditions(chosen[0]), chosen, rest, left))
+    named = _named(rows)
+    return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
+
+
+def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> Hashable:
+    """Return what runs of equal options have in common, without those in `besides`.
+
+    Without `pruning`, those of pruning play no part either.
+    """
+    kept = run.options.keys() - _NOT_COMPARED - set(besides)
+    return tuple(
+        (name, _plain(run.options[name]))
+        for name in sorted(kept)
+        if pruning or not _of_pruning(name)
+    )
+
+
+def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
+    """Return the options in which two rows differ, with both values; None where one has none."""
+    return {
+        name: (a.options.get(name), b.options.get(name))
+        for name in sorted((a.options.keys() | b.options.keys()) - _NOT_COMPARED)
+        if _plain(a.options.get(name)) != _plain(b.options.get(name))
+    }
+
+
+def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the row that is `row` without pruning: equal in every option but those of pruning."""
+    found = [
+        other
+        for other in rows
+        if other.method == DENSE and all(_of_pruning(name) for name in differences(row, other))
+    ]
+    return min(found, key=lambda other: len(objections(row, other)), default=None)
+
+
+def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the magnitude row that `row` is to be held against: same sparsity, else as above.
+
+    Of several it is the one that differs least.
+    """
+    found = [
+        other
+        for other in rows
+        if other.method == REFERENCE
+        and abs(other.asked - row.asked) < _CLOSE
+        and all(_of_pruning(name) for name in differences(row, other))
+    ]
+    return min(
+        found,
+        key=lambda other: (len(objections(row, other)), len(differences(row, other))),
+        default=None,
+    )
+
+
+def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
+    """Return why two rows cannot be compared, a phrase each; empty where they can."""
+    found = []
+    for name in a.conditions:
+        ours, theirs = a.conditions[name], b.conditions[name]
+        if ours is None or theirs is None:
+            found.append(f"{name} is not on record")
+        elif ours != theirs:
+            found.append(f"{name} differs ({_short(ours)}, {_short(theirs)})")
+    for name in ("tokens", "steps"):
+        pairs = [(x.measured(name), y.measured(name)) for x, y in paired(a, b)]
+        if any(x != y for x, y in pairs):
+            found.append(f"{name} differ")
+    whole = a.results("sparsity_whole"), b.results("sparsity_whole")
+    if same_sparsity and all(whole) and abs(max(whole[0]) - max(whole[1])) > _CLOSE:
+        found.append(
+            f"sparsity of the whole model differs ({max(whole[0]):.1%}, {max(whole[1]):.1%})"
+        )
+    return [*found, *_missed(a), *_missed(b)]
+
+
+def paired(a: Row, b: Row) -> list[tuple[Run, Run]]:
+    """Return the runs of two rows that have a seed in common, in the order of seeds."""
+    others = {run.seed: run for run in b.runs}
+    return [(run, others[run.seed]) for run in a.runs if run.seed in others]
+
+
+def _missed(row: Row) -> list[str]:
+    worst = max(abs(reached - row.asked) for reached in row.results("sparsity_reached"))
+    return [f"{row.label} missed its sparsity by {worst:.2%}"] if worst > _CLOSE else []
+
+
+def _conditions(run: Run) -> dict[str, Any]:
+    data = run.record.get("data")
+    return {
+        "data": data.get("data_hash") if isinstance(data, dict) else None,
+        "code": run.record.get("code"),
+        "precision": run.record.get("precision"),
+        "compiled": run.record.get("compiled"),
+        "effective batch": run.record.get("effective_batch"),
+    }
+
+
+def _age(run: Run) -> tuple[str, str]:
+    return str(run.record.get("start", "")), run.name
+
+
+def _key(run: Run) -> Hashable:
+    return options_key(run), tuple(str(value) for value in _conditions(run).values())
+
+
+@cache
+def _methods() -> tuple[str, ...]:
+    members = Options().members("PRUNING_METHOD")
+    return tuple(f"{word.upper().replace('-', '_')}_" for word in members)
+
+
+def _plain(text: str | None) -> float | str | None:
+    """Return a value so that equal ones are equal however they are written: 1e-3 and 0.001."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _of_pruning(name: str) -> bool:
+    return name in _PRUNING or name.startswith(_methods())
+
+
+def _place(method: str) -> tuple[int, str]:
+    return (0 if method == DENSE else 1 if method == REFERENCE else 2), method
+
+
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """Give every row a name: optimizer and method, and what tells it from others of that name."""
+    alike: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.optimizer, row.method, row.asked), []).append(row)
+    named = []
+    for group in alike.values():
+        varying = {name for other in group for name in differences(group[0], other)}
+        conditions = [
+            name
+            for name in group[0].conditions
+            if len({str(r.conditions[name]) for r in group}) > 1
+        ]
+        for row in group:
+            words = ["dense" if row.method == DENSE else row.method]
+            words += [f"{flag_of(n)[2:]} {row.options.get(n, '-')}" for n in sorted(varying)]
+            words += [f"{name} {_short(row.conditions[name])}" for name in conditions]
+            named.append(dataclasses.replace(row, series=", ".join(words)))
+    return named
+
+
+def _short(value: Any) -> str:
+    text = "unknown" if value is None else str(value)
+    return text[:8] if len(text) >= 40 else text

@@ -1,0 +1,240 @@
+"""Run directories as the report reads them: options, record, results, curves, and what is wrong.
+
+Only config, command, run.json, summary.json and metrics.jsonl are read; logs never. What cannot be
+read is said of the run and takes nothing else away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpt2.config.options import Options
+from gpt2.config.typed import QUALIFIED
+
+_LINE = re.compile(r'CONFIG_([A-Za-z0-9_]+)=(?:"((?:[^"\\]|\\.)*)"|(.*))')
+_UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
+#: Results without which a run has none.
+NEEDED = ("val_loss", "val_perplexity", "steps", "tokens", "sparsity_asked", "sparsity_reached")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory. `options` are by name, a choice's value as in its flag.
+
+    summary: the results, None while there are none. status: finished, or what became of it.
+    losses: (step, loss) of training; evaluations: (step, loss over the validation split, sparsity).
+    problems: sentences on what could not be read.
+    """
+
+    path: Path
+    options: Mapping[str, str]
+    record: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] | None = None
+    status: str = "finished"
+    command: str = ""
+    losses: tuple[tuple[int, float], ...] = ()
+    evaluations: tuple[tuple[int, float, float], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def seed(self) -> int:
+        """The seed; -1 where the config has none."""
+        text = self.options.get("SEED", "")
+        return int(text) if re.fullmatch("[0-9]+", text) else -1
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has results."""
+        return self.summary is not None
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that was logged."""
+        steps = [step for step, _ in self.losses] + [step for step, _, _ in self.evaluations]
+        return max(steps, default=None)
+
+    @property
+    def loss(self) -> float:
+        """The final validation loss, in nats per token; of a finished run."""
+        assert self.summary is not None
+        return float(self.summary["val_loss"])
+
+    def measured(self, name: str) -> float | None:
+        """Return a number of the results, None where this run has none by that name."""
+        value = (self.summary or {}).get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run directory, of whatever state. An export is none."""
+    return (folder / "config").is_file() and not (folder / "MANIFEST.json").exists()
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run directory; what is wrong with it is among its problems."""
+    problems: list[str] = []
+    options = _options(_text(folder / "config", problems), problems)
+    record = _object(folder / "run.json", problems)
+    summary, status = _results(folder, record, problems)
+    losses, evaluations = _curves(folder / "metrics.jsonl", problems)
+    command = _text(folder / "command", problems).strip()
+    return Run(
+        folder,
+        options,
+        record,
+        summary,
+        status,
+        command,
+        losses,
+        evaluations,
+        tuple(problems),
+    )
+
+
+def _results(
+    folder: Path, record: Mapping[str, Any], problems: list[str]
+) -> tuple[dict[str, Any] | None, str]:
+    """Return the results and the status of a run; no results where they are not whole."""
+    status = str(record.get("status", "not begun"))
+    if not (folder / "summary.json").exists():
+        code = record.get("exit_code")
+        if status == "running":
+            status = "running, or killed"
+        return None, status + (f", exit code {code}" if code is not None else "")
+    summary = _object(folder / "summary.json", problems)
+    lacking = [name for name in NEEDED if not isinstance(summary.get(name), int | float)]
+    if not summary:
+        return None, "results cannot be read"
+    if "val_loss" in summary and summary["val_loss"] is None:
+        return None, "ended without a finite loss"
+    if lacking:
+        problems.append(
+            f"summary.json has no {', '.join(lacking)}: it is of another version, whose results "
+            "cannot be used"
+        )
+        return None, "results of another version"
+    return summary, "finished"
+
+
+def _curves(
+    path: Path, problems: list[str]
+) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float, float], ...]]:
+    """Return the losses of training and the evaluations that a metrics.jsonl holds."""
+    losses, evaluations = [], []
+    broken = 0
+    for line in _text(path, problems).splitlines():
+        try:
+            entry = json.loads(line)
+            step = int(entry["step"])
+        except (ValueError, KeyError, TypeError):
+            broken += 1
+            continue
+        sparsity = entry.get("sparsity") or 0.0
+        if isinstance(entry.get("loss"), int | float):
+            losses.append((step, float(entry["loss"])))
+        if isinstance(entry.get("val_loss"), int | float):
+            evaluations.append((step, float(entry["val_loss"]), float(sparsity)))
+    if broken:
+        lines = "a line" if broken == 1 else f"{broken} lines"
+        problems.append(f"metrics.jsonl: {lines} cut short or damaged, left out of the curves")
+    return tuple(losses), tuple(evaluations)
+
+
+def _text(path: Path, problems: list[str]) -> str:
+    """Return what a file of a run holds; nothing where it is not there."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error.strerror}")
+        return ""
+
+
+def _object(path: Path, problems: list[str]) -> dict[str, Any]:
+    """Return the object in a JSON file of a run; an empty one where there is none."""
+    text = _text(path, problems)
+    if not text and not path.exists():
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        problems.append(f"{path.name} is damaged: {error}")
+        return {}
+    if not isinstance(value, dict):
+        problems.append(f"{path.name} is damaged: it holds no object")
+        return {}
+    return value
+
+
+# -- the config ------------------------------------------------------------------------------------
+
+
+@cache
+def _schema() -> Options:
+    return Options()
+
+
+@cache
+def _members() -> dict[str, tuple[str, str]]:
+    """Return the choice and the word of every member of a choice, by its symbol."""
+    options = _schema()
+    return {
+        symbol: (choice, word)
+        for choice in options.choices
+        for word, symbol in options.members(choice).items()
+    }
+
+
+def _options(text: str, problems: list[str]) -> dict[str, str]:
+    """Return the options of a config by name, choices as words; symbols nobody sets are left out.
+
+    A config of another version is read as far as it goes, and what is unknown in it is kept.
+    """
+    found: dict[str, str] = {}
+    unknown: list[str] = []
+    for name, value in _assignments(text):
+        if name in _members():
+            if value == "y":
+                choice, word = _members()[name]
+                found[choice] = word
+        elif name in _own_names():
+            found[name] = value
+        elif name not in _schema().symbols:
+            unknown.append(name)
+            found[name] = value
+    if unknown:
+        problems.append(
+            f"config is of another version: {', '.join(unknown[:4])}"
+            + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
+            + " unknown here"
+        )
+    for choice, (member, holder) in QUALIFIED.items():
+        if found.get(choice) == member and found.get(holder):
+            found[choice] = found.pop(holder)
+    return found
+
+
+@cache
+def _own_names() -> frozenset[str]:
+    return frozenset(_schema().names())
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        if match := _LINE.fullmatch(line.rstrip()):
+            name, quoted, plain = match.groups()
+            yield name, re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
+        elif match := _UNSET.fullmatch(line.rstrip()):
+            yield match[1], "n"

@@ -1,0 +1,104 @@
+"""What a few seeds can say: intervals of means, paired tests, Holm's correction, detectable size.
+
+Formulas and sources are in docs/report.md. Everything is two-sided.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import optimize, stats
+
+#: Chance of an error that a table of claims may have, and of an interval.
+LEVEL = 0.05
+#: Fewest seeds for which a claim is made.
+FEWEST = 5
+#: Chance with which a difference is to be seen that is called detectable.
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `count` numbers, their standard deviation, and the 95 % interval of the mean.
+
+    Of one number there is no deviation and no interval: they are None.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    deviation: float | None
+    count: int
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean and its t interval, mean +- t(0.975, n - 1) s / sqrt(n)."""
+    count, mean = len(values), statistics.fmean(values)
+    if count < 2:
+        return Interval(mean, None, None, None, count)
+    deviation = statistics.stdev(values)
+    reach = float(stats.t.ppf(1.0 - LEVEL / 2.0, count - 1)) * deviation / math.sqrt(count)
+    return Interval(mean, mean - reach, mean + reach, deviation, count)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Return the p value of the paired t test: of a mean of 0 behind these differences.
+
+    Raises ValueError of fewer than two. Differences that are all the same leave no doubt.
+    """
+    if len(differences) < 2:
+        raise ValueError("one difference has no p value")
+    found = interval(differences)
+    assert found.deviation is not None
+    if found.deviation == 0.0:
+        return 1.0 if found.mean == 0.0 else 0.0
+    t = found.mean / (found.deviation / math.sqrt(found.count))
+    return float(2.0 * stats.t.sf(abs(t), found.count - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979), in the order given.
+
+    The smallest is multiplied by m, the next by m - 1, and so on; none is below one before it.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def power(difference: float, deviation: float, count: int, level: float) -> float:
+    """Return the chance that a true mean `difference` is seen at `level` with `count` pairs."""
+    freedom = count - 1
+    limit = float(stats.t.ppf(1.0 - level / 2.0, freedom))
+    centre = difference / deviation * math.sqrt(count)
+    upper = float(stats.nct.sf(limit, freedom, centre))
+    lower = float(stats.nct.cdf(-limit, freedom, centre))
+    # Far out in the wrong tail the library has no number; there is next to nothing there.
+    return upper + (lower if math.isfinite(lower) else 0.0)
+
+
+def detectable(deviation: float | None, count: int, comparisons: int) -> float | None:
+    """Return the smallest true difference that `count` seeds would show with a chance of 80 %.
+
+    `deviation` is that of the differences; the level is the strictest of Holm's, 0.05 divided by
+    the `comparisons` of the table. None when one seed says nothing of the deviation.
+    """
+    if deviation is None or count < 2:
+        return None
+    if deviation == 0.0:
+        return 0.0
+    level = LEVEL / comparisons
+
+    def lacking(ratio: float) -> float:
+        return power(ratio, 1.0, count, level) - POWER
+
+    high = 1.0
+    while lacking(high) < 0.0:
+        high *= 2.0
+    return deviation * float(optimize.brentq(lacking, 0.0, high, xtol=1e-6))
