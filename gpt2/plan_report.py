@@ -71,7 +71,8 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
     text.append(f"  {'peak':<16}{show_size(told['peak']):>10}   ({told['phase']})")
     extra = []
     if pool.reserved != 1.0:
-        extra.append(f"{pool.reserved - 1:.0%} for what the allocator reserves")
+        what = "heap keeps in holes" if pool.heap else "allocator reserves"
+        extra.append(f"{pool.reserved - 1:.0%} for what the {what}")
     if pool.besides:
         extra.append(f"{show_size(pool.besides)} for CUDA: assumed, not measured")
     there = "of unknown size" if pool.size is None else f"there are {show_size(pool.size)}"

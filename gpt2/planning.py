@@ -12,7 +12,7 @@ from gpt2.config.sizes import show_size
 from gpt2.config.typed import QUALIFIED, Config
 from gpt2.memory import host as hosts
 from gpt2.memory.measured import ratio_of
-from gpt2.memory.plan import CONTEXT, RESERVED, Changed, Fix, Pool, Way, fixes
+from gpt2.memory.plan import CONTEXT, HEAP, RESERVED, Changed, Fix, Pool, Way, fixes
 from gpt2.memory.step import peak_of
 from gpt2.memory.work import FP32, Work
 from gpt2.model.loss import chunk_rows, rows_within
@@ -20,7 +20,7 @@ from gpt2.optim.precision import resolve_precision
 from gpt2.training import machine
 
 #: Anonymous memory of Python and torch's CPU build with this program in it: measured.
-INTERPRETER = 155_000_000
+INTERPRETER = 230_000_000
 #: The same beside a GPU, with CUDA's libraries at work: assumed.
 INTERPRETER_CUDA = 2_000_000_000
 #: Multiples of the parameters' bytes that no built-in optimizer's state and step exceed, and bytes
@@ -137,7 +137,7 @@ def _pool(config: Config, device: torch.device, plan_for: int | None) -> Pool:
     own = hosts.budget(config.machine.host_memory_limit, host)
     room = min(pool.available - pool.floor for pool in host.pools())
     free = min(own.bytes - INTERPRETER, room)
-    return Pool(f"this machine ({own.why})", max(0, free))
+    return Pool(f"this machine ({own.why})", max(0, free), HEAP, heap=True)
 
 
 def _ways(planned: Planned) -> list[Way]:

@@ -83,7 +83,9 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
         "dropout": config.model.dropout,
         "activation_checkpointing": config.model.activation_checkpointing,
         "precision": precision,
-        "planned": peak_of(planned.work).total,
+        "planned": planned.pool.needed(peak_of(planned.work))
+        if planned.pool.heap
+        else peak_of(planned.work).total,
         "allocated": allocated,
         "measured": measured,
     }

@@ -238,7 +238,8 @@ from torch import nn
 from gpt2.config import plugins
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
-from gpt2.config.typed import PLUGIN_PACKAGES, TrainActions
+from gpt2.config.typed import PLUGIN_PACKAGES
+from gpt2.config.actions import TrainActions
 from gpt2.optim.groups import parameter_groups
 argv = ["--optimizer", "signs", "--signs-reach", "1.5", "--pruning-method", "slight"]
 config = bind(parse("train.py", "", argv, TrainActions)[0])

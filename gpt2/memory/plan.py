@@ -13,6 +13,8 @@ from gpt2.memory.work import Work
 #: The allocator rounds and leaves holes: what it reserves over what is allocated. Assumed; a figure
 #: measured on the card takes its place.
 RESERVED = 1.06
+#: What the heap of a process on a CPU takes over what lies in it. Measured (docs/benchmarks.md).
+HEAP = 1.07
 #: What CUDA itself takes of a card. Assumed.
 CONTEXT = 600_000_000
 #: Changes that are shown.
@@ -24,17 +26,20 @@ class Pool:
     """Memory that the step takes from: its name, its bytes, and what is not the step's.
 
     reserved: bytes that are taken of it over those allocated, as a factor. besides: bytes that
-    others take, such as CUDA or Python. size None: how large it is is not known.
+    others take, such as CUDA or Python. size None: how large it is is not known. heap: it is a
+    process's memory on a CPU, see Peak.resident.
     """
 
     name: str
     size: int | None
     reserved: float = 1.0
     besides: int = 0
+    heap: bool = False
 
     def needed(self, peak: Peak) -> int:
         """Return the bytes that a step of `peak` needs of it."""
-        return round(self.reserved * peak.total) + self.besides
+        taken = peak.resident if self.heap else peak.total
+        return round(self.reserved * taken) + self.besides
 
     def fits(self, work: Work) -> bool:
         """Whether a step of `work` fits."""

@@ -20,6 +20,7 @@ import torch
 from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES
 from gpt2.config.typed import MachineConfig
+from gpt2.memory.ledger import KEPT
 
 #: Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -69,7 +70,7 @@ def keep_freed_memory(device: torch.device) -> None:
     """
     libc = ctypes.CDLL(None)
     if device.type == "cpu" and hasattr(libc, "mallopt"):
-        libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(_MMAP_THRESHOLD, KEPT)
         libc.mallopt(_TRIM_THRESHOLD, -1)
 
 
