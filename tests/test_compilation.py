@@ -24,9 +24,11 @@ MORE = ("--max-steps", "4", "--gradient-accumulation", "2", "--eval-interval", "
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler")
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_compiled_trains_as_eager_does(precision: str, data: Path, tmp_path: Path) -> None:
-    more = (*MORE, "--precision", precision)
+@pytest.mark.parametrize(("precision", "form"), [("fp32", "full"), ("fp16", "selective")])
+def test_compiled_trains_as_eager_does(
+    precision: str, form: str, data: Path, tmp_path: Path
+) -> None:
+    more = (*MORE, "--precision", precision, "--activation-checkpointing", form)
     assert tiny.train(data, tmp_path / "eager", *more) == Exit.OK
     assert tiny.train(data, tmp_path / "compiled", *more, "--compile") == Exit.OK
     torch._dynamo.reset()
