@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2.config import plugins
 from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind, own_values
 from gpt2.config.errors import UserError
@@ -16,7 +17,9 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import REPOSITORY, Options
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from gpt2.training.distributed import Ranks
+from gpt2.training.progress import Console
 from gpt2.training.run import FollowedFolder, RunFolder, new_folder, read_json, unfinished
+from gpt2.training.tracking import Tracking
 
 RUNS = REPOSITORY / "runs"
 #: Options that may differ when a run goes on; all others define its result.
@@ -32,6 +35,7 @@ FREE_AT_RESUME = frozenset(
         "eval_interval",
         "eval_batch_size",
         "checkpoint_interval",
+        "tracker",
     }
 )
 #: Options whose product alone defines the result.
@@ -68,10 +72,18 @@ def open_folder(config: Config, actions: TrainActions, data_hash: str, device: s
 def open_for_all(
     config: Config, actions: TrainActions, data_hash: str, device: str, ranks: Ranks
 ) -> RunFolder:
-    """Open the run directory on the first rank, which writes it; the others know where it is."""
+    """Open the run directory on the first rank, which writes it; the others know where it is.
+
+    The tracker is imported before, on all ranks, so that its lack leaves no folder behind.
+    """
+    package, name = PLUGIN_PACKAGES["TRACKER"], config.train.tracker
+    tracker = plugins.load(package, name)
     if not ranks.first:
         return FollowedFolder(Path(ranks.gather("")[0]))
     folder = open_folder(config, actions, data_hash, device)
+    if plugins.defines(package, name, "open"):
+        told = {k: v if isinstance(v, int | float) else str(v) for k, v in _flat(config).items()}
+        folder.tracking = Tracking(tracker.open, folder.path, told, Console(folder.log).warn)
     ranks.gather(str(folder.path))
     return folder
 
@@ -107,8 +119,9 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
     if product is None:
         product = training.batch_size * training.gradient_accumulation
     assert product % batch == 0, (product, batch)
-    changed = {"batch_size": batch, "gradient_accumulation": product // batch}
-    return dataclasses.replace(config, train=dataclasses.replace(training, **changed))
+    accumulation = product // batch
+    changed = dataclasses.replace(training, batch_size=batch, gradient_accumulation=accumulation)
+    return dataclasses.replace(config, train=changed)
 
 
 def write_beginning(folder: RunFolder, options: Options, argv: Sequence[str], batch: int) -> None:

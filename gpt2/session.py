@@ -311,6 +311,7 @@ class Session:
         # The results first: nothing that befalls the sample can take them away.
         self.folder.write_json("summary.json", summary)
         self._end("finished", Exit.OK)
+        self.recorder.track(summary, "final/")
         if (count := self.config.train.sample_tokens) and not self.stop:
             prompt = [int(self.data["val"].ids[0])]
             ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)

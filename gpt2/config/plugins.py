@@ -37,10 +37,11 @@ def load(package: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        missing = error.name or "a package"
-        if missing.split(".")[0] == "gpt2":
+        missing = (error.name or "a package").split(".")[0]
+        if missing == "gpt2":
             raise
-        message = f"{name!r} needs the Python package {missing!r}: install it with pip"
+        way = f"python3 -m pip install {missing}"
+        message = f"{name!r} needs the Python package {missing!r}: install it with {way}"
         raise UserError(message) from error
 
 

@@ -16,6 +16,7 @@ PLUGIN_PACKAGES = {
     "DATASET": "gpt2.data.corpora",
     "OPTIMIZER": "gpt2.optim.optimizers",
     "PRUNING_METHOD": "gpt2.prune.methods",
+    "TRACKER": "gpt2.training.trackers",
 }
 
 
@@ -177,6 +178,7 @@ class TrainConfig:
     log_interval: int
     checkpoint_interval: int
     sample_tokens: int
+    tracker: str
     seed: int
 
     def __post_init__(self) -> None:

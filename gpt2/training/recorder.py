@@ -64,6 +64,8 @@ class RunRecorder:
         self._best_saved: dict[str, float] | None = None
         self._block = parts.batches.block_size
         self._logged = (clock.step, clock.elapsed)
+        if folder.tracking is not None:
+            folder.tracking.warn = console.warn
 
     # -- the loop's side ------------------------------------------------------------------------
 
@@ -129,6 +131,11 @@ class RunRecorder:
             f"step {step}: validation loss {loss:.4f}, perplexity {perplexity(loss):.2f}{mark}"
         )
         return better
+
+    def track(self, values: dict[str, Any], prefix: str = "") -> None:
+        """Pass the numbers among `values` on to the tracker, if there is one."""
+        if self.folder.tracking is not None:
+            self.folder.tracking.log(self.clock.step, values, prefix)
 
     def tokens_seen(self) -> int:
         """Tokens trained on so far, counted as often as they were seen."""
@@ -248,6 +255,7 @@ class RunRecorder:
             )
 
     def _record(self, line: dict[str, Any]) -> None:
+        self.track(line)
         try:
             self.folder.record(line)
         except OSError as error:

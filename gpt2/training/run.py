@@ -4,6 +4,7 @@ command        the exact command line
 config         the full .config: copy it to .config to repeat the run
 run.json       versions, device, seed, data, start, end, status, exit code
 metrics.jsonl  one JSON object per logged step
+tracker/       what a tracker keeps, if one was asked for
 log.txt        what the console said
 checkpoints/   see checkpoint.py
 summary.json   the results; a run is finished when this exists
@@ -24,6 +25,7 @@ from typing import Any, TextIO
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.training.manifest import MANIFEST
+from gpt2.training.tracking import Tracking
 
 
 class RunFolder:
@@ -41,6 +43,7 @@ class RunFolder:
                 f"--run-dir {path}: cannot be written: {error.strerror}; choose another folder"
             ) from error
         self._metrics: TextIO | None = None
+        self.tracking: Tracking | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -93,7 +96,9 @@ class RunFolder:
             os.fsync(self._metrics.fileno())
 
     def close(self) -> None:
-        """Release the folder. What a full disk would not take has been said by then."""
+        """End the tracking, release the folder. What a full disk would not take has been said."""
+        if self.tracking is not None:
+            self.tracking.close()
         for file in (self._metrics, self.log, self._lock):
             if file is not None:
                 with suppress(OSError):
@@ -107,6 +112,7 @@ class FollowedFolder(RunFolder):
         """Know the folder, without opening it."""
         self.path = path
         self.log = io.StringIO()
+        self.tracking = None
 
     def write_text(self, name: str, text: str) -> None:
         """Write nothing."""

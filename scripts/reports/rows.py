@@ -31,6 +31,7 @@ _NOT_COMPARED = frozenset(
         "DATA_DIR",
         "SAMPLE_TOKENS",
         "LOG_INTERVAL",
+        "TRACKER",
         "EVAL_INTERVAL",
         "CHECKPOINT_INTERVAL",
         "BATCH_SIZE",

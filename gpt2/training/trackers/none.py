@@ -1,0 +1,1 @@
+"""No tracker: the run directory is all there is."""

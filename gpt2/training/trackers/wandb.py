@@ -1,0 +1,43 @@
+"""Weights & Biases: offline, to be sent by `wandb sync` later, unless WANDB_MODE says otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from gpt2.training.tracking import Tracker
+
+_LOCAL = ("offline", "dryrun", "disabled")
+
+
+class _Run:
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
+    """Open a run of the project `gpt2`. Raises RuntimeError where a login would be asked for."""
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode not in _LOCAL and not wandb.login(prompt=False):
+        raise RuntimeError(f"WANDB_MODE is {mode}, which needs `wandb login` first")
+    run = wandb.init(
+        project="gpt2",
+        id=name.rsplit("-", 1)[-1],  # the name itself may hold what an id must not
+        name=name,
+        dir=folder,
+        config=dict(config),
+        mode=mode,
+        resume="allow",
+        settings=wandb.Settings(console="off", silent=True),  # the console is ours
+    )
+    return _Run(run)
