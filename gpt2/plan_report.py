@@ -75,9 +75,12 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
         extra.append(f"{pool.reserved - 1:.0%} for what the {what}")
     if pool.besides:
         extra.append(f"{show_size(pool.besides)} for CUDA: assumed, not measured")
-    there = "of unknown size" if pool.size is None else f"there are {show_size(pool.size)}"
+    there = "; of unknown size"
+    if pool.size is not None:  # a size that was asked for is in the name already
+        size = show_size(pool.size)
+        there = "" if size in pool.name else f"; there are {size}"
     text.append(
-        f"  {'needed':<16}{show_size(told['needed']):>10}   of {pool.name}; {there}"
+        f"  {'needed':<16}{show_size(told['needed']):>10}   of {pool.name}{there}"
         + (f"; with {', '.join(extra)}" if extra else "")
     )
     text.append(f"  {'host memory':<16}{show_size(told['host']):>10}   with Python and torch")

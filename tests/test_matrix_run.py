@@ -202,13 +202,14 @@ def test_a_folder_of_somebody_else_is_refused(work: Work) -> None:
         work(*ONE, more=("--status",))
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_runs_is_waited_for(work: Work) -> None:
     run = work.out / "cells" / DENSE
     run.mkdir(parents=True)
     (work.out / ".lock").touch()
     script = (
         "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX);"
-        "f.write('process 1 on here'); f.flush(); print('held', flush=True); time.sleep(0.7)"
+        "f.write('process 1 on here'); f.flush(); print('held', flush=True); time.sleep(5)"
     )
     command = [sys.executable, "-c", script, str(run / ".lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:

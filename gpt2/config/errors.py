@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from enum import IntEnum
 from typing import NoReturn
+
+
+#: Seconds that a failed rank leaves the first one to say what went wrong.
+_FIRST_SPEAKS = 1.0
 
 
 class Exit(IntEnum):
@@ -52,6 +57,9 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
         # Under torchrun: while Python is taken down, threads of the ranks' connections now and then
         # abort a process whose work is done and saved.
         sys.stderr.flush()
+        if code != Exit.OK and os.environ.get("RANK", "0") != "0":
+            # torchrun ends the others as soon as one has failed: first the first one says why.
+            time.sleep(_FIRST_SPEAKS)
         os._exit(int(code))
     sys.exit(int(code))
 
