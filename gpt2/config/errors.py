@@ -10,7 +10,6 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NoReturn
 
-
 #: Seconds that a failed rank leaves the first one to say what went wrong.
 _FIRST_SPEAKS = 1.0
 
