@@ -430,6 +430,7 @@ def test_a_file_says_its_job_and_has_one(path: Path) -> None:
     assert not {"utils", "common", "helpers", "misc", "new", "v2"} & set(path.stem.split("_"))
 
 
+@pytest.mark.slow
 def test_texts_are_ascii_and_finished() -> None:
     kinds = ("*.py", "Kconfig", "*.md", "Makefile", "*.txt", "*.toml", "*.ini")
     hidden = {"data", "runs", ".venv", "tests"}  # what a test feeds in may be odd

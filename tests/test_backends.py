@@ -67,6 +67,7 @@ def test_what_does_the_same_is_taken(backend: str, monkeypatch: pytest.MonkeyPat
     assert stand.loads == 1
 
 
+@pytest.mark.slow
 def test_its_memory_is_let_go_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand(monkeypatch)
     encode, _ = chosen("auto", [])

@@ -145,6 +145,7 @@ def test_random_bits_are_the_mixing_functions() -> None:
     assert all(abs(float(half.double().mean()) - 32767.5) < 300.0 for half in halves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", TORCHS)
 def test_a_pruned_run_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> None:
     """Under pruning by state; pruned weights hold no moments."""

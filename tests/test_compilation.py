@@ -57,6 +57,7 @@ def test_compiled_and_eager_go_on_with_each_others_checkpoints(data: Path, tmp_p
         assert line == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

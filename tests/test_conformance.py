@@ -111,6 +111,7 @@ def wrong(mistake: str) -> Subject:
     return Subject(lambda groups: Wrong(groups, mistake))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "check"),
     [

@@ -211,6 +211,7 @@ def test_frames_one_after_the_other(tmp_path: Path) -> None:
         assert "".join(text_files.pieces(path)) == "one two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
 def test_a_file_that_unpacks_without_end_is_refused(
     packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

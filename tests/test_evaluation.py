@@ -58,6 +58,7 @@ def test_perplexity_and_bits() -> None:
     assert bits_per_byte(math.log(4.0), 3, 12) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_its_own_batch_changes_no_result(tmp_path: Path) -> None:
     """Nor a resume: evaluations of one run may have different batches."""
     data = tiny.make_data(tmp_path / "data")

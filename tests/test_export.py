@@ -208,6 +208,7 @@ def start_of(data: Path, run: Path, source: Path) -> dict[str, Tensor]:
     return dict(checkpoint.load(run / "checkpoints" / "step-00000001").model)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_an_export(data: Path, run: Path, tmp_path: Path) -> None:
     folder = exported(run, tmp_path / "sparse", "sparse")
     alone = Path(shutil.copy(folder / "model.sparse.safetensors", tmp_path / "w.safetensors"))
@@ -272,6 +273,7 @@ def flip(path: Path) -> None:
 FILES = ("config", "run.json", "export.json", "MANIFEST.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["sparse", "dense"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_damage_is_refused_and_named(

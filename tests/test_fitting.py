@@ -84,6 +84,7 @@ def assert_close(run: Path, other: Path) -> None:
 # -- training --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [CUDA, CPU])
 def test_the_first_step_lowers_the_micro_batch(
     error: Exception, data: Path, tmp_path: Path, limit: Callable[..., None],
@@ -112,6 +113,7 @@ def test_the_first_step_lowers_the_micro_batch(
     assert said in (run / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_second_step_is_part_of_the_trial(
     data: Path, tmp_path: Path, limit: Callable[..., None]
 ) -> None:
@@ -121,6 +123,7 @@ def test_the_second_step_is_part_of_the_trial(
     assert_same(tmp_path / "run", tmp_path / "direct")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["muon", "adamwspam"])
 def test_pruned_runs_begin_anew_too(
     optimizer: str, data: Path, tmp_path: Path, limit: Callable[..., None]
@@ -132,6 +135,7 @@ def test_pruned_runs_begin_anew_too(
     assert_same(tmp_path / "run", tmp_path / "direct")
 
 
+@pytest.mark.slow
 def test_nothing_of_the_attempt_before_is_held(
     data: Path, tmp_path: Path, limit: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +152,7 @@ def test_nothing_of_the_attempt_before_is_held(
     assert held == [held[0]] * 3
 
 
+@pytest.mark.slow
 def test_a_resume_lowers_the_micro_batch_and_the_next_one_knows(
     data: Path, tmp_path: Path, limit: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +173,7 @@ def test_a_resume_lowers_the_micro_batch_and_the_next_one_knows(
     assert_close(run, whole)
 
 
+@pytest.mark.slow
 def test_the_same_samples_in_other_portions_may_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +188,7 @@ def test_the_same_samples_in_other_portions_may_go_on(
     assert_close(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_later_it_ends_with_what_is_held_and_the_command_that_goes_on(
     data: Path, tmp_path: Path, limit: Callable[..., None]
 ) -> None:
@@ -201,6 +208,7 @@ def test_later_it_ends_with_what_is_held_and_the_command_that_goes_on(
     assert_close(run, whole)
 
 
+@pytest.mark.slow
 def test_it_ends_where_nothing_smaller_is_left(
     data: Path, tmp_path: Path, limit: Callable[..., None]
 ) -> None:
@@ -216,6 +224,7 @@ def test_it_ends_where_nothing_smaller_is_left(
 # -- evaluation ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_evaluation_lowers_its_own_batch_alone(
     data: Path, tmp_path: Path, limit: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -237,6 +246,7 @@ def test_an_evaluation_lowers_its_own_batch_alone(
     assert_close(run, whole)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_never_fits(
     data: Path, tmp_path: Path, limit: Callable[..., None]
 ) -> None:

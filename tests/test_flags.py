@@ -85,6 +85,7 @@ def test_a_relative_path_is_the_repositorys(
     assert printed(capsys, str(path)) == ["--data-dir", str(REPOSITORY / "my data")]
 
 
+@pytest.mark.slow
 def test_every_defconfig_becomes_flags_that_say_the_same() -> None:
     for path in kconf.defconfigs():
         options, _ = parse("train.py", "", flags.flags(path), TrainActions)

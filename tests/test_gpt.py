@@ -73,6 +73,7 @@ def all_logits(model: GPT, ids: Tensor) -> Tensor:
     return F.linear(model.transformer(ids), model.transformer.wte.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_embd", "n_head"), [(768, 12), (1024, 16), (1280, 20), (1600, 25)], ids=str
 )

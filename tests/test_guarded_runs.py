@@ -45,6 +45,7 @@ def record(run: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_low_memory_saves_and_the_resumed_run_is_the_same_to_the_bit(
     data: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -215,6 +215,7 @@ def test_the_thread_looks(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_the_process_ends_though_it_cannot_speak(tmp_path: Path) -> None:
     fake(tmp_path, available=GIB // 2)
     code = f"""

@@ -320,6 +320,7 @@ def test_a_hub_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert_way_out(message, tmp_path / "downloads")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_no_network_is_one_line_and_exit_3(name: str, tmp_path: Path) -> None:
     home = tmp_path / "home"

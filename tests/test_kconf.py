@@ -171,6 +171,7 @@ def test_savedefconfig_needs_a_right_config(tmp_path: Path, write_config: WriteC
     assert not (tmp_path / "defconfig").exists()
 
 
+@pytest.mark.slow
 def test_a_config_is_rewritten_only_if_it_changes(tmp_path: Path, folder: Path) -> None:
     config = tmp_path / ".config"
     kconf.defconfig(config, "small")
@@ -207,6 +208,7 @@ def explained(capsys: pytest.CaptureFixture[str], config: Path, option: str) -> 
     return found
 
 
+@pytest.mark.slow
 def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = Options(ROOT_TREE)
     hidden = 0
@@ -234,6 +236,7 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path:
     assert hidden >= 5
 
 
+@pytest.mark.slow
 def test_members_of_a_choice_are_explained(
     capsys: pytest.CaptureFixture[str], write_config: WriteConfig
 ) -> None:
@@ -368,6 +371,7 @@ def on_a_terminal(config: Path, keys: bytes) -> tuple[int, str]:
     return code, shown.decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_menuconfig_on_a_terminal(tmp_path: Path) -> None:
     config = tmp_path / ".config"
     kconf.olddefconfig(config)

@@ -102,6 +102,7 @@ def test_savedefconfig_then_defconfig_is_the_same(
 # -- randconfig and the all...config -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_randconfig_is_right_and_the_same_for_a_seed(tmp_path: Path, capsys: Captured) -> None:
     found = {}
     for seed in ("0", "1", "2", "3", "4", "5"):
@@ -115,6 +116,7 @@ def test_randconfig_is_right_and_the_same_for_a_seed(tmp_path: Path, capsys: Cap
     assert len(found) == 6
 
 
+@pytest.mark.slow
 def test_randconfig_says_the_seed_it_took(tmp_path: Path, capsys: Captured) -> None:
     kconf.randconfig(tmp_path / "a", "")
     seed = capsys.readouterr().out.partition("SEED=")[2].partition("'")[0]
@@ -210,6 +212,7 @@ def test_what_a_fragment_makes_void_in_the_config_is_reported(
     assert kconf.read(config).minimal() == {}
 
 
+@pytest.mark.slow
 def test_a_whole_config_is_a_fragment(tmp_path: Path) -> None:
     for seed in range(5):
         drawn, merged = tmp_path / f"drawn-{seed}", tmp_path / f"merged-{seed}"
@@ -431,6 +434,7 @@ def test_guiconfig_is_the_menus_tree(
 # -- the command line ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_tools_are_commands(without_torch: RunScript, tmp_path: Path) -> None:
     config = tmp_path / ".config"
     script = str(REPOSITORY / "scripts" / "kconf.py")

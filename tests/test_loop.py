@@ -31,6 +31,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return dict(found.model)
 
 
+@pytest.mark.slow
 def test_accumulation_equals_the_big_batch(data: Path, tmp_path: Path) -> None:
     runs = []
     for batch, accumulation in (("8", "1"), ("4", "2"), ("1", "8")):
@@ -163,6 +164,7 @@ def test_the_clock_follows_the_nearest_limit() -> None:
     assert Clock(steps=None, max_time=10.0, elapsed=11.0).done()
 
 
+@pytest.mark.slow
 def test_a_run_that_time_ends(data: Path, tmp_path: Path) -> None:
     assert tiny.train(data, tmp_path / "run", "--max-time", "1") == Exit.OK
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

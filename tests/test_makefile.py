@@ -132,6 +132,7 @@ def test_a_broken_config_stops_make(tree: Path) -> None:
     assert not (tree / "runs").exists()
 
 
+@pytest.mark.slow
 def test_variables_count_only_when_typed(tree: Path) -> None:
     make(tree, "defconfig-tiny")
     for arguments in ((), ("-e",)):
@@ -190,6 +191,7 @@ def test_menuconfig_without_a_terminal_names_the_way_out(tree: Path) -> None:
     assert "make list-defconfigs" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_tools_of_config_run_from_make(tree: Path) -> None:
     assert make(tree, "randconfig", "SEED=3").returncode == 0
     first = (tree / ".config").read_bytes()
@@ -212,6 +214,7 @@ def test_the_tools_of_config_run_from_make(tree: Path) -> None:
     assert (tree / ".config").read_text() == "CONFIG_SEED=1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed",
     [
@@ -256,6 +259,7 @@ def test_a_matrix_from_make(tree: Path) -> None:
     assert "1 left" in make(tree, "matrix-status", f"OUT={out}").stdout
 
 
+@pytest.mark.slow
 def test_the_tools_do_not_read_the_environment(tree: Path) -> None:
     names = {"SEED": "x", "FRAGMENTS": "defconfigs/tiny", "A": "none", "B": "none"}
     assert make(tree, "randconfig", **names).returncode == 0

@@ -78,6 +78,7 @@ def test_dense_runs_are_shared_and_seeds_are_outermost(tmp_path: Path) -> None:
     assert (matrix.left_out, matrix.void) == ([], {})
 
 
+@pytest.mark.slow
 def test_a_cell_is_what_train_py_would_make_of_its_flags(tmp_path: Path) -> None:
     lines = ('MATRIX_PRUNING_METHODS="none state"', 'MATRIX_AXES="bias=y,n;state-score=coherence"')
     matrix = made(tmp_path, *lines, 'MATRIX_SEEDS="4 5"', "MAX_STEPS=7", 'DATA_DIR="it\'s here"')
@@ -114,6 +115,7 @@ def test_what_makes_no_sense_is_left_out_and_says_why(tmp_path: Path) -> None:
     assert "adamw-none" not in matrix.void["ADAMW_BETA2"]
 
 
+@pytest.mark.slow
 def test_a_combination_that_contradicts_itself_is_left_out(tmp_path: Path) -> None:
     matrix = made(tmp_path, 'MATRIX_AXES="sparsity-pattern=global,2:4"', 'MATRIX_SEEDS="1"')
     left = [label for label, _ in matrix.left_out]
@@ -126,6 +128,7 @@ def test_equal_cells_run_once(tmp_path: Path) -> None:
     assert len(matrix.cells) == 6
 
 
+@pytest.mark.slow
 def test_flags_hold_for_every_cell(tmp_path: Path) -> None:
     matrix = made(tmp_path, "MAX_STEPS=5", flags="--max-steps 9 --no-bias --optimizer-name ''")
     assert all(cell.config.train.max_steps == 9 for cell in matrix.cells)
@@ -259,6 +262,7 @@ def test_the_rate_of_the_lowest_mean_is_chosen_for_each_optimizer() -> None:
     assert rate_for(point, chosen) == "2e-3"
 
 
+@pytest.mark.slow
 def test_tuning_runs_are_dense_and_come_first(tmp_path: Path) -> None:
     lines = ('MATRIX_AXES="learning-rate=1e-3,2e-3"', 'MATRIX_SEEDS="1"')
     cells = made(tmp_path, *lines).cells
@@ -274,6 +278,7 @@ def test_tuning_runs_are_dense_and_come_first(tmp_path: Path) -> None:
 # -- cells of one seed are paired ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cells_of_one_seed_start_alike_and_see_the_same_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

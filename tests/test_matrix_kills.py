@@ -144,6 +144,7 @@ def test_kills_at_random_instants_change_nothing(
     assert [line["event"] for line in events(out)][len(journal) :] == ["begin", "end"]
 
 
+@pytest.mark.slow
 def test_a_second_runner_is_refused_with_the_first_ones_number(
     config: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_second_runner_is_refused_with_the_first_ones_number(
     assert run(config, out).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     runner = subprocess.Popen(command(config, out), stdout=subprocess.PIPE, text=True)

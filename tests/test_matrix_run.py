@@ -126,6 +126,7 @@ def test_an_odd_micro_batch_cannot_be_halved(work: Work) -> None:
     assert len(work.events("started")) == 1
 
 
+@pytest.mark.slow
 def test_a_hung_cell_is_ended_and_goes_on(work: Work) -> None:
     work.faults(adamw_none_seed1=["hang", "ok"])
     assert work(*ONE, 'MATRIX_TIMEOUT="1"') == 0
@@ -153,6 +154,7 @@ def test_a_damaged_checkpoint_is_set_aside(work: Work) -> None:
 # -- going on --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_seeds_can_be_added_and_options_cannot_change(work: Work) -> None:
     assert work(*ONE) == 0
     assert work(*ONE[:2], 'MATRIX_SEEDS="1 2"') == 0
@@ -186,6 +188,7 @@ def test_what_another_version_left_is_refused(work: Work) -> None:
     assert work.finished() == {DENSE}
 
 
+@pytest.mark.slow
 def test_other_sources_are_said(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     assert work(*ONE) == 0
     monkeypatch.setattr(matrix, "code_hash", lambda: "another")
@@ -263,6 +266,7 @@ def test_each_optimizer_runs_on_with_its_own_rate(work: Work) -> None:
     assert len(work.events("chosen")) == 1
 
 
+@pytest.mark.slow
 def test_the_plan_says_all_before_anything_runs(work: Work) -> None:
     lines = ('MATRIX_OPTIMIZERS="adamw sgd"', 'MATRIX_PRUNING_METHODS="none state"')
     assert work(*lines, more=("--plan", "--no-probe")) == 0
@@ -300,6 +304,7 @@ def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
     assert not work.out.exists()
 
 
+@pytest.mark.slow
 def test_a_matrix_over_the_disk_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     free = [GIB]
     monkeypatch.setattr(matrix_machine, "disk_free", lambda _: free[0])
@@ -322,6 +327,7 @@ def test_a_matrix_over_the_disk_is_refused(work: Work, monkeypatch: pytest.Monke
     assert work(*two) == 0
 
 
+@pytest.mark.slow
 def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         matrix_machine, "gpus", lambda: [Gpu(n, "fake", 8 * GIB, 8 * GIB, n) for n in "01"]
@@ -362,6 +368,7 @@ def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.Mon
     assert error.value.code == Exit.MEMORY
 
 
+@pytest.mark.slow
 def test_more_cells_at_once_are_marked_and_share_the_cores(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +394,7 @@ def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.Mon
     assert not work.finished()
 
 
+@pytest.mark.slow
 def test_more_cells_than_memory_do_not_run_at_once(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

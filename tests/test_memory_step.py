@@ -97,6 +97,7 @@ def test_peak_is_that_of_the_memory_tracker(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adamwspam"])
 def test_peak_holds_for_optimizers(optimizer: str) -> None:
     config = configured(f"{SHAPE} --optimizer {optimizer} --dropout 0 --batch-size 1 --n-embd 128")

@@ -451,6 +451,7 @@ def test_a_configuration_survives_its_files(seed: int, tmp_path: Path) -> None:
             assert options.bounds(name) or options.unmet(name), name
 
 
+@pytest.mark.slow
 def test_minimal_holds_nothing_needless() -> None:
     for seed in range(10):
         minimal = random_options(seed).minimal()

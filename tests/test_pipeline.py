@@ -280,6 +280,7 @@ def test_old_shards_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert set(contents(tmp_path / "d")) == {"train.bin", "val.bin", META, ".lock"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     corpus = tmp_path / "in.txt"
     corpus.write_text("a few words, and then some more of them.\n" * 200_000)

@@ -49,6 +49,7 @@ def test_micro_batches_divide_the_effective_batch() -> None:
     assert list(micro_batches(7, 100)) == [7, 1]
 
 
+@pytest.mark.slow
 def test_largest_is_the_border() -> None:
     work = planned("--batch-size 32 --dropout 0").work
     for limit in (3e9, 4e9, 5e9):
@@ -97,6 +98,7 @@ def test_state_is_what_the_optimizer_keeps(name: str, per_parameter: float) -> N
     assert work.state == pytest.approx(per_parameter * work.parameters, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_state_in_bf16_is_half() -> None:
     work = planned("--optimizer-state-precision bf16").work
     assert work.state == pytest.approx(4 * work.parameters, rel=1e-4)
@@ -175,6 +177,7 @@ def test_a_size_needs_its_unit(word: str) -> None:
 # -- the start -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_not_started(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     line = ["--n-embd", "4096", "--n-layer", "40", "--host-memory-limit", "2G"]
@@ -194,6 +197,7 @@ def test_ignore_plan_starts_nevertheless(
     assert main(tiny.flags(data, tmp_path / "b", "--ignore-plan")) == Exit.OK
 
 
+@pytest.mark.slow
 def test_auto_batch_keeps_the_effective_batch_and_is_written_down(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,10 +232,12 @@ def test_a_measured_ratio_is_used_and_a_bad_file_named(tmp_path: Path) -> None:
             measured.ratio_of("a card", file)
 
 
+@pytest.mark.slow
 def test_the_readme_has_the_table_of_today() -> None:
     assert plan_table.main(["--check", str(tiny.REPOSITORY / "README.md")]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "size"), CARDS, ids=[path.name for path, _ in CARDS])
 def test_a_defconfig_fits_the_card_it_names(path: Path, size: int) -> None:
     made = plan(configured(" ".join(flags(path))), 50257, plan_for=size * 10**9)

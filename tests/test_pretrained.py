@@ -359,6 +359,7 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_run_or_a_checkpoint(data: Path, run: Path, tmp_path: Path) -> None:
     newest = run / "checkpoints" / "step-00000004"
     wanted = dict(checkpoint.load(newest).model)

@@ -52,6 +52,7 @@ def zeros(run: Path) -> int:
 PRUNABLE = 2 * (16 * 48 + 16 * 16 + 2 * 16 * 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pruned_run_resumes_to_the_same_bits(
     method: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,12 +115,14 @@ def test_zeros_stay_in_a_compiled_run(data: Path, tmp_path: Path) -> None:
     assert zeros(tmp_path / "run") == round(0.7 * PRUNABLE)
 
 
+@pytest.mark.slow
 def test_a_run_that_time_ends_reaches_its_target(data: Path, tmp_path: Path) -> None:
     flags = ("--max-time", "1", *pruning("magnitude", "--pruning-end", "1.0"))
     assert tiny.train(data, tmp_path / "run", *flags) == Exit.OK
     assert zeros(tmp_path / "run") == round(0.7 * PRUNABLE)
 
 
+@pytest.mark.slow
 def test_pruning_after_the_last_step(data: Path, tmp_path: Path) -> None:
     flags = (*RUN, *pruning("wanda", "--pruning-start", "1.0"))
     assert tiny.train(data, tmp_path / "run", *flags) == Exit.OK

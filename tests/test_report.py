@@ -273,6 +273,7 @@ def test_the_rate_is_chosen_on_seeds_that_are_not_reported(tmp_path: Path) -> No
     assert "adamwspam: the best rate, 4e-3, is at the edge" in text.replace("\\", "")
 
 
+@pytest.mark.slow
 def test_unequal_tuning_is_flagged(tmp_path: Path) -> None:
     tuned(tmp_path / "runs", missing="tune-adamw-1e-3-12")
     assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0

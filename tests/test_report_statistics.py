@@ -140,6 +140,7 @@ def claims(table: Table) -> set[str]:
     return {c.row.label for c in table.comparisons if c.outcome in ("better", "worse")}
 
 
+@pytest.mark.slow
 def test_nothing_is_claimed_where_there_is_nothing(no_detectable: None) -> None:
     """One comparison errs in one table of twenty, and so does a table of many, by Holm."""
     rng = random.Random(4)

@@ -72,6 +72,7 @@ def test_the_hash_follows_every_source_and_nothing_else(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
+@pytest.mark.slow
 def test_a_run_of_two_versions_has_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, folder = tiny.make_data(tmp_path / "data"), tmp_path / "run"
     more = ("--max-steps", "3", "--checkpoint-interval", "1")

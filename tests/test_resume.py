@@ -67,6 +67,7 @@ def assert_same(run: Path, reference: Path) -> None:
     assert results[0]["val_loss"] == results[1]["val_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "step"), [("1", 1), ("1", 6), ("1", 7), ("2", 6), ("2", 7), ("2", 8)]
 )
@@ -82,6 +83,7 @@ def test_resume_is_bit_exact(
     assert_same(tmp_path / "run", reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_every_optimizer_resumes(
     optimizer: str, data: Path, whole: Callable[..., Path], tmp_path: Path,
@@ -107,6 +109,7 @@ def test_what_may_differ_at_a_resume(
     assert tiny.train(data, tmp_path / "run", "--max-steps", "6", *other) == Exit.OK
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_half_the_memory(
     data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +136,7 @@ def test_a_resume_with_another_step_is_refused(
         tiny.train(data, tmp_path / "run", *more, "--batch-size", "2")
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_options_is_refused_by_name(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +162,7 @@ def test_a_resume_on_other_data_is_refused(
         tiny.train(own, tmp_path / "run", "--max-steps", "6")
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_leaves_no_double_lines(
     data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +174,7 @@ def test_a_kill_before_the_first_checkpoint_leaves_no_double_lines(
     assert_same(tmp_path / "run", whole(*more))
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_last_save_and_the_results(
     data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

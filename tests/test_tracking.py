@@ -107,6 +107,7 @@ def test_a_tracker_gets_the_numbers_of_the_metrics_and_the_results(
     assert fake.threads == {"tracker"}
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_the_same_to_its_tracker(
     data: Path, tmp_path: Path, use: Callable[[FakeTrackio], None]
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_run_that_goes_on_is_the_same_to_its_tracker(
     assert [fake.ended for fake in fakes] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_tracker_may_be_chosen_when_a_run_goes_on(
     data: Path, tmp_path: Path, use: Callable[[FakeTrackio], None]
 ) -> None:
