@@ -13,8 +13,11 @@ from gpt2.data.tokenizer import GPT2_VOCAB_SIZE
 from gpt2.data.tokens import META
 from gpt2.memory.plan import largest
 from gpt2.plan_report import facts, lines, verdict
-from gpt2.planning import Planned, bounded, plan
+from gpt2.planning import bounded, plan
 from gpt2.rundir import keep_effective_batch, with_batch
+from gpt2.training.distributed import Ranks
+
+_ALONE = Ranks()
 
 
 def show(config: Config, options: Options, actions: TrainActions) -> int:
@@ -46,7 +49,7 @@ def show(config: Config, options: Options, actions: TrainActions) -> int:
 
 
 def refuse_or_fit(
-    config: Config, options: Options, actions: TrainActions, vocab_size: int, ranks: int
+    config: Config, options: Options, actions: TrainActions, vocab_size: int, ranks: Ranks
 ) -> Config:
     """Refuse a run that cannot fit; with --auto-batch, return `config` with a batch that does.
 
@@ -55,16 +58,16 @@ def refuse_or_fit(
     """
     begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
     if actions.auto_batch and not begun:
-        config = choose_batch(config, options, vocab_size)
+        config = choose_batch(config, options, vocab_size, ranks=ranks)
     if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
         return config
     computed = config
     if begun:
         assert actions.run_dir is not None
-        computed = keep_effective_batch(config, actions.run_dir, ranks)
-    if bounded(computed) and plan(computed, vocab_size, bounds=True).fits:
+        computed = keep_effective_batch(config, actions.run_dir, ranks.count)
+    if bounded(computed) and plan(computed, vocab_size, bounds=True, here=ranks.here).fits:
         return config
-    planned = plan(computed, vocab_size)
+    planned = plan(computed, vocab_size, here=ranks.here)
     if not planned.fits:
         told = facts(planned, None, None)
         raise UserError(
@@ -76,12 +79,18 @@ def refuse_or_fit(
 
 
 def choose_batch(
-    config: Config, options: Options, vocab_size: int, plan_for: int | None = None
+    config: Config,
+    options: Options,
+    vocab_size: int,
+    plan_for: int | None = None,
+    ranks: Ranks = _ALONE,
 ) -> Config:
-    """Return `config` with the largest micro-batch that fits, and the same effective batch."""
-    planned: Planned = plan(config, vocab_size, plan_for)
+    """Return `config` with the largest micro-batch that fits every rank, same effective batch."""
+    planned = plan(config, vocab_size, plan_for, here=ranks.here)
     effective = planned.effective
-    size = largest(planned.work, effective, effective, planned.pool)
+    # Ranks may see different amounts of free memory, and must all take the same.
+    sizes = ranks.gather(largest(planned.work, effective, effective, planned.pool))
+    size = None if None in sizes else min(sizes)
     if planned.pool.size is None or size is None:
         why = "is not known" if planned.pool.size is None else "is too small for any micro-batch"
         raise UserError(
@@ -90,12 +99,10 @@ def choose_batch(
         )
     config = with_batch(config, size)
     training = config.train
-    print(
-        f"--auto-batch: --batch-size {training.batch_size} --gradient-accumulation "
-        f"{training.gradient_accumulation}",
-        flush=True,
-    )
-    options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
-    accumulation = str(training.gradient_accumulation)
+    micro, accumulation = training.batch_size, str(training.gradient_accumulation)
+    if ranks.first:
+        text = f"--batch-size {micro} --gradient-accumulation {accumulation}"
+        print(f"--auto-batch: {text}", flush=True)
+    options.give("BATCH_SIZE", str(micro), "--batch-size")
     options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
     return config

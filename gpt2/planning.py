@@ -62,9 +62,15 @@ class Planned:
 
 
 def plan(
-    config: Config, vocab_size: int, plan_for: int | None = None, bounds: bool = False
+    config: Config,
+    vocab_size: int,
+    plan_for: int | None = None,
+    bounds: bool = False,
+    here: int = 1,
 ) -> Planned:
     """Plan a run of `config` on this machine, or on a GPU of `plan_for` bytes.
+
+    `here` processes of the run share this machine.
 
     With `bounds`, optimizer and pruning are taken at what none of them exceeds, which takes no
     time; otherwise they are tried. Raises UserError.
@@ -84,7 +90,7 @@ def plan(
         state, step = footprint.of_optimizer(config, vocab_size)
         masks, event = footprint.of_pruning(config, vocab_size)
     work = dataclasses.replace(work, state=state, step=step, masks=masks, event=event)
-    return Planned(config, precision, device, work, _pool(config, device, plan_for))
+    return Planned(config, precision, device, work, _pool(config, device, plan_for, here))
 
 
 def bounded(config: Config) -> bool:
@@ -124,7 +130,7 @@ def _work(config: Config, vocab_size: int, device: torch.device, precision: str)
     )
 
 
-def _pool(config: Config, device: torch.device, plan_for: int | None) -> Pool:
+def _pool(config: Config, device: torch.device, plan_for: int | None, here: int) -> Pool:
     if plan_for:
         return Pool(f"a GPU of {show_size(plan_for)}", plan_for, RESERVED, CONTEXT)
     if device.type == "cuda":
@@ -134,8 +140,8 @@ def _pool(config: Config, device: torch.device, plan_for: int | None) -> Pool:
     host = hosts.Host()
     if device.type != "cpu" or not host.watched:
         return Pool(f"memory of {device.type}", None)
-    own = hosts.budget(config.machine.host_memory_limit, host)
-    room = min(pool.available - pool.floor for pool in host.pools())
+    own = hosts.budget(config.machine.host_memory_limit, host, here)
+    room = min(pool.available - pool.floor for pool in host.pools()) // here
     free = min(own.bytes - INTERPRETER, room)
     return Pool(f"this machine ({own.why})", max(0, free), HEAP, heap=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpt2.config import sources
 from gpt2.config.typed import Config
 from gpt2.data.tokens import Meta
 from gpt2.training import checkpoint, machine
@@ -35,7 +36,7 @@ def begun(
         "effective_batch": parts.batches.effective_batch,
         "micro_batch": config.train.batch_size,
         "lowered": earlier.get("lowered", []),
-        "code": _all_code(earlier.get("code"), machine.code_hash()),
+        "code": _all_code(earlier.get("code"), sources.code_hash()),
         "precision": parts.precision.name,
         "compiled": False,
         "compile_failure": None,

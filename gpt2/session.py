@@ -81,7 +81,7 @@ def _run(
     check_optimizer(config, ranks.count)
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
-    config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks.count)
+    config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks)
     folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)

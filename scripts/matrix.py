@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import hashlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ if __name__ == "__main__":
 from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.sources import code_hash
 from gpt2.training.run import write_whole
 from scripts import matrix_machine as machine
 from scripts import matrix_show as show
@@ -306,15 +306,6 @@ def rerun(folder: MatrixFolder, pattern: str) -> int:
     aside = " (results that were there are in set-aside/)" if chosen else ""
     print(f"{len(chosen)} cells will be run again{aside}: 'make test-matrix' does")
     return Exit.OK
-
-
-def code_hash() -> str:
-    """Return the SHA-256 of the sources that make a result: gpt2/."""
-    digest = hashlib.sha256()
-    for path in sorted((REPOSITORY / "gpt2").rglob("*")):
-        if path.suffix == ".py" or path.name == "Kconfig":
-            digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -12,14 +12,19 @@ import tiny
 from planning import configured
 
 from gpt2 import footprint
+from gpt2.config.actions import TrainActions
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.memory import measured
 from gpt2.memory.plan import Pool, Way, fixes, largest, micro_batches
 from gpt2.memory.step import peak_of
 from gpt2.memory.work import Work
+from gpt2.planned import choose_batch
 from gpt2.planning import Planned, plan
 from gpt2.rundir import load_config
 from gpt2.train import main
+from gpt2.training.distributed import Ranks
 from scripts import plan_table
 from scripts.flags import flags
 
@@ -246,3 +251,19 @@ def test_a_defconfig_fits_the_card_it_names(path: Path, size: int) -> None:
 
 def test_every_gpu_defconfig_names_its_card() -> None:
     assert len(CARDS) >= 9
+
+
+def test_all_ranks_take_what_fits_the_tightest(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, _ = parse("train.py", "", ["--batch-size", "12"], TrainActions)
+    monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, 4])
+    config = choose_batch(bind(options), options, 512, 10**12, Ranks(rank=0, count=2))
+    assert (config.train.batch_size, config.train.gradient_accumulation) == (4, 3)
+    assert options.value("BATCH_SIZE") == "4"
+
+
+def test_processes_of_a_machine_share_its_memory() -> None:
+    line = "--device cpu --host-memory-limit 4G"
+    alone, shared = (plan(configured(line), 512, bounds=True, here=n).pool.size for n in (1, 2))
+    assert alone is not None
+    assert shared is not None
+    assert shared < alone

@@ -11,7 +11,8 @@ import pytest
 import tiny
 
 from gpt2 import export
-from gpt2.training import checkpoint, machine
+from gpt2.config import sources
+from gpt2.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +53,23 @@ def test_the_state_is_that_of_the_checkpoint(run: Path) -> None:
 
 
 def test_a_run_knows_the_code_it_is_of(run: Path) -> None:
-    assert read(run, "run.json")["code"] == machine.code_hash()
+    assert read(run, "run.json")["code"] == sources.code_hash()
 
 
 def test_the_hash_follows_every_source_and_nothing_else(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "vocabulary")
     copy = Path(shutil.copytree(tiny.REPOSITORY / "gpt2", tmp_path / "gpt2", ignore=ignored))
-    first = machine.code_hash(copy)
-    assert first == machine.code_hash()
+    first = sources.code_hash(copy)
+    assert first == sources.code_hash()
     (copy / "notes.txt").write_text("no source")
-    assert machine.code_hash(copy) == first
+    assert sources.code_hash(copy) == first
     seen = {first}
     for name in ("train.py", "prune/methods/state.py", "training/Kconfig"):
         with (copy / name).open("a") as file:
             file.write("\n")
-        seen.add(machine.code_hash(copy))
+        seen.add(sources.code_hash(copy))
     (copy / "train.py").rename(copy / "trains.py")
-    seen.add(machine.code_hash(copy))
+    seen.add(sources.code_hash(copy))
     assert len(seen) == 5
 
 
@@ -79,6 +80,6 @@ def test_a_run_of_two_versions_has_both(tmp_path: Path, monkeypatch: pytest.Monk
     stopped = tiny.train_process(data, folder, *more, fault="checkpoint.rename:term:1")
     assert stopped.returncode == 75
     first = read(folder, "run.json")["code"]
-    monkeypatch.setattr(machine, "code_hash", lambda: "f" * 64)
+    monkeypatch.setattr(sources, "code_hash", lambda: "f" * 64)
     assert tiny.train(data, folder, *more) == 0
     assert read(folder, "run.json")["code"] == f"{first}+{'f' * 64}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import platform
 import resource
@@ -143,20 +142,6 @@ def predict_cpu_seconds(flops: float) -> float:
         a @ a
         count += 1
     return flops / (_CPU_EFFICIENCY * count * 2 * 768**3 / taken)
-
-
-def code_hash(root: Path = _PACKAGE) -> str:
-    """Return one SHA-256 over the sources below `root`: Python and Kconfig, by path.
-
-    A commit says the same only where nothing is changed; and a commit may change nothing here.
-    """
-    digest = hashlib.sha256()
-    sources = [*root.rglob("*.py"), *root.rglob("Kconfig")]
-    for path in sorted(sources, key=lambda path: path.relative_to(root).as_posix()):
-        data = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{len(data)}\0".encode())
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def _commit() -> str | None:

@@ -1,0 +1,22 @@
+"""Of which code a run is: a hash of the sources."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def code_hash(root: Path = _PACKAGE) -> str:
+    """Return one SHA-256 over the sources below `root`: Python and Kconfig, by path.
+
+    A commit says the same only where nothing is changed; and a commit may change nothing here.
+    """
+    digest = hashlib.sha256()
+    sources = [*root.rglob("*.py"), *root.rglob("Kconfig")]
+    for path in sorted(sources, key=lambda path: path.relative_to(root).as_posix()):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
