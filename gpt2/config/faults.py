@@ -1,7 +1,8 @@
 """Injection points for the fault tests; inert unless GPT2_FAULT is set.
 
-GPT2_FAULT=point:action[:n] arms one point: at its n-th passing (the first, without n) the process
-is killed (`kill`), told to stop (`term`), or meets a full disk (`enospc`).
+GPT2_FAULT=point:action[:when] arms one point of POINTS. `when` is the passing at which it acts: 3
+is the third alone, 3+ the third and every later one, * every one; without it, the first alone.
+The variable is read once, at the first passing.
 """
 
 from __future__ import annotations
@@ -9,28 +10,100 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
+import math
 import os
+import re
 import signal
+import time
+from dataclasses import dataclass
+
+from gpt2.config.errors import UserError
+
+#: Every point, and what has been done when it is passed. A test holds that the code has these.
+POINTS = {
+    "checkpoint.tensor": "a tensor of a checkpoint is about to be written",
+    "checkpoint.manifest": "all files of a checkpoint but its manifest are written",
+    "checkpoint.rename": "a checkpoint is whole under its temporary name",
+    "checkpoint.purge": "a checkpoint has its name, the older ones are still there",
+    "data.write": "a piece of a shard is about to be written",
+    "data.journal": "a line of the journal of a preparation is about to be written",
+    "data.complete": "the shards of a split are written",
+    "data.rename": "the files of a corpus take their names",
+    "data.meta": "only meta.json is missing",
+}
+#: Seconds that `hang` sleeps: for ever, beside any limit of a test.
+_FOR_EVER = 3600.0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What GPT2_FAULT asks for; the passings `first` to `last` act."""
+
+    name: str
+    action: str
+    first: int
+    last: float
+
 
 _passings = itertools.count(1)
 
 
-@functools.cache
-def _armed() -> list[str]:
-    return os.environ.get("GPT2_FAULT", "").split(":")
-
-
 def point(name: str) -> None:
-    """Pass the injection point `name`: does nothing unless GPT2_FAULT arms it."""
-    armed = _armed()
-    if armed[0] != name or next(_passings) != int(armed[2] if len(armed) > 2 else 1):
+    """Pass the injection point `name`: does nothing unless GPT2_FAULT arms it.
+
+    kill and term end the process or tell it to stop, hang stays here, oom is a want of memory,
+    enospc, erofs and eio are what a disk that is full, read-only or broken says.
+    """
+    plan = _due(name)
+    if plan is None:
         return
-    action = armed[1]
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif action == "term":
-        os.kill(os.getpid(), signal.SIGTERM)
-    elif action == "enospc":
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if plan.action in ("kill", "term"):
+        os.kill(os.getpid(), signal.SIGKILL if plan.action == "kill" else signal.SIGTERM)
+    elif plan.action == "hang":
+        time.sleep(_FOR_EVER)
+    elif plan.action == "oom":
+        raise MemoryError("GPT2_FAULT")
+    elif plan.action in ("enospc", "erofs", "eio"):
+        number = getattr(errno, plan.action.upper())
+        raise OSError(number, os.strerror(number))
     else:
-        raise ValueError(f"GPT2_FAULT names an unknown action: {action!r}")
+        raise UserError(f"GPT2_FAULT: {name} is a place, and {plan.action!r} changes a number")
+
+
+def factor(name: str) -> float:
+    """Pass the injection point `name` of a number, and return what to multiply it by.
+
+    1 unless GPT2_FAULT arms it: nan and inf give that, x20 twenty times as much.
+    """
+    plan = _due(name)
+    if plan is None:
+        return 1.0
+    if plan.action in ("nan", "inf"):
+        return float(plan.action)
+    if plan.action.startswith("x"):
+        return float(plan.action[1:])
+    raise UserError(f"GPT2_FAULT: {name} is a number, which {plan.action!r} cannot change")
+
+
+@functools.cache
+def _armed() -> _Plan | None:
+    text = os.environ.get("GPT2_FAULT", "")
+    if not text:
+        return None
+    actions = r"kill|term|hang|oom|enospc|erofs|eio|nan|inf|x[0-9]+"
+    found = re.fullmatch(rf"([a-z_.]+):({actions})(?::([1-9][0-9]*)(\+?)|:(\*))?", text)
+    if not found or found[1] not in POINTS:
+        raise UserError(
+            f"GPT2_FAULT={text}: write it as point:action[:when], see gpt2/config/faults.py; "
+            f"points are {', '.join(POINTS)}"
+        )
+    first = int(found[3] or 1)
+    return _Plan(found[1], found[2], first, math.inf if found[4] or found[5] else first)
+
+
+def _due(name: str) -> _Plan | None:
+    """Return the plan if it is for this passing of `name`."""
+    plan = _armed()
+    if plan is None or plan.name != name or not plan.first <= next(_passings) <= plan.last:
+        return None
+    return plan
