@@ -28,17 +28,17 @@ from gpt2.fitting import (
     trial,
     try_micro_batch,
 )
-from gpt2.forecast import Left, predicted_seconds
 from gpt2.initial import find_weights
+from gpt2.introduction import introduce
 from gpt2.model.attention import attention_form
 from gpt2.model.generate import generate
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
-from gpt2.optim.precision import DTYPES, emulated, resolve_precision
+from gpt2.optim.precision import DTYPES, resolve_precision
 from gpt2.planned import refuse_or_fit
 from gpt2.record import begun
 from gpt2.results import results
-from gpt2.rundir import RUNS, equal_unfinished, keep_effective_batch, open_for_all, write_beginning
+from gpt2.rundir import RUNS, keep_effective_batch, open_for_all, write_beginning
 from gpt2.training import exhaustion, machine
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.distributed import Ranks, join
@@ -231,17 +231,11 @@ class Session:
             self.console.warn(f"--compile: not possible here, going on without ({failure})")
 
     def _introduce(self) -> None:
-        """Say what runs, where, for how long, and what the user may want to know before waiting."""
-        config, batches = self.config, self.parts.batches
-        steps, compiled = self.clock.steps, self.record["compiled"]
-        sparsity = self.parts.pruner.sparsity()
+        """Record how the run computes, and say what the user may want to know before waiting."""
+        config, compiled = self.config, self.record["compiled"]
+        dtype = DTYPES[self.parts.precision.name]
         self.record.update(
-            attention=attention_form(
-                config.model,
-                config.train.batch_size,
-                DTYPES[self.parts.precision.name],
-                self.device,
-            ),
+            attention=attention_form(config.model, config.train.batch_size, dtype, self.device),
             determinism=machine.determinism(
                 self.device,
                 compiled=compiled,
@@ -250,45 +244,10 @@ class Session:
             ),
         )
         self._save_record()
-        facts = {
-            **self.record,
-            "model": config.model.model,
-            "parameters": self.model.parameter_count(),
-            "block": config.model.block_size,
-            "dataset": config.data.dataset,
-            "tokens": len(self.data["train"].ids),
-            "steps": steps,
-            "batch": batches.effective_batch,
-            "epochs": (steps or 0) * batches.effective_batch / batches.sequences,
-            "max_time": config.train.max_time,
-            "folder": self.folder.path,
-            "pruning": config.prune and config.prune.pruning_method,
-            "pattern": config.prune and config.prune.sparsity_pattern,
-            "sparsity_asked": sparsity.asked,
-            "prunable": sum(self.model.get_parameter(name).numel() for name in sparsity.layers),
-        }
-        for line in announce.introduction(facts):
-            self.console.say(line)
-        if emulated(self.parts.precision.name, self.device):
-            self.console.warn(
-                "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
-                "slower in it; use --precision fp32"
-            )
-        if self.device.type == "cpu" and steps is not None:
-            limit = self.clock.max_time and self.clock.max_time - self.clock.elapsed
-            left = Left(
-                steps - self.clock.step, batches.effective_batch, limit, len(self.data["val"].ids)
-            )
-            seconds = predicted_seconds(config, self.model.parameter_count(), left)
-            for line in announce.cpu_warning(seconds):
-                self.console.say(line)
-        if self.clock.step or not self.parts.ranks.first:
-            return
-        if (other := equal_unfinished(config, self.folder.path)) is not None:
-            path = announce.shown(other)
-            self.console.say(
-                f"an unfinished run of the same options is in {path}: --run-dir {path} goes on"
-            )
+        introduce(
+            config, self.model, self.parts, self.clock, self.data, self.record, self.folder.path,
+            self.console,
+        )  # fmt: skip
 
     def _preempted(self) -> int:
         self.record["stopped_by"] = self.stop.signal

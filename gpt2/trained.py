@@ -16,8 +16,8 @@ from gpt2.model.gpt import GPT
 from gpt2.rundir import load_config
 from gpt2.training import checkpoint, machine
 from gpt2.training.manifest import DamagedError
-from gpt2.training.recorder import load_model
 from gpt2.training.run import read_json
+from gpt2.training.saving import load_model
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from gpt2.prune.methods.none import Dense
 from gpt2.training import checkpoint
 from gpt2.training.distributed import Ranks
 from gpt2.training.loop import Clock, Parts, Step, clip, forward_backward, gradient_norm, train
-from gpt2.training.recorder import load_model
+from gpt2.training.saving import load_model
 from gpt2.training.state import (
     load_optimizer,
     load_random_state,

@@ -21,7 +21,7 @@ from gpt2.memory.host import Host
 from gpt2.model.gpt import GPT, build_model
 from gpt2.optim.groups import parameter_groups
 from gpt2.training import checkpoint, machine
-from gpt2.training.recorder import load_model
+from gpt2.training.saving import load_model
 from gpt2.training.state import load_optimizer, optimizer_tensors
 
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a run writes down: log lines, evaluations, checkpoints, and whether it goes on."""
+"""What a run writes down: log lines, evaluations, when it saves, and whether it goes on."""
 
 from __future__ import annotations
 
@@ -10,23 +10,15 @@ from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.prune.pruner import Sparsity
-from gpt2.training import checkpoint as checkpoints
-from gpt2.training.distributed import part_like, whole
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Clock, Parts, Step
 from gpt2.training.progress import Console, duration
 from gpt2.training.run import RunFolder
+from gpt2.training.saving import Mark, Saver
 from gpt2.training.signals import StopRequest
-from gpt2.training.state import (
-    load_optimizer,
-    load_random_state,
-    optimizer_tensors,
-    random_state,
-)
 
 #: So many steps in a row without a finite gradient end the run.
 HOPELESS = 10
-_PRUNING = "prune."
 
 
 @dataclass(frozen=True)
@@ -59,9 +51,9 @@ class RunRecorder:
         self._evaluate = evaluate
         self._stop = stop
         self._agreed = False
-        self.best: dict[str, float] | None = None
-        self.last: dict[str, float] | None = None
-        self._best_saved: dict[str, float] | None = None
+        self._saver = Saver(folder, console, parts, clock)
+        self.best: Mark | None = None
+        self.last: Mark | None = None
         self._block = parts.batches.block_size
         self._logged = (clock.step, clock.elapsed)
         if folder.tracking is not None:
@@ -145,64 +137,16 @@ class RunRecorder:
 
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
-        tensors, plain = optimizer_tensors(self.parts.optimizer)
-        pruned = {_PRUNING + name: t for name, t in self.parts.pruner.state().items()}
-        state = {
-            "elapsed": self.clock.elapsed,
-            "optimizer": plain,
-            "precision": self.parts.precision.state(),
-            "random": self.parts.ranks.gather(random_state()),
-            "best": self.best,
-            "last": self.last,
-        }
-        weights = {name: whole(p) for name, p in self.parts.model.named_parameters()}
-        made = checkpoints.Checkpoint(self.clock.step, weights, {**tensors, **pruned}, state)
-        if not self.parts.ranks.first:
-            return
-        # Until the new best is on disk, the one before it is what --best finds.
-        keep = [int(best["step"]) for best in (self.best, self._best_saved) if best]
-        try:
-            self.folder.sync_metrics()
-            checkpoints.save(self.folder.checkpoints, made, keep)
-            if self.best and self.best["step"] == self.clock.step:
-                self._best_saved = self.best
-        except OSError as error:
-            reason = f"checkpoint of step {self.clock.step} was not written: {error}"
-            if required:
-                raise UserError(
-                    f"{reason}; make room and run this again to go on", code=Exit.CHECKPOINT
-                ) from error
-            self.console.warn(f"{reason}; training goes on, the older checkpoints are intact")
+        self._saver.save(required, self.best, self.last)
 
     def restore(self) -> bool:
         """Go on from the newest good checkpoint; False when there is none."""
-        if self.parts.ranks.first:
-            checkpoints.remove_unfinished(self.folder.checkpoints)
-        self.parts.ranks.barrier()
-        found = checkpoints.load_last(self.folder.checkpoints, self.console.warn)
-        if found is None:
-            self.folder.cut_metrics(0, evaluated=False)
+        state = self._saver.restore()
+        if state is None:
             return False
-        self._put_back(found)
-        evaluated = self.last is not None and self.last["step"] == found.step
-        self.folder.cut_metrics(found.step, evaluated)
-        self.console.say(f"going on after step {found.step}")
-        return True
-
-    def _put_back(self, found: checkpoints.Checkpoint) -> None:
-        load_model(self.parts.model, found)
-        pruned = {k: t for k, t in found.optim.items() if k.startswith(_PRUNING)}
-        tensors = {k: t for k, t in found.optim.items() if k not in pruned}
-        load_optimizer(self.parts.optimizer, tensors, found.state["optimizer"])
-        self.parts.pruner.load({k.removeprefix(_PRUNING): t for k, t in pruned.items()})
-        self.parts.precision.load(found.state["precision"])
-        states = found.state["random"]
-        if len(states) == self.parts.ranks.count:  # else each rank goes on from its seed
-            load_random_state(states[self.parts.ranks.rank])
-        self.clock.resume(found.step, found.state["elapsed"])
-        self.best, self.last = found.state["best"], found.state["last"]
-        self._best_saved = self.best
+        self.best, self.last = state["best"], state["last"]
         self._logged = (self.clock.step, self.clock.elapsed)
+        return True
 
     # -- details ----------------------------------------------------------------------------------
 
@@ -283,16 +227,3 @@ def _sparsity_of(sparsity: Sparsity) -> dict[str, Any]:
         "sparsity_whole": sparsity.whole,
         "sparsity_layers": dict(sparsity.layers),
     }
-
-
-def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
-    """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
-    wanted = dict(model.named_parameters())
-    if wrong := wanted.keys() ^ found.model.keys():
-        raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
-    for name, parameter in wanted.items():
-        value = found.model[name]  # once: it may be made only now
-        if parameter.shape != value.shape:
-            have, need = tuple(value.shape), tuple(parameter.shape)
-            raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
-        parameter.data.copy_(part_like(value, parameter))
