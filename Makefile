@@ -107,7 +107,7 @@ list-optimizers:           ## list what --optimizer can be here, with its state,
 test-matrix: $(if $(SPEC),,prepare) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1
 	@$(SH) $(PY) && become "$$py $(MATRIX)$(CELL_FLAGS)"
 
-matrix-plan:               ## say what the matrix would run: cells, order, what is left out, time, memory, disk
+matrix-plan: $(if $(SPEC),,prepare) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
 	@$(SH) $(PY) && become "$$py $(MATRIX) --plan$(CELL_FLAGS)"
 
 matrix-status:             ## where the matrix stands: done, running, failed, left

@@ -44,6 +44,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
         "device": planned.device.type,
         "pool": pool.name,
         "pool_size": pool.size,
+        "pool_most": pool.most,
         "needed": pool.needed(peak),
         "host": planned.host,
         "checkpoint": FP32 * work.parameters + work.state + work.masks,
@@ -51,6 +52,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
         "steps": steps,
         "seconds": seconds,
         "fits": planned.fits,
+        "fixes": [] if planned.fits else [fix.flags for fix in planned.fixes()],
     }
 
 

@@ -132,18 +132,21 @@ def _work(config: Config, vocab_size: int, device: torch.device, precision: str)
 
 def _pool(config: Config, device: torch.device, plan_for: int | None, here: int) -> Pool:
     if plan_for:
-        return Pool(f"a GPU of {show_size(plan_for)}", plan_for, RESERVED, CONTEXT)
+        name = f"a GPU of {show_size(plan_for)}"
+        return Pool(name, plan_for, RESERVED, CONTEXT, most=plan_for)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        return Pool(name, free, ratio_of(name) or RESERVED)
+        free, total = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device)
+        return Pool(name, free, ratio_of(name) or RESERVED, most=total)
     host = hosts.Host()
     if device.type != "cpu" or not host.watched:
         return Pool(f"memory of {device.type}", None)
     own = hosts.budget(config.machine.host_memory_limit, host, here)
     room = min(pool.available - pool.floor for pool in host.pools()) // here
-    free = min(own.bytes - INTERPRETER, room)
-    return Pool(f"this machine ({own.why})", max(0, free), HEAP, heap=True)
+    most = own.bytes - INTERPRETER
+    free = max(0, min(most, room))
+    return Pool(f"this machine ({own.why})", free, HEAP, heap=True, most=most)
 
 
 def _ways(planned: Planned) -> list[Way]:

@@ -30,6 +30,7 @@ from scripts import matrix_show as show
 from scripts.matrix_cells import Matrix, expand, needs_a_look
 from scripts.matrix_folder import FORMAT, MatrixFolder, holder
 from scripts.matrix_forecast import checkpoint_bytes, dataset, probe, steps
+from scripts.matrix_memory import make_plans
 from scripts.matrix_run import Runner
 from scripts.matrix_state import states
 from scripts.matrix_study import Asked, Study, add_flags, from_config, from_options, study, typed
@@ -250,6 +251,7 @@ def run(folder: MatrixFolder, matrix: Matrix, made: dict[str, Any]) -> int:
         before = [line["code"] for line in folder.journal() if line["event"] == "begin"]
         if before and before[-1] != code:
             say("gpt2/ has changed since these runs were made: a report does not compare across it")
+        make_plans(folder, _unknown(folder, made), TRAIN, REPOSITORY, say)
         folder.write("begin", code=code, cells=len(made["cells"]), jobs=made["jobs"])
         ended = Runner(folder, made, TRAIN, REPOSITORY, say).run()
         folder.write("end", exit_code=ended)
@@ -261,6 +263,12 @@ def run(folder: MatrixFolder, matrix: Matrix, made: dict[str, Any]) -> int:
     if ended not in (Exit.OK, Exit.PREEMPTED):
         print("'make matrix-rerun CELLS=failed' has what failed run again")
     return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
+
+
+def _unknown(folder: MatrixFolder, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cells of the kinds that none has finished of."""
+    done = {cell["kind"] for cell in made["cells"] if folder.finished(cell["name"])}
+    return [cell for cell in made["cells"] if cell["kind"] not in done]
 
 
 def report(out: Path, ended: int) -> int:

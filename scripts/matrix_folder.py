@@ -5,6 +5,7 @@ journal.jsonl  what happened: one JSON object a line, synced to the disk before 
 cells/NAME/    the run directory of a cell, as train.py makes it
 output/NAME.txt  what its processes printed
 probes.json    what short runs took, for predictions
+plans.json     the memory that train.py planned, by the kind of cell
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class MatrixFolder:
         """Return what short runs took, by the kind of cell."""
         there = (self.path / "probes.json").exists()
         return read_json(self.path, "probes.json") if there else {}
+
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """Return what train.py planned, by the kind of cell."""
+        there = (self.path / "plans.json").exists()
+        return read_json(self.path, "plans.json") if there else {}
 
     # -- cells ------------------------------------------------------------------------------------
 

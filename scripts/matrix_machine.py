@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2.config.errors import UserError
+from gpt2.memory.host import Host, Pool
 
 GIB = 2**30
 _QUERY = "index,uuid,name,memory.total,memory.free"
@@ -34,12 +35,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def host_memory(information: Path = Path("/proc/meminfo")) -> tuple[int, int] | None:
-    """Return total and available memory of the host in bytes; None where Linux's page is not."""
-    if not information.is_file():
-        return None
-    found = dict(re.findall(r"^(\w+):\s+([0-9]+) kB", information.read_text(), re.MULTILINE))
-    return int(found["MemTotal"]) * 1024, int(found["MemAvailable"]) * 1024
+def host_memory() -> Pool | None:
+    """Return the memory of the host, or of the control group that has least; None if not known."""
+    host = Host()
+    pools = host.pools() if host.watched else []
+    return min(pools, key=lambda pool: pool.available - pool.floor, default=None)
 
 
 def disk_free(folder: Path) -> int:

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from scripts import matrix_machine as machine
 from scripts.matrix_folder import MatrixFolder
-from scripts.matrix_state import results
+from scripts.matrix_memory import Memory, predicted_memory
 
 #: More than was predicted: fragments, caches, the driver.
 _HEADROOM = 1.1
-_HOST_RESERVE, _DISK_RESERVE = machine.GIB // 2, machine.GIB // 4
+_DISK_RESERVE = machine.GIB // 4
 #: Seconds in which a started cell may not have taken its memory yet.
 _GROWING = 120.0
 #: Seconds between two looks at memory that is missing.
 _LOOK_AGAIN = 5.0
 #: Checkpoints that lie on the disk at once while a cell runs: two, the best, and one being written.
 _WHILE_RUNNING = 4
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Peak memory of a cell, in bytes."""
-
-    host: int
-    device: int
-
-
-def predicted_memory(folder: MatrixFolder, cells: Iterable[Mapping[str, Any]]) -> dict[str, Memory]:
-    """Return the peak memory of each kind of cell, as finished cells and short runs had it."""
-    found: dict[str, Memory] = {}
-
-    def take(kind: str, peaks: Mapping[str, Any]) -> None:
-        host, device = int(peaks["peak_host_bytes"]), int(peaks["peak_device_bytes"])
-        known = found.get(kind, Memory(0, 0))
-        found[kind] = Memory(max(host, known.host), max(device, known.device))
-
-    for kind, probe in folder.probes().items():
-        take(kind, probe)
-    for cell in cells:
-        if folder.finished(cell["name"]):
-            take(cell["kind"], results(folder, cell["name"]))
-    return found
 
 
 class Room:
@@ -101,12 +75,12 @@ class Room:
         host, cards = machine.host_memory(), machine.gpus() if self._matrix["gpus"] else []
         for kind in dict.fromkeys(cell["kind"] for cell in left):
             need = self._known.get(kind, Memory(0, 0))
-            budgets = [("the host", need.host, host[0])] if host else []
+            budgets = [("the host", need.host, host.total)] if host else []
             budgets += [(f"GPU {gpu.index}", need.device, gpu.total) for gpu in cards]
             for what, wanted, there in budgets:
                 if wanted > there:
                     raise UserError(
-                        f"cells of {kind} took {gib(wanted)}, and {what} has {gib(there)}: a "
+                        f"cells of {kind} take {gib(wanted)}, and {what} has {gib(there)}: a "
                         "smaller --batch-size with more --gradient-accumulation needs less",
                         code=Exit.MEMORY,
                     )
@@ -141,9 +115,11 @@ class Room:
     def _lack(self, need: Memory | None, growing: list[Memory], device: str) -> str | None:
         host = machine.host_memory()
         if host and need:
-            wanted = int(_HEADROOM * (need.host + sum(m.host for m in growing))) + _HOST_RESERVE
-            if wanted > host[1]:
-                return f"{gib(host[1])} of host memory are available, a cell needs {gib(wanted)}"
+            # What train.py wants to stay free; it would refuse to start.
+            wanted = int(_HEADROOM * (need.host + sum(m.host for m in growing))) + host.floor
+            if wanted > host.available:
+                there = gib(host.available)
+                return f"{there} of host memory are available, a cell needs {gib(wanted)}"
         gpu = next((g for g in machine.gpus() if g.index == device), None) if device else None
         if gpu is None:
             return None

@@ -13,7 +13,8 @@ from scripts import matrix_machine as machine
 from scripts.matrix_cells import Matrix
 from scripts.matrix_folder import MatrixFolder, holder
 from scripts.matrix_forecast import seconds
-from scripts.matrix_room import disk_need, gib, predicted_memory
+from scripts.matrix_memory import predicted_memory
+from scripts.matrix_room import disk_need, gib
 from scripts.matrix_state import CellState, progress, results, states
 from scripts.matrix_study import typed
 from scripts.matrix_tuning import RATE
@@ -117,8 +118,8 @@ def _totals(folder: MatrixFolder, made: Mapping[str, Any]) -> list[str]:
     lines.append(f"disk: about {gib(need)} needed, {gib(free)} free{verdict}")
     for kind, peak in predicted_memory(folder, made["cells"]).items():
         host = machine.host_memory()
-        if host and peak.host > host[0]:
-            lines.append(f"memory: {kind} takes {gib(peak.host)}, the host has {gib(host[0])}")
+        if host and peak.host > host.total:
+            lines.append(f"memory: {kind} takes {gib(peak.host)}, the host has {gib(host.total)}")
     return lines
 
 

@@ -17,9 +17,11 @@ import tiny
 from fake_matrix import TRAIN
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.memory.host import Pool
 from scripts import matrix, matrix_machine, matrix_process, matrix_run
 from scripts.matrix_folder import MatrixFolder, holder
 from scripts.matrix_machine import GIB, Gpu
+from scripts.matrix_memory import make_plans, predicted_memory
 
 ONE = 'MATRIX_OPTIMIZERS="adamw"', 'MATRIX_PRUNING_METHODS="none"', 'MATRIX_SEEDS="1"'
 DENSE, SPAM = "adamw-none-seed1", "adamwspam-none-seed1"
@@ -379,26 +381,64 @@ def test_more_cells_at_once_are_marked_and_share_the_cores(
     assert "their speeds are not to be compared" in work.said
     assert work(ONE[1], 'MATRIX_SEEDS="1 2 3"') == 0  # one at a time now, and the same threads
     assert "--num-threads 3" in work.events("started")[-1]["command"]
+    # What a cell takes was planned, so two begin at once.
+    assert [line["event"] for line in work.events()][:3] == ["begin", "started", "started"]
+
+
+def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert work(*ONE, more=("--plan",)) == 0
+    monkeypatch.setattr(matrix_machine, "host_memory", lambda: Pool("", 2**19, 2**19))
+    with pytest.raises(UserError, match="cells of adamw-none take 1 MiB, and the host") as error:
+        work(*ONE)
+    assert error.value.code == Exit.MEMORY
+    assert not work.finished()
+
+
+def test_a_matrix_that_cannot_fit_is_refused_by_its_plan(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"needed": 3 * 10**9, "pool_most": 2 * 10**9, "fixes": ["--batch-size 4"]}
+    monkeypatch.setenv("FAKE_PLAN", json.dumps(told))
+    said = "cells of adamw-none need 3.00 GB, and this machine gives at most 2.00 GB: it fits with"
+    with pytest.raises(UserError, match=f"{said} --batch-size 4") as error:
+        work(*ONE)
+    assert error.value.code == Exit.MEMORY
+    assert not work.events("started")
+    monkeypatch.setenv("FAKE_PLAN", json.dumps({**told, "pool_most": 4 * 10**9}))
+    assert work(*ONE) == 0  # the memory has been added
+
+
+def test_a_plan_that_fails_stops_nothing(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_PLAN", '"broken"')
+    assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
+    assert "the memory of adamw-none is not known before it runs: exit code 2" in work.said
     # Until one has shown what a cell takes, there is one.
     assert [line["event"] for line in work.events()][:6] == [
         "begin", "started", "finished", "started", "started", "finished",
     ]  # fmt: skip
 
 
-def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert work(*ONE, more=("--plan",)) == 0
-    monkeypatch.setattr(matrix_machine, "host_memory", lambda: (2**19, 2**19))
-    with pytest.raises(UserError, match="cells of adamw-none took 1 MiB, and the host") as error:
-        work(*ONE)
-    assert error.value.code == Exit.MEMORY
-    assert not work.finished()
+@pytest.mark.slow
+def test_train_plans_what_the_matrix_asks_for(tmp_path: Path) -> None:
+    data = tiny.make_data(tmp_path)
+    flags = tiny.flags(data, tmp_path / "run")[:-2]
+    folder = MatrixFolder(tmp_path / "m")
+    folder.open()
+    cells = [{"kind": "one", "name": "one-seed1", "flags": flags}]
+    make_plans(folder, cells, matrix.TRAIN, matrix.REPOSITORY, print)
+    folder.close()
+    (peak,) = predicted_memory(folder, cells).values()
+    assert peak.device == 0
+    assert 2e8 < peak.host < 3e8  # Python, torch, and next to nothing
 
 
 @pytest.mark.slow
 def test_more_cells_than_memory_do_not_run_at_once(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matrix_machine, "host_memory", lambda: (2 * GIB, GIB // 2 + 2**21))
+    # Room for one cell of a MiB over what must stay free, a tenth of the machine.
+    memory = Pool("", 2 * GIB, 2 * GIB // 10 + 2 * 2**20)
+    monkeypatch.setattr(matrix_machine, "host_memory", lambda: memory)
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     events = [line["event"] for line in work.events("started", "finished")]
     assert events == ["started", "finished"] * 4

@@ -27,7 +27,7 @@ class Pool:
 
     reserved: bytes that are taken of it over those allocated, as a factor. besides: bytes that
     others take, such as CUDA or Python. size None: how large it is is not known. heap: it is a
-    process's memory on a CPU, see Peak.resident.
+    process's memory on a CPU, see Peak.resident. most: its bytes if no other program had any.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Pool:
     reserved: float = 1.0
     besides: int = 0
     heap: bool = False
+    most: int | None = None
 
     def needed(self, peak: Peak) -> int:
         """Return the bytes that a step of `peak` needs of it."""
