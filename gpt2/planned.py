@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from gpt2.assembly import length_of, open_data
 from gpt2.config.actions import TrainActions
@@ -14,7 +15,7 @@ from gpt2.data.tokens import META
 from gpt2.memory.plan import largest
 from gpt2.plan_report import facts, lines, verdict
 from gpt2.planning import bounded, plan
-from gpt2.rundir import keep_effective_batch, with_batch
+from gpt2.rundir import keep_effective_batch, load_config, with_batch
 from gpt2.training.distributed import Ranks
 
 _ALONE = Ranks()
@@ -59,6 +60,8 @@ def refuse_or_fit(
     begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
     if actions.auto_batch and not begun:
         config = choose_batch(config, options, vocab_size, ranks=ranks)
+    elif actions.auto_batch and actions.run_dir is not None:
+        config = _own_batch(config, actions.run_dir, ranks)
     if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
         return config
     computed = config
@@ -76,6 +79,17 @@ def refuse_or_fit(
             code=Exit.MEMORY,
         )
     return config
+
+
+def _own_batch(config: Config, run: Path, ranks: Ranks) -> Config:
+    """Return `config` with the micro-batch that was chosen for the run in `run`."""
+    own, given = load_config(run).train, config.train
+    product = own.batch_size * own.gradient_accumulation
+    if product != given.batch_size * given.gradient_accumulation:
+        return config  # which is another run, and will be refused by name
+    if ranks.first:
+        print(f"--auto-batch: the run in {run} keeps --batch-size {own.batch_size}", flush=True)
+    return with_batch(config, own.batch_size)
 
 
 def choose_batch(

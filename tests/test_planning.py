@@ -204,7 +204,10 @@ def test_ignore_plan_starts_nevertheless(
 
 @pytest.mark.slow
 def test_auto_batch_keeps_the_effective_batch_and_is_written_down(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fits(self: Pool, work: Work) -> bool:
         return work.batch <= 3
@@ -214,6 +217,11 @@ def test_auto_batch_keeps_the_effective_batch_and_is_written_down(
     assert main(tiny.flags(data, tmp_path / "run", *more, "--auto-batch")) == Exit.OK
     train = load_config(tmp_path / "run").train
     assert (train.batch_size, train.gradient_accumulation) == (3, 2)
+    # Going on, the run keeps what was chosen.
+    (tmp_path / "run" / "summary.json").rename(tmp_path / "summary.json")
+    assert main(tiny.flags(data, tmp_path / "run", *more, "--auto-batch")) == Exit.OK
+    assert "keeps --batch-size 3" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["micro_batch"] == 3
     assert main(tiny.flags(data, tmp_path / "same", *more)) == Exit.OK
     first, second = (
         json.loads((tmp_path / name / "summary.json").read_text())["val_loss"]
