@@ -207,8 +207,9 @@ def _serve(pipe: Connection) -> Request | None:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                for number in (bell, ring, pipe.fileno()):
-                    os.close(number)
+                pipe.close()
+                os.close(bell)
+                os.close(ring)
                 return request
             living.add(pid)
             pipe.send((pid, None))
