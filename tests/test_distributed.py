@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,13 @@ run_entry("train.py", lambda: train.main(sys.argv[1:]))
 """
 
 
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
 def train_ranks(
     data: Path, run: Path, *more: str, ranks: int = 2, fault: str = "", trouble: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Train with several ranks, as torchrun does, but without its seconds for each start."""
+    """Train with ranks that are joined as torchrun joins them, but start warm."""
     entry = Path("gpt2/train.py")
     if trouble:
         entry = run.with_name("troubled.py")
@@ -135,16 +139,19 @@ def test_two_ranks_again_give_the_same_bits(data: Path, two: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("ranks", "death"),
-    [(1, {"fault": "checkpoint.rename:kill:5"}), (4, {"trouble": "kill 5"})],
+    ("ranks", "begin", "death"),
+    [
+        (1, torchrun, {"fault": "checkpoint.rename:kill:5"}),
+        (4, train_ranks, {"trouble": "kill 5"}),
+    ],
     ids=["the first rank, saving", "the other, in a step"],
 )
 def test_a_killed_run_goes_on_with_another_number_of_ranks(
-    ranks: int, death: dict[str, str], data: Path, two: Path, tmp_path: Path
+    ranks: int, begin: Train, death: dict[str, str], data: Path, two: Path, tmp_path: Path
 ) -> None:
     more = (*MORE, "--gradient-accumulation", "2", "--checkpoint-interval", "1")
-    # torchrun ends the rank that is left, within this call's time limit.
-    killed = train_ranks(data, tmp_path / "run", *more, **death)
+    # The rank that is left is ended, within this call's time limit.
+    killed = begin(data, tmp_path / "run", *more, **death)
     assert killed.returncode != 0
     assert not (tmp_path / "run" / "summary.json").exists()
     resumed = train_ranks(data, tmp_path / "run", *more, ranks=ranks)
