@@ -16,6 +16,7 @@ import importlib
 import itertools
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,10 +133,10 @@ class _Server:
     def __init__(self) -> None:
         self.pipe, other = Pipe()
         self.codes: dict[int, int] = {}
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = Path(tempfile.mkdtemp())
         self.numbers = itertools.count()
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(other.fileno())],
+            [sys.executable, __file__, str(other.fileno()), str(self.folder)],
             cwd=REPOSITORY,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
@@ -146,8 +147,8 @@ class _Server:
 
     def files(self) -> tuple[Path, Path]:
         """Return the paths of a process's outputs."""
-        number, folder = next(self.numbers), Path(self.folder.name)
-        return folder / f"{number}.out", folder / f"{number}.err"
+        number = next(self.numbers)
+        return self.folder / f"{number}.out", self.folder / f"{number}.err"
 
     def start(self, request: Request) -> int:
         self.pipe.send(request)
@@ -169,7 +170,6 @@ class _Server:
     def close(self) -> None:
         self.pipe.close()
         self.process.wait()
-        self.folder.cleanup()
 
 
 @functools.cache
@@ -266,7 +266,7 @@ def _execute(request: Request) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
-def _main(number: int) -> None:
+def _main(number: int, outputs: str) -> None:
     folder = sys.path[0]
     sys.path[0] = str(REPOSITORY)
     for name in IMPORTS:
@@ -276,7 +276,8 @@ def _main(number: int) -> None:
     request = _serve(Connection(number))
     if request is not None:
         _become(request)
+    shutil.rmtree(outputs)  # here, as a worker of pytest-xdist may leave without a word
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+    _main(int(sys.argv[1]), sys.argv[2])
