@@ -352,6 +352,7 @@ def test_tensorboard_is_given_scalars_by_step(
     ]
 
 
+@pytest.mark.slow
 def test_the_event_files_of_tensorboard_hold_the_losses(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"

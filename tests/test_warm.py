@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import warm
 
+#: As are those that start processes so: the first of them starts the server.
+pytestmark = pytest.mark.slow
+
 SHOW = """
 import os, sys, signal
 print(sys.argv, os.getcwd(), os.environ.get("WORD"), os.environ.get("HOME"), __name__)
