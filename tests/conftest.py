@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
@@ -34,6 +35,11 @@ ODD_FOLDERS = (
 
 WriteConfig = Callable[..., Path]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_finish() -> None:
+    """Spare what the tests have imported from every later garbage collection: it stays anyway."""
+    gc.freeze()
 
 
 @pytest.fixture

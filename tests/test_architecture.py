@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import re
 import shutil
 import sys
@@ -52,9 +53,15 @@ def within(module: str, *packages: str) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a source text, which several tests look at."""
+    return ast.parse(text)
+
+
 def imported(path: Path) -> Iterator[str]:
     """Every module that a file imports, wherever in it, by its full name."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -181,7 +188,7 @@ def test_nobody_compares_with_the_name_of_a_plugin() -> None:
     for path in SOURCES:
         if within(name_of(path), *PLUGIN_PACKAGES.values()):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path.read_text())):
             if not isinstance(node, ast.Compare):
                 continue
             # x == "adamw" and x in ("adam", "adamw"), but not "text" in x
@@ -257,7 +264,7 @@ class Reads(ast.NodeVisitor):
 
 def own_reads(path: Path) -> set[str]:
     """The fields of its `Options` that a plug-in reads, outside of the class itself."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path.read_text())
     body = [n for n in tree.body if not (isinstance(n, ast.ClassDef) and n.name == "Options")]
     return {
         node.attr
@@ -276,7 +283,7 @@ def unread(gpt2: Path) -> set[str]:
     for path in gpt2.rglob("*.py"):
         if (gpt2 / "config") not in path.parents:
             reads = Reads(path)
-            reads.visit(ast.parse(path.read_text()))
+            reads.visit(parsed(path.read_text()))
             found |= reads.found
     seen = {
         field.name.upper()
@@ -353,7 +360,7 @@ ENVIRONMENT = {
 def test_the_environment_is_read_in_few_places() -> None:
     users = set()
     for path in GPT2.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path.read_text())):
             names = {"environ", "environb", "getenv", "putenv"}
             by_module = isinstance(node, ast.Attribute) and node.attr in names
             by_import = isinstance(node, ast.ImportFrom) and names & {a.name for a in node.names}
@@ -377,7 +384,7 @@ def test_no_pickle_and_nothing_swallowed(path: Path) -> None:
     banned = ("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib")
     assert not any(within(found, *banned) for found in imported(path))
     reader = REPOSITORY / UNPICKLER
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path.read_text())):
         where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             banned_here = {("torch", "save")} | (set() if path == reader else {("torch", "load")})
@@ -400,14 +407,14 @@ def test_no_pickle_and_nothing_swallowed(path: Path) -> None:
 
 
 def test_tracking_swallows_in_one_place() -> None:
-    tree = ast.parse((REPOSITORY / TRACKING).read_text())
+    tree = parsed((REPOSITORY / TRACKING).read_text())
     handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
     wide = [h for h in handlers if h.type is not None and "Exception" in ast.unparse(h.type)]
     assert len(wide) == 1
 
 
 def test_foreign_files_are_loaded_as_tensors_alone_in_one_place() -> None:
-    tree = ast.parse((REPOSITORY / UNPICKLER).read_text())
+    tree = parsed((REPOSITORY / UNPICKLER).read_text())
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     uses = [node for node in uses if ast.unparse(node) == "torch.load"]
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.func in uses]
@@ -422,7 +429,7 @@ def test_foreign_files_are_loaded_as_tensors_alone_in_one_place() -> None:
 def test_a_file_says_its_job_and_has_one(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if text:
-        docstring = ast.get_docstring(ast.parse(text))
+        docstring = ast.get_docstring(parsed(text))
         assert docstring, "no docstring"
         first = docstring.splitlines()[0]
         assert first.endswith((".", ":")), first

@@ -11,6 +11,7 @@ import kconfiglib as kc
 import pytest
 from conftest import REPOSITORY, WriteConfig, random_options
 
+from gpt2.config import bind as bind_module
 from gpt2.config import typed
 from gpt2.config.bind import bind, convert, option_hints, own_values, unwrap
 from gpt2.config.errors import Exit, UserError
@@ -209,6 +210,7 @@ def test_a_default_that_is_refused_names_its_flag(monkeypatch: pytest.MonkeyPatc
         "num_epochs": "Annotated[float, Within('(5, 6)')]",
     }
     monkeypatch.setattr(typed.TrainConfig, "__annotations__", hints)
+    monkeypatch.setattr(bind_module, "_hints", bind_module._hints.__wrapped__)
     assert refused() == ("--num-epochs: 1 is outside (5, 6)",)
 
 

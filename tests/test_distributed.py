@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+import warm
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.model.gpt import GPT
@@ -61,19 +63,31 @@ run_entry("train.py", lambda: train.main(sys.argv[1:]))
 """
 
 
-def torchrun(
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def train_ranks(
     data: Path, run: Path, *more: str, ranks: int = 2, fault: str = "", trouble: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    """Train with ranks that are joined as torchrun joins them, but start warm."""
     entry = Path("gpt2/train.py")
     if trouble:
         entry = run.with_name("troubled.py")
         entry.write_text(TROUBLED, encoding="utf-8")
+    env = {**os.environ, "GPT2_FAULT": fault, "TROUBLE": trouble}
+    return warm.run_ranks(ranks, [str(entry), *tiny.flags(data, run, *more)], env)
+
+
+def torchrun(
+    data: Path, run: Path, *more: str, fault: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Train with two ranks that torchrun starts."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(ranks), str(entry), *tiny.flags(data, run, *more)]
+    command += ["--nproc-per-node", "2", "gpt2/train.py", *tiny.flags(data, run, *more)]
     return subprocess.run(
         command,
         cwd=tiny.REPOSITORY,
-        env={**os.environ, "GPT2_FAULT": fault, "OMP_NUM_THREADS": "1", "TROUBLE": trouble},
+        env={**os.environ, "GPT2_FAULT": fault, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=180,
@@ -99,7 +113,7 @@ MORE = ("--max-steps", "9", "--eval-interval", "4", "--optimizer", "sgd")
 @pytest.fixture(scope="module")
 def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("two") / "run"
-    done = torchrun(data, run, *MORE, "--gradient-accumulation", "2")
+    done = train_ranks(data, run, *MORE, "--gradient-accumulation", "2")
     assert done.returncode == 0, done.stderr
     # The first rank speaks, and alone.
     assert done.stdout.count("run directory") == 2
@@ -118,38 +132,42 @@ def test_two_ranks_equal_one(data: Path, two: Path, tmp_path: Path) -> None:
 
 
 def test_two_ranks_again_give_the_same_bits(data: Path, two: Path, tmp_path: Path) -> None:
+    """Started by torchrun, as users start them, where the others of this file are not."""
     assert torchrun(data, tmp_path / "run", *MORE, "--gradient-accumulation", "2").returncode == 0
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(two)
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(two)
 
 
 @pytest.mark.parametrize(
-    ("ranks", "death"),
-    [(1, {"fault": "checkpoint.rename:kill:5"}), (4, {"trouble": "kill 5"})],
+    ("ranks", "begin", "death"),
+    [
+        (1, torchrun, {"fault": "checkpoint.rename:kill:5"}),
+        (4, train_ranks, {"trouble": "kill 5"}),
+    ],
     ids=["the first rank, saving", "the other, in a step"],
 )
 def test_a_killed_run_goes_on_with_another_number_of_ranks(
-    ranks: int, death: dict[str, str], data: Path, two: Path, tmp_path: Path
+    ranks: int, begin: Train, death: dict[str, str], data: Path, two: Path, tmp_path: Path
 ) -> None:
     more = (*MORE, "--gradient-accumulation", "2", "--checkpoint-interval", "1")
-    # torchrun ends the rank that is left, within this call's time limit.
-    killed = torchrun(data, tmp_path / "run", *more, **death)
+    # The rank that is left is ended, within this call's time limit.
+    killed = begin(data, tmp_path / "run", *more, **death)
     assert killed.returncode != 0
     assert not (tmp_path / "run" / "summary.json").exists()
-    resumed = torchrun(data, tmp_path / "run", *more, ranks=ranks)
+    resumed = train_ranks(data, tmp_path / "run", *more, ranks=ranks)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after step 4" in resumed.stdout
     for name, tensor in weights(tmp_path / "run").items():
         torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-6, atol=1e-6)
-    wrong = torchrun(data, tmp_path / "run", *more, ranks=ranks)
+    wrong = train_ranks(data, tmp_path / "run", *more, ranks=ranks)
     assert "this run is finished" in wrong.stderr
 
 
 def test_a_number_of_ranks_that_does_not_divide_the_batch(data: Path, tmp_path: Path) -> None:
     more = (*MORE, "--gradient-accumulation", "2", "--checkpoint-interval", "1")
-    torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:3")
+    train_ranks(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:3")
     before = tiny.checkpoint_bytes(tmp_path / "run")
-    done = torchrun(data, tmp_path / "run", *more, ranks=3)
+    done = train_ranks(data, tmp_path / "run", *more, ranks=3)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("train.py: error:")]
     assert len(errors) == 1
@@ -159,12 +177,12 @@ def test_a_number_of_ranks_that_does_not_divide_the_batch(data: Path, tmp_path: 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(data: Path, tmp_path: Path) -> None:
     more = (*MORE, "--checkpoint-interval", "1")
-    stopped = torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:term:4")
+    stopped = train_ranks(data, tmp_path / "run", *more, fault="checkpoint.rename:term:4")
     assert stopped.returncode != 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "preempted"
-    assert torchrun(data, tmp_path / "run", *more).returncode == 0
-    assert torchrun(data, tmp_path / "whole", *more).returncode == 0
+    assert train_ranks(data, tmp_path / "run", *more).returncode == 0
+    assert train_ranks(data, tmp_path / "whole", *more).returncode == 0
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
 
@@ -174,7 +192,7 @@ def test_what_is_too_large_for_one_rank_is_lowered_on_all(
     where: str, data: Path, two: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    done = torchrun(data, run, *MORE, "--gradient-accumulation", "2", trouble=where)
+    done = train_ranks(data, run, *MORE, "--gradient-accumulation", "2", trouble=where)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("going on with") == 1
     record = json.loads((run / "run.json").read_text())
@@ -194,7 +212,7 @@ def test_a_step_not_finite_on_one_rank_is_skipped_by_all(
     bad = [2, *range(4, 14)]  # had one rank taken one of them, its weights would be NaN ever after
     more = ("--max-steps", "20", "--optimizer", "sgd", "--checkpoint-interval", "3")
     two = (*more, "--gradient-accumulation", "2", "--shard", shard)
-    done = torchrun(data, tmp_path / "run", *two, trouble=f"nan {' '.join(map(str, bad))}")
+    done = train_ranks(data, tmp_path / "run", *two, trouble=f"nan {' '.join(map(str, bad))}")
     assert done.returncode != 0
     assert done.stderr.count("train.py: error: diverged: the last 10 steps") == 1
     record = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -229,11 +247,11 @@ def test_sharded_equals_one_and_goes_on_unsharded(
     assert tiny.train(data, tmp_path / "one", *one) == Exit.OK
     sharded = (*more, "--gradient-accumulation", "2", "--shard", "fsdp")
     sharded += ("--activation-checkpointing", form)
-    done = torchrun(data, tmp_path / "whole", *sharded)
+    done = train_ranks(data, tmp_path / "whole", *sharded)
     assert done.returncode == 0, done.stderr
     # AdamW divides by roots of tiny numbers, which makes rounding visible.
     exact = 1e-6 if optimizer == "sgd" else 1e-4
-    killed = torchrun(data, tmp_path / "run", *sharded, fault="checkpoint.rename:kill:5")
+    killed = train_ranks(data, tmp_path / "run", *sharded, fault="checkpoint.rename:kill:5")
     assert killed.returncode != 0
     goes_on = (*more, "--gradient-accumulation", "2")
     assert tiny.train(data, tmp_path / "run", *goes_on) == Exit.OK
@@ -249,7 +267,7 @@ def test_sharded_equals_one_and_goes_on_unsharded(
 def test_muon_orthogonalises_whole_matrices_when_sharded(data: Path, tmp_path: Path) -> None:
     more = ("--max-steps", "4", "--optimizer", "muon")
     assert tiny.train(data, tmp_path / "one", *more, "--gradient-accumulation", "2") == Exit.OK
-    done = torchrun(data, tmp_path / "two", *more, "--shard", "fsdp")
+    done = train_ranks(data, tmp_path / "two", *more, "--shard", "fsdp")
     assert done.returncode == 0, done.stderr
     one, two = (load_last(tmp_path / run / "checkpoints", print) for run in ("one", "two"))
     assert one is not None
@@ -262,11 +280,13 @@ def test_muon_orthogonalises_whole_matrices_when_sharded(data: Path, tmp_path: P
 
 
 def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
-    more = ("--max-steps", "9", "--checkpoint-interval", "1", "--shard", "fsdp", "--dropout", "0.1")
+    more = ("--max-steps", "9", "--checkpoint-interval", "3", "--shard", "fsdp", "--dropout", "0.1")
     more += ("--activation-checkpointing", "full", "--optimizer-state-precision", "bf16")
-    assert torchrun(data, tmp_path / "whole", *more).returncode == 0
-    assert torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:4").returncode != 0
-    assert torchrun(data, tmp_path / "run", *more).returncode == 0
+    assert train_ranks(data, tmp_path / "whole", *more).returncode == 0
+    assert (
+        train_ranks(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:2").returncode != 0
+    )
+    assert train_ranks(data, tmp_path / "run", *more).returncode == 0
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import subprocess
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import warm
 from test_resume import train_killed
 from torch import Tensor
 
@@ -304,10 +305,7 @@ def test_a_real_limit(data: Path, tmp_path: Path) -> None:
     large = ("--n-embd", "64", "--block-size", "64", "--batch-size", "256", "--num-workers", "0")
     more = ("--max-steps", "2", "--optimizer", "adamw", *large)
     run, direct = tmp_path / "run", tmp_path / "direct"
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *tiny.flags(data, run, *more)], cwd=tiny.REPOSITORY,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = warm.run(["-c", LIMITED, *tiny.flags(data, run, *more)], dict(os.environ))
     assert done.returncode == Exit.OK, done.stderr
     size, accumulation = batch(run)
     assert size < 256

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import warm
 from test_host import GIB, fake
 
 from gpt2.config.errors import Exit, UserError
@@ -134,10 +135,7 @@ run_entry("train.py", lambda: train.main(sys.argv[3:]))
 
 
 def child(kind: str, root: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, kind, str(root), *arguments], cwd=tiny.REPOSITORY,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return warm.run(["-c", CHILD, kind, str(root), *arguments], dict(os.environ))
 
 
 @pytest.mark.slow

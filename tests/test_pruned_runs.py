@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from test_distributed import torchrun
+from test_distributed import train_ranks
 from test_resume import assert_same, train_killed
 
 from gpt2.config import plugins
@@ -155,7 +155,7 @@ def test_ranks_prune_as_one_does(method: str, data: Path, tmp_path: Path) -> Non
     expected = weights(tmp_path / "one")
     for name, extra in (("two", ()), ("parts", ("--shard", "fsdp"))):
         run = tmp_path / name
-        done = torchrun(data, run, *more, "--gradient-accumulation", "2", *extra)
+        done = train_ranks(data, run, *more, "--gradient-accumulation", "2", *extra)
         assert done.returncode == 0, done.stderr
         assert zeros(run) == round(0.7 * PRUNABLE)
         for key, tensor in weights(run).items():
@@ -164,10 +164,11 @@ def test_ranks_prune_as_one_does(method: str, data: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_sharded_pruned_run_resumes_with_its_masks(data: Path, tmp_path: Path) -> None:
-    more = (*RUN[:4], *pruning("state"), "--optimizer", "adamw", "--shard", "fsdp")
-    assert torchrun(data, tmp_path / "whole", *more).returncode == 0
-    assert torchrun(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:8").returncode
-    assert torchrun(data, tmp_path / "run", *more).returncode == 0
+    more = ("--max-steps", "12", "--checkpoint-interval", "4", "--optimizer", "adamw")
+    more += (*pruning("state"), "--shard", "fsdp")
+    assert train_ranks(data, tmp_path / "whole", *more).returncode == 0
+    assert train_ranks(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:2").returncode
+    assert train_ranks(data, tmp_path / "run", *more).returncode == 0
     assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
 
 
@@ -199,7 +200,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 
 @pytest.mark.slow
 def test_one_shot_and_parts_do_not_go_together(data: Path, tmp_path: Path) -> None:
-    done = torchrun(data, tmp_path / "run", *RUN, *pruning("wanda"), "--shard", "fsdp")
+    done = train_ranks(data, tmp_path / "run", *RUN, *pruning("wanda"), "--shard", "fsdp")
     assert done.returncode != 0
     assert "--pruning-method wanda looks at whole layers, which --shard fsdp divides" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import types
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import REPOSITORY
+import warm
 
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
@@ -353,12 +352,13 @@ def test_tensorboard_is_given_scalars_by_step(
     ]
 
 
+@pytest.mark.slow
 def test_the_event_files_of_tensorboard_hold_the_losses(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"
     flags = [*tiny.flags(data, run, "--tracker", "tensorboard", *STEPS)]
-    command = [sys.executable, "gpt2/train.py", *flags]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    done = warm.run(["gpt2/train.py", *flags], dict(os.environ))
+    assert done.returncode == Exit.OK, done.stderr
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tracker")).Reload()

@@ -6,11 +6,11 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import warm
 from torch import Tensor
 
 from gpt2.data.corpus import WholeText
@@ -56,16 +56,8 @@ def train_process(
     data: Path, run: Path, *more: str, fault: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Train in a process of its own, with GPT2_FAULT armed."""
-    command = [sys.executable, "gpt2/train.py", *flags(data, run, *more)]
-    return subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin", "GPT2_FAULT": fault},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = ["gpt2/train.py", *flags(data, run, *more)]
+    return warm.run(command, {"PATH": "/usr/bin:/bin", "GPT2_FAULT": fault})
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -25,6 +26,12 @@ from gpt2.config.typed import (
     TrainConfig,
     Within,
 )
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Return the annotations of a dataclass with their notes; Python evaluates them each time."""
+    return get_type_hints(kind, include_extras=True)
 
 
 class _Unbound:
@@ -62,10 +69,10 @@ def option_hints(options: Options) -> dict[str, Any]:
             if kind := plugins.options_class(package, member):
                 kinds.append((member.upper().replace("-", "_") + "_", kind))
     return {
-        symbol: get_type_hints(kind, include_extras=True)[field]
+        symbol: _hints(kind)[field]
         for prefix, kind in kinds
         for field, symbol in symbols(kind, prefix).items()
-        if field != "options" and not _stands_on(get_type_hints(kind, include_extras=True)[field])
+        if field != "options" and not _stands_on(_hints(kind)[field])
     }
 
 
@@ -75,7 +82,7 @@ def symbols(kind: type[Any], prefix: str = "") -> dict[str, str]:
     A field with the note Named says its symbol itself.
     """
     found = {}
-    for field, hint in get_type_hints(kind, include_extras=True).items():
+    for field, hint in _hints(kind).items():
         own = [note.symbol for note in unwrap(hint)[1] if isinstance(note, Named)]
         found[field] = own[0] if own else prefix + field.upper()
     return found
@@ -86,7 +93,7 @@ def own_values(plugin: str, own: Any) -> dict[str, Any]:
     prefix = plugin.replace("-", "_") + "_"
     names = symbols(type(own), prefix.upper())
     found: dict[str, Any] = {}
-    for field, hint in get_type_hints(type(own), include_extras=True).items():
+    for field, hint in _hints(type(own)).items():
         value = getattr(own, field)
         if not (base := _stands_on(hint)):
             found[names[field].lower()] = value
@@ -106,7 +113,7 @@ class _Binder:
 
     def build(self, kind: type[Any], prefix: str = "", **ready: Any) -> Any:
         """Build dataclass `kind`, field by field; None when one of its values was refused."""
-        hints = get_type_hints(kind, include_extras=True)
+        hints = _hints(kind)
         values = dict(ready)
         for field, symbol in symbols(kind, prefix).items():
             if field not in ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -135,13 +136,19 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 def predict_cpu_seconds(flops: float) -> float:
     """Return about how long `flops` of training take here, from a matrix product of 0.1 s."""
+    return flops / (_CPU_EFFICIENCY * _product_flops_per_second())
+
+
+@functools.cache
+def _product_flops_per_second() -> float:
+    """Measure the product, once: a process trains with one number of threads."""
     a = torch.full((768, 768), 1e-3)  # no draw: the random generators belong to the run
     a @ a
     count, start = 0, time.perf_counter()
     while (taken := time.perf_counter() - start) < 0.1:
         a @ a
         count += 1
-    return flops / (_CPU_EFFICIENCY * count * 2 * 768**3 / taken)
+    return count * 2 * 768**3 / taken
 
 
 def _commit() -> str | None:
