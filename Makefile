@@ -105,7 +105,7 @@ list-optimizers:           ## list what --optimizer can be here, with its state,
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
 
 test-matrix: $(if $(SPEC),,prepare) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1
-	@$(SH) $(PY) && become "$$py $(MATRIX)$(CELL_FLAGS)"
+	@$(SH) $(REPORTPY) && become "$$py $(MATRIX)$(CELL_FLAGS)"
 
 matrix-plan: $(if $(SPEC),,prepare) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
 	@$(SH) $(PY) && become "$$py $(MATRIX) --plan$(CELL_FLAGS)"

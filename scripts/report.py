@@ -26,9 +26,13 @@ RUNS = REPOSITORY / "runs"
 def main(argv: list[str]) -> int:
     """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
     arguments = _parser().parse_args(argv)
-    # Only now: the libraries for pictures and statistics take a second.
-    from scripts.reports.content import compose
-    from scripts.reports.runs import read_run
+    try:  # Only now: the libraries for pictures and statistics take a second.
+        from scripts.reports.content import compose
+        from scripts.reports.runs import read_run
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the report needs {error.name}, which this Python has not: 'make report' installs it"
+        ) from error
 
     study = None
     if arguments.runs:
