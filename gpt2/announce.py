@@ -65,6 +65,8 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
             f"sparsity {summary['sparsity_reached']:.2%} of the prunable weights (asked: "
             f"{summary['sparsity_asked']:.2%}), {summary['sparsity_whole']:.2%} of all"
         )
+    if refused := _refused(summary):
+        lines.append(refused)
     memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
     if summary["peak_device_bytes"]:
         memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"
@@ -76,6 +78,15 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
         "next: make sample ARGS='--prompt \"ROMEO:\"' writes more of it, make evaluate measures it",
         "      again, make menuconfig changes an option and make trains again",
     ]
+
+
+def _refused(summary: Mapping[str, Any]) -> str:
+    """Say which steps were not made, and how often the run went back; empty when all went well."""
+    skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
+    parts = [f"{skipped} steps were not finite and skipped"] if skipped else []
+    parts += [f"{spiked} steps spiked and were skipped"] if spiked else []
+    parts += [f"{back} rollbacks after spikes"] if back else []
+    return ", ".join(parts)
 
 
 def _millions(count: int) -> str:
