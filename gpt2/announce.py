@@ -83,10 +83,14 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
 def _refused(summary: Mapping[str, Any]) -> str:
     """Say which steps were not made, and how often the run went back; empty when all went well."""
     skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
-    parts = [f"{skipped} steps were not finite and skipped"] if skipped else []
-    parts += [f"{spiked} steps spiked and were skipped"] if spiked else []
-    parts += [f"{back} rollbacks after spikes"] if back else []
+    parts = [f"{_counted(skipped, 'step')} skipped: not finite"] if skipped else []
+    parts += [f"{_counted(spiked, 'step')} skipped: spiked"] if spiked else []
+    parts += [f"{_counted(back, 'rollback')} after spikes"] if back else []
     return ", ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _millions(count: int) -> str:

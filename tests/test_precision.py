@@ -125,6 +125,23 @@ def test_a_refused_step_changes_nothing(
 
 @EVERY_OPTIMIZER
 @FUSED
+def test_a_refused_step_changes_nothing_though_all_is_finite(
+    name: str, fused: bool, small: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spike, say."""
+    optimizer, precision = optimizer_of(name, small, fused, monkeypatch), Precision("fp32", CPU)
+    give_gradients(small, 0)
+    step(precision, small, optimizer)
+    before = snapshot(small, optimizer)
+    give_gradients(small, 1)
+    precision.step(optimizer, torch.tensor(True))
+    assert_same(snapshot(small, optimizer), before)
+    precision.step(optimizer, torch.tensor(False))
+    assert not torch.equal(small.get_parameter("1.weight"), before[".weights.1.weight"])
+
+
+@EVERY_OPTIMIZER
+@FUSED
 def test_refused_first_steps_are_as_if_they_had_not_been(
     name: str, fused: bool, small: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
