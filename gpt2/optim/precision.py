@@ -91,9 +91,9 @@ class Precision:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
-        # None where another precision wrote it.
-        scaler = {name: v for name, v in state.items() if name in self.scaler.state_dict()}
-        if scaler:
+        known = self.scaler.state_dict()  # empty without a scaler
+        scaler = {name: value for name, value in state.items() if name in known}
+        if scaler:  # there is none where another precision wrote it
             self.scaler.load_state_dict(scaler)
         self.refusals.load(state)
 

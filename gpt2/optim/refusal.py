@@ -134,12 +134,13 @@ class Refusals:
                 f"diverged: {which} had no finite loss and gradient, and --nonfinite "
                 f"{self.nonfinite} ends the run there; {since}; {way}"
             )
-        if self.window is None:
-            which = "had no finite gradient"
-        else:
-            which = "spiked or had no finite gradient"
-            way += ", or raise --spike-sigmas"
-        return f"diverged: the last {HOPELESS_IN_A_ROW} steps or more {which}; {since}; {way}"
+        spiked = ""
+        if self.window is not None:
+            spiked, way = ", or spiked", f"{way}, or --spike-sigmas"
+        return (
+            f"diverged: the last {HOPELESS_IN_A_ROW} steps or more had no finite gradient{spiked}; "
+            f"{since}; {way}"
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold, as JSON."""

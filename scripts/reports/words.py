@@ -246,7 +246,8 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
 def _wrong_steps(row: Row) -> Iterator[str]:
     """Yield how many steps of a row's runs were not made, and how often they went back."""
     for name, what, why in _WRONG:
-        counts = [int((run.summary or {}).get(name) or 0) for run in row.runs]
+        found = [(run.summary or {}).get(name) for run in row.runs]
+        counts = [count if isinstance(count, int) else 0 for count in found]  # older ones lack some
         if total := sum(counts):
             of = sum(count > 0 for count in counts)
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
