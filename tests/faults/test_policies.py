@@ -411,6 +411,7 @@ def test_a_rollback_is_a_run_without_those_data(
     assert lines == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [5, 7])
 def test_a_run_that_went_back_is_resumed(
     at: int, poisoned: list[int], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
