@@ -65,6 +65,8 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
             f"sparsity {summary['sparsity_reached']:.2%} of the prunable weights (asked: "
             f"{summary['sparsity_asked']:.2%}), {summary['sparsity_whole']:.2%} of all"
         )
+    if refused := _refused(summary):
+        lines.append(refused)
     memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
     if summary["peak_device_bytes"]:
         memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"
@@ -76,6 +78,19 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
         "next: make sample ARGS='--prompt \"ROMEO:\"' writes more of it, make evaluate measures it",
         "      again, make menuconfig changes an option and make trains again",
     ]
+
+
+def _refused(summary: Mapping[str, Any]) -> str:
+    """Say which steps were not made, and how often the run went back; empty when all went well."""
+    skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
+    parts = [f"{_counted(skipped, 'step')} skipped: not finite"] if skipped else []
+    parts += [f"{_counted(spiked, 'step')} skipped: spiked"] if spiked else []
+    parts += [f"{_counted(back, 'rollback')} after spikes"] if back else []
+    return ", ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _millions(count: int) -> str:

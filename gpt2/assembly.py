@@ -11,13 +11,14 @@ from torch import Tensor
 
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig, TrainConfig
 from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
 from gpt2.data.sharded import Ids
 from gpt2.data.tokens import TokenFile, open_split
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
+from gpt2.optim.refusal import Refusals, SpikeWindow
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.masked import Setting
@@ -174,6 +175,15 @@ def build_optimizer(config: Config, model: GPT) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _refusals(training: TrainConfig, device: torch.device, ranks: Ranks) -> Refusals:
+    window = None
+    if training.spike != "off":
+        assert training.spike_window is not None
+        assert training.spike_sigmas is not None
+        window = SpikeWindow(training.spike_window, training.spike_sigmas, device)
+    return Refusals(device, training.nonfinite, window, ranks.mean)
+
+
 def build_parts(
     config: Config,
     model: GPT,
@@ -197,7 +207,8 @@ def build_parts(
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    rate, own_precision = optim.learning_rate, Precision(precision, device)
+    own_precision = Precision(precision, device, _refusals(training, device, ranks))
+    rate = optim.learning_rate
     schedule = Schedule(
         kind=optim.lr_schedule,
         final=0.1 if optim.min_lr is None or rate == 0.0 else optim.min_lr / rate,

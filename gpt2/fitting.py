@@ -23,6 +23,7 @@ from gpt2.training.exhaustion import (
 )
 from gpt2.training.loop import Clock, Parts
 from gpt2.training.progress import Console
+from gpt2.training.rollback import Rollback, RolledBackError
 from gpt2.training.run import RunFolder, read_json
 from gpt2.training.state import load_random_state, random_state
 
@@ -46,26 +47,32 @@ def fit(
     config: Config,
     folder: RunFolder,
     ranks: Ranks,
-    attempt: Callable[[Config, bool], int],
+    attempt: Callable[[Config, bool, Rollback | None], int],
 ) -> int:
     """Run `attempt`, with ever smaller micro-batches while it raises TooLargeError.
 
     Every attempt builds all parts anew, from the seed or the last checkpoint, so that nothing of
     the one before is left, and its result is that of a run configured so from the start. It is told
-    whether it is a further one. Raises UserError when even a micro-batch of 1 is too large.
+    whether it is a further one, and of the last rollback: after a RolledBackError, too, the run
+    begins anew from its checkpoint. Raises UserError when even a micro-batch of 1 is too large.
     """
     console = Console(folder.log, silent=not ranks.first)
-    again = False
+    again, rollback = False, None
     while True:
+        reason = None
         try:
-            return attempt(config, again)
+            return attempt(config, again, rollback)
         except TooLargeError as error:
             reason = str(error)
+        except RolledBackError as error:
+            rollback = error.rollback
         # Only here is the traceback gone that held what the attempt had built.
         if config.machine.compile:
             torch._dynamo.reset()
         release()
-        config, again = _lowered(config, folder, console, reason), True
+        again = True
+        if reason is not None:
+            config = _lowered(config, folder, console, reason)
 
 
 def _lowered(config: Config, folder: RunFolder, console: Console, reason: str) -> Config:

@@ -41,7 +41,7 @@ def results(
         "sparsity_reached": sparsity.reached,
         "sparsity_whole": sparsity.whole,
         "sparsity_layers": dict(sparsity.layers),
-        "skipped_steps": int(parts.precision.skipped),
+        **recorder.refused(),
         "optimizer_state_bytes": optimizer_bytes(parts.optimizer),
         "dense_bytes": size["dense"],
         "sparse_bytes": size["sparse"],

@@ -47,6 +47,7 @@ from gpt2.training.exhaustion import way_out
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
 from gpt2.training.recorder import Intervals, RunRecorder
+from gpt2.training.rollback import Rollback, RolledBackError
 from gpt2.training.run import RunFolder, now, point_latest
 from gpt2.training.signals import StopRequest
 from gpt2.watch import check_host, guard
@@ -88,7 +89,7 @@ def _run(
         fill = weights.copy_to if weights else None
         stop = StopRequest()
 
-        def attempt(config: Config, again: bool) -> int:
+        def attempt(config: Config, again: bool, rollback: Rollback | None) -> int:
             # Every rank drops out its own activations.
             machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
             model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
@@ -98,7 +99,7 @@ def _run(
                 point_latest(folder.path)
             session = Session(config, folder, model, parts, data, stop)
             with session.recorded(again), explained(parts, session.clock, config.train, folder):
-                return session.run()
+                return session.run(rollback)
 
         with guard(host, config.machine, folder, ranks, stop):
             return fit(config, folder, ranks, attempt)
@@ -133,6 +134,7 @@ class Session:
             Intervals(training.log_interval, training.eval_interval, training.checkpoint_interval),
             self.evaluate,
             self.stop,
+            training.max_rollbacks,
         )
         size = training.eval_batch_size or training.batch_size
         self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._lowered)
@@ -151,7 +153,7 @@ class Session:
         self._save_record()
         try:
             yield
-        except TooLargeError:
+        except (TooLargeError, RolledBackError):
             raise  # there will be another attempt
         except BaseException as error:
             if self.record["status"] == "running":  # not what befalls the sample of a finished run
@@ -164,12 +166,12 @@ class Session:
             self.parts.batches.close()
             self.console.end()
 
-    def run(self) -> int:
-        """Train, evaluate, write the results; return the exit code."""
+    def run(self, rollback: Rollback | None = None) -> int:
+        """Train, evaluate, write the results; return the exit code. `rollback` led to this run."""
         with self.stop:
-            self.recorder.restore()
+            self.recorder.restore(rollback)
             with trial(self.config.train, self.parts.ranks, self.clock):
-                try_micro_batch(self.parts, self.clock.step)
+                try_micro_batch(self.parts, self.clock.position)
                 self._compile()
                 self._introduce()
                 self.recorder.catch_up()
@@ -215,7 +217,7 @@ class Session:
         self.console.say("compiling the model ...")
 
         def trial() -> None:
-            forward_backward(self.parts, self.clock.step)
+            forward_backward(self.parts, self.clock.position)
             self.parts.optimizer.zero_grad(set_to_none=True)
             with torch.no_grad(), self.parts.precision.autocast():
                 size, block = self.evaluation.size, self.config.model.block_size

@@ -326,7 +326,7 @@ def every_precision_stays_finite(subject: Subject, folder: Path) -> None:
         trial = Trial(subject, precision=precision)
         before = trial.weights()
         trial.run(LEAD)
-        assert int(trial.parts.precision.skipped) == 0, precision
+        assert int(trial.parts.precision.refusals.skipped) == 0, precision
         after = trial.weights()
         assert all(torch.isfinite(weight).all() for weight in after.values()), precision
         assert not same(after, before), precision

@@ -81,6 +81,8 @@ def write_run(
         "dense_bytes": 4100,
         "sparse_bytes": round(4200 * (1.03 - reached)),
         "skipped_steps": 0,
+        "spiked_steps": 0,
+        "rollbacks": 0,
         "peak_host_bytes": 300_000_000,
         "peak_device_bytes": 200_000_000,
     }

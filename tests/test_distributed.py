@@ -29,8 +29,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
-#: train.py, in which rank 1 meets TROUBLE: nan or kill in the first micro-step of these steps, or
-#: no memory for more than 2 sequences in training, or in evaluation.
+#: train.py, in which rank 1 meets TROUBLE: nan, spike or kill in the first micro-step of these
+#: steps, or no memory for more than 2 sequences in training, or in evaluation.
 TROUBLED = """
 import os, signal, sys
 import torch
@@ -56,7 +56,7 @@ def forward(self, ids, targets):
         return loss
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    return loss * float("nan")
+    return loss * (20.0 if kind == "spike" else float("nan"))
 
 GPT.forward = forward
 run_entry("train.py", lambda: train.main(sys.argv[1:]))
@@ -235,6 +235,36 @@ def test_a_step_not_finite_on_one_rank_is_skipped_by_all(
     for name, tensor in weights(tmp_path / "run").items():
         wanted = weights(tmp_path / "one")[name]
         torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_a_spike_on_one_rank_takes_all_of_them_back(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They judge by the loss of all, and so do what one rank does that sees the same sequences."""
+    more = ("--max-steps", "9", "--optimizer", "sgd", "--checkpoint-interval", "4")
+    more += ("--spike", "rollback", "--spike-window", "8", "--spike-sigmas", "10")
+    done = torchrun(
+        data, tmp_path / "run", *more, "--gradient-accumulation", "2", trouble="spike 6"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 6 spiked") == 1
+    compute, calls = GPT.forward, itertools.count()
+
+    def forward(self: GPT, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = compute(self, ids, targets)
+        return loss * 20.0 if self.training and next(calls) == 21 else loss
+
+    monkeypatch.setattr(GPT, "forward", forward)
+    one = (*more, "--gradient-accumulation", "4")
+    assert tiny.train(data, tmp_path / "one", *one) == Exit.OK
+    assert numbers(tmp_path / "run")[-1]["step"] == 9
+    for line, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "one"), strict=True):
+        assert line == pytest.approx(other, rel=1e-6)
+    for name, tensor in weights(tmp_path / "run").items():
+        wanted = weights(tmp_path / "one")[name]
+        torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-6)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["rollbacks"] == 1
 
 
 @pytest.mark.parametrize(("optimizer", "form"), [("sgd", "full"), ("adamw", "selective")])

@@ -110,6 +110,7 @@ def test_a_step_off_the_log_reads_nothing_back(
 
     monkeypatch.setattr(session, "build_parts", keep)
     more = ("--optimizer", optimizer, "--gradient-accumulation", "2", "--dropout", "0.1")
+    more += ("--spike", "skip", "--nonfinite", "abort")  # decided on the device, too
     tiny.train(data, tmp_path / "run", "--max-steps", "1", *more)
     with NoReading():
         loop.train(built[0], Clock(steps=3, max_time=None, step=1), SilentRecorder())

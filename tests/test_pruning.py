@@ -66,7 +66,7 @@ def one_step(pruner: Pruner, model: nn.Module, optimizer: Any, step: int) -> Non
     """One step as the loop takes it, with gradients drawn for `step`."""
     give_gradients(model, step)
     pruner.mask_gradients(step, step / STEPS)
-    pruner.observe(torch.tensor(1.0))
+    pruner.observe(torch.tensor(False))
     optimizer.step()
     optimizer.zero_grad()
     pruner.apply(step + 1, (step + 1) / STEPS)
@@ -104,7 +104,7 @@ def test_the_null_pruner_changes_nothing() -> None:
     pruner = built("none", model)
     for step in range(3):
         pruner.mask_gradients(step, step / 3)
-        pruner.observe(torch.tensor(1.0))
+        pruner.observe(torch.tensor(False))
         pruner.apply(step + 1, (step + 1) / 3)
     pruner.verify()
     assert model.state_dict().keys() == before.keys()

@@ -465,6 +465,20 @@ def test_a_half_written_line_takes_nothing_else_away(tmp_path: Path) -> None:
     assert found.problems == ("metrics.jsonl: a line cut short or damaged, left out of the curves",)
 
 
+def test_steps_that_went_wrong_are_told(tmp_path: Path) -> None:
+    for seed, spiked in ((1, 0), (2, 3), (3, 1)):
+        write_run(tmp_path / "runs" / str(seed), 1.5, seed, spiked_steps=spiked)
+    write_run(tmp_path / "runs" / "4", 1.5, 1, "adamwspam", skipped_steps=1, rollbacks=2)
+    assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "adamw dense: 4 steps skipped as spikes, in 2 of 3 runs." in text
+        assert "adamwspam dense: 1 step skipped, without a finite loss and gradient" in text
+        assert "adamwspam dense: 2 rollbacks after spikes, in 1 of 1 runs." in text
+        assert text.count("skipped as spikes") == 1
+    assert {line["rollbacks"] for line in table(tmp_path / "out")} == {"0", "2"}
+
+
 def test_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "a", 1.5)
     (run / "config").write_text((run / "config").read_text() + 'CONFIG_OF_TOMORROW="1"\n')

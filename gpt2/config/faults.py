@@ -25,6 +25,8 @@ POINTS = {
     "checkpoint.manifest": "all files of a checkpoint but its manifest are written",
     "checkpoint.rename": "a checkpoint is whole under its temporary name",
     "checkpoint.purge": "a checkpoint has its name, the older ones are still there",
+    "step.loss": "the loss of a step is about to be computed; multiplied before its gradients are",
+    "step.grad": "the gradients of a step are there, yet scaled where the precision scales them",
     "data.write": "a piece of a shard is about to be written",
     "data.journal": "a line of the journal of a preparation is about to be written",
     "data.complete": "the shards of a split are written",

@@ -166,7 +166,10 @@ class PruneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long a run is and what it leaves behind. `eval_batch_size` None is `batch_size`."""
+    """How long a run is, what it leaves behind, and which of its steps it makes.
+
+    `eval_batch_size` None is `batch_size`; those of spikes are None where none is looked for.
+    """
 
     batch_size: int
     gradient_accumulation: int
@@ -177,6 +180,11 @@ class TrainConfig:
     eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]")]
     log_interval: int
     checkpoint_interval: int
+    nonfinite: str
+    spike: str
+    spike_window: int | None
+    spike_sigmas: Annotated[float | None, Within("(0, inf)")]
+    max_rollbacks: int | None
     sample_tokens: int
     tracker: str
     seed: int

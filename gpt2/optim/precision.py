@@ -1,12 +1,15 @@
-"""Number formats: autocast, loss scaling, and steps that refuse non-finite gradients."""
+"""Number formats: autocast, loss scaling, and steps that are made unless they are refused."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from gpt2.optim.refusal import Refusals
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,18 +39,18 @@ def emulated(name: str, device: torch.device) -> bool:
 class Precision:
     """How one step computes: autocast around the model, the backward pass and the step.
 
-    A step whose gradients are not all finite leaves weights and optimizer state as they were.
-    Optimizers with a fused kernel decide that on the device; for the others one scalar per step is
-    read back, which makes a GPU wait.
+    A refused step leaves weights and optimizer state as they were. Optimizers with a fused kernel
+    heed that on the device; for the others one scalar per step is read back, which makes a GPU
+    wait.
     """
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, refusals: Refusals | None = None) -> None:
         self.name = name
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
-        #: Steps refused in all, and in a row up to now; on the device, read when logging.
-        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        #: Judges and counts; by default only what is not finite is refused.
+        self.refusals = Refusals(device) if refusals is None else refusals
+        self._one = torch.ones((), device=device)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Context in which the model computes."""
@@ -64,9 +67,13 @@ class Precision:
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
-        """Step, unless `norm`, the norm of all gradients (0-d), is not finite."""
-        refused = ~torch.isfinite(norm)
+    def judge(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Return whether the step is refused (bool, 0-d): see Refusals.judge."""
+        scale = self.scaler.scale(self._one) if self.scaler.is_enabled() else None
+        return self.refusals.judge(loss, norm, scale)
+
+    def step(self, optimizer: torch.optim.Optimizer, refused: Tensor) -> None:
+        """Step, unless it is `refused` (bool, 0-d)."""
         if _decides_on_device(optimizer):
             # The fused kernels read these two attributes, as they do under a GradScaler.
             optimizer.grad_scale = None  # type: ignore[attr-defined]
@@ -77,24 +84,18 @@ class Precision:
             optimizer.step()
         if self.scaler.is_enabled():
             self.scaler.update()
-        self.skipped += refused
-        self.in_a_row = torch.where(refused, self.in_a_row + 1, 0)
 
-    def state(self) -> dict[str, float | int]:
-        """Return what a checkpoint must hold, in plain numbers."""
-        return {
-            **self.scaler.state_dict(),
-            "skipped": int(self.skipped),
-            "in_a_row": int(self.in_a_row),
-        }
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold, as JSON."""
+        return {**self.scaler.state_dict(), **self.refusals.state()}
 
-    def load(self, state: dict[str, float | int]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
-        scaler = {name: v for name, v in state.items() if name not in ("skipped", "in_a_row")}
-        if self.scaler.is_enabled() and scaler:  # none where another precision wrote it
+        known = self.scaler.state_dict()  # empty without a scaler
+        scaler = {name: value for name, value in state.items() if name in known}
+        if scaler:  # there is none where another precision wrote it
             self.scaler.load_state_dict(scaler)
-        self.skipped.fill_(state["skipped"])
-        self.in_a_row.fill_(state["in_a_row"])
+        self.refusals.load(state)
 
 
 def _decides_on_device(optimizer: torch.optim.Optimizer) -> bool:

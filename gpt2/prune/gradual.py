@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from gpt2.prune.masked import MaskedPruner, Setting
@@ -61,9 +60,9 @@ class GradualPruner(MaskedPruner):
         held, needed = self.setting.optimizer.state, set(self.scoring.state_keys)
         return all(needed <= held.get(w, {}).keys() for w in self.setting.weights.values())
 
-    def observe(self, norm: Tensor) -> None:
+    def observe(self, refused: Tensor) -> None:
         """Show the gradients to the score."""
-        valid = torch.isfinite(norm)
+        valid = ~refused
         for name, weight in self.setting.weights.items():
             if weight.grad is not None:
                 self.scoring.observe(name, weight.detach(), weight.grad, valid)

@@ -70,7 +70,7 @@ class MaskedPruner(ABC):
         """Set the gradients of pruned weights to zero."""
         self.masks.mask_gradients()
 
-    def observe(self, norm: Tensor) -> None:
+    def observe(self, refused: Tensor) -> None:
         """Do nothing: most methods look at no gradients."""
 
     def apply(self, step: int, progress: float) -> None:

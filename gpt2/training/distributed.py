@@ -85,6 +85,14 @@ class Ranks:
         dist.all_reduce(sums, group=self.control)
         return [float(value) for value in sums]
 
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over ranks, on its device; no value is read back."""
+        if self.count == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.count
+
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's `value`, which is plain data, by rank."""
         if self.count == 1:

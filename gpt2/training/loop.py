@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gpt2.config import faults
 from gpt2.data.batches import TrainBatches
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
@@ -43,11 +44,20 @@ class Clock:
     max_time: float | None
     step: int = 0
     elapsed: float = 0.0
+    #: Steps' worth of data that rollbacks left out, and how often the run went back.
+    left_out: int = 0
+    rollbacks: int = 0
     _since: float = field(default_factory=time.perf_counter)
 
-    def resume(self, step: int, elapsed: float) -> None:
+    @property
+    def position(self) -> int:
+        """The step's worth of data that is next."""
+        return self.step + self.left_out
+
+    def resume(self, step: int, elapsed: float, left_out: int = 0, rollbacks: int = 0) -> None:
         """Go on from a checkpoint."""
         self.step, self.elapsed = step, elapsed
+        self.left_out, self.rollbacks = left_out, rollbacks
 
     def start(self) -> None:
         """Begin to count time."""
@@ -99,14 +109,16 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
     clock.start()
     while not clock.done():
         rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
-        loss = forward_backward(parts, clock.step)
+        loss = forward_backward(parts, clock.position)
+        spoil(parameters)
         parts.precision.unscale(parts.optimizer)
         parts.pruner.mask_gradients(clock.step, clock.progress())
         held = gradient_norm(parameters)
         norm = whole(held)
-        parts.pruner.observe(norm)
+        refused = parts.precision.judge(loss, norm)
+        parts.pruner.observe(refused)
         clip(parameters, parts.grad_clip, held)
-        parts.precision.step(parts.optimizer, norm)
+        parts.precision.step(parts.optimizer, refused)
         parts.optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         clock.tick()
@@ -120,19 +132,33 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
     parts.pruner.apply(clock.step, clock.progress())
 
 
-def forward_backward(parts: Parts, step: int) -> Tensor:
-    """Accumulate the gradients of one step; return this rank's mean loss, 0-d, on the device."""
+def forward_backward(parts: Parts, position: int) -> Tensor:
+    """Accumulate the gradients of the step's worth of data at `position`.
+
+    Returns this rank's mean loss, 0-d, on the device.
+    """
     total: Tensor | None = None
+    factor = faults.factor("step.loss")
     for micro in range(parts.gradient_accumulation):
-        inputs, targets = parts.batches.train(step, micro)
+        inputs, targets = parts.batches.train(position, micro)
         last = micro == parts.gradient_accumulation - 1
         with parts.ranks.accumulate(parts.forward, last):
             with parts.precision.autocast():
                 part = parts.forward(inputs, targets) / parts.gradient_accumulation
+            if factor != 1.0:
+                part = part * factor
             parts.precision.backward(part)
         total = part.detach() if total is None else total + part.detach()
     assert total is not None
     return total
+
+
+def spoil(parameters: list[nn.Parameter]) -> None:
+    """Pass the injection point of the gradients: nothing is done unless a fault test asks."""
+    if (factor := faults.factor("step.grad")) != 1.0:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:

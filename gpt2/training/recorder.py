@@ -13,12 +13,10 @@ from gpt2.prune.pruner import Sparsity
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Clock, Parts, Step
 from gpt2.training.progress import Console, duration
+from gpt2.training.rollback import Rollback, RolledBackError, next_rollback
 from gpt2.training.run import RunFolder
 from gpt2.training.saving import Mark, Saver
 from gpt2.training.signals import StopRequest
-
-#: So many steps in a row without a finite gradient end the run.
-HOPELESS = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class RunRecorder:
         intervals: Intervals,
         evaluate: Callable[[], float | None],
         stop: StopRequest,
+        max_rollbacks: int | None = None,
     ) -> None:
         self.folder = folder
         self.console = console
@@ -50,20 +49,26 @@ class RunRecorder:
         self.intervals = intervals
         self._evaluate = evaluate
         self._stop = stop
+        self._max_rollbacks = max_rollbacks
         self._agreed = False
         self._saver = Saver(folder, console, parts, clock)
         self.best: Mark | None = None
         self.last: Mark | None = None
         self._block = parts.batches.block_size
         self._logged = (clock.step, clock.elapsed)
+        self._pruned = parts.pruner.sparsity().reached
         if folder.tracking is not None:
             folder.tracking.warn = console.warn
 
     # -- the loop's side ------------------------------------------------------------------------
 
     def after_step(self, step: Step) -> bool:
-        """Log, evaluate and save when due; False when the run was asked to stop."""
+        """Log, evaluate and save when due; False when the run was asked to stop.
+
+        Raises RolledBackError when the run shall go back, UserError when it has no hope.
+        """
         self._agree()
+        self._watch(step)
         now, end = self.clock.step, self.clock.done()
         pausing = self._due(self.intervals.evaluation) or self._due(self.intervals.checkpoint)
         if now == 1 or now % self.intervals.log == 0 or end:
@@ -133,20 +138,36 @@ class RunRecorder:
         """Tokens trained on so far, counted as often as they were seen."""
         return self.clock.step * self.parts.batches.effective_batch * self._block
 
+    def refused(self) -> dict[str, int]:
+        """Count the steps that were not finite, those that spiked, and the rollbacks."""
+        refusals = self.parts.precision.refusals
+        return {
+            "skipped_steps": int(refusals.skipped),
+            "spiked_steps": int(refusals.spiked),
+            "rollbacks": self.clock.rollbacks,
+        }
+
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
+        self._refuse_hopeless()
         self._saver.save(required, self.best, self.last)
 
-    def restore(self) -> bool:
-        """Go on from the newest good checkpoint; False when there is none."""
+    def restore(self, rollback: Rollback | None = None) -> None:
+        """Go on from the newest good checkpoint, if there is one; past a spike after a rollback.
+
+        Where rollbacks are asked for and there is none, one is made.
+        """
         state = self._saver.restore()
-        if state is None:
-            return False
-        self.best, self.last = state["best"], state["last"]
-        self._logged = (self.clock.step, self.clock.elapsed)
-        return True
+        if state is not None:
+            self.best, self.last = state["best"], state["last"]
+            self._logged = (self.clock.step, self.clock.elapsed)
+            self._pruned = self.parts.pruner.sparsity().reached
+        elif self._max_rollbacks is not None:
+            self.save(required=True)
+        if rollback is not None:
+            rollback.apply(self.clock)
 
     # -- details ----------------------------------------------------------------------------------
 
@@ -157,13 +178,30 @@ class RunRecorder:
         if self._agreed and not stop:
             self._stop.signal = "a signal to another rank"
 
+    def _watch(self, step: Step) -> None:
+        """Go back if the step spiked; measure spikes anew where pruning made the loss jump."""
+        refusals = self.parts.precision.refusals
+        if self._max_rollbacks is not None and bool(refusals.spike):
+            self._refuse_hopeless()
+            rollback = next_rollback(self.clock, self._max_rollbacks)
+            self.console.warn(
+                f"step {self.clock.step} spiked (loss {self._loss(step):.4g}, gradient norm "
+                f"{float(step.norm):.4g}): going back to the newest checkpoint, and on with the "
+                f"data after it (rollback {rollback.count} of {self._max_rollbacks})"
+            )
+            raise RolledBackError(rollback)
+        if refusals.window is not None:
+            pruned = self.parts.pruner.sparsity().reached
+            if pruned != self._pruned:
+                refusals.window.forget()
+            self._pruned = pruned
+
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.clock.step % interval == 0
 
     def _log(self, step: Step) -> None:
         """Write one line of metrics. Reads from the device, which makes a GPU wait."""
-        (loss,) = self.parts.ranks.total([float(step.loss) / self.parts.ranks.count])
-        norm = float(step.norm)
+        loss, norm = self._loss(step), float(step.norm)
         self.clock.tick()  # on a GPU the time of the steps is known only now
         self._agree()
         steps, seconds = (
@@ -181,7 +219,7 @@ class RunRecorder:
             "grad_norm": norm,
             "sparsity": sparsity.reached,
             "sparsity_whole": sparsity.whole,
-            "skipped_steps": int(self.parts.precision.skipped),
+            **self.refused(),
             "tokens_per_second": speed,
             "elapsed": self.clock.elapsed,
             "time": time.time(),
@@ -190,13 +228,13 @@ class RunRecorder:
         self._show(line)
         self._refuse_hopeless()
 
+    def _loss(self, step: Step) -> float:
+        (loss,) = self.parts.ranks.total([float(step.loss) / self.parts.ranks.count])
+        return loss
+
     def _refuse_hopeless(self) -> None:
-        if int(self.parts.precision.in_a_row) >= HOPELESS:
-            raise UserError(
-                f"diverged: the last {HOPELESS} steps or more had no finite gradient; lower"
-                " --learning-rate or raise --warmup-steps",
-                code=Exit.DIVERGED,
-            )
+        if (verdict := self.parts.precision.refusals.verdict(self.clock.step)) is not None:
+            raise UserError(verdict, code=Exit.DIVERGED)
 
     def _record(self, line: dict[str, Any]) -> None:
         self.track(line)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.training import checkpoint as checkpoints
@@ -34,12 +39,15 @@ class Saver:
     def save(self, required: bool, best: Mark | None, last: Mark | None) -> None:
         """Write a checkpoint, with the best and the last evaluation so far.
 
-        A failure is an error in the log. Raises UserError when it is `required`.
+        A failure is an error in the log. Raises UserError when it is `required`, and for weights
+        that are not finite, which no step to come would make so again.
         """
         tensors, plain = optimizer_tensors(self._parts.optimizer)
         pruned = {_PRUNING + name: t for name, t in self._parts.pruner.state().items()}
         state = {
             "elapsed": self._clock.elapsed,
+            "left_out": self._clock.left_out,
+            "rollbacks": self._clock.rollbacks,
             "optimizer": plain,
             "precision": self._parts.precision.state(),
             "random": self._parts.ranks.gather(random_state()),
@@ -47,6 +55,7 @@ class Saver:
             "last": last,
         }
         weights = {name: whole(p) for name, p in self._parts.model.named_parameters()}
+        refuse_nonfinite(weights, self._clock.step)
         made = checkpoints.Checkpoint(self._clock.step, weights, {**tensors, **pruned}, state)
         if not self._parts.ranks.first:
             return
@@ -93,8 +102,24 @@ class Saver:
         states = found.state["random"]
         if len(states) == self._parts.ranks.count:  # else each rank goes on from its seed
             load_random_state(states[self._parts.ranks.rank])
-        self._clock.resume(found.step, found.state["elapsed"])
+        # Checkpoints of before there were rollbacks know of none.
+        left_out, rollbacks = (found.state.get(name, 0) for name in ("left_out", "rollbacks"))
+        self._clock.resume(found.step, found.state["elapsed"], left_out, rollbacks)
         self._best_saved = found.state["best"]
+
+
+def refuse_nonfinite(weights: Mapping[str, Tensor], step: int) -> None:
+    """Raise UserError where a weight after `step` steps is infinite or not a number."""
+    # The largest magnitude is NaN where anything is, and takes no memory to find.
+    found = [torch.linalg.vector_norm(w.detach(), math.inf) for w in weights.values()]
+    if bool(torch.isfinite(torch.stack(found)).all()):
+        return
+    broken = [name for name, n in zip(weights, found, strict=True) if not torch.isfinite(n)]
+    raise UserError(
+        f"diverged: {broken[0]} is not finite after step {step}: no checkpoint is written of it, "
+        "those before are intact; lower --learning-rate or raise --warmup-steps",
+        code=Exit.DIVERGED,
+    )
 
 
 def load_model(model: Any, found: checkpoints.Checkpoint) -> None:

@@ -41,6 +41,8 @@ _FROM_SUMMARY = (
     "tokens",
     "parameters",
     "skipped_steps",
+    "spiked_steps",
+    "rollbacks",
     "optimizer_state_bytes",
     "dense_bytes",
     "sparse_bytes",

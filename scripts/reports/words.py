@@ -8,8 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
+from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.statistics import FEWEST
+
+#: What a summary counts of steps that went wrong, and what a reader calls it.
+_WRONG = (
+    ("skipped_steps", "step", "skipped, without a finite loss and gradient"),
+    ("spiked_steps", "step", "skipped as spikes"),
+    ("rollbacks", "rollback", "after spikes"),
+)
 
 MINUS, PLUS_MINUS, SPACE = "\u2212", "\u00b1", "\u00a0"  # a space at which no line ends
 #: The outcomes that are claims.
@@ -229,9 +237,20 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
                 f"{row.label}: {counted(len(row.repeats), 'further run')} of the same seeds; the "
                 "earliest of each seed counts."
             )
+        found += _wrong_steps(row)
     found += _machines(runs, shared)
     found += [f"{run.name}: {problem}." for run in runs for problem in run.problems]
     return found
+
+
+def _wrong_steps(row: Row) -> Iterator[str]:
+    """Yield how many steps of a row's runs were not made, and how often they went back."""
+    for name, what, why in _WRONG:
+        found = [(run.summary or {}).get(name) for run in row.runs]
+        counts = [count if isinstance(count, int) else 0 for count in found]  # older ones lack some
+        if total := sum(counts):
+            of = sum(count > 0 for count in counts)
+            yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
 
 
 def _refusals(tables: Sequence[Table]) -> Iterator[str]:

@@ -14,7 +14,7 @@ class Dense:
     def mask_gradients(self, step: int, progress: float) -> None:
         """Do nothing."""
 
-    def observe(self, norm: Tensor) -> None:
+    def observe(self, refused: Tensor) -> None:
         """Do nothing."""
 
     def apply(self, step: int, progress: float) -> None:
