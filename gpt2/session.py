@@ -272,7 +272,7 @@ class Session:
         self._end("finished", Exit.OK)
         self.recorder.track(summary, "final/")
         if (count := self.config.train.sample_tokens) and not self.stop:
-            prompt = [int(self.data["val"].ids[0])]
+            prompt = [self.data["val"].first()]
             ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)
             text = from_description(self.meta.tokenizer).decode(ids)
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
