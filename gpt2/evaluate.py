@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     data_dir = config.data.data_dir if "DATA_DIR" in options.given else None
     folder = (data_dir or trained.config.data.data_dir) / trained.config.data.dataset
     split = open_split(folder, actions.split, 1)
-    if split.meta.data_hash != trained.record["data"]["data_hash"]:
+    theirs, ours = trained.record["data"], split.meta
+    if (ours.data_hash, ours.tokenizer) != (theirs["data_hash"], theirs["tokenizer"]):
         raise UserError(
             f"the data in {folder} are not those the run was trained on; name theirs by --data-dir",
             code=Exit.DATA,

@@ -82,7 +82,7 @@ def _run(
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
     config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks)
-    folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
+    folder = open_for_all(config, actions, meta, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)
         fill = weights.copy_to if weights else None
@@ -145,7 +145,9 @@ class Session:
 
         `again` is a further attempt of the process that has recorded itself already.
         """
-        self.record = begun(self.folder, self.config, self.parts, self.meta, again)
+        self.record = begun(
+            self.folder, self.config, self.parts, self.meta, again, self.console.warn
+        )
         self._moved = "determinism" in self.record
         self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])
         self._save_record()

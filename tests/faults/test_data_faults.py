@@ -268,6 +268,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"), [*(("train.bin", name) for name in CHANGES), ("val.bin", "shrunk")]
 )
