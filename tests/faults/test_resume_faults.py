@@ -211,6 +211,7 @@ def test_versions_of_what_computes_nothing_are_no_matter(
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_other_threads_and_portions_end_near(
     data: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
