@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt2.config import sources
 from gpt2.config.typed import Config
@@ -11,6 +11,8 @@ from gpt2.data.tokens import Meta
 from gpt2.training import checkpoint, machine
 from gpt2.training.loop import Parts
 from gpt2.training.run import RunFolder, now, read_json
+
+Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 #: What a run must be computed on, and in, from its first step to its last to be bit-exact.
 _SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
@@ -57,7 +59,7 @@ def begun(
         },
         **machine.describe(parts.precision.device),
     }
-    record["moved"] = earlier.get("moved", [])
+    record["moved"] = _kept(earlier, "moved", list)
     if not checkpoint.steps(folder.checkpoints):  # all is computed anew
         return record
     moved = differences(earlier, record) if known else ["how it was, run.json would say"]
@@ -75,7 +77,7 @@ def begun(
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
     pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
-    versions = before.get("versions", {})
+    versions = _kept(before, "versions", dict)
     pairs += [
         (name, versions[name], version)
         for name, version in now["versions"].items()
@@ -85,6 +87,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if before.get("code") not in (None, now["code"]):
         found.append("another version of this program")
     return found
+
+
+def _kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:
+    """Return an entry of run.json; an empty one where it is missing or of another kind."""
+    found = record.get(key)
+    return found if isinstance(found, kind) else kind()
 
 
 def _all_code(before: str | None, now: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 
-from gpt2 import evaluate, export, sample
+from gpt2 import evaluate, export, record, sample
 from gpt2.config.errors import Exit, UserError
 from gpt2.training import checkpoint
 
@@ -127,6 +127,24 @@ def test_a_run_without_checkpoints(damage: Callable[[Path], Any], run: Path) -> 
     """Row 6, for readers."""
     damage(run / "checkpoints")
     assert refused(run) == {(Exit.CHECKPOINT, f"{run} holds no checkpoint yet")}
+
+
+def test_a_precision_that_is_none(run: Path) -> None:
+    """Row 13: what auto means to evaluate.py is what the run says, if it says something."""
+    path = run / "run.json"
+    path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "fp31"'))
+    with pytest.raises(UserError, match=r"run\.json: precision 'fp31' is none of fp32, ") as caught:
+        evaluate.main(["--run", str(run)])
+    assert caught.value.code == Exit.CONFIG
+    assert evaluate.main(["--run", str(run), "--precision", "fp32"]) == Exit.OK
+
+
+@pytest.mark.parametrize("value", [None, 3, [], "x", {"torch": 1}])
+def test_versions_that_are_none(value: object) -> None:
+    """Row 13: what an edited run.json says of them is no reason to fail, at most to warn."""
+    now = {"versions": {"torch": "2.13.0"}, "code": "a"} | dict.fromkeys(record._SAME, "same")
+    said = ["torch 2.13.0, not 1"] if isinstance(value, dict) else []
+    assert record.differences({"versions": value}, now) == said
 
 
 def test_data_that_are_gone(run: Path, data: Path, tmp_path: Path) -> None:
