@@ -14,7 +14,8 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig, TrainConfig
 from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
 from gpt2.data.sharded import Ids
-from gpt2.data.tokens import TokenFile, open_split
+from gpt2.data.tokenizer import from_description
+from gpt2.data.tokens import META, TokenFile, open_split
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
@@ -44,6 +45,7 @@ def open_data(config: Config) -> dict[str, TokenFile]:
             f"--tokenizer {made} takes them as they are, prepare_data.py --force makes them anew",
             code=Exit.DATA,
         )
+    from_description(data["train"].meta.tokenizer, folder / META).check()
     return data
 
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from gpt2.data.batches import validation_batches
     from gpt2.data.tokens import open_split
     from gpt2.model.loss import IGNORED
-    from gpt2.optim.precision import Precision, resolve_precision
+    from gpt2.optim.precision import DTYPES, Precision, resolve_precision
     from gpt2.trained import load_trained
     from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
 
@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     data_dir = config.data.data_dir if "DATA_DIR" in options.given else None
     folder = (data_dir or trained.config.data.data_dir) / trained.config.data.dataset
     split = open_split(folder, actions.split, 1)
-    if split.meta.data_hash != trained.record["data"]["data_hash"]:
+    theirs, ours = trained.record["data"], split.meta
+    if (ours.data_hash, ours.tokenizer) != (theirs["data_hash"], theirs["tokenizer"]):
         raise UserError(
             f"the data in {folder} are not those the run was trained on; name theirs by --data-dir",
             code=Exit.DATA,
@@ -50,6 +51,11 @@ def main(argv: Sequence[str]) -> int:
     asked = config.optim.precision
     if asked == "auto" and trained.device.type == trained.record["device"]:
         asked = trained.record["precision"]  # the same machine gives the number of the run
+        if asked not in DTYPES:
+            raise UserError(
+                f"{actions.run / 'run.json'}: precision {asked!r} is none of {', '.join(DTYPES)}: "
+                "it was edited or damaged; give --precision"
+            )
     precision = Precision(resolve_precision(asked, trained.device), trained.device)
     batch = config.train.batch_size
     if "BATCH_SIZE" not in options.given:

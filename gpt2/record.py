@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from gpt2.config import sources
 from gpt2.config.typed import Config
@@ -11,17 +12,27 @@ from gpt2.training import checkpoint, machine
 from gpt2.training.loop import Parts
 from gpt2.training.run import RunFolder, now, read_json
 
+Kind = TypeVar("Kind", list[Any], dict[str, Any])
+
 #: What a run must be computed on, and in, from its first step to its last to be bit-exact.
 _SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
+#: Packages that read and write, and compute nothing.
+_INERT = ("tiktoken", "safetensors", "kconfiglib")
 
 
 def begun(
-    folder: RunFolder, config: Config, parts: Parts, data: Meta, again: bool
+    folder: RunFolder,
+    config: Config,
+    parts: Parts,
+    data: Meta,
+    again: bool,
+    warn: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return the record of a session that begins, with what earlier ones have left in it.
 
     `again` is a further attempt of a session that has recorded itself already. Where a part of the
-    run was computed in another way, `determinism` says so from the beginning.
+    run was computed in another way, `determinism` says so from the beginning, `moved` says in what,
+    and `warn` is told of what is new.
     """
     known = (folder.path / "run.json").exists()
     earlier = read_json(folder.path, "run.json") if known else {}
@@ -48,12 +59,40 @@ def begun(
         },
         **machine.describe(parts.precision.device),
     }
-    moved = earlier.get("determinism") == "statistical" or any(
-        earlier[key] != record[key] for key in _SAME if key in earlier
-    )
-    if moved and checkpoint.steps(folder.checkpoints):  # without one all is computed anew
+    record["moved"] = _kept(earlier, "moved", list)
+    if not checkpoint.steps(folder.checkpoints):  # all is computed anew
+        return record
+    moved = differences(earlier, record) if known else ["how it was, run.json would say"]
+    if moved:
+        warn(
+            f"not bit-exact from here: {', '.join(moved)}; it goes on with the same samples, and "
+            "results differ by rounding (with --dropout, perhaps by what is dropped)"
+        )
+        record["moved"] = [*record["moved"], *moved]
+    if moved or earlier.get("determinism") == "statistical":
         record["determinism"] = "statistical"
     return record
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
+    pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
+    versions = _kept(before, "versions", dict)
+    pairs += [
+        (name, versions[name], version)
+        for name, version in now["versions"].items()
+        if name in versions and name not in _INERT
+    ]
+    found = [f"{name.replace('_', ' ')} {new}, not {old}" for name, old, new in pairs if old != new]
+    if before.get("code") not in (None, now["code"]):
+        found.append("another version of this program")
+    return found
+
+
+def _kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:
+    """Return an entry of run.json; an empty one where it is missing or of another kind."""
+    found = record.get(key)
+    return found if isinstance(found, kind) else kind()
 
 
 def _all_code(before: str | None, now: str) -> str:

@@ -16,6 +16,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import REPOSITORY, Options
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
+from gpt2.data.tokens import Meta
 from gpt2.training.distributed import Ranks
 from gpt2.training.progress import Console
 from gpt2.training.run import FollowedFolder, RunFolder, new_folder, read_json, unfinished
@@ -42,7 +43,7 @@ FREE_AT_RESUME = frozenset(
 _PRODUCT = ("batch_size", "gradient_accumulation")
 
 
-def open_folder(config: Config, actions: TrainActions, data_hash: str, device: str) -> RunFolder:
+def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) -> RunFolder:
     """Open a new run directory, or the one to go on in. Raises UserError when that cannot be."""
     if actions.run_dir is None:
         if actions.resume:
@@ -62,7 +63,7 @@ def open_folder(config: Config, actions: TrainActions, data_hash: str, device: s
         if folder.finished:
             raise UserError(f"--run-dir {path}: this run is finished; choose another folder")
         if folder.started:
-            _refuse_other_options(path, config, data_hash)
+            _refuse_other_options(path, config, data)
     except UserError:
         folder.close()
         raise
@@ -70,7 +71,7 @@ def open_folder(config: Config, actions: TrainActions, data_hash: str, device: s
 
 
 def open_for_all(
-    config: Config, actions: TrainActions, data_hash: str, device: str, ranks: Ranks
+    config: Config, actions: TrainActions, data: Meta, device: str, ranks: Ranks
 ) -> RunFolder:
     """Open the run directory on the first rank, which writes it; the others know where it is.
 
@@ -80,7 +81,7 @@ def open_for_all(
     tracker = plugins.load(package, name)
     if not ranks.first:
         return FollowedFolder(Path(ranks.gather("")[0]))
-    folder = open_folder(config, actions, data_hash, device)
+    folder = open_folder(config, actions, data, device)
     if plugins.defines(package, name, "open"):
         told = {k: v if isinstance(v, int | float) else str(v) for k, v in _flat(config).items()}
         folder.tracking = Tracking(tracker.open, folder.path, told, Console(folder.log).warn)
@@ -155,7 +156,14 @@ def load_config(run: Path) -> Config:
         raise UserError(f"{run} is no run directory: it has no config")
     options = Options()
     options.read(run / "config")
-    return bind(options)
+    try:
+        return bind(options)
+    except UserError as error:
+        raise UserError(
+            *error.messages,
+            f"{run / 'config'}: not what this version of the program writes; use the version that "
+            "made the run (run.json names its commit), or choose another folder",
+        ) from error
 
 
 def equal_unfinished(config: Config, besides: Path) -> Path | None:
@@ -169,7 +177,7 @@ def equal_unfinished(config: Config, besides: Path) -> Path | None:
     return None
 
 
-def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
+def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
     before, now = _flat(load_config(path)), _flat(config)
     free = set(FREE_AT_RESUME)
     if _product(before) == _product(now):
@@ -181,14 +189,24 @@ def _refuse_other_options(path: Path, config: Config, data_hash: str) -> None:
         if name not in free and before.get(name) != now.get(name)
     ]
     if (path / "run.json").exists():
-        recorded = read_json(path, "run.json")["data"]["data_hash"]
-        if recorded != data_hash:
-            problems.append(
-                f"the data have changed since the run in {path} began (hash {data_hash[:12]}, "
-                f"not {recorded[:12]}); put them back, or choose another --run-dir"
-            )
+        problems += _other_data(path, read_json(path, "run.json")["data"], data)
     if problems:
         raise UserError(*problems)
+
+
+def _other_data(path: Path, began: dict[str, Any], data: Meta) -> list[str]:
+    """Say in what the data are others than those the run in `path` `began` with."""
+    what, then, now = "", began["data_hash"][:12], data.data_hash[:12]
+    if began["data_hash"] != data.data_hash:
+        what = f"(hash {now}, not {then})"
+    elif other := [k for k, value in data.tokenizer.items() if began["tokenizer"].get(k) != value]:
+        what = f"in the {other[0]} of their tokenizer"
+    if not what:
+        return []
+    return [
+        f"the data have changed since the run in {path} began {what}; put them back, or choose "
+        "another --run-dir"
+    ]
 
 
 def _product(flat: dict[str, Any]) -> int:

@@ -83,7 +83,7 @@ def _run(
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
     config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks)
-    folder = open_for_all(config, actions, meta.data_hash, device.type, ranks)
+    folder = open_for_all(config, actions, meta, device.type, ranks)
     try:
         config = keep_effective_batch(config, folder.path, ranks.count)
         fill = weights.copy_to if weights else None
@@ -147,7 +147,9 @@ class Session:
 
         `again` is a further attempt of the process that has recorded itself already.
         """
-        self.record = begun(self.folder, self.config, self.parts, self.meta, again)
+        self.record = begun(
+            self.folder, self.config, self.parts, self.meta, again, self.console.warn
+        )
         self._moved = "determinism" in self.record
         self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])
         self._save_record()
@@ -274,7 +276,7 @@ class Session:
         self._end("finished", Exit.OK)
         self.recorder.track(summary, "final/")
         if (count := self.config.train.sample_tokens) and not self.stop:
-            prompt = [int(self.data["val"].ids[0])]
+            prompt = [self.data["val"].first()]
             ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)
             text = from_description(self.meta.tokenizer).decode(ids)
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")

@@ -83,23 +83,6 @@ def test_resume_is_bit_exact(
     assert_same(tmp_path / "run", reference)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_every_optimizer_resumes(
-    optimizer: str, data: Path, whole: Callable[..., Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    # Evaluations and checkpoints fall on different steps: what is done twice counts once.
-    more = (
-        "--optimizer", optimizer, "--max-steps", "13", "--checkpoint-interval", "4",
-        "--eval-interval", "3", "--num-workers", "2",
-    )  # fmt: skip
-    reference = whole(*more)
-    train_killed(monkeypatch, 11, data, tmp_path / "run", *more)
-    assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
-    assert_same(tmp_path / "run", reference)
-
-
 def test_what_may_differ_at_a_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

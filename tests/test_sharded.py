@@ -194,7 +194,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record which files are read whole."""
     found: list[str] = []
-    for name in ("_hash", "_largest_id"):
+    for name in ("sha256_of", "_largest_id"):
         original = getattr(__import__("gpt2.data.tokens", fromlist=[name]), name)
 
         def spy(path: Path, original: object = original, name: str = name) -> object:
@@ -213,7 +213,7 @@ def test_large_files_are_read_whole_once(tmp_path: Path, monkeypatch: pytest.Mon
         verify_hashes(tmp_path)
         open_split(tmp_path, "train", 8)
     names = ["train-00000.bin", "train-00001.bin", "val-00000.bin", "val-00001.bin"]
-    expected = [f"_hash {name}" for name in names] + [f"_largest_id {n}" for n in names[:2]]
+    expected = [f"sha256_of {name}" for name in names] + [f"_largest_id {n}" for n in names[:2]]
     assert found == expected
     # A smaller vocabulary needs no new scan to be refused, and says where.
     with pytest.raises(UserError, match=r"train-00000\.bin: token \d+ is 4"):
@@ -232,7 +232,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
     found = reads(monkeypatch)
     with pytest.raises(UserError, match=r"train-00001\.bin has changed"):
         verify_hashes(tmp_path)
-    assert found == ["_hash train-00001.bin"]
+    assert found == ["sha256_of train-00001.bin"]
 
 
 @pytest.mark.usefixtures("large")

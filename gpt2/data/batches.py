@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpt2.data.sharded import IdArray
 from gpt2.data.tokens import TokenFile
+from gpt2.data.watched import WatchedFiles
 
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 _CACHED_EPOCHS = 2  # a batch may straddle two epochs
@@ -101,7 +102,7 @@ class TrainBatches:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self._ids: IdArray = tokens.ids if isinstance(tokens, TokenFile) else tokens
+        self._ids, self._files = _of(tokens)
         self._block_size = block_size
         self._batch_size = batch_size
         self._accumulation = gradient_accumulation
@@ -174,7 +175,9 @@ class TrainBatches:
         size = self._batch_size
         first = step * self.effective_batch + (micro * self._ranks + self._rank) * size
         pair = np.empty((2, size, self._block_size), dtype=np.int64)
-        for row, start in enumerate(self._order.starts(first, size)):
+        starts = self._order.starts(first, size)
+        self._files.check(starts, self._block_size + 1)
+        for row, start in enumerate(starts):
             pair[0, row] = self._ids[start : start + self._block_size]
             pair[1, row] = self._ids[start + 1 : start + 1 + self._block_size]
         return _host_tensor(pair, self._device)
@@ -188,12 +191,13 @@ def validation_batches(
     Every token but the first is a target once. All batches have one shape, for the sake of
     compiled models: where the text ends, targets are IGNORED. Nothing depends on a seed.
     """
-    ids: IdArray = tokens.ids if isinstance(tokens, TokenFile) else tokens
+    ids, files = _of(tokens)
     place, per_batch, targets = torch.device(device), batch_size * block_size, len(ids) - 1
     for start in range(0, targets, per_batch):
         real = min(per_batch, targets - start)
         pair = np.zeros((2, per_batch), dtype=np.int64)
         pair[1, real:] = IGNORED
+        files.check([start], real + 1)
         pair[0, :real] = ids[start : start + real]
         pair[1, :real] = ids[start + 1 : start + 1 + real]
         host = _host_tensor(pair.reshape(2, batch_size, block_size), place)
@@ -210,14 +214,22 @@ def calibration_batches(
     device: torch.device | str,
 ) -> Iterator[Tensor]:
     """Yield `count` different sequences of a training text, drawn by `seed`: int64 (B, T)."""
-    ids: IdArray = tokens.ids if isinstance(tokens, TokenFile) else tokens
+    ids, files = _of(tokens)
     place = torch.device(device)
     order = EpochOrder(len(ids), block_size, seed)
     assert count <= order.sequences, (count, order.sequences)
     starts = order.starts(_NO_RUNS_EPOCH * order.sequences, count)
     for first in range(0, count, batch_size):
+        files.check(starts[first : first + batch_size], block_size)
         rows = [ids[start : start + block_size] for start in starts[first : first + batch_size]]
         yield _host_tensor(np.stack(rows).astype(np.int64), place).to(place, non_blocking=True)
+
+
+def _of(tokens: TokenFile | IdArray) -> tuple[IdArray, WatchedFiles]:
+    """Return ids, and the files that are checked before they are read."""
+    if isinstance(tokens, TokenFile):
+        return tokens.ids, tokens.files
+    return tokens, WatchedFiles()
 
 
 def _host_tensor(array: NDArray[np.int64], device: torch.device) -> Tensor:

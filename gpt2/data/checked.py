@@ -27,22 +27,23 @@ def once(path: Path, what: str, kind: type[Found], find: Callable[[], Found]) ->
 
     `what` names it, `kind` is its type. Where the folder cannot be written, it is found each time.
     """
-    state = _state(path)
-    if state["size"] < _FROM:
+    now = state(path)
+    if now["size"] < _FROM:
         return find()
     entry = _read(path.parent).get(path.name)
-    if isinstance(entry, dict) and entry.get("state") == state:
+    if isinstance(entry, dict) and entry.get("state") == now:
         known = entry.get(what)
         if isinstance(known, kind):
             return known
-    settled = time.time_ns() - max(state["mtime_ns"], state["ctime_ns"]) > _SETTLED * 1e9
+    settled = time.time_ns() - max(now["mtime_ns"], now["ctime_ns"]) > _SETTLED * 1e9
     found = find()
-    if settled and _state(path) == state:
-        _keep(path, state, what, found)
+    if settled and state(path) == now:
+        _keep(path, now, what, found)
     return found
 
 
-def _state(path: Path) -> dict[str, int]:
+def state(path: Path) -> dict[str, int]:
+    """Return the marks by which a change of a file is seen. Raises OSError."""
     # ctime_ns, unlike mtime_ns, cannot be set: it gives away what was changed and dated back.
     found = path.stat()
     return {
@@ -62,11 +63,11 @@ def _read(folder: Path) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _keep(path: Path, state: dict[str, int], what: str, found: int | str) -> None:
+def _keep(path: Path, now: dict[str, int], what: str, found: int | str) -> None:
     kept = _read(path.parent)
     entry = kept.get(path.name)
-    if not isinstance(entry, dict) or entry.get("state") != state:
-        entry = {"state": state}
+    if not isinstance(entry, dict) or entry.get("state") != now:
+        entry = {"state": now}
     kept[path.name] = entry | {what: found}
     aside = path.parent / f"{NAME}.{os.getpid()}.tmp"
     with contextlib.suppress(OSError):  # a folder of somebody else's: found again each time

@@ -80,6 +80,10 @@ class Tokenizer(ABC):
         """Last place at which `text` may be cut without changing an id; 0 where there is none."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Check the files that it is read from; UserError (DATA) names one that is damaged."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """JSON for meta.json and run.json, from which from_description() rebuilds this."""
 
@@ -127,6 +131,10 @@ class Gpt2Tokenizer(Tokenizer):
             "end_of_text": self.end_of_text,
             "vocabulary_sha256": list(VOCABULARY_SHA256.values()),
         }
+
+    def check(self) -> None:
+        """Check the SHA-256 of both vocabulary files; UserError (DATA) names a wrong one."""
+        check_vocabulary(self._vocabulary)
 
     def ranks(self) -> dict[bytes, int]:
         """Return every token but end-of-text with its id, which is also its rank in merging."""
@@ -199,6 +207,9 @@ class CharTokenizer(Tokenizer):
         """Anywhere: the whole text."""
         return len(text)
 
+    def check(self) -> None:
+        """Do nothing: its characters are in no file of their own."""
+
     def describe(self) -> dict[str, Any]:
         """JSON: name, size and the characters in the order of their ids."""
         return {
@@ -209,14 +220,28 @@ class CharTokenizer(Tokenizer):
         }
 
 
-def from_description(description: Mapping[str, Any]) -> Tokenizer:
-    """Rebuild the tokenizer that Tokenizer.describe() described; UserError (DATA) if unknown."""
+def from_description(description: Mapping[str, Any], source: Path | None = None) -> Tokenizer:
+    """Rebuild the tokenizer that Tokenizer.describe() described.
+
+    Raises UserError (DATA), naming the file `source`, where it is unknown, or where what was
+    rebuilt is not what is described: ids would stand for other text.
+    """
+    where = f"{source}: " if source else ""
     name = description.get("name")
     if name == Gpt2Tokenizer.name:
-        return Gpt2Tokenizer()
-    if name == CharTokenizer.name and isinstance(description.get("characters"), str):
-        return CharTokenizer(description["characters"])
-    raise _error(f"tokenizer {name!r} is unknown to this program, or its description is damaged")
+        found: Tokenizer = Gpt2Tokenizer()
+    elif name == CharTokenizer.name and isinstance(description.get("characters"), str):
+        found = CharTokenizer(description["characters"])
+    else:
+        raise _error(
+            f"{where}tokenizer {name!r} is unknown to this program, or its description is damaged"
+        )
+    if wrong := [k for k, value in found.describe().items() if description.get(k) != value]:
+        raise _error(
+            f"{where}{wrong[0]} is not that of tokenizer {name!r}: it is another version's, or was"
+            " edited or damaged"
+        )
+    return found
 
 
 def check_vocabulary(folder: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import numpy as np
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import checked
 from gpt2.data.sharded import DTYPE, IdArray, Ids, open_files
+from gpt2.data.watched import WatchedFiles, opened, sha256_of
 
 FORMAT = 2
+MOST_IDS = 1 << 16  # that uint16 tells apart
 SPLITS = ("train", "val")
 META = "meta.json"
 UNFINISHED = ".unfinished"  # folder of what is being made
@@ -111,13 +113,19 @@ class Meta:
 class TokenFile:
     """One split, opened: `ids` are read-only (n,), mapped; `text_bytes` counts UTF-8 bytes.
 
-    `path` is its first file.
+    `path` is its first file, `files` are all; they are checked before ids are read from the map.
     """
 
     path: Path
     ids: IdArray
     text_bytes: int
     meta: Meta
+    files: WatchedFiles = field(default_factory=WatchedFiles)
+
+    def first(self) -> int:
+        """Return the first id. Raises UserError (DATA) when its file has changed."""
+        self.files.check([0], 1)
+        return int(self.ids[0])
 
 
 def read_meta(folder: Path) -> Meta:
@@ -137,7 +145,7 @@ def read_meta(folder: Path) -> Meta:
         raise _error(f"{path} is missing ({why}); {again}") from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _error(f"{path} is not JSON ({error}); {again} --force") from error
     except OSError as error:
         raise _error(f"{path} cannot be read: {error.strerror}") from error
@@ -147,9 +155,9 @@ def read_meta(folder: Path) -> Meta:
 def open_split(
     folder: Path, split: str, block_size: int, vocab_size: int | None = None
 ) -> TokenFile:
-    """Open one split of a data folder, checked: size, length, and every id in it.
+    """Open one split of a data folder, checked: size, length, every id in it, and its SHA-256.
 
-    A file of 64 MiB or more is scanned the first time, and then only when it has changed.
+    A file of 64 MiB or more is read whole the first time, and then only when it has changed.
     `vocab_size` is that of the model; ids must also lie in the tokenizer's own vocabulary.
     Raises UserError (DATA) naming the file and what is wrong with it.
     """
@@ -167,11 +175,14 @@ def open_split(
             f" needs {block_size + 1:,}: lower --block-size or prepare more text"
         )
     limit = meta.vocab_size if vocab_size is None else min(vocab_size, meta.vocab_size)
-    for path in paths:
+    # First, so that what changes from here on is seen later.
+    watched = WatchedFiles([opened(folder / s.file, s.tokens, s.sha256) for s in files])
+    for path, shard in zip(paths, files, strict=True):
         largest = checked.once(path, "largest_id", int, lambda path=path: _largest_id(path))  # type: ignore[misc]
         if largest >= limit:
             check_ids(path, open_files([path]), limit)
-    return TokenFile(paths[0], open_files(paths), found.bytes, meta)
+        _check_hash(path, shard)
+    return TokenFile(paths[0], open_files(paths), found.bytes, meta, watched)
 
 
 def verify_hashes(folder: Path) -> Meta:
@@ -184,18 +195,17 @@ def verify_hashes(folder: Path) -> Meta:
         for shard in meta.splits[split].files(split):
             path = folder / shard.file
             _check_size(path, shard.tokens)
-            actual = checked.once(path, "sha256", str, lambda path=path: _hash(path))  # type: ignore[misc]
-            if actual != shard.sha256:
-                raise _error(
-                    f"{path} has changed since it was made (SHA-256 {actual}, {META} says"
-                    f" {shard.sha256}); make it anew with: {prepare_command(folder)} --force"
-                )
+            _check_hash(path, shard)
     return meta
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_hash(path: Path, shard: Shard) -> None:
+    actual = checked.once(path, "sha256", str, lambda: sha256_of(path))
+    if actual != shard.sha256:
+        raise _error(
+            f"{path} has changed since it was made (SHA-256 {actual}, {META} says"
+            f" {shard.sha256}); make it anew with: {prepare_command(path.parent)} --force"
+        )
 
 
 def _largest_id(path: Path) -> int:
@@ -265,28 +275,38 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
         complete = (
             type(raw["format"]) is int and raw["format"] >= 1 and raw["data_hash"] == meta.data_hash
         )
-        complete &= meta.vocab_size > 0 and bool(meta.tokenizer["name"] and meta.source["address"])
-    except (KeyError, TypeError, ValueError) as error:
+        complete &= type(meta.tokenizer["vocab_size"]) is int and 0 < meta.vocab_size <= MOST_IDS
+        complete &= bool(meta.tokenizer["name"] and meta.source["address"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _error(f"{path} is incomplete or damaged ({error}); {again} --force") from error
     if not complete:
         raise _error(f"{path} contradicts itself: it was edited or damaged; {again} --force")
     return meta
 
 
-def _parse_split(name: str, raw: dict[str, Any]) -> Split:
+def _parse_split(name: str, raw: Any) -> Split:
     """Turn one split's JSON into a Split; ValueError where its numbers contradict each other."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"{name} is no JSON object")
     shards = tuple(
-        Shard(str(s["file"]), int(s["tokens"]), int(s["bytes"]), str(s["sha256"]))
+        Shard(str(s["file"]), _count(s, "tokens"), _count(s, "bytes"), str(s["sha256"]))
         for s in raw.get("shards", ())
     )
-    split = Split(int(raw["tokens"]), int(raw["bytes"]), str(raw["sha256"]), shards)
-    if min(min(one.tokens, one.bytes) for one in split.files(name)) < 0:
-        raise ValueError("a negative count")
+    split = Split(_count(raw, "tokens"), _count(raw, "bytes"), str(raw["sha256"]), shards)
+    if split.tokens and not split.bytes:
+        raise ValueError(f"{name} has tokens and no bytes of text")
     if [shard.file for shard in shards] != shard_names(name, len(shards)):
         raise ValueError(f"shards of {name} under other names")
     if shards and sum(shard.tokens for shard in shards) != split.tokens:
         raise ValueError(f"shards that are not all of {name}")
     return split
+
+
+def _count(raw: dict[str, Any], key: str) -> int:
+    found = raw[key]
+    if type(found) is not int or found < 0:
+        raise ValueError(f"{key} is {str(found)[:20]}, which is no count")
+    return found
 
 
 def shard_names(split: str, count: int) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2.prune.draws import uniform
 from gpt2.prune.masked import MaskedPruner, Setting
-from gpt2.prune.shares import choose, layer_counts
+from gpt2.prune.shares import choose, count_of, layer_counts
 from gpt2.prune.threshold import LAST, keys, smallest
 
 
@@ -64,6 +64,9 @@ class DynamicPruner(MaskedPruner):
     def apply(self, step: int, progress: float) -> None:
         """Keep pruned weights and their state at zero."""
         self.masks.apply(self.setting.optimizer)
+
+    def _due(self) -> int:
+        return count_of(self.setting.ramp.target, self.setting.prunable)
 
     def _finite(self) -> bool:
         """Whether the gradients say anything; else the next step decides."""

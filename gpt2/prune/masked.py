@@ -116,17 +116,35 @@ class MaskedPruner(ABC):
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take back masks and events; the weights are in place already."""
-        self.events.load(state[_EVENTS])
         masks = {
             key.removeprefix(_MASK): bits for key, bits in state.items() if key.startswith(_MASK)
         }
         try:
+            self.events.load(state[_EVENTS])
             self.masks.load(masks)
+        except KeyError as error:
+            raise UserError(
+                "the checkpoint is not of a pruned run, or of another version of this program: it "
+                f"has no {error.args[0]}; choose another --run-dir",
+                code=Exit.CHECKPOINT,
+            ) from error
         except ValueError as error:
             raise UserError(f"the checkpoint is damaged: {error}", code=Exit.CHECKPOINT) from error
+        way = "remove the newest checkpoint of the run, the one before it may be good"
         if broken := [name for name in masks if self.masks.violations(name)]:
             raise UserError(
                 f"the checkpoint contradicts itself: weights of {broken[0]} that its mask says are "
-                "pruned are not zero; remove that checkpoint, the one before it may be good",
+                f"pruned are not zero; {way}",
                 code=Exit.CHECKPOINT,
             )
+        pruned, due = sum(self.masks.counts[name] for name in masks), self._due()
+        if pruned != due:
+            raise UserError(
+                f"the checkpoint contradicts itself: its masks prune {pruned:,} weights, and its "
+                f"last pruning event {due:,}; {way}",
+                code=Exit.CHECKPOINT,
+            )
+
+    def _due(self) -> int:
+        """Return how many weights are pruned, by the events that were."""
+        return count_of(self.events.reached(), self.setting.prunable)

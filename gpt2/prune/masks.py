@@ -80,9 +80,10 @@ class Masks:
     def load(self, packed: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` gave. Raises ValueError where it does not fit."""
         for name, bits in packed.items():
-            if name not in self.weights or bits.numel() != -(-self.weights[name].numel() // 8):
+            weight = self.weights.get(name)
+            if weight is None or bits.dtype != torch.uint8 or bits.shape != _packed(weight.shape):
                 raise ValueError(f"the mask of {name} does not fit the model")
-            self._packed[name] = bits.to(self.weights[name].device)
+            self._packed[name] = bits.to(weight.device)
             self.counts[name] = int(torch.count_nonzero(self.pruned(name)))
 
     def _masked(self) -> list[str]:
@@ -99,6 +100,10 @@ def pack(mask: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(flat.to(torch.uint8), (0, -len(flat) % 8)).view(-1, 8)
     places = torch.arange(8, dtype=torch.uint8, device=mask.device)
     return (padded << places).sum(dim=1, dtype=torch.uint8)
+
+
+def _packed(shape: torch.Size) -> torch.Size:
+    return torch.Size([-(-shape.numel() // 8)])
 
 
 def unpack(packed: Tensor, shape: torch.Size) -> Tensor:

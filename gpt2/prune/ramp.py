@@ -32,12 +32,16 @@ class Ramp:
         return max(0.0, progress - self.start) / (self.end - self.start)
 
     def sparsity(self, progress: float) -> float:
-        """Return the share of pruned weights that is due at `progress`.
+        """Return the share of pruned weights that is due at `progress`."""
+        return self.sparsity_at(self.position(progress))
+
+    def sparsity_at(self, position: float) -> float:
+        """Return the share of pruned weights that is due at a position, from 0 to 1.
 
         cubic is Zhu and Gupta 2017, equation 1, from 0: fast while there is much to spare, slow
         near the target.
         """
-        left = 1.0 - self.position(progress)
+        left = 1.0 - position
         return self.target * (1.0 - (left**3 if self.kind == "cubic" else left))
 
     def steps(self, run: int) -> int:
@@ -52,6 +56,10 @@ class Events:
         self.ramp = ramp
         self._begun: int | None = None  # step of the first event
         self._last = 0.0  # position of the last one
+
+    def reached(self) -> float:
+        """Return the share of pruned weights that the last event made; 0 before the first."""
+        return 0.0 if self._begun is None else self.ramp.sparsity_at(self._last)
 
     def due(self, step: int, progress: float) -> bool:
         """Whether there is an event after `step` steps: the first, every interval, and the last."""
