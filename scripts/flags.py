@@ -7,6 +7,7 @@ Without a .config it takes the defconfig that fits the machine, and says which a
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import shlex
 import sys
@@ -72,8 +73,7 @@ def flags(path: Path, names: Sequence[str] | None = None, more: Sequence[str] = 
 def differing(options: Options) -> dict[str, str]:
     """Return what differs from the defaults and is a flag, as {option: value}."""
     found: dict[str, str] = {}
-    # The root's tree has more (the axes of the test matrix): they are no flags.
-    allowed = Options().names()
+    allowed = _train_names()
     held = {symbol for _, symbol in QUALIFIED.values()}
     for name, value in options.minimal().items():
         if name not in allowed or name in held:
@@ -82,6 +82,12 @@ def differing(options: Options) -> dict[str, str]:
         named = name in QUALIFIED and value == QUALIFIED[name][0]
         found[name] = str(options.value(QUALIFIED[name][1])) if named else value
     return found
+
+
+@functools.cache
+def _train_names() -> frozenset[str]:
+    """Return what train.py has a flag for: the root's tree has more, the axes of the matrix."""
+    return frozenset(Options().names())
 
 
 def words(name: str, value: str, yes_or_no: bool) -> list[str]:

@@ -210,7 +210,7 @@ def test_a_default_that_is_refused_names_its_flag(monkeypatch: pytest.MonkeyPatc
         "num_epochs": "Annotated[float, Within('(5, 6)')]",
     }
     monkeypatch.setattr(typed.TrainConfig, "__annotations__", hints)
-    monkeypatch.setattr(bind_module, "_hints", bind_module._hints.__wrapped__)
+    monkeypatch.setattr(bind_module, "_evaluated", {})
     assert refused() == ("--num-epochs: 1 is outside (5, 6)",)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -27,11 +26,15 @@ from gpt2.config.typed import (
     Within,
 )
 
+#: The annotations of each dataclass that was asked for: Python evaluates them anew each time.
+_evaluated: dict[type[Any], dict[str, Any]] = {}
 
-@functools.cache
+
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    """Return the annotations of a dataclass with their notes; Python evaluates them each time."""
-    return get_type_hints(kind, include_extras=True)
+    """Return the annotations of a dataclass with their notes."""
+    if kind not in _evaluated:
+        _evaluated[kind] = get_type_hints(kind, include_extras=True)
+    return _evaluated[kind]
 
 
 class _Unbound:
