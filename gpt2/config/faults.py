@@ -25,6 +25,8 @@ POINTS = {
     "checkpoint.manifest": "all files of a checkpoint but its manifest are written",
     "checkpoint.rename": "a checkpoint is whole under its temporary name",
     "checkpoint.purge": "a checkpoint has its name, the older ones are still there",
+    "step.begin": "a step of training begins",
+    "data.batch": "a micro-batch is about to be read, perhaps ahead by a thread",
     "data.write": "a piece of a shard is about to be written",
     "data.journal": "a line of the journal of a preparation is about to be written",
     "data.complete": "the shards of a split are written",

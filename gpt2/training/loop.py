@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gpt2.config import faults
 from gpt2.data.batches import TrainBatches
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
@@ -98,6 +99,7 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
     parameters = [p for group in parts.optimizer.param_groups for p in group["params"]]
     clock.start()
     while not clock.done():
+        faults.point("step.begin")
         rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
         loss = forward_backward(parts, clock.step)
         parts.precision.unscale(parts.optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,11 @@ class Intervals:
 
 
 class RunRecorder:
-    """Records a run in its folder. `evaluate` returns the validation loss, or None if stopped."""
+    """Records a run in its folder.
+
+    `evaluate` returns the validation loss, or None if stopped. `during` is the context of what may
+    take longer than a step.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class RunRecorder:
         intervals: Intervals,
         evaluate: Callable[[], float | None],
         stop: StopRequest,
+        during: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self.folder = folder
         self.console = console
@@ -50,6 +56,7 @@ class RunRecorder:
         self.intervals = intervals
         self._evaluate = evaluate
         self._stop = stop
+        self._during = during
         self._agreed = False
         self._saver = Saver(folder, console, parts, clock)
         self.best: Mark | None = None
@@ -137,7 +144,8 @@ class RunRecorder:
 
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
-        self._saver.save(required, self.best, self.last)
+        with self._during("saving a checkpoint"):
+            self._saver.save(required, self.best, self.last)
 
     def restore(self) -> bool:
         """Go on from the newest good checkpoint; False when there is none."""
