@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from types import FrameType
 from typing import NoReturn
 
+#: Signals that shall end a process, after it has cleaned up.
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 #: Seconds that a failed rank leaves the first one to say what went wrong.
 _FIRST_SPEAKS = 1.0
 
@@ -41,8 +45,25 @@ class UserError(Exception):
         self.code = code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, SIGHUP or SIGUSR1 where nobody takes it for a request: all is left as by Ctrl-C."""
+
+
 def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
-    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem."""
+    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem.
+
+    A signal that ends `main` ends the process, once what was half done is cleaned up.
+    """
+    _open_streams()
+    told: list[int] = []
+
+    def unwind(number: int, _: FrameType | None) -> None:
+        told.append(number)
+        raise Terminated
+
+    asked = [n for n in _TERMINATING if signal.getsignal(n) is signal.SIG_DFL]  # nohup ignores one
+    for number in asked:
+        signal.signal(number, unwind)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error
     try:
@@ -52,6 +73,11 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
         # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
         sys.stdout = None
         code = Exit.BUG
+    for number in asked:
+        signal.signal(number, signal.SIG_DFL)
+    if told and code == Exit.INTERRUPTED:
+        sys.stderr.flush()
+        os.kill(os.getpid(), told[0])  # so that the parent knows
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # Under torchrun: while Python is taken down, threads of the ranks' connections now and then
         # abort a process whose work is done and saved.
@@ -61,6 +87,16 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
             time.sleep(_FIRST_SPEAKS)
         os._exit(int(code))
     sys.exit(int(code))
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a standard stream was closed: the next file opened would take its place.
+
+    What is printed, and the stacks of a process that is ended, would go into that file.
+    """
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _code(program: str, main: Callable[[], int]) -> int:

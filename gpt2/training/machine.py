@@ -141,7 +141,7 @@ def predict_cpu_seconds(flops: float) -> float:
     while (taken := time.perf_counter() - start) < 0.1:
         a @ a
         count += 1
-    return flops / (_CPU_EFFICIENCY * count * 2 * 768**3 / taken)
+    return flops / (_CPU_EFFICIENCY * max(1, count) * 2 * 768**3 / taken)
 
 
 def _commit() -> str | None:

@@ -60,9 +60,10 @@ class Saver:
         except OSError as error:
             reason = f"checkpoint of step {self._clock.step} was not written: {error}"
             if required:
-                raise UserError(
-                    f"{reason}; make room and run this again to go on", code=Exit.CHECKPOINT
-                ) from error
+                way = "make room and run this again to go on"
+                if isinstance(error, FileNotFoundError):
+                    way = "put it back and run this again, or begin anew with another --run-dir"
+                raise UserError(f"{reason}; {way}", code=Exit.CHECKPOINT) from error
             self._console.warn(f"{reason}; training goes on, the older checkpoints are intact")
 
     def restore(self) -> dict[str, Any] | None:
