@@ -184,6 +184,7 @@ def _flock(lock: TextIO) -> None:
     except BlockingIOError:
         raise
     except OSError as error:
+        lock.close()
         raise UserError(
             f"{Path(lock.name).parent}: its file system locks no files ({error.strerror}), and two "
             "runners would not see each other: choose an --out on a local disk"
