@@ -171,7 +171,8 @@ class Session:
 
     def run(self) -> int:
         """Train, evaluate, write the results; return the exit code."""
-        self.recorder.restore()
+        with self.dog.during("reading the checkpoint"):
+            self.recorder.restore()
         watched = Watched(self.recorder, self.dog, self.clock, self.model)
         with trial(self.config.train, self.parts.ranks, self.clock):
             try_micro_batch(self.parts, self.clock.step)

@@ -62,7 +62,13 @@ class RunFolder:
         return (self.path / "config").exists()
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run, whole or not at all."""
+        """Write a file of the run, whole or not at all. Raises UserError."""
+        try:
+            self._check_there()
+        except OSError as error:  # what is there now is another's
+            raise UserError(
+                f"{self.path / name}: not written: {error.strerror}", code=Exit.CHECKPOINT
+            ) from error
         write_whole(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -92,9 +98,15 @@ class RunFolder:
         self._metrics.flush()
 
     def sync_metrics(self) -> None:
-        """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone.
+        """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone."""
+        self._check_there()
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
 
-        A new folder in its place would hold checkpoints of no run that could go on.
+    def _check_there(self) -> None:
+        """Raise FileNotFoundError when the folder was removed, or another has its place.
+
+        A folder made anew would hold checkpoints of no run that could go on.
         """
         try:
             there = os.path.samestat((self.path / ".lock").stat(), os.fstat(self._lock.fileno()))
@@ -102,8 +114,6 @@ class RunFolder:
             there = False
         if not there:
             raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(self.path))
-        if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
 
     def close(self) -> None:
         """End the tracking, release the folder. What a full disk would not take has been said."""

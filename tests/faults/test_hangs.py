@@ -177,9 +177,7 @@ def test_ctrl_z_takes_the_backstop_along(monkeypatch: pytest.MonkeyPatch) -> Non
     done: list[object] = []
     dog = Watchdog(None, 60.0, lambda _: None)
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: done.append("off"))
-    monkeypatch.setattr(
-        faulthandler, "dump_traceback_later", lambda *_, **__: done.append("armed")
-    )
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: done.append("armed"))
 
     def kill(process: int, number: int) -> None:
         assert process == os.getpid()

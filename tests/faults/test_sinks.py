@@ -1,4 +1,4 @@
-"""Rows 22, 31, 37 and 38: memory that ends, locks, places to write that go away, odd clocks."""
+"""Rows 22, 24, 31, 37 and 38: memory that ends, locks, places to write that go away, odd clocks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import tiny
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import disk
+from gpt2.memory.host import Host
 from gpt2.training import checkpoint, loop, machine
 from gpt2.training import run as runs
 from gpt2.training.manifest import appearing
@@ -209,9 +210,8 @@ def test_clocks_that_stand_or_go_backwards(
     assert all(0.0 < speed < math.inf for speed in speeds)
     said = capsys.readouterr().out
     assert said.count("0 s left") == 6
-    assert tiny.checkpoint_bytes(run)["model.safetensors"] == (
-        tiny.checkpoint_bytes(whole)["model.safetensors"]
-    )
+    model = "model.safetensors"
+    assert tiny.checkpoint_bytes(run)[model] == tiny.checkpoint_bytes(whole)[model]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["seconds"] == 0.0
     assert 0.0 < summary["tokens_per_second"] < math.inf
@@ -349,3 +349,23 @@ def test_a_host_without_memory_is_said(data: Path, tmp_path: Path) -> None:
     assert tiny.train(data, run, *more) == Exit.OK
     assert tiny.train(data, tmp_path / "whole", *more) == Exit.OK
     assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(tmp_path / "whole")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_long_run_holds_no_more_than_a_short_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 24: steps, log lines, evaluations and checkpoints leave nothing behind."""
+    host, held = Host(), dict[int, int]()
+    original: Callable[..., bool] = RunRecorder.after_step
+
+    def after_step(self: RunRecorder, done: object) -> bool:
+        going = original(self, done)
+        held[self.clock.step] = host.held()
+        return going
+
+    monkeypatch.setattr(RunRecorder, "after_step", after_step)
+    more = ("--max-steps", "300", "--eval-interval", "30", "--checkpoint-interval", "45")
+    assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
+    settled = max(held[step] for step in range(50, 101))  # an evaluation and two checkpoints
+    assert max(held[step] for step in range(101, 301)) < settled + 5 * 2**20
