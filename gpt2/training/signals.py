@@ -12,7 +12,7 @@ from gpt2.config.errors import Exit
 class StopRequest:
     """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for a stop instead of killing.
 
-    A second SIGINT ends the process at once; the checkpoint on disk stays as it is. A signal that
+    A second SIGINT ends the process at once; the checkpoint on disk stays as it is. A SIGHUP that
     was ignored, as nohup has it, stays so. Of other threads, the one that guards host memory may
     `ask`, inside of the context or not.
 
@@ -34,7 +34,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # Shells ignore SIGINT for what they start beside them; it is a request all the same.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
