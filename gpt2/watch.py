@@ -70,7 +70,7 @@ def watchdog(config: Config, folder: RunFolder, ranks: Ranks) -> Watchdog:
 
     def last_words(reason: str) -> None:
         line = (
-            f"hung: {reason}, and the stacks above say where; the last checkpoint is intact: the "
+            f"hung: {reason}; the stacks above say where; the last checkpoint is intact: the "
             f"same command with --run-dir {shown(folder.path)} goes on; what may take longer needs "
             "a larger --hang-timeout (seconds, 0 waits for ever)"
         )
