@@ -32,6 +32,7 @@ FREE_AT_RESUME = frozenset(
         "num_threads",
         "num_workers",
         "host_memory_limit",
+        "hang_timeout",
         "log_interval",
         "eval_interval",
         "eval_batch_size",

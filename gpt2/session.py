@@ -31,7 +31,7 @@ from gpt2.fitting import (
 from gpt2.initial import find_weights
 from gpt2.introduction import introduce
 from gpt2.model.attention import attention_form
-from gpt2.model.generate import generate
+from gpt2.model.generate import Sampling, stream
 from gpt2.model.gpt import GPT, build_model
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES, resolve_precision
@@ -46,11 +46,12 @@ from gpt2.training.evaluation import evaluate
 from gpt2.training.exhaustion import way_out
 from gpt2.training.loop import Clock, Parts, forward_backward, train
 from gpt2.training.progress import Console
-from gpt2.training.recorder import Intervals, RunRecorder
+from gpt2.training.recorder import RunRecorder
 from gpt2.training.rollback import Rollback, RolledBackError
 from gpt2.training.run import RunFolder, now, point_latest
 from gpt2.training.signals import StopRequest
-from gpt2.watch import check_host, guard
+from gpt2.training.watchdog import Watchdog
+from gpt2.watch import Watched, check_host, guard, watchdog
 
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
@@ -90,6 +91,7 @@ def _run(
         stop = StopRequest()
 
         def attempt(config: Config, again: bool, rollback: Rollback | None) -> int:
+            dog.starting()
             # Every rank drops out its own activations.
             machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
             model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
@@ -97,11 +99,12 @@ def _run(
             write_beginning(folder, options, argv, config.train.batch_size)
             if folder.path.parent == RUNS and ranks.first:
                 point_latest(folder.path)
-            session = Session(config, folder, model, parts, data, stop)
+            session = Session(config, folder, model, parts, data, stop, dog)
             with session.recorded(again), explained(parts, session.clock, config.train, folder):
                 return session.run(rollback)
 
-        with guard(host, config.machine, folder, ranks, stop):
+        dog = watchdog(config, folder, ranks)
+        with stop, guard(host, config.machine, folder, ranks, stop), dog:
             return fit(config, folder, ranks, attempt)
     finally:
         folder.close()
@@ -118,12 +121,13 @@ class Session:
         parts: Parts,
         data: dict[str, TokenFile],
         stop: StopRequest,
+        dog: Watchdog,
     ) -> None:
         self.config, self.folder, self.model, self.parts = config, folder, model, parts
         self.data, self.meta = data, data["train"].meta
         self.device = parts.precision.device
         self.console = Console(folder.log, silent=not parts.ranks.first)
-        self.stop = stop
+        self.stop, self.dog = stop, dog
         training = config.train
         self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
@@ -131,10 +135,10 @@ class Session:
             self.console,
             parts,
             self.clock,
-            Intervals(training.log_interval, training.eval_interval, training.checkpoint_interval),
+            training,
             self.evaluate,
             self.stop,
-            training.max_rollbacks,
+            self.dog.during,
         )
         size = training.eval_batch_size or training.batch_size
         self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._lowered)
@@ -170,25 +174,27 @@ class Session:
 
     def run(self, rollback: Rollback | None = None) -> int:
         """Train, evaluate, write the results; return the exit code. `rollback` led to this run."""
-        with self.stop:
+        with self.dog.during("reading the checkpoint"):
             self.recorder.restore(rollback)
-            with trial(self.config.train, self.parts.ranks, self.clock):
-                try_micro_batch(self.parts, self.clock.position)
-                self._compile()
-                self._introduce()
-                self.recorder.catch_up()
-                if not self.recorder.stopping:
-                    self.console.begin(self.clock.progress())
-                    train(self.parts, self.clock, self.recorder)
-                    self.console.end()
+        watched = Watched(self.recorder, self.dog, self.clock, self.model)
+        with trial(self.config.train, self.parts.ranks, self.clock):
+            try_micro_batch(self.parts, self.clock.position)
+            self._compile()
+            self._introduce()
+            self.recorder.catch_up()
             if not self.recorder.stopping:
-                self.parts.pruner.verify()
-            self.recorder.save(required=True)
-            if not self.recorder.stopping:
-                self.recorder.conclude()
-            if self.recorder.stopping:
-                return self._preempted()
-        self._finish()
+                self.console.begin(self.clock.progress())
+                train(self.parts, self.clock, watched)
+                self.console.end()
+        if not self.recorder.stopping:
+            self.parts.pruner.verify()
+        self.recorder.save(required=True)
+        if not self.recorder.stopping:
+            self.recorder.conclude()
+        if self.recorder.stopping:
+            return self._preempted()
+        with self.dog.during("the end of the run"):
+            self._finish()
         return Exit.OK
 
     def evaluate(self) -> float | None:
@@ -203,7 +209,8 @@ class Session:
             share = itertools.islice(batches, ranks.rank, None, ranks.count)
             return evaluate(self.model, share, IGNORED, autocast, self._may_stop, total)
 
-        return self.evaluation.evaluate(compute)
+        with self.dog.during("an evaluation"):
+            return self.evaluation.evaluate(compute)
 
     def _lowered(self, change: dict[str, Any]) -> None:
         self.record["lowered"] = [*self.record["lowered"], change]
@@ -275,13 +282,22 @@ class Session:
         self.folder.write_json("summary.json", summary)
         self._end("finished", Exit.OK)
         self.recorder.track(summary, "final/")
-        if (count := self.config.train.sample_tokens) and not self.stop:
-            prompt = [self.data["val"].first()]
-            ids = generate(self.model, prompt, count, temperature=0.8, top_k=0, seed=0)
-            text = from_description(self.meta.tokenizer).decode(ids)
+        if self.config.train.sample_tokens and not self.stop:
+            text = from_description(self.meta.tokenizer).decode(self._sample())
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
         for line in announce.conclusion(summary, self.folder.path):
             self.console.say(line)
+
+    def _sample(self) -> list[int]:
+        """Return ids that the model writes; fewer when it is asked to stop."""
+        prompt, count = [self.data["val"].first()], self.config.train.sample_tokens
+        found: list[int] = []
+        for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
+            found.append(token)
+            self.dog.alive()
+            if self._may_stop():
+                break
+        return found
 
     def _end(self, status: str, code: int) -> None:
         self.record.update(status=status, exit_code=int(code), end=now())

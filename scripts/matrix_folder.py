@@ -179,9 +179,22 @@ def _take(lock: TextIO) -> None:
     """Lock a file. Raises BlockingIOError when it is locked for longer than a look takes."""
     for _ in range(5):
         with suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _flock(lock)
         time.sleep(0.05)
-    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return _flock(lock)
+
+
+def _flock(lock: TextIO) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        lock.close()
+        raise UserError(
+            f"{Path(lock.name).parent}: its file system locks no files ({error.strerror}), and two "
+            "runners would not see each other: choose an --out on a local disk"
+        ) from error
 
 
 def holder(folder: Path) -> str:
@@ -192,6 +205,6 @@ def holder(folder: Path) -> str:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return lock.read().strip() or "another process"
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # there is none, or nobody can tell
         pass
     return ""

@@ -29,8 +29,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
-#: train.py, in which rank 1 meets TROUBLE: nan, spike or kill in the first micro-step of these
-#: steps, or no memory for more than 2 sequences in training, or in evaluation.
+#: train.py, in which rank 1 meets TROUBLE: nan, spike, kill or term in the first micro-step of
+#: these steps, or no memory for more than 2 sequences in training, or in evaluation.
 TROUBLED = """
 import os, signal, sys
 import torch
@@ -54,8 +54,9 @@ def forward(self, ids, targets):
     calls += 1
     if calls % 2 == 0 or str(1 + calls // 2) not in steps:  # of two micro-steps
         return loss
-    if kind == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if kind in ("kill", "term"):
+        os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+        return loss
     return loss * (20.0 if kind == "spike" else float("nan"))
 
 GPT.forward = forward
@@ -175,16 +176,26 @@ def test_a_number_of_ranks_that_does_not_divide_the_batch(data: Path, tmp_path: 
     assert tiny.checkpoint_bytes(tmp_path / "run") == before
 
 
-def test_a_signal_to_one_rank_stops_all_at_the_same_step(data: Path, tmp_path: Path) -> None:
-    more = (*MORE, "--checkpoint-interval", "1")
-    stopped = train_ranks(data, tmp_path / "run", *more, fault="checkpoint.rename:term:4")
+@pytest.mark.parametrize(
+    ("told", "step"),
+    [({"trouble": "term 3"}, 3), ({"fault": "checkpoint.rename:term:4"}, 5)],
+    ids=["the other, in a step", "the first rank, saving"],
+)
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(
+    told: dict[str, str], step: int, data: Path, two: Path, tmp_path: Path
+) -> None:
+    """Row 35: both save once, and what goes on is the run that nobody stopped."""
+    run, more = tmp_path / "run", (*MORE, "--gradient-accumulation", "2")
+    stopped = train_ranks(data, run, *more, "--checkpoint-interval", "1", **told)
     assert stopped.returncode != 0
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["status"] == "preempted"
-    assert train_ranks(data, tmp_path / "run", *more).returncode == 0
-    assert train_ranks(data, tmp_path / "whole", *more).returncode == 0
-    assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
-    assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
+    assert stopped.stdout.count(f"after step {step}; saved. To go on") == 1
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("preempted", Exit.PREEMPTED)
+    assert max(run.glob("checkpoints/step-*")).name == f"step-{step:08d}"
+    assert not list(run.glob("checkpoints/.tmp-*"))
+    assert train_ranks(data, run, *more).returncode == 0
+    assert tiny.metrics(run) == tiny.metrics(two)
+    assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(two)
 
 
 @pytest.mark.parametrize("where", ["training", "evaluation"])

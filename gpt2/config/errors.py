@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import IntEnum
-from typing import NoReturn
+from types import FrameType
+from typing import NoReturn, Self
 
+#: Signals that shall end a process, after it has cleaned up.
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 #: Seconds that a failed rank leaves the first one to say what went wrong.
 _FIRST_SPEAKS = 1.0
 
@@ -41,18 +46,56 @@ class UserError(Exception):
         self.code = code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, SIGHUP or SIGUSR1 where nobody takes it for a request: all is left as by Ctrl-C."""
+
+
+class _Terminating:
+    """Context in which these signals raise Terminated; `told` are those that came."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        # What is ignored stays so, as nohup wants it.
+        self._asked = [n for n in _TERMINATING if signal.getsignal(n) is signal.SIG_DFL]
+
+    def __enter__(self) -> Self:
+        for number in self._asked:
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._asked:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.told.append(number)
+        if len(self.told) == 1:  # a supervisor repeats it, and shall not disturb the cleaning up
+            raise Terminated
+
+
 def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
-    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem."""
+    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem.
+
+    A signal that ends `main` ends the process, once what was half done is cleaned up. Under
+    torchrun it does so at once: a rank that waits for the others could not clean up.
+    """
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    signals = _Terminating()
     try:
-        code = _code(program, main)
+        with signals if alone else nullcontext():
+            code = _code(program, main)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
         sys.stdout = None
         code = Exit.BUG
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if signals.told and code == Exit.INTERRUPTED:
+        sys.stderr.flush()
+        os.kill(os.getpid(), signals.told[0])  # so that the parent knows
+    if not alone:
         # Under torchrun: while Python is taken down, threads of the ranks' connections now and then
         # abort a process whose work is done and saved.
         sys.stderr.flush()
@@ -61,6 +104,16 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
             time.sleep(_FIRST_SPEAKS)
         os._exit(int(code))
     sys.exit(int(code))
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a standard stream was closed: the next file opened would take its place.
+
+    What is printed, and the stacks of a process that is ended, would go into that file.
+    """
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _code(program: str, main: Callable[[], int]) -> int:

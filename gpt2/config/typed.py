@@ -207,6 +207,7 @@ class MachineConfig:
     deterministic: bool
     num_threads: int
     host_memory_limit: Annotated[int | None, Auto(), Size()]
+    hang_timeout: Annotated[int | None, Auto(), Within("[0, 1e8]")]
 
     def __post_init__(self) -> None:
         """Refuse a limit that Python and torch alone would reach. Raises ValueError."""

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt2.config import faults
 from gpt2.data.sharded import IdArray
 from gpt2.data.tokens import TokenFile
 from gpt2.data.watched import WatchedFiles
@@ -172,6 +173,7 @@ class TrainBatches:
 
     def _read(self, step: int, micro: int) -> Tensor:
         """Inputs and targets of one micro-step as one host tensor (2, B, T), pinned for CUDA."""
+        faults.point("data.batch")
         size = self._batch_size
         first = step * self.effective_batch + (micro * self._ranks + self._rank) * size
         pair = np.empty((2, size, self._block_size), dtype=np.int64)

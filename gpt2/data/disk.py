@@ -25,6 +25,12 @@ def locked(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder} is being prepared by another process: wait for it", code=Exit.DATA
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{folder}: its file system locks no files ({error.strerror}), and two preparations"
+                " would not see each other: choose a --data-dir on a local disk",
+                code=Exit.DATA,
+            ) from error
         yield
 
 

@@ -108,6 +108,7 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
     parameters = [p for group in parts.optimizer.param_groups for p in group["params"]]
     clock.start()
     while not clock.done():
+        faults.point("step.begin")
         rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
         loss = forward_backward(parts, clock.position)
         spoil(parameters)

@@ -148,7 +148,7 @@ def _product_flops_per_second() -> float:
     while (taken := time.perf_counter() - start) < 0.1:
         a @ a
         count += 1
-    return count * 2 * 768**3 / taken
+    return max(1, count) * 2 * 768**3 / taken
 
 
 def _commit() -> str | None:

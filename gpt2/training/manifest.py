@@ -28,7 +28,8 @@ def appearing(final: Path) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     for left in final.parent.iterdir():
-        if re.fullmatch(rf"\.tmp-{re.escape(final.name)}-[0-9]+", left.name):
+        writer = re.fullmatch(rf"\.tmp-{re.escape(final.name)}-([0-9]+)", left.name)
+        if writer and not _at_work(int(writer[1])):
             shutil.rmtree(left, ignore_errors=True)
     temporary = final.parent / f".tmp-{final.name}-{os.getpid()}"
     try:
@@ -40,6 +41,19 @@ def appearing(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(final.parent)
+
+
+def _at_work(process: int) -> bool:
+    """Whether a process is there, and is not this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def write_file(path: Path, data: bytes) -> tuple[int, str]:

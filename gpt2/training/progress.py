@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 
 class Console:
-    """Prints lines to the console and to the run's log, and shows the progress of training."""
+    """Prints lines to the console and to the run's log, and shows the progress of training.
+
+    A console that takes no more, as when the reader of a pipe or the terminal is gone, costs one
+    line in the log, and nothing else.
+    """
 
     def __init__(self, log: TextIO, silent: bool = False) -> None:
         self._log = log
@@ -22,19 +28,19 @@ class Console:
         if self._silent:
             return
         if self._bar is not None:
-            self._bar.clear()
-        print(text, flush=True)
+            self._show(sys.stderr, self._bar.clear)
+        self._print(sys.stdout, text)
         self._keep(text)
         if self._bar is not None:
-            self._bar.refresh()
+            self._show(sys.stderr, self._bar.refresh)
 
     def warn(self, text: str) -> None:
         """Print one line of warning to the error stream."""
         if self._silent:
             return
         if self._bar is not None:
-            self._bar.clear()
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+            self._show(sys.stderr, self._bar.clear)
+        self._print(sys.stderr, f"warning: {text}")
         self._keep(f"warning: {text}")
 
     def begin(self, fraction: float) -> None:
@@ -50,17 +56,34 @@ class Console:
             return
         self._keep(text)
         if self._bar is None:
-            print(text, flush=True)
+            self._print(sys.stdout, text)
         else:
             self._bar.set_description_str(text, refresh=False)
-            self._bar.update(fraction - self._bar.n)
-            self._bar.refresh()
+            self._bar.n = fraction
+            self._show(sys.stderr, self._bar.refresh)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
+            self._show(sys.stderr, self._bar.close)
             self._bar = None
+
+    def _print(self, stream: TextIO, text: str) -> None:
+        self._show(stream, lambda: print(text, file=stream, flush=True))
+
+    def _show(self, stream: TextIO, act: Callable[[], object]) -> None:
+        """Do what writes to `stream`; when that fails, what goes there goes nowhere from now on."""
+        try:
+            act()
+        except OSError as error:
+            # The stream itself, as what it could not write would fail again when it is flushed.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+            self._keep(
+                f"warning: the console takes no more ({error.strerror}); the run goes on, and all "
+                "it says is here"
+            )
 
     def _keep(self, text: str) -> None:
         try:

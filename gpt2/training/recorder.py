@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.typed import TrainConfig
 from gpt2.prune.pruner import Sparsity
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Clock, Parts, Step
@@ -19,17 +20,12 @@ from gpt2.training.saving import Mark, Saver
 from gpt2.training.signals import StopRequest
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between log lines, evaluations and checkpoints; 0 is only at the end."""
-
-    log: int
-    evaluation: int
-    checkpoint: int
-
-
 class RunRecorder:
-    """Records a run in its folder. `evaluate` returns the validation loss, or None if stopped."""
+    """Records a run in its folder.
+
+    `evaluate` returns the validation loss, or None if stopped. `during` is the context of what may
+    take longer than a step.
+    """
 
     def __init__(
         self,
@@ -37,19 +33,19 @@ class RunRecorder:
         console: Console,
         parts: Parts,
         clock: Clock,
-        intervals: Intervals,
+        training: TrainConfig,
         evaluate: Callable[[], float | None],
         stop: StopRequest,
-        max_rollbacks: int | None = None,
+        during: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self.folder = folder
         self.console = console
         self.parts = parts
         self.clock = clock
-        self.intervals = intervals
+        self._training = training
         self._evaluate = evaluate
         self._stop = stop
-        self._max_rollbacks = max_rollbacks
+        self._during = during
         self._agreed = False
         self._saver = Saver(folder, console, parts, clock)
         self.best: Mark | None = None
@@ -70,8 +66,10 @@ class RunRecorder:
         self._agree()
         self._watch(step)
         now, end = self.clock.step, self.clock.done()
-        pausing = self._due(self.intervals.evaluation) or self._due(self.intervals.checkpoint)
-        if now == 1 or now % self.intervals.log == 0 or end:
+        pausing = self._due(self._training.eval_interval) or self._due(
+            self._training.checkpoint_interval
+        )
+        if now == 1 or now % self._training.log_interval == 0 or end:
             self._log(step)
         elif pausing:
             float(step.loss)  # on a GPU, wait for the steps: their time is not the evaluation's
@@ -81,8 +79,8 @@ class RunRecorder:
             return True
         if pausing:
             self._refuse_hopeless()
-        better = self._due(self.intervals.evaluation) and self.validate()
-        if (better or self._due(self.intervals.checkpoint)) and not self.stopping:
+        better = self._due(self._training.eval_interval) and self.validate()
+        if (better or self._due(self._training.checkpoint_interval)) and not self.stopping:
             self.save(required=False)
         return not self.stopping
 
@@ -93,7 +91,7 @@ class RunRecorder:
 
     def catch_up(self) -> None:
         """Make the evaluation that a stop cut short, after a resume."""
-        if self.clock.step and self._due(self.intervals.evaluation):
+        if self.clock.step and self._due(self._training.eval_interval):
             self.conclude()
 
     def conclude(self) -> None:
@@ -152,7 +150,8 @@ class RunRecorder:
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
         self._refuse_hopeless()
-        self._saver.save(required, self.best, self.last)
+        with self._during("saving a checkpoint"):
+            self._saver.save(required, self.best, self.last)
 
     def restore(self, rollback: Rollback | None = None) -> None:
         """Go on from the newest good checkpoint, if there is one; past a spike after a rollback.
@@ -164,7 +163,7 @@ class RunRecorder:
             self.best, self.last = state["best"], state["last"]
             self._logged = (self.clock.step, self.clock.elapsed)
             self._pruned = self.parts.pruner.sparsity().reached
-        elif self._max_rollbacks is not None:
+        elif self._training.max_rollbacks is not None:
             self.save(required=True)
         if rollback is not None:
             rollback.apply(self.clock)
@@ -181,13 +180,13 @@ class RunRecorder:
     def _watch(self, step: Step) -> None:
         """Go back if the step spiked; measure spikes anew where pruning made the loss jump."""
         refusals = self.parts.precision.refusals
-        if self._max_rollbacks is not None and bool(refusals.spike):
+        if self._training.max_rollbacks is not None and bool(refusals.spike):
             self._refuse_hopeless()
-            rollback = next_rollback(self.clock, self._max_rollbacks)
+            rollback = next_rollback(self.clock, self._training.max_rollbacks)
             self.console.warn(
                 f"step {self.clock.step} spiked (loss {self._loss(step):.4g}, gradient norm "
                 f"{float(step.norm):.4g}): going back to the newest checkpoint, and on with the "
-                f"data after it (rollback {rollback.count} of {self._max_rollbacks})"
+                f"data after it (rollback {rollback.count} of {self._training.max_rollbacks})"
             )
             raise RolledBackError(rollback)
         if refusals.window is not None:

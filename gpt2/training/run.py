@@ -12,6 +12,7 @@ summary.json   the results; a run is finished when this exists
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -61,7 +62,13 @@ class RunFolder:
         return (self.path / "config").exists()
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run, whole or not at all."""
+        """Write a file of the run, whole or not at all. Raises UserError."""
+        try:
+            self._check_there()
+        except OSError as error:  # what is there now is another's
+            raise UserError(
+                f"{self.path / name}: not written: {error.strerror}", code=Exit.CHECKPOINT
+            ) from error
         write_whole(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -91,9 +98,22 @@ class RunFolder:
         self._metrics.flush()
 
     def sync_metrics(self) -> None:
-        """Bring metrics.jsonl to the disk. Raises OSError."""
+        """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone."""
+        self._check_there()
         if self._metrics is not None:
             os.fsync(self._metrics.fileno())
+
+    def _check_there(self) -> None:
+        """Raise FileNotFoundError when the folder was removed, or another has its place.
+
+        A folder made anew would hold checkpoints of no run that could go on.
+        """
+        try:
+            there = os.path.samestat((self.path / ".lock").stat(), os.fstat(self._lock.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        if not there:
+            raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(self.path))
 
     def close(self) -> None:
         """End the tracking, release the folder. What a full disk would not take has been said."""
@@ -142,6 +162,12 @@ def _locked(path: Path) -> TextIO:
         raise UserError(
             f"--run-dir {path}: in use by {holder}; wait for it or choose another folder"
         ) from None
+    except OSError as error:
+        lock.close()
+        raise UserError(
+            f"--run-dir {path}: its file system locks no files ({error.strerror}), and two runs "
+            "would not see each other: choose a folder on a local disk"
+        ) from error
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()
@@ -196,16 +222,19 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl up to its last whole line; empty when there is none."""
+    """Return the whole lines of metrics.jsonl; empty when there is none.
+
+    What a kill or a bad disk made of a line says nothing, and costs no other.
+    """
     path = run / "metrics.jsonl"
     if not path.exists():
         return []
     found: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError, RecursionError):  # of JSON, or of UTF-8
+            value = json.loads(line)
+            if isinstance(value, dict) and isinstance(value.get("step"), int):
+                found.append(value)
     return found
 
 

@@ -68,11 +68,14 @@ class Saver:
                 self._best_saved = best
         except OSError as error:
             reason = f"checkpoint of step {self._clock.step} was not written: {error}"
+            gone = isinstance(error, FileNotFoundError)
             if required:
-                raise UserError(
-                    f"{reason}; make room and run this again to go on", code=Exit.CHECKPOINT
-                ) from error
-            self._console.warn(f"{reason}; training goes on, the older checkpoints are intact")
+                way = "make room and run this again to go on"
+                if gone:
+                    way = "put it back and run this again, or begin anew with another --run-dir"
+                raise UserError(f"{reason}; {way}", code=Exit.CHECKPOINT) from error
+            older = "" if gone else ", the older checkpoints are intact"
+            self._console.warn(f"{reason}; training goes on{older}")
 
     def restore(self) -> dict[str, Any] | None:
         """Put everything back to the newest good checkpoint, cut metrics.jsonl to it.

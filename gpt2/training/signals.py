@@ -12,8 +12,9 @@ from gpt2.config.errors import Exit
 class StopRequest:
     """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for a stop instead of killing.
 
-    A second SIGINT ends the process at once; the checkpoint on disk stays as it is. Of other
-    threads, the one that guards host memory may `ask`, inside of the context or not.
+    A second SIGINT ends the process at once; the checkpoint on disk stays as it is. A SIGHUP that
+    was ignored, as nohup has it, stays so. Of other threads, the one that guards host memory may
+    `ask`, inside of the context or not.
 
     signal: what asked first, in words. low_memory: whether that was a want of memory.
     """
@@ -33,7 +34,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            self._previous[number] = signal.signal(number, self._handle)
+            # Shells ignore SIGINT for what they start beside them; it is a request all the same.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -1,0 +1,161 @@
+"""A watchdog: when nothing moves for too long, it says where the process stands and ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from gpt2.config.errors import Exit
+
+#: Seconds for what is no step: building, compiling, the first step; and what may take longest.
+START, LONG = 1800.0, 3600.0
+#: Of auto: the limit is so many times the usual step, by the median of the last RECENT.
+TIMES, RECENT = 20.0, 50
+#: Seconds between two looks, at most.
+INTERVAL = 1.0
+#: Seconds of the backstop, at least. Unlike the watchdog it counts the time for which a process
+#: was stopped or frozen, so it is late rather than wrong.
+BACKSTOP = 1800.0
+#: Seconds for the last words: a disk or a terminal may be what hangs.
+_PATIENCE = 5.0
+_STDERR = 2
+
+
+class Watchdog:
+    """Thread that ends the process, exit 7, when nothing is reported for longer than a limit.
+
+    `timeout` is the limit of a step in seconds: None for TIMES the usual step and at least `least`,
+    0 for no watchdog at all. Before the end all stacks go to stderr, and what is said of it to
+    `last_words`. Time counts only as far as the thread itself was running: not while the machine
+    was suspended (CLOCK_MONOTONIC), the process stopped, or the container frozen. When not even
+    the thread can run, faulthandler's own timer prints the stacks and exits 1, at 1.5 times the
+    limit and not before BACKSTOP.
+    """
+
+    def __init__(
+        self, timeout: float | None, least: float, last_words: Callable[[str], None]
+    ) -> None:
+        self._timeout, self._least, self._last_words = timeout, least, last_words
+        self._active = timeout != 0
+        self._usual: deque[float] = deque(maxlen=RECENT)
+        self._since = time.monotonic()
+        self._beats = 0
+        self._seen, self._idle, self._looked = 0, 0.0, self._since  # the thread's own
+        self._suspended = False
+        self._before: Any = None  # what SIGTSTP did
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._now = ("the start of the run", self._at_least(START))
+
+    # -- what the work reports --------------------------------------------------------------------
+
+    def alive(self, *_: object) -> None:
+        """Say that something moved: the time counts from here. Takes what a hook is called with."""
+        self._beats += 1
+
+    def starting(self) -> None:
+        """Say that the first step, and all before it, is ahead (again)."""
+        self._now = ("the start of the run", self._at_least(START))
+        self.alive()
+
+    def step_done(self) -> None:
+        """Say that a step was computed, which tells how long they take."""
+        self._usual.append(time.monotonic() - self._since)
+        self.alive()
+
+    def next_step(self, number: int) -> None:
+        """Say that step `number` begins, and all before it is recorded. Not for the first one."""
+        usual = statistics.median(self._usual)
+        auto = max(self._least, TIMES * usual)
+        self._now = (f"step {number}", auto if self._timeout is None else self._timeout)
+        self._since = time.monotonic()
+        self.alive()
+
+    @contextlib.contextmanager
+    def during(self, what: str, limit: float = LONG) -> Iterator[None]:
+        """Context of what is no step and may take longer between two signs of life."""
+        before, self._now = self._now, (what, self._at_least(limit))
+        self.alive()
+        try:
+            yield
+        finally:
+            self._now = before
+            self.alive()
+
+    def _at_least(self, limit: float) -> float:
+        return max(limit, self._timeout or 0.0)
+
+    # -- the thread -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._active:
+            self._looked = time.monotonic()
+            with contextlib.suppress(ValueError):  # only the main thread may
+                self._before = signal.signal(signal.SIGTSTP, self._stopped)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._active:
+            self._over.set()
+            self._thread.join()
+            faulthandler.cancel_dump_traceback_later()
+            if self._before is not None:
+                signal.signal(signal.SIGTSTP, self._before)
+
+    def look(self) -> None:
+        """Look once, and act on it."""
+        now = time.monotonic()
+        # A longer gap is one in which this thread did not run, and so perhaps no other.
+        self._idle += min(now - self._looked, 2.0 * self._interval)
+        self._looked = now
+        if self._beats != self._seen:
+            self._seen, self._idle = self._beats, 0.0
+        what, limit = self._now
+        if self._idle > limit:
+            self._end(f"{what}: nothing has moved for {limit:.0f} s")
+        if not self._suspended:
+            later = max(1.5 * limit, BACKSTOP)
+            faulthandler.dump_traceback_later(later, exit=True, file=_STDERR)
+
+    @property
+    def _interval(self) -> float:
+        return min(INTERVAL, self._now[1] / 8.0)
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._interval):
+            self.look()
+
+    def _end(self, reason: str) -> None:
+        speaker = threading.Thread(target=self._speak, args=(reason,), daemon=True)
+        speaker.start()
+        speaker.join(_PATIENCE)
+        os._exit(Exit.HANG)
+
+    def _speak(self, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            faulthandler.dump_traceback(_STDERR, all_threads=True)
+        self._last_words(reason)
+
+    def _stopped(self, number: int, _: FrameType | None) -> None:
+        """Stop as Ctrl-Z asks, without the backstop, which would count the time."""
+        self._suspended = True
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # until SIGCONT
+        signal.signal(number, self._stopped)
+        self._suspended = False
