@@ -133,6 +133,7 @@ class Session:
             Intervals(training.log_interval, training.eval_interval, training.checkpoint_interval),
             self.evaluate,
             self.stop,
+            training.async_checkpoint,
         )
         size = training.eval_batch_size or training.batch_size
         self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._lowered)
@@ -162,6 +163,7 @@ class Session:
             raise
         finally:
             self.parts.batches.close()
+            self.recorder.close()
             self.console.end()
 
     def run(self) -> int:
@@ -203,7 +205,10 @@ class Session:
 
     def _lowered(self, change: dict[str, Any]) -> None:
         self.record["lowered"] = [*self.record["lowered"], change]
-        self._save_record()
+        try:
+            self._save_record()
+        except UserError as error:  # a full disk, in mid-run: a resume will find it out again
+            self.console.warn(f"{error}; training goes on")
 
     def _may_stop(self) -> bool:
         # One rank of several may not leave off alone: the others would wait for its part.
@@ -268,7 +273,11 @@ class Session:
         if not (ranks.first or ranks.sharded):
             return
         # The results first: nothing that befalls the sample can take them away.
-        self.folder.write_json("summary.json", summary)
+        try:
+            self.folder.write_json("summary.json", summary)
+        except UserError as error:
+            way = "the last checkpoint is whole: make room and run this again to have the results"
+            raise UserError(f"{error}; {way}", code=Exit.CHECKPOINT) from error
         self._end("finished", Exit.OK)
         self.recorder.track(summary, "final/")
         if (count := self.config.train.sample_tokens) and not self.stop:

@@ -177,6 +177,7 @@ class TrainConfig:
     eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]")]
     log_interval: int
     checkpoint_interval: int
+    async_checkpoint: bool
     sample_tokens: int
     tracker: str
     seed: int

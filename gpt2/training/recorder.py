@@ -31,7 +31,10 @@ class Intervals:
 
 
 class RunRecorder:
-    """Records a run in its folder. `evaluate` returns the validation loss, or None if stopped."""
+    """Records a run in its folder. `evaluate` returns the validation loss, or None if stopped.
+
+    In the `background`, checkpoints are written while training goes on.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class RunRecorder:
         intervals: Intervals,
         evaluate: Callable[[], float | None],
         stop: StopRequest,
+        background: bool = False,
     ) -> None:
         self.folder = folder
         self.console = console
@@ -51,7 +55,7 @@ class RunRecorder:
         self._evaluate = evaluate
         self._stop = stop
         self._agreed = False
-        self._saver = Saver(folder, console, parts, clock)
+        self._saver = Saver(folder, console, parts, clock, background)
         self.best: Mark | None = None
         self.last: Mark | None = None
         self._block = parts.batches.block_size
@@ -63,6 +67,7 @@ class RunRecorder:
 
     def after_step(self, step: Step) -> bool:
         """Log, evaluate and save when due; False when the run was asked to stop."""
+        self._saver.look()
         self._agree()
         now, end = self.clock.step, self.clock.done()
         pausing = self._due(self.intervals.evaluation) or self._due(self.intervals.checkpoint)
@@ -138,6 +143,10 @@ class RunRecorder:
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
         self._saver.save(required, self.best, self.last)
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is being written."""
+        self._saver.close()
 
     def restore(self) -> bool:
         """Go on from the newest good checkpoint; False when there is none."""
