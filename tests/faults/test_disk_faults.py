@@ -260,7 +260,7 @@ def test_without_room_the_run_goes_on_and_says_so_at_the_end(
 def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every step be an error of the test."""
 
-    def after_step(self: RunRecorder, done: Step) -> bool:  # noqa: ARG001
+    def after_step(self: RunRecorder, done: Step) -> bool:
         raise AssertionError("a step was made")
 
     monkeypatch.setattr(RunRecorder, "after_step", after_step)
