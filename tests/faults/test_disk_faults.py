@@ -23,6 +23,7 @@ from test_resume import train_killed
 
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
+from gpt2.session import Session
 from gpt2.training import checkpoint as ck
 from gpt2.training.loop import Step
 from gpt2.training.recorder import RunRecorder
@@ -119,6 +120,26 @@ def test_a_periodic_save_that_fails(
         )
     assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(whole)
     assert tiny.metrics(run) == tiny.metrics(whole)
+
+
+@pytest.mark.parametrize("way", ["--no-async-checkpoint", "--async-checkpoint"])
+def test_the_best_stays_until_a_better_one_is_there(
+    way: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 8: where the save of a new best fails, the best before it is not given up."""
+    losses = {1: 5.0, 2: 4.0, 3: 3.0, 4: 6.0, 5: 6.0, 6: 6.0}
+    monkeypatch.setattr(Session, "evaluate", lambda self: losses[self.clock.step])
+    manifests = [0]
+
+    def point(name: str) -> None:
+        manifests[0] += name == "checkpoint.manifest"
+        if name == "checkpoint.manifest" and manifests[0] == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(faults, "point", point)
+    each = ("--checkpoint-interval", "1", "--eval-interval", "1", way)
+    assert tiny.train(data, tmp_path / "run", *STEPS, *each) == Exit.OK
+    assert ck.steps(tmp_path / "run" / "checkpoints") == [2, 5, 6]
 
 
 def test_the_last_save_must_be_written(
@@ -291,6 +312,26 @@ def test_checkpoints_that_could_not_be_written(data: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"checkpoints cannot be written: .*; choose") as error:
         tiny.train(data, run, *STEPS)
     assert error.value.code == Exit.CONFIG
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+@pytest.mark.usefixtures("no_step")
+def test_checkpoints_that_became_read_only(
+    number: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 9: the folder is there, but nothing can be made in it (chmod does not stop root)."""
+    run, original = tmp_path / "run", Path.mkdir
+
+    def mkdir(self: Path, *more: int, **named: bool) -> None:
+        if self.parent == run / "checkpoints":
+            raise OSError(number, os.strerror(number))
+        original(self, *more, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(UserError, match="checkpoints cannot be written: ") as error:
+        tiny.train(data, run, *STEPS)
+    assert error.value.code == Exit.CONFIG
+    assert os.strerror(number) in str(error.value)
 
 
 # -- lines, records and results on a full disk -----------------------------------------------------
