@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -154,7 +154,8 @@ def explained(
             raise
         device = parts.precision.device
         if device.type == "cuda":
-            folder.log.write(torch.cuda.memory_summary(device) + "\n")
+            with suppress(OSError):  # a full disk shall not hide what follows
+                folder.log.write(torch.cuda.memory_summary(device) + "\n")
         held = breakdown(parts.optimizer, device)
         batch, way = training.batch_size, way_out(training)
         if smaller_batch(batch) is not None:

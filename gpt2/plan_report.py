@@ -9,7 +9,6 @@ from gpt2.data.tokens import TokenFile
 from gpt2.forecast import Left, predicted_seconds
 from gpt2.memory.ledger import KINDS
 from gpt2.memory.step import peak_of
-from gpt2.memory.work import FP32
 from gpt2.planning import Planned
 from gpt2.training.progress import duration
 
@@ -47,7 +46,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
         "pool_most": pool.most,
         "needed": pool.needed(peak),
         "host": planned.host,
-        "checkpoint": FP32 * work.parameters + work.state + work.masks,
+        "checkpoint": work.checkpoint,
         "tokens_per_step": planned.effective * work.block,
         "steps": steps,
         "seconds": seconds,

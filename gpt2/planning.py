@@ -54,7 +54,8 @@ class Planned:
         if self.device.type == "cpu":
             return INTERPRETER + self.pool.needed(peak_of(self.work))
         # The largest tensor passes through the host when it is drawn, loaded and saved.
-        return INTERPRETER_CUDA + 2 * FP32 * self.work.embedding
+        copied = self.work.checkpoint if self.config.train.async_checkpoint else 0
+        return INTERPRETER_CUDA + 2 * FP32 * self.work.embedding + copied
 
     def fixes(self) -> list[Fix]:
         """Return the changes that make it fit, those that cost least first."""
@@ -127,6 +128,7 @@ def _work(config: Config, vocab_size: int, device: torch.device, precision: str)
         checkpointing=model.activation_checkpointing,
         state=0,
         step=0,
+        copied=train.async_checkpoint and device.type == "cpu",
     )
 
 
@@ -153,6 +155,8 @@ def _ways(planned: Planned) -> list[Way]:
     """Return the ways to compute the same with less, those that cost least first."""
     config, work = planned.config, planned.work
     ways: list[tuple[str, str, dict[str, object]]] = []
+    if work.copied:
+        ways.append(("--no-async-checkpoint", "steps wait for the disk", {"copied": False}))
     if work.checkpointing == "none":
         ways.append(
             (

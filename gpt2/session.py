@@ -170,6 +170,7 @@ class Session:
             raise
         finally:
             self.parts.batches.close()
+            self.recorder.close()
             self.console.end()
 
     def run(self, rollback: Rollback | None = None) -> int:
@@ -214,7 +215,10 @@ class Session:
 
     def _lowered(self, change: dict[str, Any]) -> None:
         self.record["lowered"] = [*self.record["lowered"], change]
-        self._save_record()
+        try:
+            self._save_record()
+        except UserError as error:  # a full disk, in mid-run: a resume will find it out again
+            self.console.warn(f"{error}; training goes on")
 
     def _may_stop(self) -> bool:
         # One rank of several may not leave off alone: the others would wait for its part.
@@ -279,7 +283,11 @@ class Session:
         if not (ranks.first or ranks.sharded):
             return
         # The results first: nothing that befalls the sample can take them away.
-        self.folder.write_json("summary.json", summary)
+        try:
+            self.folder.write_json("summary.json", summary)
+        except UserError as error:
+            way = "the last checkpoint is whole: make room and run this again to have the results"
+            raise UserError(f"{error}; {way}", code=Exit.CHECKPOINT) from error
         self._end("finished", Exit.OK)
         self.recorder.track(summary, "final/")
         if self.config.train.sample_tokens and not self.stop:

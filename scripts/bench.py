@@ -75,6 +75,12 @@ def main(argv: Sequence[str]) -> int:
 
         bench_memory.main(arguments, configs, arguments.vocab_size)
         return 0
+    if arguments.checkpoint:
+        from scripts import bench_checkpoint
+
+        vocabulary = arguments.vocab_size or _usual_vocabulary(configs[0])
+        bench_checkpoint.main(arguments, configs, vocabulary)
+        return 0
     for block in {config.model.block_size for config in configs}:
         if (arguments.sampling or 0) > block:
             # Past the context nothing is cached, so there is nothing to compare.
@@ -116,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     sampling = "write texts of N tokens as well, with and without the cache of keys and values"
     memory = "measure the peak memory of training instead, beside the plan; kept for later plans"
     add("--memory", action="store_true", help=memory)
+    saves = "measure saving instead: N steps (10) with one save, at once and in the background"
+    add("--checkpoint", metavar="N", type=_positive, nargs="?", const=10, help=saves)
     add("--sampling", metavar="N", type=_positive, help=sampling)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")
     add("--json", metavar="FILE", type=Path, help="write all numbers to this file as well")

@@ -159,5 +159,5 @@ def test_saving_a_step_again_replaces_a_damaged_one(tmp_path: Path) -> None:
 def test_unfinished_writing_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".tmp-step-00000001-7").mkdir()
     ck.save(tmp_path, made(1))
-    ck.remove_unfinished(tmp_path)
+    ck.prepare(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -103,6 +103,26 @@ def test_state_is_what_the_optimizer_keeps(name: str, per_parameter: float) -> N
     assert work.state == pytest.approx(per_parameter * work.parameters, rel=1e-4)
 
 
+def test_checkpoints_in_the_background_need_their_copy() -> None:
+    """On a CPU the peak holds it, beside a GPU the host; to write at once is the first way out."""
+    ways = ("--no-async-checkpoint", "--async-checkpoint")
+    line = "--device cpu --pruning-method movement"
+    at_once, beside = (plan(configured(f"{line} {w}"), 50257, bounds=True) for w in ways)
+    work = beside.work
+    copied = 4 * work.parameters + work.state + work.masks
+    assert work.masks > 0
+    peaks = [peak_of(made.work) for made in (at_once, beside)]
+    assert peaks[1].total - peaks[0].total == copied == peaks[1].held["checkpoint copy"]
+    assert peaks[0].held["checkpoint copy"] == 0
+    more = beside.pool.needed(peaks[1]) - beside.pool.needed(peaks[0])
+    assert beside.host - at_once.host == more >= copied
+    here = dataclasses.replace(beside.pool, size=beside.pool.needed(peaks[1]) - 1)
+    assert dataclasses.replace(beside, pool=here).fixes()[-1].flags == ways[0]
+    gpu = [plan(configured(w), 50257, plan_for=10**12, bounds=True) for w in ways]
+    assert peak_of(gpu[0].work) == peak_of(gpu[1].work)
+    assert gpu[1].host - gpu[0].host == gpu[1].work.checkpoint
+
+
 @pytest.mark.slow
 def test_state_in_bf16_is_half() -> None:
     work = planned("--optimizer-state-precision bf16").work

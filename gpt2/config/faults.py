@@ -21,7 +21,13 @@ from gpt2.config.errors import UserError
 
 #: Every point, and what has been done when it is passed. A test holds that the code has these.
 POINTS = {
+    "run.open": "the folder of a run is about to be opened",
+    "run.write": "a small file of a run (run.json, summary.json) is about to be written",
+    "metrics.write": "a line of metrics.jsonl is about to be written",
+    "metrics.sync": "metrics.jsonl is about to be brought to the disk",
+    "log.write": "a line of log.txt is about to be written",
     "checkpoint.tensor": "a tensor of a checkpoint is about to be written",
+    "checkpoint.sync": "a file of tensors is written, and about to be brought to the disk",
     "checkpoint.manifest": "all files of a checkpoint but its manifest are written",
     "checkpoint.rename": "a checkpoint is whole under its temporary name",
     "checkpoint.purge": "a checkpoint has its name, the older ones are still there",

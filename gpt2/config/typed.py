@@ -180,6 +180,7 @@ class TrainConfig:
     eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]")]
     log_interval: int
     checkpoint_interval: int
+    async_checkpoint: bool
     nonfinite: str
     spike: str
     spike_window: int | None

@@ -11,6 +11,7 @@ KINDS = (
     "gradients",
     "optimizer state",
     "masks",
+    "checkpoint copy",
     "activations",
     "logits",
     "workspace",

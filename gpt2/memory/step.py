@@ -42,6 +42,7 @@ class _Step:
     def run(self) -> None:
         work, tape, ledger = self.work, self.tape, self.tape.ledger
         held = [tape.new(work.state, "optimizer state"), tape.new(work.masks, "masks")]
+        held.append(tape.new(work.checkpoint if work.copied else 0, "checkpoint copy"))
         held.append(tape.new(2 * 8 * work.tokens, "workspace"))  # ids and targets
         ledger.phase = "forward pass"
         loss = self._loss(self._transformer())

@@ -21,6 +21,7 @@ class Work:
     checkpointing: `none`, `selective` or `full`.
     state, step: bytes of the optimizer's state, and of what its step holds for a moment.
     masks, event: bytes that pruning holds, and what a pruning event holds for a moment.
+    copied: what a checkpoint holds lies there once more, to be written while training goes on.
     """
 
     layers: int
@@ -42,6 +43,12 @@ class Work:
     step: int
     masks: int = 0
     event: int = 0
+    copied: bool = False
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes that a checkpoint holds: weights, optimizer state and masks."""
+        return FP32 * self.parameters + self.state + self.masks
 
     @property
     def tokens(self) -> int:

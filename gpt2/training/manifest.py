@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -75,25 +76,48 @@ def problem(folder: Path, wanted: Collection[str]) -> str | None:
     """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = manifest["format"], dict(manifest["files"])
+        manifest = _read(path)
+        if manifest["format"] != FORMAT:
+            return f"{path} has format {manifest['format']}, this program reads format {FORMAT}"
+        files = {str(n): (size, digest) for n, (size, digest) in dict(manifest["files"]).items()}
         complete = manifest["complete"] is True and set(wanted) <= set(files)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{path} is missing or damaged"
-    if version != FORMAT:
-        return f"{path} has format {version}, this program reads format {FORMAT}"
     if not complete:
         return f"{path} is incomplete"
     for name, (size, digest) in files.items():
-        part = folder / name
-        if not part.is_file():
-            return f"{part} is missing"
-        if part.stat().st_size != size:
-            return f"{part} has {part.stat().st_size} bytes instead of {size}"
-        with part.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                return f"{part} is damaged: its SHA-256 is not the one written"
+        if name in ("", "..") or Path(name).name != name:
+            return f"{path} names {name!r}, which is no file of its folder"
+        try:
+            if wrong := _problem_of(folder / name, size, digest):
+                return wrong
+        except OSError as error:  # a sector that the disk cannot read is damage, too
+            return f"{folder / name} cannot be read: {error.strerror}"
     return None
+
+
+def _problem_of(part: Path, size: object, digest: object) -> str | None:
+    if not part.is_file():
+        return f"{part} is missing"
+    if part.stat().st_size != size:
+        return f"{part} has {part.stat().st_size} bytes instead of {size}"
+    with part.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            return f"{part} is damaged: its SHA-256 is not the one written"
+    return None
+
+
+def newer_format(folder: Path) -> int | None:
+    """Return the format of a folder that a newer version of this program wrote; None otherwise."""
+    try:
+        version = _read(folder / MANIFEST)["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return version if type(version) is int and version > FORMAT else None
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sync_folder(folder: Path) -> None:

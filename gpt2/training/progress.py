@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from gpt2.config import faults
+
 
 class Console:
     """Prints lines to the console and to the run's log, and shows the progress of training.
@@ -87,6 +89,7 @@ class Console:
 
     def _keep(self, text: str) -> None:
         try:
+            faults.point("log.write")
             self._log.write(text + "\n")
             self._log.flush()
         except OSError as error:  # a full disk; the run must not end for its log

@@ -47,7 +47,7 @@ class RunRecorder:
         self._stop = stop
         self._during = during
         self._agreed = False
-        self._saver = Saver(folder, console, parts, clock)
+        self._saver = Saver(folder, console, parts, clock, training.async_checkpoint)
         self.best: Mark | None = None
         self.last: Mark | None = None
         self._block = parts.batches.block_size
@@ -63,12 +63,12 @@ class RunRecorder:
 
         Raises RolledBackError when the run shall go back, UserError when it has no hope.
         """
+        self._saver.look()
         self._agree()
         self._watch(step)
         now, end = self.clock.step, self.clock.done()
-        pausing = self._due(self._training.eval_interval) or self._due(
-            self._training.checkpoint_interval
-        )
+        saving = self._due(self._training.checkpoint_interval)
+        pausing = saving or self._due(self._training.eval_interval)
         if now == 1 or now % self._training.log_interval == 0 or end:
             self._log(step)
         elif pausing:
@@ -80,7 +80,7 @@ class RunRecorder:
         if pausing:
             self._refuse_hopeless()
         better = self._due(self._training.eval_interval) and self.validate()
-        if (better or self._due(self._training.checkpoint_interval)) and not self.stopping:
+        if (better or saving) and not self.stopping:
             self.save(required=False)
         return not self.stopping
 
@@ -152,6 +152,10 @@ class RunRecorder:
         self._refuse_hopeless()
         with self._during("saving a checkpoint"):
             self._saver.save(required, self.best, self.last)
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is being written."""
+        self._saver.close()
 
     def restore(self, rollback: Rollback | None = None) -> None:
         """Go on from the newest good checkpoint, if there is one; past a spike after a rollback.

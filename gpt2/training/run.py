@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.training.manifest import MANIFEST
 from gpt2.training.tracking import Tracking
@@ -36,6 +37,7 @@ class RunFolder:
         """Open `path`, making it if needed. Raises UserError when it cannot be used."""
         self.path = path
         try:
+            faults.point("run.open")
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
             self.log: TextIO = (path / "log.txt").open("a", encoding="utf-8")
@@ -94,6 +96,7 @@ class RunFolder:
         """Append one line to metrics.jsonl; see finite for its numbers."""
         if self._metrics is None:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        faults.point("metrics.write")
         self._metrics.write(json.dumps(finite(values), allow_nan=False) + "\n")
         self._metrics.flush()
 
@@ -101,6 +104,7 @@ class RunFolder:
         """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone."""
         self._check_there()
         if self._metrics is not None:
+            faults.point("metrics.sync")
             os.fsync(self._metrics.fileno())
 
     def _check_there(self) -> None:
@@ -257,10 +261,12 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
+            faults.point("run.write")
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that became read-only takes nothing away, either
+            temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written: {error.strerror}", code=Exit.CONFIG) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.training import checkpoint as checkpoints
+from gpt2.training.background import Background, Copies
 from gpt2.training.distributed import part_like, whole
 from gpt2.training.loop import Clock, Parts
 from gpt2.training.progress import Console
@@ -29,19 +30,37 @@ Mark = dict[str, float]
 
 
 class Saver:
-    """Saves and restores `parts` and `clock` in the run's folder."""
+    """Saves and restores `parts` and `clock` in the run's folder.
 
-    def __init__(self, folder: RunFolder, console: Console, parts: Parts, clock: Clock) -> None:
+    In the `background`, save copies what a checkpoint holds and returns; a thread writes the copy.
+    One is under way at most: the next save waits for it. All but the writing itself is done by the
+    thread that calls.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        console: Console,
+        parts: Parts,
+        clock: Clock,
+        background: bool = False,
+    ) -> None:
         self._folder, self._console = folder, console
         self._parts, self._clock = parts, clock
         self._best_saved: Mark | None = None
+        self._background = Background() if background and parts.ranks.first else None
+        self._copies = Copies()
+        self._under_way: tuple[int, Mark | None] | None = None
+        self._unsynced: str | None = None
 
     def save(self, required: bool, best: Mark | None, last: Mark | None) -> None:
         """Write a checkpoint, with the best and the last evaluation so far.
 
-        A failure is an error in the log. Raises UserError when it is `required`, and for weights
-        that are not finite, which no step to come would make so again.
+        A failure is an error in the log. Raises UserError when it is `required`, which is never
+        left to the background, and for weights that are not finite, which no step to come would
+        make so again.
         """
+        self.wait()
         tensors, plain = optimizer_tensors(self._parts.optimizer)
         pruned = {_PRUNING + name: t for name, t in self._parts.pruner.state().items()}
         state = {
@@ -61,13 +80,53 @@ class Saver:
             return
         # Until the new best is on disk, the one before it is what --best finds.
         keep = [int(mark["step"]) for mark in (best, self._best_saved) if mark]
+        if self._background is None or required:
+            self._settle(made.step, best, lambda: self._write(made, keep), required)
+        else:
+            copied = self._copies.of(made)
+            self._under_way = (made.step, best)
+            self._background.start(lambda: self._write(copied, keep))
+
+    def look(self) -> None:
+        """Say what became of a checkpoint that was written in the background, once it is over."""
+        if self._background is not None and self._background.over:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the checkpoint under way, if there is one, and say what became of it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            assert self._background is not None
+            self._settle(*under_way, self._background.wait, required=False)
+
+    def close(self) -> None:
+        """Wait for the checkpoint under way, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            if self._background is not None:
+                self._background.close()
+
+    def _write(self, made: checkpoints.Checkpoint, keep: list[int]) -> None:
+        # Lines that lag behind a checkpoint would be missing after a crash and a resume; yet the
+        # weights are worth more than a line.
         try:
             self._folder.sync_metrics()
-            checkpoints.save(self._folder.checkpoints, made, keep)
-            if best and best["step"] == self._clock.step:
-                self._best_saved = best
+        except FileNotFoundError:  # the folder is gone, and another in its place is no run
+            raise
         except OSError as error:
-            reason = f"checkpoint of step {self._clock.step} was not written: {error}"
+            self._unsynced = _words(error)
+        checkpoints.save(self._folder.checkpoints, made, keep)
+
+    def _settle(
+        self, step: int, best: Mark | None, written: Callable[[], None], required: bool
+    ) -> None:
+        """Take in how the writing of the checkpoint of `step` ends, which `written` waits for."""
+        try:
+            written()
+        except OSError as error:
+            self._say_unsynced()
+            reason = f"checkpoint of step {step} was not written: {_words(error)}"
             gone = isinstance(error, FileNotFoundError)
             if required:
                 way = "make room and run this again to go on"
@@ -76,14 +135,30 @@ class Saver:
                 raise UserError(f"{reason}; {way}", code=Exit.CHECKPOINT) from error
             older = "" if gone else ", the older checkpoints are intact"
             self._console.warn(f"{reason}; training goes on{older}")
+            return
+        self._say_unsynced()
+        if best and best["step"] == step:
+            self._best_saved = best
+
+    def _say_unsynced(self) -> None:
+        why, self._unsynced = self._unsynced, None
+        if why is not None:
+            self._console.warn(f"metrics.jsonl: a power cut could cost lines of it: {why}")
 
     def restore(self) -> dict[str, Any] | None:
         """Put everything back to the newest good checkpoint, cut metrics.jsonl to it.
 
         Returns the checkpoint's state; None when there is none.
         """
+        self.wait()
         if self._parts.ranks.first:
-            checkpoints.remove_unfinished(self._folder.checkpoints)
+            try:
+                checkpoints.prepare(self._folder.checkpoints)
+            except OSError as error:
+                raise UserError(
+                    f"{self._folder.checkpoints} cannot be written: {error.strerror}; choose "
+                    "another --run-dir, or make it writable"
+                ) from error
         self._parts.ranks.barrier()
         found = checkpoints.load_last(self._folder.checkpoints, self._console.warn)
         if found is None:
@@ -123,6 +198,12 @@ def refuse_nonfinite(weights: Mapping[str, Tensor], step: int) -> None:
         "those before are intact; lower --learning-rate or raise --warmup-steps",
         code=Exit.DIVERGED,
     )
+
+
+def _words(error: OSError) -> str:
+    """Say what went wrong, and with which file if that is known."""
+    where = f" ({error.filename})" if error.filename is not None else ""
+    return f"{error.strerror or error}{where}"
 
 
 def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
