@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import platform
+import shlex
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from enum import IntEnum
 from typing import NoReturn
@@ -42,7 +46,10 @@ class UserError(Exception):
 
 
 def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
-    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem."""
+    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem.
+
+    Any other error is a bug of ours: one line too, with the file that has its traceback.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error
     try:
@@ -76,3 +83,31 @@ def _code(program: str, main: Callable[[], int]) -> int:
         return Exit.INTERRUPTED
     except SystemExit as left:  # argparse, after --help
         return int(left.code or 0)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        print(f"{program}: error: out of memory", file=sys.stderr)
+        return Exit.MEMORY
+    except Exception as error:
+        _keep_bug(program, error)
+        return Exit.BUG
+
+
+def _keep_bug(program: str, error: Exception) -> None:
+    """Write what a report of a bug needs to a file, and say where; never lose it."""
+    whole = "".join(traceback.format_exception(error))
+    about = f"{shlex.join(sys.argv)}\nPython {platform.python_version()}, {platform.platform()}\n"
+    try:
+        handle, path = tempfile.mkstemp(".txt", f"{program}-bug-")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(about + whole)
+    except OSError:
+        print(whole, end="", file=sys.stderr)
+        return
+    said = str(error).strip().splitlines()[:1]
+    kind = ": ".join([type(error).__name__, *said])
+    print(
+        f"{program}: error: this is a bug of this program, not of yours ({kind}); what a report of"
+        f" it needs is in {path}",
+        file=sys.stderr,
+    )

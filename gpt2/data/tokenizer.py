@@ -215,7 +215,9 @@ def from_description(description: Mapping[str, Any]) -> Tokenizer:
     if name == Gpt2Tokenizer.name:
         return Gpt2Tokenizer()
     if name == CharTokenizer.name and isinstance(description.get("characters"), str):
-        return CharTokenizer(description["characters"])
+        found = CharTokenizer(description["characters"])
+        if found.vocab_size == description.get("vocab_size"):
+            return found
     raise _error(f"tokenizer {name!r} is unknown to this program, or its description is damaged")
 
 

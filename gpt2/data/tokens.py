@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import parse
 from gpt2.data import checked
 from gpt2.data.sharded import DTYPE, IdArray, Ids, open_files
 
@@ -130,14 +131,14 @@ def read_meta(folder: Path) -> Meta:
     if folder.exists() and not folder.is_dir():
         raise _error(f"{folder} is not a folder: move it away, then {again}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         begun = any(folder.glob("train*.bin")) or (folder / UNFINISHED).exists()
         why = "its preparation was not finished" if begun else "no data"
         raise _error(f"{path} is missing ({why}); {again}") from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # also of bytes that are no UTF-8
         raise _error(f"{path} is not JSON ({error}); {again} --force") from error
     except OSError as error:
         raise _error(f"{path} cannot be read: {error.strerror}") from error
@@ -266,7 +267,7 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
             type(raw["format"]) is int and raw["format"] >= 1 and raw["data_hash"] == meta.data_hash
         )
         complete &= meta.vocab_size > 0 and bool(meta.tokenizer["name"] and meta.source["address"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise _error(f"{path} is incomplete or damaged ({error}); {again} --force") from error
     if not complete:
         raise _error(f"{path} contradicts itself: it was edited or damaged; {again} --force")

@@ -10,9 +10,13 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from gpt2.config.json_files import mismatch, read_object
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
+_SHAPE = {"format": int, "complete": bool, "files": dict}
 
 
 class DamagedError(Exception):
@@ -61,24 +65,34 @@ def problem(folder: Path, wanted: Collection[str]) -> str | None:
     """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = manifest["format"], dict(manifest["files"])
-        complete = manifest["complete"] is True and set(wanted) <= set(files)
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = read_object(path, _SHAPE)
+    except (OSError, ValueError):
         return f"{path} is missing or damaged"
-    if version != FORMAT:
-        return f"{path} has format {version}, this program reads format {FORMAT}"
-    if not complete:
+    files = manifest["files"]
+    if manifest["format"] != FORMAT:
+        return f"{path} has format {manifest['format']}, this program reads format {FORMAT}"
+    if not (manifest["complete"] and set(wanted) <= set(files)):
         return f"{path} is incomplete"
-    for name, (size, digest) in files.items():
-        part = folder / name
-        if not part.is_file():
-            return f"{part} is missing"
-        if part.stat().st_size != size:
-            return f"{part} has {part.stat().st_size} bytes instead of {size}"
-        with part.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                return f"{part} is damaged: its SHA-256 is not the one written"
+    found = (_problem_of(folder, name, entry) for name, entry in files.items())
+    return next((wrong for wrong in found if wrong), None)
+
+
+def _problem_of(folder: Path, name: str, entry: Any) -> str | None:
+    """Say what is wrong with one file, of which the manifest says `entry`."""
+    path, part = folder / MANIFEST, folder / name
+    # A name is that of a file in this folder: nothing outside is opened for a manifest.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        return f"{path} names {name!r}, which is no file of this folder"
+    if mismatch(entry, [(int, str)]) or len(entry) != 2:
+        return f"{path} is damaged in what it says of {name}"
+    size, digest = entry
+    if not part.is_file():
+        return f"{part} is missing"
+    if part.stat().st_size != size:
+        return f"{part} has {part.stat().st_size} bytes instead of {size}"
+    with part.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            return f"{part} is damaged: its SHA-256 is not the one written"
     return None
 
 
