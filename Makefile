@@ -32,7 +32,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
-        list-defconfigs list-optimizers report explain doctor bench check check-optimizers lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers report explain doctor bench check check-optimizers torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -133,6 +133,9 @@ check: lint types test     ## everything a change must pass
 
 check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
 	@$(SH) $(DEVPY) && become "$$py -m pytest tests/check_optimizers.py"
+
+torture:                   ## kills and damage at random, for minutes: ARGS="--seed 7" does the same again
+	@$(SH) $(DEVPY) && become "$$py tests/torture.py$(MORE)"
 
 lint:                      ## style (ruff)
 	@$(SH) $(DEVPY) && eval "$$py -m ruff check ." && become "$$py -m ruff format --check ."

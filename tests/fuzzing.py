@@ -8,24 +8,28 @@ import io
 import json
 import random
 import shutil
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny
 from mutations import damaged, spliced_line, text_or_bytes
 from synthetic import write_matrix
 
-from gpt2 import evaluate, export, sample
+from gpt2 import evaluate, export, prepare_data, sample, train
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.names import flag_of
+from gpt2.config.options import ROOT_TREE, Options
 from gpt2.data.preparation import already_prepared
 from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.model.foreign import open_foreign
 from gpt2.training.manifest import DamagedError
-from scripts import matrix, report
-from scripts.matrix_study import study
+from scripts import flags, kconf, matrix, report
+from scripts.matrix_study import from_config, study
 from scripts.matrix_yaml import from_yaml
 
 Damage = Callable[[random.Random, bytes], bytes]
@@ -123,6 +127,80 @@ def vouch(folder: Path, name: str) -> None:
     data = (folder / name).read_bytes()
     manifest["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
     path.write_text(json.dumps(manifest))
+
+
+# -- .config files and flags -----------------------------------------------------------------------
+
+_WORDS = ("y", "n", "", "-1", "0", "7", "1e400", "nan", "inf", "9" * 40, "auto", "../x", "a'b",
+          "$(x)", "\u00e4", "po:lion", "a:b", "a=1,b", "--", "-", "none", "--plan-for",
+          "x" * 3000)  # fmt: skip
+
+
+def fuzz_configs(seed: int, count: int, work: Path) -> list[Finding]:
+    """Give random .config files to every tool; return what came out that may not."""
+    names = sorted(Options(ROOT_TREE).symbols)
+    config = work / ".config"
+    tools = (
+        *(["savedefconfig"], ["olddefconfig"], ["listnewconfig"], ["diffconfig"]),
+        *(["explain", "learning-rate"], ["merge", str(config)], ["diffconfig", str(config)]),
+    )
+    found: list[Finding] = []
+    for number in range(count):
+        rng = random.Random(f"configs {seed}.{number}")
+        lines = [f"CONFIG_{rng.choice(names)}={_value(rng)}" for _ in range(rng.randint(1, 6))]
+        data = ("\n".join(lines) + "\n").encode()
+        data = damaged(rng, data) if rng.random() < 0.3 else data
+        for tool in (*tools, ["flags"], ["matrix"]):
+            config.write_bytes(data)
+            if wrong := outcome(_tool, (config, tool)):
+                found.append(Finding(" ".join(tool), f"{seed}.{number}", ".config", wrong))
+    return found
+
+
+def _value(rng: random.Random) -> str:
+    word = rng.choice(_WORDS)
+    return rng.choice([word, f'"{word}"', f'"{word}" # x'])
+
+
+def _tool(given: tuple[Path, list[str]]) -> object:
+    config, words = given
+    if words == ["flags"]:
+        return flags.flags(config)
+    if words == ["matrix"]:
+        return study(from_config(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["kconf.py", "--config", str(config), *words])
+        return kconf.main()
+
+
+def fuzz_flags(seed: int, count: int, work: Path) -> list[Finding]:
+    """Give random flags to every program; return what came out that may not.
+
+    train.py only checks them; the others are pointed at folders that are not there.
+    """
+    absent = str(work / "absent")
+    programs: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+        "train.py": (train.main, ["--check-config"]),
+        "sample.py": (sample.main, ["--run", absent]),
+        "evaluate.py": (evaluate.main, ["--run", absent]),
+        "export.py": (export.main, ["--run", absent, "--format", "hf", "--out", absent]),
+        "prepare_data.py": (prepare_data.main, ["--input", absent]),
+        "matrix.py": (matrix.main, ["--out", absent, "--status"]),
+        "report.py": (report.main, ["--runs", absent]),
+    }
+    known = [flag_of(name) for name in Options().names()]
+    own = ["--run-dir", "--tokens", "--top-p", "--split", "--best", "--workers", "--jobs", "--to",
+           "--max-tokens", "--plan-for", "--resume", "--spec", "--help", "--x", "--"]  # fmt: skip
+    found: list[Finding] = []
+    for number in range(count):
+        for program, (main, last) in programs.items():
+            rng = random.Random(f"{program} {seed}.{number}")
+            words: list[str] = []
+            for _ in range(rng.randint(0, 4)):
+                words += [rng.choice([*known, *own]), rng.choice(_WORDS)][: rng.randint(1, 2)]
+            if wrong := outcome(main, [*words, *last]):
+                found.append(Finding(program, f"{seed}.{number}", " ".join(words)[:200], wrong))
+    return found
 
 
 # -- the targets -----------------------------------------------------------------------------------
