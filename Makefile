@@ -7,6 +7,8 @@ $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eva
 
 export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS
 LIMIT := $(if $(TIME), --max-time $(TIME))
+NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
+$(if $(call NO_DIGITS,$(TIME)),$(error TIME=$(TIME) is no whole number of seconds))
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
@@ -21,14 +23,16 @@ PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
 REPORTPY := py="$$($(PYTHON) scripts/environment.py report)"
 DEVPY := py="$$($(PYTHON) scripts/environment.py development)"
 # become: turn into a command, so that it gets the signals. show: print it first, to be pasted.
-SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; };
+# quoted: words as the shell reads them back, so that none is executed.
+SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; }; \
+         quoted() { for word; do printf " '%s'" "$$(printf '%s' "$$word" | sed "s/'/'\\\\''/g")"; done; };
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
-        list-defconfigs list-optimizers report explain doctor bench check check-optimizers lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers report explain doctor bench check check-optimizers torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -96,7 +100,7 @@ alldefconfig:              ## make .config the defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py alldefconfig"
 
 report:                    ## what is better, by how much, how sure: of the newest matrix, or RUNS="runs/a runs/b"
-	@$(SH) $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs $${RUNS})$(MORE)"
+	@$(SH) $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)"
 
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(SH) $(PY) && become "$$py scripts/kconf.py list-defconfigs"
@@ -129,6 +133,9 @@ check: lint types test     ## everything a change must pass
 
 check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
 	@$(SH) $(DEVPY) && become "$$py -m pytest tests/check_optimizers.py"
+
+torture:                   ## kills and damage at random, for minutes: ARGS="--seed 7" does the same again
+	@$(SH) $(DEVPY) && become "$$py tests/torture.py$(MORE)"
 
 lint:                      ## style (ruff)
 	@$(SH) $(DEVPY) && eval "$$py -m ruff check ." && become "$$py -m ruff format --check ."

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gpt2.config.json_files import read_object
 from gpt2.config.typed import ModelConfig
 from gpt2.data.hugging_face import tokenizer_files
 from gpt2.data.tokenizer import Tokenizer
@@ -99,7 +100,7 @@ def load_export(folder: Path) -> Checkpoint:
     if wrong := problem(folder, (*_FROM_RUN, ABOUT)):
         raise DamagedError(wrong)
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = read_object(folder / ABOUT, {"form": str, "step": int})
         path = folder / WEIGHTS[about["form"]]
         sparse = about["form"] == "sparse"
         weights = SparseFile(path) if sparse else read_tensors(path)

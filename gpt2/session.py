@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -164,9 +165,11 @@ class Session:
         except BaseException as error:
             if self.record["status"] == "running":  # not what befalls the sample of a finished run
                 self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
+            lines = traceback.format_exception(error)
             if isinstance(error, UserError):
-                with contextlib.suppress(OSError):  # a full disk may be what ended the run
-                    self.folder.log.write("".join(f"error: {text}\n" for text in error.messages))
+                lines = [f"error: {text}\n" for text in error.messages]
+            with contextlib.suppress(OSError):  # a full disk may be what ended the run
+                self.folder.log.write("".join(lines))
             raise
         finally:
             self.parts.batches.close()

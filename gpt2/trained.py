@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import mismatch
 from gpt2.config.typed import Config, MachineConfig
 from gpt2.exported import is_export, load_export
 from gpt2.model.gpt import GPT
@@ -18,6 +19,9 @@ from gpt2.training import checkpoint, machine
 from gpt2.training.manifest import DamagedError
 from gpt2.training.run import read_json
 from gpt2.training.saving import load_model
+
+#: Files of tokens are uint16.
+_MOST_IDS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,11 @@ class Stored:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that the model knows."""
-        return int(self.record["data"]["tokenizer"]["vocab_size"])
+        """Ids that the model knows. Raises UserError where no file of tokens could hold them."""
+        size = int(self.record["data"]["tokenizer"]["vocab_size"])
+        if not 0 < size <= _MOST_IDS:
+            raise UserError(f"run.json says that the vocabulary has {size} ids: it is damaged")
+        return size
 
 
 def open_stored(run: Path, best: bool) -> Stored:
@@ -82,11 +89,11 @@ def _best(run: Path) -> checkpoint.Checkpoint:
     """Load the best checkpoint by validation; of a run under way, the best up to its last one."""
     parent = run / "checkpoints"
     if (run / "summary.json").exists():
-        best = read_json(run, "summary.json")["best"]
+        best = read_json(run, "summary.json").get("best")
     else:
         last = checkpoint.load_last(parent, warn)
         best = last.state["best"] if last else None
-    if best is None:
+    if best is None or mismatch(best, {"step": int}):
         raise UserError(
             f"--best: {run} has no evaluation yet, or none at its final sparsity",
             code=Exit.CHECKPOINT,

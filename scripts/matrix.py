@@ -248,7 +248,7 @@ def run(folder: MatrixFolder, matrix: Matrix, made: dict[str, Any]) -> int:
             say(note)
         folder.write_json("matrix.json", made)
         code = code_hash()
-        before = [line["code"] for line in folder.journal() if line["event"] == "begin"]
+        before = [line.get("code") for line in folder.journal() if line["event"] == "begin"]
         if before and before[-1] != code:
             say("gpt2/ has changed since these runs were made: a report does not compare across it")
         make_plans(folder, _unknown(folder, made), TRAIN, REPOSITORY, say)

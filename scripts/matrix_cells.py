@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from scripts.flags import words
 from scripts.matrix_study import LISTS, RATE, Study, typed
 
+#: Letters of a cell's name before its seed; file systems have 255 for all of it.
+_LONGEST = 160
 METHOD, SPARSITY = LISTS["MATRIX_PRUNING_METHODS"], LISTS["MATRIX_SPARSITIES"]
 
 
@@ -88,7 +91,7 @@ def _add(matrix: Matrix, points: Sequence[Point], seeds: Sequence[int], tuning: 
     for seed in seeds:
         for point, flags in points:
             argv = [*flags, "--seed", str(seed)]
-            stem = re.sub(r"[^A-Za-z0-9._=+-]", "_", label_of(point))
+            stem = _stem(label_of(point))
             name = f"{stem}-seed{seed}"
             count = itertools.count(2)
             while name in taken:
@@ -105,6 +108,14 @@ def _add(matrix: Matrix, points: Sequence[Point], seeds: Sequence[int], tuning: 
                     config=config,
                 )
             )
+
+
+def _stem(label: str) -> str:
+    """Return a label as a part of a file's name: no other letters, and not too long."""
+    stem = re.sub(r"[^A-Za-z0-9._=+-]", "_", label)
+    if len(stem) > _LONGEST:
+        stem = f"{stem[:_LONGEST]}-{hashlib.sha256(label.encode()).hexdigest()[:12]}"
+    return stem
 
 
 def _points(study: Study, matrix: Matrix) -> list[Point]:

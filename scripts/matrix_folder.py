@@ -22,9 +22,53 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import mismatch, parse
 from gpt2.training.run import now, read_json, write_whole
 
 FORMAT = 1
+#: What a cell is called: as matrix_cells makes it.
+_NAME = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*")
+_NUMBER = (int, float)
+_NONE = type(None)
+_EVENT = {
+    "event": str,
+    "cell": (str, _NONE),
+    "time": str,
+    "seconds?": _NUMBER,
+    "kind?": (str, _NONE),
+    "reason?": str,
+    "tail?": str,
+    "halvings?": int,
+}
+_CELL = {
+    "name": str,
+    "label": str,
+    "kind": str,
+    "point": dict,
+    "seed": int,
+    "tuning": bool,
+    "flags": [str],
+    "steps": (int, _NONE),
+    "max_time": _NUMBER,
+    "eval_interval": int,
+    "checkpoint_bytes": int,
+}
+_MATRIX = {
+    "name": str,
+    "axes": dict,
+    "threads": (int, _NONE),
+    "tuning": (dict, _NONE),
+    "jobs": int,
+    "gpus": list,
+    "cells": [_CELL],
+}
+_PROBE = {
+    "step_seconds": _NUMBER,
+    "evaluation_seconds": _NUMBER,
+    "other_seconds": _NUMBER,
+    "peak_host_bytes": int,
+    "peak_device_bytes": int,
+}
 
 
 class MatrixFolder:
@@ -101,8 +145,8 @@ class MatrixFolder:
         found = []
         for line in data.split(b"\n"):
             with suppress(ValueError):
-                value = json.loads(line)
-                if isinstance(value, dict) and {"event", "cell", "time"} <= value.keys():
+                value = parse(line.decode())
+                if not mismatch(value, _EVENT):
                     found.append(value)
         return found
 
@@ -117,6 +161,11 @@ class MatrixFolder:
                 f"format {FORMAT}: use the version that made it, or another --out",
                 code=Exit.CHECKPOINT,
             )
+        self._refuse_misshapen("matrix.json", found, _MATRIX)
+        # The names become those of folders: none may lead out of this one.
+        for name in (cell["name"] for cell in found["cells"]):
+            if not _NAME.fullmatch(name):
+                raise UserError(f"{self.path / 'matrix.json'} is damaged: {name!r} is no cell")
         return found
 
     def write_json(self, name: str, value: Any) -> None:
@@ -125,8 +174,15 @@ class MatrixFolder:
 
     def probes(self) -> dict[str, dict[str, Any]]:
         """Return what short runs took, by the kind of cell."""
-        there = (self.path / "probes.json").exists()
-        return read_json(self.path, "probes.json") if there else {}
+        if not (self.path / "probes.json").exists():
+            return {}
+        found = read_json(self.path, "probes.json")
+        self._refuse_misshapen("probes.json", found, dict.fromkeys(found, _PROBE))
+        return found
+
+    def _refuse_misshapen(self, name: str, value: Any, shape: Any) -> None:
+        if wrong := mismatch(value, shape):
+            raise UserError(f"{self.path / name} is damaged: {wrong}; remove it, or choose --out")
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """Return what train.py planned, by the kind of cell."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import read_object
 from gpt2.config.typed import Config
 from gpt2.training.run import read_json, read_metrics
 from scripts.matrix_command import arguments
@@ -30,21 +30,22 @@ _SHORT = (
 ).split()
 #: Bytes of a checkpoint per parameter: the weight and at most three numbers of optimizer state.
 _BYTES_PER_PARAMETER = 16
+_META = {"splits": {"train": {"tokens": int}}, "tokenizer": {"vocab_size": int}}
 
 
 def dataset(config: Config) -> tuple[int, int]:
     """Return tokens of training text and size of the vocabulary. Raises UserError."""
     folder = config.data.data_dir / config.data.dataset
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        return int(meta["splits"]["train"]["tokens"]), int(meta["tokenizer"]["vocab_size"])
+        meta = read_object(folder / "meta.json", _META)
+        return meta["splits"]["train"]["tokens"], meta["tokenizer"]["vocab_size"]
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no tokens: python3 gpt2/prepare_data.py --dataset "
             f"{config.data.dataset} --data-dir {config.data.data_dir}",
             code=Exit.DATA,
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder}/meta.json cannot be read: {error}", code=Exit.DATA) from error
 
 

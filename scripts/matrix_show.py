@@ -198,6 +198,10 @@ def summary(folder: MatrixFolder, made: Mapping[str, Any]) -> list[str]:
     return [*table(head, rows), *notes]
 
 
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700.0 else math.inf
+
+
 def _means(done: list[dict[str, Any]]) -> list[str]:
     losses = [one["val_loss"] for one in done if one["val_loss"] is not None]
     if not losses or len(losses) < len(done):
@@ -208,7 +212,7 @@ def _means(done: list[dict[str, Any]]) -> list[str]:
     return [
         f"{mean:.4f}",
         spread,
-        f"{statistics.fmean(map(math.exp, losses)):.2f}",
+        f"{statistics.fmean(map(_perplexity, losses)):.2f}",
         f"{sparsity:.4f}" if sparsity else "",
         f"{statistics.fmean(one['seconds'] for one in done):.1f}",
     ]

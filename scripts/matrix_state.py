@@ -6,8 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpt2.config.errors import UserError
+from gpt2.config.json_files import mismatch
 from gpt2.training.run import read_json, read_metrics
 from scripts.matrix_folder import MatrixFolder
+
+_NUMBER = (int, float)
+#: What the matrix needs of the results of a cell.
+_RESULTS = {
+    "val_loss": (*_NUMBER, type(None)),
+    "sparsity_reached": _NUMBER,
+    "seconds": _NUMBER,
+    "peak_host_bytes": int,
+    "peak_device_bytes": int,
+}
 
 
 @dataclass
@@ -53,7 +65,7 @@ def _follow(state: CellState, line: Mapping[str, Any]) -> None:
             state.seconds.append(float(line["seconds"]))
     elif event == "failed":
         state.status = "unfinished" if line.get("retry") else "failed"
-        state.kind, state.tail = line["kind"], line.get("tail", "")
+        state.kind, state.tail = line.get("kind"), line.get("tail", "")
         state.reason = line.get("reason", "")
         state.halvings = line.get("halvings", state.halvings)
     elif event == "stopped":
@@ -75,4 +87,10 @@ def progress(folder: MatrixFolder, cell: str, steps: int | None) -> tuple[int, f
 
 def results(folder: MatrixFolder, cell: str) -> dict[str, Any]:
     """Return the results of a finished cell."""
-    return read_json(folder.run_dir(cell), "summary.json")
+    found = read_json(folder.run_dir(cell), "summary.json")
+    if wrong := mismatch(found, _RESULTS):
+        raise UserError(
+            f"{folder.run_dir(cell) / 'summary.json'} is damaged: {wrong}; "
+            f"'make matrix-rerun CELLS={cell}' has the cell run again"
+        )
+    return found

@@ -149,9 +149,12 @@ def study(asked: Asked) -> Study:
     options = _tree(TRAIN_TREE)
     for option, values in asked.axes.items():
         problems += [f"{asked.place(option)}: {text}" for text in _wrong(options, option, values)]
-    for option in asked.base:
+    for option, value in asked.base.items():
         if option not in options.names():
             problems.append(f"{asked.place(option)}: {_no_option(options, option)}")
+        # A flag after -- may name one: it is from the command line.
+        elif not asked.place(option).startswith("--"):
+            problems += [f"{asked.place(option)}: {text}" for text in _own_code(option, value)]
     seeds = _seeds(asked, "SEEDS", problems)
     tuning = _seeds(asked, "TUNING_SEEDS", problems)
     if not seeds and not problems:
@@ -215,11 +218,16 @@ def _wrong(options: Options, option: str, values: Sequence[str]) -> Iterable[str
         known = list(options.members(option))
         for value in values:
             if option in QUALIFIED and ":" in value:
-                if is_own_code(value):
-                    yield f"{value} is code of your own, which no file may have executed"
+                yield from _own_code(option, value)
             elif value not in known:
                 hint = nearest(value, known)
                 yield f"there is no {name} {value!r}{hint} (there are: {', '.join(known)})"
+
+
+def _own_code(option: str, value: str) -> Iterable[str]:
+    held = {symbol for _, symbol in QUALIFIED.values()}
+    if (option in QUALIFIED or option in held) and ":" in value and is_own_code(value):
+        yield f"{value} is code of your own, which no file may have executed"
 
 
 def _seeds(asked: Asked, key: str, problems: list[str]) -> tuple[int, ...]:

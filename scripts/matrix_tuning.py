@@ -59,7 +59,7 @@ def chosen_rates(folder: MatrixFolder, cells: Iterable[Mapping[str, Any]]) -> li
     """Choose by the tuning cells, which have all ended, and have the journal say so."""
     tuning = {cell["name"]: cell for cell in cells if cell["tuning"]}
     chosen = choose(tuning, {name: _loss(folder, name) for name in tuning})
-    before = [line["rates"] for line in folder.journal() if line["event"] == "chosen"]
+    before = [line.get("rates") for line in folder.journal() if line["event"] == "chosen"]
     if before[-1:] != [chosen]:
         folder.write("chosen", rates=chosen)
     return chosen

@@ -28,6 +28,7 @@ _TEXTS = {
     "keep": "KEEP",
 }
 _KEYS = (*_TEXTS, "config", "options", "axes")
+_LARGEST = 1 << 20  # bytes
 #: What else YAML writers mean by yes and no.
 _YES_OR_NO = {"true": "y", "yes": "y", "on": "y", "false": "n", "no": "n", "off": "n"}
 
@@ -38,7 +39,11 @@ def from_yaml(path: Path) -> Asked:
 
     try:
         # BaseLoader makes no numbers, dates or objects of texts: 3e-4 and no stay as they are.
+        if path.stat().st_size > _LARGEST:
+            raise UserError(f"{path}: is larger than any matrix: {_LARGEST:,} bytes are read")
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except RecursionError:
+        raise UserError(f"{path}: is no matrix: lists in lists without end") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {reason}") from error
@@ -114,9 +119,12 @@ class _Reader:
             return {}
         found: dict[str, tuple[Any, Any]] = {}
         for key, value in node.value:
-            if str(key.value) in found:
+            if not isinstance(key.value, str):  # to show it could take for ever: *a: [*a, *a]
+                self.wrong(key, "a plain name is needed here")
+                continue
+            if key.value in found:
                 self.wrong(key, f"{key.value!r} is given again")
-            found[str(key.value)] = (key, value)
+            found[key.value] = (key, value)
         return found
 
     def values(self, node: Any) -> list[str]:

@@ -149,7 +149,8 @@ def write_all(folder: Path, texts: Mapping[str, str]) -> None:
         for name, text in texts.items():
             aside = folder / f".tmp-{name}-{os.getpid()}"
             made.append((aside, folder / name))
-            with aside.open("w", encoding="utf-8", newline="") as file:
+            # A name in it may be of bytes that are no UTF-8.
+            with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

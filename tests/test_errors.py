@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -72,12 +73,42 @@ def test_argparse_may_leave(given: int | None, code: int) -> None:
     assert ended(lambda: sys.exit(given)) == code
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_a_bug_is_one_line_and_a_file_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise ZeroDivisionError("by nought\nand more")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert ended(main) == Exit.BUG
+    (line,) = capsys.readouterr().err.splitlines()
+    (file,) = tmp_path.iterdir()
+    assert line.startswith("entry.py: error: this is a bug of this program")
+    assert "(ZeroDivisionError: by nought)" in line
+    assert line.endswith(f" is in {file}")
+    kept = file.read_text()
+    assert "Traceback (most recent call last)" in kept
+    assert "by nought\nand more" in kept
+    assert sys.argv[0] in kept.splitlines()[0]
+
+
+def test_a_bug_is_not_lost_where_no_file_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main() -> int:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        run_entry("entry.py", main)
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    assert ended(main) == Exit.BUG
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_want_of_memory_is_said_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise MemoryError
+
+    assert ended(main) == Exit.MEMORY
+    assert capsys.readouterr().err == "entry.py: error: out of memory\n"
 
 
 # What argparse itself cannot write, it drops without a word.

@@ -593,7 +593,7 @@ def test_a_report_is_written_whole_or_not_at_all(
 def test_make_prints_the_command_and_takes_runs_that_are_typed_alone(tmp_path: Path) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     for words, environment, expected in (
-        (["RUNS=a b"], {}, "scripts/report.py --runs ${RUNS}"),
+        (["RUNS=a b"], {}, "scripts/report.py --runs$(quoted $RUNS)"),
         ([], {"RUNS": "a b"}, "scripts/report.py"),
     ):
         done = subprocess.run(

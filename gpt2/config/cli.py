@@ -117,8 +117,15 @@ def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[st
     waiting = list(reversed(argv))
     while waiting:
         argument = waiting.pop()
-        flag, equals, _ = argument.partition("=")
-        if flag not in valued or (valued[flag] and equals):
+        flag, equals, value = argument.partition("=")
+        # argparse gives a value of "--" as no value at all, and no option of ours takes one.
+        if argument == "--":
+            problems.append("unexpected argument -- (see --help)")
+        elif flag in valued and (value == "--" or (not equals and waiting[-1:] == ["--"])):
+            problems.append(f"{flag} cannot be -- (see --help)")
+            if not equals:
+                waiting.pop()
+        elif flag not in valued or (valued[flag] and equals):
             joined.append(argument)
         elif not valued[flag]:
             if equals:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import platform
+import shlex
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from enum import IntEnum
@@ -77,7 +81,8 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
     """Run an entry's `main` and exit with its code; a UserError becomes one line per problem.
 
     A signal that ends `main` ends the process, once what was half done is cleaned up. Under
-    torchrun it does so at once: a rank that waits for the others could not clean up.
+    torchrun it does so at once: a rank that waits for the others could not clean up. Any other
+    error is a bug of ours: one line too, with the file that has its traceback.
     """
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -129,3 +134,31 @@ def _code(program: str, main: Callable[[], int]) -> int:
         return Exit.INTERRUPTED
     except SystemExit as left:  # argparse, after --help
         return int(left.code or 0)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        print(f"{program}: error: out of memory", file=sys.stderr)
+        return Exit.MEMORY
+    except Exception as error:
+        _keep_bug(program, error)
+        return Exit.BUG
+
+
+def _keep_bug(program: str, error: Exception) -> None:
+    """Write what a report of a bug needs to a file, and say where; never lose it."""
+    whole = "".join(traceback.format_exception(error))
+    about = f"{shlex.join(sys.argv)}\nPython {platform.python_version()}, {platform.platform()}\n"
+    try:
+        handle, path = tempfile.mkstemp(".txt", f"{program}-bug-")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(about + whole)
+    except OSError:
+        print(whole, end="", file=sys.stderr)
+        return
+    said = str(error).strip().splitlines()[:1]
+    kind = ": ".join([type(error).__name__, *said])
+    print(
+        f"{program}: error: this is a bug of this program, not of yours ({kind}); what a report of"
+        f" it needs is in {path}",
+        file=sys.stderr,
+    )

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gpt2.config.json_files import read_object
+
 NAME = ".checked.json"
 _FROM = 64 << 20  # bytes; what is smaller is read again in no time
 _SETTLED = 2.0  # seconds without a change, since the clock of a file system ticks slowly
@@ -57,10 +59,10 @@ def state(path: Path) -> dict[str, int]:
 def _read(folder: Path) -> dict[str, Any]:
     """Everything kept in a folder; nothing where that is missing or damaged."""
     try:
-        kept = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        kept = read_object(folder / NAME)
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return kept
 
 
 def _keep(path: Path, now: dict[str, int], what: str, found: int | str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.json_files import read_object
 from gpt2.data.cutting import Position
 from gpt2.data.disk import replace_file
 from gpt2.data.tokens import Shard
@@ -45,10 +46,10 @@ def save(folder: Path, journal: Journal) -> None:
 def load(folder: Path) -> Journal | None:
     """Return the journal in `folder`, None where there is none that can be read."""
     try:
-        raw = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        raw = read_object(folder / NAME)
         shards = {
             split: [Shard(**shard) for shard in raw["shards"][split]] for split in raw["shards"]
         }
         return Journal(str(raw["identity"]), Position(**raw["position"]), int(raw["empty"]), shards)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import parse
 from gpt2.data import checked
 from gpt2.data.sharded import DTYPE, IdArray, Ids, open_files
 from gpt2.data.watched import WatchedFiles, opened, sha256_of
@@ -138,14 +139,14 @@ def read_meta(folder: Path) -> Meta:
     if folder.exists() and not folder.is_dir():
         raise _error(f"{folder} is not a folder: move it away, then {again}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         begun = any(folder.glob("train*.bin")) or (folder / UNFINISHED).exists()
         why = "its preparation was not finished" if begun else "no data"
         raise _error(f"{path} is missing ({why}); {again}") from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:  # also of bytes that are no UTF-8
         raise _error(f"{path} is not JSON ({error}); {again} --force") from error
     except OSError as error:
         raise _error(f"{path} cannot be read: {error.strerror}") from error
@@ -277,7 +278,7 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
         )
         complete &= type(meta.tokenizer["vocab_size"]) is int and 0 < meta.vocab_size <= MOST_IDS
         complete &= bool(meta.tokenizer["name"] and meta.source["address"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise _error(f"{path} is incomplete or damaged ({error}); {again} --force") from error
     if not complete:
         raise _error(f"{path} contradicts itself: it was edited or damaged; {again} --force")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gpt2.config.errors import UserError
+from gpt2.config.json_files import read_object
 
 #: Not part of the repository: it says something of this machine.
 FILE = Path(__file__).resolve().parents[2] / ".memory.json"
@@ -19,11 +20,10 @@ def ratio_of(card: str, file: Path = FILE) -> float | None:
     if not file.exists():
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        ratio = found.get(card)
+        ratio = read_object(file).get(card)
         if ratio is not None and not (isinstance(ratio, int | float) and 0.5 < ratio < 2.0):
             raise ValueError(f"{ratio!r} of {card} is no ratio")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{file} cannot be read ({error}): remove it, and scripts/bench.py --memory measures "
             "anew"

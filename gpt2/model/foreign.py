@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-defined]
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import read_object
 from gpt2.model.pretrained import SHAPE, Pretrained
 from gpt2.model.sparse import SparseFile, is_sparse
 
@@ -93,11 +94,13 @@ def _in_folder(folder: Path) -> Mapping[str, Tensor]:
 
 def _sharded(folder: Path) -> Mapping[str, Tensor]:
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = read_object(folder / _INDEX, {"weight_map": dict})
         places = {str(name): str(file) for name, file in index["weight_map"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(folder, f"{_INDEX} cannot be read ({error})") from error
     shards = sorted(set(places.values()))
+    if odd := [name for name in shards if not re.fullmatch(r"[\w-][\w.-]*", name)]:
+        raise _damaged(folder, f"{_INDEX} names {odd[0]!r}, which is no file of this folder")
     if absent := [name for name in shards if not (folder / name).is_file()]:
         raise _damaged(folder, f"shards are missing: {', '.join(absent)}")
     found = _Safetensors(folder, [folder / name for name in shards])
@@ -112,10 +115,15 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
     try:
         # torch.load does not look at the checksums.
         with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
+            packed = [one for one in archive.infolist() if one.compress_type]
+            bad = None if packed else archive.testzip()
     except (zipfile.BadZipFile, OSError) as error:
         problem = f"it is damaged, or of a format before torch 1.6 ({error}); {way_out}"
         raise _damaged(path, problem) from error
+    if packed:
+        # torch.save packs nothing, and what is packed may be of any size when it is unpacked.
+        problem = f"{packed[0].filename} in it is compressed, which torch.save does not; {way_out}"
+        raise _damaged(path, problem)
     if bad:
         raise _damaged(path, f"it is damaged: the checksum of {bad} is wrong")
     try:
@@ -137,9 +145,9 @@ def _read_config(folder: Path) -> dict[str, int]:
     """Return the SHAPE that config.json gives. Raises UserError when it is no GPT-2 like ours."""
     path = folder / "config.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_object(path, {f"{name}?": int for name in SHAPE})
         kind = entries.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
     if kind != "gpt2":
         raise _error(path, f"it describes a model of type {kind!r}; only 'gpt2' can be taken over")

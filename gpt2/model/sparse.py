@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import parse
 
 VERSION = "1"
 _KEY, _TENSORS = "gpt2.sparse", "gpt2.tensors"
@@ -135,7 +136,7 @@ class SparseFile(Mapping[str, Tensor]):
         try:
             self._file = safe_open(path, framework="pt")
             texts = self._file.metadata() or {}
-            self._described: dict[str, dict[str, Any]] = dict(json.loads(texts[_TENSORS]))
+            self._described: dict[str, dict[str, Any]] = dict(parse(texts[_TENSORS]))
             version = texts[_KEY]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(f"its header cannot be read ({error})") from error

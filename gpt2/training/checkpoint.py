@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import read_object
 from gpt2.training.manifest import (
     FORMAT,
     MANIFEST,
@@ -123,14 +124,17 @@ def load(folder: Path) -> Checkpoint:
     if wrong := problem(folder, _FILES):
         raise DamagedError(wrong)
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = read_object(folder / "state.json", {"step": int})
+        name = folder.name
+        if name.startswith("step-") and name != folder_of(folder.parent, state["step"]).name:
+            raise ValueError(f"state.json is of step {state['step']}")
         return Checkpoint(
             step=state["step"],
             model=read_tensors(folder / "model.safetensors"),
             optim=read_tensors(folder / "optim.safetensors"),
             state=state,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedError(f"{folder} cannot be read: {error}") from error
 
 

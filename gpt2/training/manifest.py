@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.json_files import mismatch, read_object
+
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
+_SHAPE = {"format": int, "complete": bool, "files": dict}
 
 
 class DamagedError(Exception):
@@ -76,48 +79,49 @@ def problem(folder: Path, wanted: Collection[str]) -> str | None:
     """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies."""
     path = folder / MANIFEST
     try:
-        manifest = _read(path)
+        manifest = read_object(path, {"format": int})
         if manifest["format"] != FORMAT:
             return f"{path} has format {manifest['format']}, this program reads format {FORMAT}"
-        files = {str(n): (size, digest) for n, (size, digest) in dict(manifest["files"]).items()}
-        complete = manifest["complete"] is True and set(wanted) <= set(files)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        if wrong := mismatch(manifest, _SHAPE):
+            raise ValueError(wrong)
+    except (OSError, ValueError):
         return f"{path} is missing or damaged"
-    if not complete:
+    files = manifest["files"]
+    if not (manifest["complete"] and set(wanted) <= set(files)):
         return f"{path} is incomplete"
-    for name, (size, digest) in files.items():
-        if name in ("", "..") or Path(name).name != name:
-            return f"{path} names {name!r}, which is no file of its folder"
-        try:
-            if wrong := _problem_of(folder / name, size, digest):
-                return wrong
-        except OSError as error:  # a sector that the disk cannot read is damage, too
-            return f"{folder / name} cannot be read: {error.strerror}"
-    return None
+    found = (_problem_of(folder, name, entry) for name, entry in files.items())
+    return next((wrong for wrong in found if wrong), None)
 
 
-def _problem_of(part: Path, size: object, digest: object) -> str | None:
+def _problem_of(folder: Path, name: str, entry: Any) -> str | None:
+    """Say what is wrong with one file, of which the manifest says `entry`."""
+    path, part = folder / MANIFEST, folder / name
+    # A name is that of a file in this folder: nothing outside is opened for a manifest.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        return f"{path} names {name!r}, which is no file of its folder"
+    if mismatch(entry, [(int, str)]) or len(entry) != 2:
+        return f"{path} is damaged in what it says of {name}"
+    size, digest = entry
     if not part.is_file():
         return f"{part} is missing"
-    if part.stat().st_size != size:
-        return f"{part} has {part.stat().st_size} bytes instead of {size}"
-    with part.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            return f"{part} is damaged: its SHA-256 is not the one written"
+    try:
+        if part.stat().st_size != size:
+            return f"{part} has {part.stat().st_size} bytes instead of {size}"
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return f"{part} is damaged: its SHA-256 is not the one written"
+    except OSError as error:  # a sector that the disk cannot read is damage, too
+        return f"{part} cannot be read: {error.strerror}"
     return None
 
 
 def newer_format(folder: Path) -> int | None:
     """Return the format of a folder that a newer version of this program wrote; None otherwise."""
     try:
-        version = _read(folder / MANIFEST)["format"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        version: int = read_object(folder / MANIFEST, {"format": int})["format"]
+    except (OSError, ValueError):
         return None
-    return version if type(version) is int and version > FORMAT else None
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return version if version > FORMAT else None
 
 
 def sync_folder(folder: Path) -> None:

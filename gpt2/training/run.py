@@ -26,8 +26,29 @@ from typing import Any, TextIO
 
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import mismatch, parse, read_object
 from gpt2.training.manifest import MANIFEST
 from gpt2.training.tracking import Tracking
+
+_NUMBER = (int, float)
+#: What readers need of the files of a run.
+_SHAPES: dict[str, Any] = {
+    "run.json": {
+        "effective_batch": int,
+        "device": str,
+        "precision": str,
+        "data": {
+            "data_hash": str,
+            "tokenizer": {"name": str, "vocab_size": int, "characters?": str},
+        },
+        "lowered?": [{"batch": str, "from": int, "to": int}],
+        "resumes?": [str],
+        "code?": (str, type(None)),
+    },
+    "summary.json": {"best?": (dict, type(None)), "val_loss?": (*_NUMBER, type(None))},
+}
+#: A line of metrics.jsonl; numbers that were not finite are null.
+_LINE = {"step": int, "elapsed?": _NUMBER, "time?": _NUMBER}
 
 
 class RunFolder:
@@ -40,7 +61,9 @@ class RunFolder:
             faults.point("run.open")
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
-            self.log: TextIO = (path / "log.txt").open("a", encoding="utf-8")
+            self.log: TextIO = (path / "log.txt").open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            )
         except OSError as error:
             raise UserError(
                 f"--run-dir {path}: cannot be written: {error.strerror}; choose another folder"
@@ -215,14 +238,13 @@ def unfinished(parent: Path) -> list[Path]:
 
 
 def read_json(run: Path, name: str) -> dict[str, Any]:
-    """Read a JSON file of a run. Raises UserError when the folder is no run."""
+    """Read a JSON file of a run. Raises UserError when the folder is no run, or it is damaged."""
     try:
-        value: dict[str, Any] = json.loads((run / name).read_text(encoding="utf-8"))
+        return read_object(run / name, _SHAPES.get(name))
     except FileNotFoundError:
         raise UserError(f"{run} is no run directory: it has no {name}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{run / name} cannot be read: {error}") from error
-    return value
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -235,9 +257,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         return []
     found: list[dict[str, Any]] = []
     for line in path.read_bytes().split(b"\n"):
-        with suppress(ValueError, RecursionError):  # of JSON, or of UTF-8
-            value = json.loads(line)
-            if isinstance(value, dict) and isinstance(value.get("step"), int):
+        with suppress(ValueError):  # of JSON, or of UTF-8
+            value = parse(line.decode())
+            if not mismatch(value, _LINE):
                 found.append(value)
     return found
 
@@ -260,7 +282,8 @@ def write_whole(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old one or the new one, also after a crash."""
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        # A path in it may be of bytes that are no UTF-8: it stays what it is.
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
             faults.point("run.write")
             file.write(text)
             file.flush()

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import mismatch
 from gpt2.training import checkpoint as checkpoints
+from gpt2.training import exhaustion
 from gpt2.training.background import Background, Copies
 from gpt2.training.distributed import part_like, whole
 from gpt2.training.loop import Clock, Parts
@@ -27,6 +29,26 @@ _PRUNING = "prune."
 
 #: An evaluation: the step it was made after, and the validation loss.
 Mark = dict[str, float]
+
+_SHAPE = {
+    "elapsed": (int, float),
+    "optimizer": {"state": dict, "groups": list},
+    "precision": dict,
+    "random": list,
+    "best": (dict, type(None)),
+    "last": (dict, type(None)),
+}
+_MARK = {"step": int, "val_loss": (int, float)}
+#: What an entry of another kind, or none, leads to where a state is put back.
+_MISFITS = (
+    ArithmeticError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Saver:
@@ -164,7 +186,19 @@ class Saver:
         if found is None:
             self._folder.cut_metrics(0, evaluated=False)
             return None
-        self._put_back(found)
+        try:
+            _refuse_misshapen(found.state)
+            self._put_back(found)
+        except _MISFITS as error:
+            if exhaustion.is_exhaustion(error):
+                raise
+            # It verifies, so it is what was written: by another version, or by somebody else.
+            raise UserError(
+                f"{self._folder.checkpoints}: the checkpoint of step {found.step} is whole, but not"
+                f" what this version writes ({type(error).__name__}: {error}); go on with the"
+                " version that made it, or start again in a new --run-dir",
+                code=Exit.CHECKPOINT,
+            ) from error
         last = found.state["last"]
         self._folder.cut_metrics(found.step, last is not None and last["step"] == found.step)
         self._console.say(f"going on after step {found.step}")
@@ -204,6 +238,15 @@ def _words(error: OSError) -> str:
     """Say what went wrong, and with which file if that is known."""
     where = f" ({error.filename})" if error.filename is not None else ""
     return f"{error.strerror or error}{where}"
+
+
+def _refuse_misshapen(state: dict[str, Any]) -> None:
+    """Raise ValueError where the entries of a checkpoint's state are of other kinds than ours."""
+    wrong = mismatch(state, _SHAPE)
+    for name in ("best", "last"):
+        wrong = wrong or (state[name] and mismatch(state[name], _MARK))
+    if wrong:
+        raise ValueError(wrong)
 
 
 def load_model(model: Any, found: checkpoints.Checkpoint) -> None:

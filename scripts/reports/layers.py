@@ -78,7 +78,8 @@ def layer_means(row: Row) -> dict[str, float]:
     for run in row.runs:
         shares = (run.summary or {}).get("sparsity_layers")
         for name, share in shares.items() if isinstance(shares, dict) else ():
-            found.setdefault(name, []).append(float(share))
+            if isinstance(share, int | float) and 0 <= share <= 1:
+                found.setdefault(name, []).append(float(share))
     return {name: statistics.fmean(values) for name, values in found.items()}
 
 

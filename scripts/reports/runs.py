@@ -6,7 +6,7 @@ read is said of the run and takes nothing else away.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.json_files import mismatch, parse
 from gpt2.config.options import Options
 from gpt2.config.typed import QUALIFIED
 
 _LINE = re.compile(r'CONFIG_([A-Za-z0-9_]+)=(?:"((?:[^"\\]|\\.)*)"|(.*))')
 _UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
+_NUMBER = (int, float, type(None))
 #: Results without which a run has none.
 NEEDED = ("val_loss", "val_perplexity", "steps", "tokens", "sparsity_asked", "sparsity_reached")
 
@@ -113,7 +115,7 @@ def _results(
             status = "running, or killed"
         return None, status + (f", exit code {code}" if code is not None else "")
     summary = _object(folder / "summary.json", problems)
-    lacking = [name for name in NEEDED if not isinstance(summary.get(name), int | float)]
+    lacking = [name for name in NEEDED if not _is_number(summary.get(name))]
     if not summary:
         return None, "results cannot be read"
     if "val_loss" in summary and summary["val_loss"] is None:
@@ -127,6 +129,11 @@ def _results(
     return summary, "finished"
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number; yes and no are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _curves(
     path: Path, problems: list[str]
 ) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float, float], ...]]:
@@ -135,11 +142,14 @@ def _curves(
     broken = 0
     for line in _text(path, problems).splitlines():
         try:
-            entry = json.loads(line)
-            step = int(entry["step"])
-        except (ValueError, KeyError, TypeError):
+            entry = parse(line)
+            wrong = mismatch(entry, {"step": int, "sparsity?": _NUMBER})
+        except ValueError:
+            wrong = "it is no JSON"
+        if wrong:
             broken += 1
             continue
+        step = entry["step"]
         sparsity = entry.get("sparsity") or 0.0
         if isinstance(entry.get("loss"), int | float):
             losses.append((step, float(entry["loss"])))
@@ -168,7 +178,7 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
     if not text and not path.exists():
         return {}
     try:
-        value = json.loads(text)
+        value = parse(text)
     except ValueError as error:
         problems.append(f"{path.name} is damaged: {error}")
         return {}

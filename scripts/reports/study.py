@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.json_files import parse
 from scripts.reports.runs import Run
 
 SPEC, JOURNAL, CELLS = "matrix.json", "journal.jsonl", "cells"
@@ -52,7 +52,7 @@ def newest(parent: Path) -> Path | None:
 def read_study(folder: Path, runs: Sequence[Run]) -> Study:
     """Read what a matrix asked for and what became of its cells. Raises UserError (DATA)."""
     try:
-        spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        spec = parse((folder / SPEC).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / SPEC} cannot be read: {error}", code=Exit.DATA) from error
     if not isinstance(spec, dict):
@@ -88,7 +88,7 @@ def _events(path: Path, broken: list[str]) -> Iterator[dict[str, Any]]:
     damaged = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            event = json.loads(line)
+            event = parse(line)
         except ValueError:
             damaged += 1
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from matplotlib.figure import Figure
 
 SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
+#: Characters that no XML can hold; a label may be the name of a folder, which can.
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 #: Stand-ins for the page's colours; series are SERIES[0], SERIES[1], ...
 INK, MUTED, RULE, PAPER, ACCENT = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05"
 SERIES = tuple(f"#0b0b{number:02x}" for number in range(8))
@@ -78,9 +81,12 @@ def svg(
     `title` and `description` are for those who do not see it.
     """
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The page's fonts are used, not the one that lacks a character here.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        figure.savefig(stream, format="svg", metadata={"Date": None})
     ET.register_namespace("", SVG)
-    root = ET.fromstring(stream.getvalue())
+    root = ET.fromstring(_NO_XML.sub("\ufffd", stream.getvalue()))
     for element in list(root):
         if element.tag.endswith("metadata"):
             root.remove(element)

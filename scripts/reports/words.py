@@ -269,7 +269,7 @@ def _refusals(tables: Sequence[Table]) -> Iterator[str]:
 
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
     devices = {
-        (run.record.get("host"), run.record.get("device_name"), run.record.get("threads"))
+        tuple(str(run.record.get(name)) for name in ("host", "device_name", "threads"))
         for run in runs
         if run.finished
     }

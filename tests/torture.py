@@ -1,0 +1,91 @@
+"""Kills and damage without end, more than a test may take: make torture ARGS="--seed 7".
+
+It prints what was done and what was found; the exit code is 1 where anything was. A seed gives the
+same damage again, and the same draws of instants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+import fuzzing  # noqa: E402
+import kills  # noqa: E402
+
+Found = tuple[int, list[str]]
+
+
+def training(folder: Path, seed: int, count: int) -> Found:
+    """Kill trainings until there were `count` kills; what differs from an undisturbed one."""
+    data, more = kills.prepared(folder / "data"), kills.hard()
+    whole = folder / "whole" / "run"
+    seconds = kills.quietly_trained(data, whole, more)
+    rng, done, found, number = random.Random(seed), 0, list[str](), 0
+    while done < count:
+        run = folder / f"killed-{number}" / "run"
+        ended = kills.trained_and_killed(data, run, more, rng, count - done, seconds)
+        done, number = done + ended.total(), number + 1
+        found += [f"training {number}: {what}" for what in kills.differences(whole, run)]
+    return done, found
+
+
+def files(folder: Path, seed: int, count: int) -> Found:
+    """Give damaged files to every reader, `count` times each."""
+    tries, found = 0, list[str]()
+    for target in fuzzing.targets(folder):
+        found += map(str, fuzzing.fuzz(target, seed, count, folder / "work"))
+        tries += count
+    return tries, found
+
+
+def configs(folder: Path, seed: int, count: int) -> Found:
+    """Give random .config files to every tool."""
+    return count, list(map(str, fuzzing.fuzz_configs(seed, count, folder)))
+
+
+def flags(folder: Path, seed: int, count: int) -> Found:
+    """Give random flags to every program."""
+    return count, list(map(str, fuzzing.fuzz_flags(seed, count, folder)))
+
+
+PARTS: dict[str, tuple[Callable[[Path, int, int], Found], int, str]] = {
+    "training": (training, 40, "kills of a training"),
+    "files": (files, 60, "damaged files"),
+    "configs": (configs, 150, "random .config files"),
+    "flags": (flags, 400, "random command lines for each program"),
+}
+
+
+def main() -> int:
+    """Do all parts, or those that are named; return 1 where something was found."""
+    parser = argparse.ArgumentParser(prog="torture.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--seed", type=int, default=None, help="(default: a new one, printed)")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
+    parser.add_argument("--times", type=float, default=1.0, help="so many times as much")
+    asked = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
+    warnings.simplefilter("ignore")
+    print(f"seed {seed}\n{'what':<42}{'how many':>9}{'seconds':>9}{'found':>7}", flush=True)
+    every: list[str] = []
+    for name in asked.part or PARTS:
+        part, count, what = PARTS[name]
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            done, found = part(Path(folder), seed, max(1, round(asked.times * count)))
+        took = time.monotonic() - start
+        print(f"{what:<42}{done:>9,}{took:>9.0f}{len(found):>7}", flush=True)
+        every += found
+    print(*every, sep="\n")
+    return 1 if every else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
