@@ -42,7 +42,10 @@ class RunRecorder:
         self.console = console
         self.parts = parts
         self.clock = clock
-        self._training = training
+        self._log_interval = training.log_interval
+        self._eval_interval = training.eval_interval
+        self._checkpoint_interval = training.checkpoint_interval
+        self._max_rollbacks = training.max_rollbacks
         self._evaluate = evaluate
         self._stop = stop
         self._during = during
@@ -67,9 +70,9 @@ class RunRecorder:
         self._agree()
         self._watch(step)
         now, end = self.clock.step, self.clock.done()
-        saving = self._due(self._training.checkpoint_interval)
-        pausing = saving or self._due(self._training.eval_interval)
-        if now == 1 or now % self._training.log_interval == 0 or end:
+        saving = self._due(self._checkpoint_interval)
+        pausing = saving or self._due(self._eval_interval)
+        if now == 1 or now % self._log_interval == 0 or end:
             self._log(step)
         elif pausing:
             float(step.loss)  # on a GPU, wait for the steps: their time is not the evaluation's
@@ -79,7 +82,7 @@ class RunRecorder:
             return True
         if pausing:
             self._refuse_hopeless()
-        better = self._due(self._training.eval_interval) and self.validate()
+        better = self._due(self._eval_interval) and self.validate()
         if (better or saving) and not self.stopping:
             self.save(required=False)
         return not self.stopping
@@ -91,7 +94,7 @@ class RunRecorder:
 
     def catch_up(self) -> None:
         """Make the evaluation that a stop cut short, after a resume."""
-        if self.clock.step and self._due(self._training.eval_interval):
+        if self.clock.step and self._due(self._eval_interval):
             self.conclude()
 
     def conclude(self) -> None:
@@ -167,7 +170,7 @@ class RunRecorder:
             self.best, self.last = state["best"], state["last"]
             self._logged = (self.clock.step, self.clock.elapsed)
             self._pruned = self.parts.pruner.sparsity().reached
-        elif self._training.max_rollbacks is not None:
+        elif self._max_rollbacks is not None:
             self.save(required=True)
         if rollback is not None:
             rollback.apply(self.clock)
@@ -184,13 +187,13 @@ class RunRecorder:
     def _watch(self, step: Step) -> None:
         """Go back if the step spiked; measure spikes anew where pruning made the loss jump."""
         refusals = self.parts.precision.refusals
-        if self._training.max_rollbacks is not None and bool(refusals.spike):
+        if self._max_rollbacks is not None and bool(refusals.spike):
             self._refuse_hopeless()
-            rollback = next_rollback(self.clock, self._training.max_rollbacks)
+            rollback = next_rollback(self.clock, self._max_rollbacks)
             self.console.warn(
                 f"step {self.clock.step} spiked (loss {self._loss(step):.4g}, gradient norm "
                 f"{float(step.norm):.4g}): going back to the newest checkpoint, and on with the "
-                f"data after it (rollback {rollback.count} of {self._training.max_rollbacks})"
+                f"data after it (rollback {rollback.count} of {self._max_rollbacks})"
             )
             raise RolledBackError(rollback)
         if refusals.window is not None:
