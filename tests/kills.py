@@ -14,25 +14,16 @@ from pathlib import Path
 
 import tiny
 
-from gpt2.config.actions import TrainActions
-from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.train import main
 
-#: Dropout, accumulation, pruning and a checkpoint every other step: all that a resume must restore.
+#: Dropout, accumulation, pruning and a checkpoint every other step, written in the background: all
+#: that a resume must restore.
 HARD = (
     "--max-steps", "24", "--dropout", "0.1", "--gradient-accumulation", "2",
     "--pruning-method", "magnitude", "--target-sparsity", "0.5", "--checkpoint-interval", "2",
-    "--eval-interval", "6",
+    "--eval-interval", "6", "--async-checkpoint",
 )  # fmt: skip
-
-
-def hard() -> tuple[str, ...]:
-    """Return HARD, with checkpoints in the background where this version writes any."""
-    with contextlib.suppress(UserError):
-        parse("train.py", "", ["--async-checkpoint"], TrainActions)
-        return (*HARD, "--async-checkpoint")
-    return HARD
 
 
 def child(data: Path, run: Path, more: tuple[str, ...]) -> int:

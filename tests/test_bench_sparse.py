@@ -30,6 +30,7 @@ CPU = MachineConfig(
     deterministic=False,
     num_threads=1,
     host_memory_limit=None,
+    hang_timeout=None,
 )
 QUICK = ("--steps", "1", "--warmup", "1", "--repeats", "3")
 WIDE = ("--n-embd", "64")  # what 2:4 kernels need

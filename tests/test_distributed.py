@@ -254,7 +254,7 @@ def test_a_spike_on_one_rank_takes_all_of_them_back(
     """They judge by the loss of all, and so do what one rank does that sees the same sequences."""
     more = ("--max-steps", "9", "--optimizer", "sgd", "--checkpoint-interval", "4")
     more += ("--spike", "rollback", "--spike-window", "8", "--spike-sigmas", "10")
-    done = torchrun(
+    done = train_ranks(
         data, tmp_path / "run", *more, "--gradient-accumulation", "2", trouble="spike 6"
     )
     assert done.returncode == 0, done.stderr

@@ -34,6 +34,7 @@ CPU = MachineConfig(
     deterministic=False,
     num_threads=1,
     host_memory_limit=None,
+    hang_timeout=None,
 )
 STEPS = ("--max-steps", "6", "--checkpoint-interval", "2", "--learning-rate", "0.05")
 

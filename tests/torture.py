@@ -7,11 +7,14 @@ same damage again, and the same draws of instants.
 from __future__ import annotations
 
 import argparse
+import csv
 import random
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +22,15 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import fuzzing  # noqa: E402
 import kills  # noqa: E402
+import runner_kills  # noqa: E402
+import tiny  # noqa: E402
 
 Found = tuple[int, list[str]]
 
 
 def training(folder: Path, seed: int, count: int) -> Found:
     """Kill trainings until there were `count` kills; what differs from an undisturbed one."""
-    data, more = kills.prepared(folder / "data"), kills.hard()
+    data, more = kills.prepared(folder / "data"), kills.HARD
     whole = folder / "whole" / "run"
     seconds = kills.quietly_trained(data, whole, more)
     rng, done, found, number = random.Random(seed), 0, list[str](), 0
@@ -35,6 +40,70 @@ def training(folder: Path, seed: int, count: int) -> Found:
         done, number = done + ended.total(), number + 1
         found += [f"training {number}: {what}" for what in kills.differences(whole, run)]
     return done, found
+
+
+CONFIG = """
+CONFIG_DATASET_TEXT=y
+CONFIG_TOKENIZER_CHAR=y
+CONFIG_DATA_DIR="{data}"
+CONFIG_MODEL_CUSTOM=y
+CONFIG_N_LAYER=2
+CONFIG_N_HEAD=2
+CONFIG_N_EMBD=16
+CONFIG_BLOCK_SIZE=8
+CONFIG_BATCH_SIZE=4
+CONFIG_MAX_STEPS=200
+CONFIG_EVAL_INTERVAL=50
+CONFIG_CHECKPOINT_INTERVAL=10
+CONFIG_ASYNC_CHECKPOINT=y
+CONFIG_SAMPLE_TOKENS=0
+CONFIG_DEVICE_CPU=y
+CONFIG_NUM_THREADS=1
+CONFIG_MATRIX_OPTIMIZERS="adamw"
+CONFIG_MATRIX_PRUNING_METHODS="none magnitude state"
+CONFIG_MATRIX_SPARSITIES="0.5"
+CONFIG_MATRIX_SEEDS="1 2"
+"""
+#: Columns of results.csv that are measured, and so differ from run to run.
+MEASURED = ("seconds", "tokens_per_second", "peak_device_bytes", "peak_host_bytes", "start", "end",
+            "resumes")  # fmt: skip
+
+
+def matrix(folder: Path, seed: int, count: int) -> Found:
+    """Kill the runner of a whole matrix of true cells, or a cell; what its results differ in."""
+    config = folder / "config"
+    config.write_text(CONFIG.format(data=tiny.make_data(folder / "data")))
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "scripts/matrix.py", "--config", str(config), "--out", str(out)]
+
+    whole = folder / "whole"
+    with (folder / "log").open("w") as log:
+        subprocess.run(command(whole), stdout=log, stderr=log, check=True, cwd=tiny.REPOSITORY)
+    rng, done, found, number = random.Random(seed), 0, list[str](), 0
+    while done < count:
+        out, killed, number = folder / f"killed-{number}", Counter[str](), number + 1
+        code: int | None = None
+        while code != 0:
+            # Longer than a cell takes to start, or none would ever come to its first step.
+            code = runner_kills.one_runner(rng, command(out), out, killed, count - done, pause=9.0)
+            if code not in (0, 1, 75, -9, -15):
+                found.append(f"matrix {number}: exit code {code}")
+                break
+        done += killed.total() - killed["nobody"]
+        if results(out) != results(whole):
+            found.append(f"matrix {number}: other results after {dict(killed)}")
+    return done, found
+
+
+def results(out: Path) -> list[dict[str, str]] | None:
+    """Return results.csv of a matrix without what was measured; None where there is none."""
+    path = out / "results.csv"
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
 
 
 def files(folder: Path, seed: int, count: int) -> Found:
@@ -58,6 +127,7 @@ def flags(folder: Path, seed: int, count: int) -> Found:
 
 PARTS: dict[str, tuple[Callable[[Path, int, int], Found], int, str]] = {
     "training": (training, 40, "kills of a training"),
+    "matrix": (matrix, 30, "kills of a matrix or a cell"),
     "files": (files, 60, "damaged files"),
     "configs": (configs, 150, "random .config files"),
     "flags": (flags, 400, "random command lines for each program"),

@@ -20,7 +20,7 @@ import random, sys
 from pathlib import Path
 import kills
 folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-data, more = kills.prepared(folder / "data"), kills.hard()
+data, more = kills.prepared(folder / "data"), kills.HARD
 whole = kills.quietly_trained(data, folder / "whole" / "run", more)
 done = kills.trained_and_killed(
     data, folder / "killed" / "run", more, random.Random(seed), count, 1.2 * whole
