@@ -331,10 +331,10 @@ def test_a_full_disk_leaves_nothing(
 
 
 def test_what_a_killed_export_left_goes(run: Path, tmp_path: Path) -> None:
-    for name in (".tmp-out-7", ".tmp-out-bf16-7"):
+    for name in (".tmp-out-99999999", ".tmp-out-bf16-99999999"):
         (tmp_path / name).mkdir()
     exported(run, tmp_path / "out", "dense")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-out-bf16-7", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-out-bf16-99999999", "out"]
 
 
 @pytest.mark.parametrize(
