@@ -40,7 +40,9 @@ def subject(name: str) -> Subject:
     return Subject(lambda groups: plugins.load(PACKAGE, name).build(groups, options))
 
 
-@pytest.mark.parametrize("name", [*BUILT_IN, *DOZEN])
+@pytest.mark.parametrize(
+    "name", [*BUILT_IN, *(pytest.param(name, marks=pytest.mark.slow) for name in DOZEN)]
+)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_conforms(name: str, check: Callable[[Subject, Path], None], tmp_path: Path) -> None:
     check(subject(name), tmp_path)

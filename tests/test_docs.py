@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -102,6 +103,7 @@ def test_every_defconfig_is_listed_with_a_line() -> None:
         assert re.fullmatch(r"# \S.{10,90}", first), path.name
 
 
+@functools.cache
 def templates() -> list[str]:
     """Return every text in the sources, with a mark where a value goes."""
     found: list[str] = []

@@ -108,6 +108,7 @@ def test_failures_are_told_apart_and_stop_nobody(work: Work) -> None:
     assert len(work.finished()) == 5
 
 
+@pytest.mark.slow
 def test_memory_is_met_with_half_the_micro_batch(work: Work) -> None:
     work.faults(adamw_none_seed1=["above:8"], adamwspam_none_seed1=["above:4"])
     flags = "--batch-size 16 --gradient-accumulation 3"
@@ -138,6 +139,7 @@ def test_a_hung_cell_is_ended_and_goes_on(work: Work) -> None:
     assert [line["going_on"] for line in work.events("started")] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_stopped_from_outside_goes_on(work: Work) -> None:
     work.faults(adamw_none_seed1=["term", "ok"])
     assert work(*ONE) == 0
@@ -146,6 +148,7 @@ def test_a_cell_that_is_stopped_from_outside_goes_on(work: Work) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_set_aside(work: Work) -> None:
     work.faults(adamw_none_seed1=["exit:4", "ok"])
     assert work(*ONE) == 0
@@ -168,6 +171,7 @@ def test_seeds_can_be_added_and_options_cannot_change(work: Work) -> None:
     assert len(work.finished()) == 2
 
 
+@pytest.mark.slow
 def test_a_finished_cell_that_is_run_again_is_set_aside(work: Work) -> None:
     assert work(*ONE) == 0
     before = (work.out / "cells" / DENSE / "summary.json").read_text()
@@ -180,6 +184,7 @@ def test_a_finished_cell_that_is_run_again_is_set_aside(work: Work) -> None:
     assert work.finished() == {DENSE}
 
 
+@pytest.mark.slow
 def test_what_another_version_left_is_refused(work: Work) -> None:
     assert work(*ONE) == 0
     path = work.out / "matrix.json"
@@ -347,6 +352,7 @@ def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPat
         work(*ONE, "DEVICE_CPU=y", more=("--gpus", "0"))
 
 
+@pytest.mark.slow
 def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
 
@@ -408,6 +414,7 @@ def test_a_matrix_that_cannot_fit_is_refused_by_its_plan(
     assert work(*ONE) == 0  # the memory has been added
 
 
+@pytest.mark.slow
 def test_a_plan_that_fails_stops_nothing(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_PLAN", '"broken"')
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0

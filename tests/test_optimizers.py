@@ -24,6 +24,7 @@ BUILT_IN = [name for name in plugins.names(PACKAGE) if name != QUALIFIED["OPTIMI
 EVERY_OPTIMIZER = pytest.mark.parametrize("name", BUILT_IN)
 
 
+@pytest.mark.slow
 @EVERY_OPTIMIZER
 def test_descends_at_its_default_rate(name: str) -> None:
     model = Small()

@@ -430,7 +430,9 @@ def test_the_environment_changes_nothing(
 # -- round trips ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize(
+    "seed", [*range(10), *(pytest.param(n, marks=pytest.mark.slow) for n in range(10, 50))]
+)
 def test_a_configuration_survives_its_files(seed: int, tmp_path: Path) -> None:
     options = random_options(seed)
     full = tmp_path / "full"

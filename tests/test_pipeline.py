@@ -168,6 +168,7 @@ def child(corpus: Path, folder: Path, fault: str, workers: int = 2) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("fault", "goes_on"),
@@ -196,6 +197,7 @@ def test_kill_9_and_on_gives_the_same_bytes(fault: str, goes_on: bool, tmp_path:
     verify_hashes(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_killed_again_and_again(tmp_path: Path) -> None:
     corpus, folder, whole = write_corpus(tmp_path / "in"), tmp_path / "d", tmp_path / "whole"

@@ -129,6 +129,7 @@ def read_all(path: Path) -> dict[str, bytes]:
     return {name: raw(tensor) for name, tensor in SparseFile(path).items()}
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_passes(tmp_path: Path) -> None:
     tensors = {"matrix": pruned(0.5, 3, 4), "vector": pruned(0.0, 2)}
     path = written(tmp_path / "file", tensors)

@@ -7,7 +7,9 @@ same damage again, and the same draws of instants.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import random
 import subprocess
 import sys
@@ -148,7 +150,10 @@ def main() -> int:
     for name in asked.part or PARTS:
         part, count, what = PARTS[name]
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as quiet:
+            # What the programs say to damage is of no interest; what escapes them is.
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
             done, found = part(Path(folder), seed, max(1, round(asked.times * count)))
         took = time.monotonic() - start
         print(f"{what:<42}{done:>9,}{took:>9.0f}{len(found):>7}", flush=True)
