@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2.rundir import RUNS
 from gpt2.training.progress import duration
 
 #: Seconds on a CPU beyond which the small defconfig is named.
@@ -75,8 +77,21 @@ def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
         f"{duration(summary['seconds'])} ({summary['tokens_per_second']:,.0f} tokens/s), {memory}",
         f"run directory {shown(folder)}",
-        "next: make sample ARGS='--prompt \"ROMEO:\"' writes more of it, make evaluate measures it",
-        "      again, make menuconfig changes an option and make trains again",
+        *_next(folder),
+    ]
+
+
+def _next(folder: Path) -> list[str]:
+    """Say what to try next; the targets of make take the newest run of the usual folder."""
+    if folder.parent == RUNS:
+        return [
+            "next: make sample ARGS='--prompt \"ROMEO:\"' writes more, make evaluate measures",
+            "      it again, make menuconfig changes an option and make trains again",
+        ]
+    run = shlex.quote(shown(folder))
+    return [
+        f"next: gpt2/sample.py --run {run} writes more of it,",
+        f"      gpt2/evaluate.py --run {run} measures it again",
     ]
 
 

@@ -163,6 +163,7 @@ def explained(
         raise UserError(
             f"out of memory with --batch-size {batch} after step {clock.step} ({held}): {way}",
             code=Exit.MEMORY,
+            everywhere=False,
         ) from error
 
 

@@ -60,7 +60,7 @@ def begun(
         **machine.describe(parts.precision.device),
     }
     record["moved"] = _kept(earlier, "moved", list)
-    if not checkpoint.steps(folder.checkpoints):  # all is computed anew
+    if not any(checkpoint.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
         return record
     moved = differences(earlier, record) if known else ["how it was, run.json would say"]
     if moved:

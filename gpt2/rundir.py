@@ -37,6 +37,7 @@ FREE_AT_RESUME = frozenset(
         "eval_interval",
         "eval_batch_size",
         "checkpoint_interval",
+        "max_rollbacks",
         "async_checkpoint",
         "tracker",
     }

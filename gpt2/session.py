@@ -173,7 +173,8 @@ class Session:
             raise
         finally:
             self.parts.batches.close()
-            self.recorder.close()
+            with self.dog.during("writing a checkpoint"):
+                self.recorder.close()
             self.console.end()
 
     def run(self, rollback: Rollback | None = None) -> int:

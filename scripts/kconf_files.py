@@ -52,6 +52,12 @@ def write(options: Options, path: Path) -> None:
     """Write the full .config of `options`, which must be right. Raises UserError."""
     refuse_wrong(options.kconfig)
     with writing(path):
+        try:  # the library compares what is there with what is to be written
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            path.replace(path.with_name(path.name + ".old"))
+        except FileNotFoundError:
+            pass
         options.kconfig.write_config(str(path), header=HEADER)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from gpt2.config.bind import option_hints, unwrap
@@ -41,6 +42,15 @@ def explain(config: Path, option: str) -> None:
     print(f"  declared: {os.path.relpath(node.filename, REPOSITORY)}:{node.linenr}")
     for line in (node.help or "").splitlines():
         print(f"  {line}".rstrip())
+    if name in options.choices:
+        for word, member in options.members(name).items():
+            said = " ".join((options.symbols[member].nodes[0].help or "").split())
+            if said:
+                print(
+                    textwrap.fill(
+                        f"{word}: {said}", 90, initial_indent=" " * 4, subsequent_indent=" " * 8
+                    )
+                )
 
 
 def _source(options: Options, name: str) -> str:

@@ -62,6 +62,7 @@ _MATRIX = {
     "gpus": list,
     "cells": [_CELL],
 }
+_PLAN = {"host": int, "needed": int, "device": str, "flags": list}
 _PROBE = {
     "step_seconds": _NUMBER,
     "evaluation_seconds": _NUMBER,
@@ -186,8 +187,11 @@ class MatrixFolder:
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """Return what train.py planned, by the kind of cell."""
-        there = (self.path / "plans.json").exists()
-        return read_json(self.path, "plans.json") if there else {}
+        if not (self.path / "plans.json").exists():
+            return {}
+        found = read_json(self.path, "plans.json")
+        self._refuse_misshapen("plans.json", found, dict.fromkeys(found, _PLAN))
+        return found
 
     # -- cells ------------------------------------------------------------------------------------
 

@@ -159,7 +159,9 @@ def status(folder: MatrixFolder) -> list[str]:
     order = ("finished", "running", "unfinished", "failed", "left", "skipped")
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     lines = [f"matrix {made['name']} in {folder.path}: {said}"]
-    lines.append(f"run by {runner}" if runner else "nobody runs it: 'make test-matrix' goes on")
+    over = counts["finished"] + counts["skipped"] == len(known)
+    idle = "all is done" if over else "nobody runs it: 'make test-matrix' goes on"
+    lines.append(f"run by {runner}" if runner else idle)
     for cell in made["cells"]:
         state = known[cell["name"]]
         if state.status in ("running", "unfinished"):

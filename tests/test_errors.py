@@ -55,6 +55,33 @@ def test_of_many_ranks_the_first_speaks(
         assert capsys.readouterr().err.count("\n") == lines
 
 
+def test_what_one_rank_alone_meets_is_said_by_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+
+    def main() -> int:
+        raise UserError("its own file has changed", code=Exit.DATA, everywhere=False)
+
+    assert ended(main) == Exit.DATA
+    assert capsys.readouterr().err == "entry.py: error: its own file has changed\n"
+
+
+def test_a_rank_that_another_one_left_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("os._exit", sys.exit)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    def main() -> int:
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    assert ended(main) == Exit.BUG
+    assert capsys.readouterr().err == "entry.py: error: rank 1 lost another one, which says why\n"
+
+
 def test_a_user_error_is_about_options_unless_it_says_otherwise() -> None:
     error = UserError("a", "b")
     assert (error.code, error.messages, str(error)) == (Exit.CONFIG, ("a", "b"), "a\nb")

@@ -86,6 +86,17 @@ def assert_close(run: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_no_step_has_computed_nothing(
+    data: Path, tmp_path: Path, limit: Callable[..., None]
+) -> None:
+    """Row 20: with one for rollbacks, too, the run is that of the smaller micro-batch."""
+    limit(lambda size, training, _: training and size > 1, MemoryError("none"))
+    run = tmp_path / "run"
+    assert tiny.train(data, run, *HARD, "--spike", "rollback") == Exit.OK
+    assert (record(run)["moved"], record(run)["determinism"]) == ([], "bitwise")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [CUDA, CPU])
 def test_the_first_step_lowers_the_micro_batch(
     error: Exception, data: Path, tmp_path: Path, limit: Callable[..., None],

@@ -16,7 +16,7 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import ROOT_TREE, Options
-from scripts import flags, kconf, kconf_generate, kconf_menus, kconf_show
+from scripts import flags, kconf, kconf_files, kconf_generate, kconf_menus, kconf_show
 
 Captured = pytest.CaptureFixture[str]
 
@@ -456,3 +456,11 @@ def test_the_tools_are_commands(without_torch: RunScript, tmp_path: Path) -> Non
         assert (code, shown) == (Exit.CONFIG, "")
         assert complaint.startswith("kconf.py: error: ")
         assert complaint.count("\n") == 1
+
+
+def test_what_is_no_text_is_replaced_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / ".config"
+    path.write_bytes(b"\xff\xfe\x00")
+    kconf_files.write(Options(ROOT_TREE), path)
+    assert "CONFIG_MODEL_GPT2=y" in path.read_text()
+    assert (tmp_path / ".config.old").read_bytes() == b"\xff\xfe\x00"

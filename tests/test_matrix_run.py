@@ -414,6 +414,13 @@ def test_a_matrix_that_cannot_fit_is_refused_by_its_plan(
     assert work(*ONE) == 0  # the memory has been added
 
 
+@pytest.mark.parametrize("text", ['{"k": 1}', '{"k": {"host": 1}}', "[]"])
+def test_damaged_plans_are_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plans.json").write_text(text)
+    with pytest.raises(UserError, match=r"plans\.json"):
+        MatrixFolder(tmp_path).plans()
+
+
 @pytest.mark.slow
 def test_a_plan_that_fails_stops_nothing(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_PLAN", '"broken"')

@@ -86,7 +86,12 @@ def matrix(folder: Path, seed: int, count: int) -> Found:
     while done < count:
         out, killed, number = folder / f"killed-{number}", Counter[str](), number + 1
         code: int | None = None
+        starts = 0
         while code != 0:
+            starts += 1
+            if starts > 2 * count + 20:
+                found.append(f"matrix {number}: no end after {starts} starts")
+                break
             # Longer than a cell takes to start, or none would ever come to its first step.
             code = runner_kills.one_runner(rng, command(out), out, killed, count - done, pause=9.0)
             if code not in (0, 1, 75, -9, -15):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import re
 import shlex
 import signal
 import sys
@@ -19,6 +20,8 @@ from typing import NoReturn, Self
 
 #: Signals that shall end a process, after it has cleaned up.
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+#: Words of torch when a connection between ranks breaks: its libraries, and its own part.
+_CONNECTIONS = {"gloo", "nccl", "rccl", "tcpstore"}
 #: Seconds that a failed rank leaves the first one to say what went wrong.
 _FIRST_SPEAKS = 1.0
 
@@ -42,12 +45,14 @@ class UserError(Exception):
     """Something the user can put right: printed without a traceback, one line per problem.
 
     `messages` each name a flag, file or value and the way out; `code` is the exit code.
+    `everywhere`: of several ranks all meet it, or the first one does, which alone says it.
     """
 
-    def __init__(self, *messages: str, code: Exit = Exit.CONFIG) -> None:
+    def __init__(self, *messages: str, code: Exit = Exit.CONFIG, everywhere: bool = True) -> None:
         super().__init__("\n".join(messages))
         self.messages = messages
         self.code = code
+        self.everywhere = everywhere
 
 
 class Terminated(KeyboardInterrupt):
@@ -125,8 +130,7 @@ def _code(program: str, main: Callable[[], int]) -> int:
     try:
         return main()
     except UserError as error:
-        # Under torchrun every rank meets the same error, or the first one does: say it once.
-        if os.environ.get("RANK", "0") == "0":
+        if not error.everywhere or os.environ.get("RANK", "0") == "0":
             for message in error.messages:
                 print(f"{program}: error: {message}", file=sys.stderr)
         return error.code
@@ -140,8 +144,18 @@ def _code(program: str, main: Callable[[], int]) -> int:
         print(f"{program}: error: out of memory", file=sys.stderr)
         return Exit.MEMORY
     except Exception as error:
-        _keep_bug(program, error)
+        if os.environ.get("WORLD_SIZE", "1") != "1" and _CONNECTIONS & set(_words(error)):
+            rank = os.environ.get("RANK", "0")
+            print(
+                f"{program}: error: rank {rank} lost another one, which says why", file=sys.stderr
+            )
+        else:
+            _keep_bug(program, error)
         return Exit.BUG
+
+
+def _words(error: Exception) -> list[str]:
+    return re.findall("[a-z]+", str(error).lower())
 
 
 def _keep_bug(program: str, error: Exception) -> None:

@@ -74,6 +74,7 @@ class WatchedFiles:
                 f"{file.path} has changed while it was in use: {wrong}; put it back as it was, then"
                 " the same command with --run-dir goes on from the last checkpoint",
                 code=Exit.DATA,
+                everywhere=False,
             )
 
 

@@ -126,20 +126,20 @@ class Refusals:
         if not bool(self._hopeless):
             return None
         since = f"no weight has changed since step {step - int(self.in_a_row)}"
-        way = "lower --learning-rate or raise --warmup-steps"
+        way, new = "lower --learning-rate or raise --warmup-steps", " in a new --run-dir"
         blamed = int(self.blamed)
         if blamed >= HOPELESS_IN_ALL[self.nonfinite]:
             which = "a step" if blamed == 1 else f"{blamed} steps in all"
             return (
                 f"diverged: {which} had no finite loss and gradient, and --nonfinite "
-                f"{self.nonfinite} ends the run there; {since}; {way}"
+                f"{self.nonfinite} ends the run there; {since}; {way}{new}"
             )
         spiked = ""
         if self.window is not None:
             spiked, way = ", or spiked", f"{way}, or --spike-sigmas"
         return (
             f"diverged: the last {HOPELESS_IN_A_ROW} steps or more had no finite gradient{spiked}; "
-            f"{since}; {way}"
+            f"{since}; {way}{new}"
         )
 
     def state(self) -> dict[str, Any]:

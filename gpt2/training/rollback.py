@@ -22,6 +22,8 @@ class Rollback:
         same spike. The checkpoint, which is older than the rollback, does not know of it: a run
         that ends before its next checkpoint meets the spike again, and goes back again.
         """
+        if clock.rollbacks >= self.count:
+            return  # a checkpoint of after the rollback
         clock.left_out = self.position - clock.step
         clock.rollbacks = self.count
 
@@ -38,8 +40,9 @@ def next_rollback(clock: Clock, most: int) -> Rollback:
     """Return the rollback from a spike in the last step. Raises UserError after `most` of them."""
     if clock.rollbacks >= most:
         raise UserError(
-            f"diverged: step {clock.step} spiked after {clock.rollbacks} rollbacks; lower "
-            "--learning-rate, or raise --spike-sigmas or --max-rollbacks",
+            f"diverged: step {clock.step} spiked, and the rollbacks allowed are used up "
+            f"({clock.rollbacks}); the same command with a larger --max-rollbacks goes on, or "
+            "lower --learning-rate or raise --spike-sigmas in a new --run-dir",
             code=Exit.DIVERGED,
         )
     return Rollback(clock.rollbacks + 1, clock.position)

@@ -244,7 +244,10 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{run} is no run directory: it has no {name}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{run / name} cannot be read: {error}") from error
+        raise UserError(
+            f"{run / name} cannot be read: {error}; put back what was there, or begin "
+            "anew in another folder"
+        ) from error
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

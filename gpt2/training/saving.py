@@ -229,7 +229,8 @@ def refuse_nonfinite(weights: Mapping[str, Tensor], step: int) -> None:
     broken = [name for name, n in zip(weights, found, strict=True) if not torch.isfinite(n)]
     raise UserError(
         f"diverged: {broken[0]} is not finite after step {step}: no checkpoint is written of it, "
-        "those before are intact; lower --learning-rate or raise --warmup-steps",
+        "those before are intact; lower --learning-rate or raise --warmup-steps in a new "
+        "--run-dir",
         code=Exit.DIVERGED,
     )
 

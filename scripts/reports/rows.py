@@ -24,6 +24,10 @@ DENSE, REFERENCE = "none", "magnitude"
 _NOT_COMPARED = frozenset(
     {
         "SEED",
+        "ASYNC_CHECKPOINT",
+        "HANG_TIMEOUT",
+        "HOST_MEMORY_LIMIT",
+        "MAX_ROLLBACKS",
         "DEVICE",
         "SHARD",
         "NUM_THREADS",

@@ -26,6 +26,8 @@ from gpt2.optim.refusal import HOPELESS_IN_A_ROW, HOPELESS_IN_ALL, Refusals, Spi
 from gpt2.training import checkpoint
 from gpt2.training.loop import Clock
 from gpt2.training.recorder import RunRecorder
+from gpt2.training.saving import Saver
+from gpt2.training.watchdog import LONG, Watchdog
 
 CPU = torch.device("cpu")
 FINE, NAN = torch.tensor(1.0), torch.tensor(math.nan)
@@ -435,9 +437,35 @@ def test_rollbacks_come_to_an_end(arm: Arm, data: Path, tmp_path: Path) -> None:
     arm("step.loss:x20:6+")
     run, more = tmp_path / "run", ("--max-rollbacks", "2", "--checkpoint-interval", "5")
     message = diverges(data, run, *BACK, *more)
-    assert "step 6 spiked after 2 rollbacks" in message
+    assert "step 6 spiked, and the rollbacks allowed are used up (2)" in message
     assert checkpoint.steps(run / "checkpoints") == [0, 5]
     assert [line["step"] for line in tiny.metrics(run)] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_being_written_is_no_hang(
+    arm: Arm, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 34: a run that ends while the background writes may wait longer than for a step."""
+    arm("step.grad:nan:4")
+    close, seen = Saver.close, list[float]()
+
+    def slowly(self: Saver) -> None:
+        (dog,) = dogs
+        seen.append(dog._now[1])
+        close(self)
+
+    dogs: list[Watchdog] = []
+    begin = Watchdog.__enter__
+
+    def entered(self: Watchdog) -> Watchdog:
+        dogs.append(self)
+        return begin(self)
+
+    monkeypatch.setattr(Watchdog, "__enter__", entered)
+    monkeypatch.setattr(Saver, "close", slowly)
+    more = ("--nonfinite", "abort", "--async-checkpoint", "--checkpoint-interval", "1")
+    diverges(data, tmp_path / "run", "--max-steps", "8", *more, "--hang-timeout", "60")
+    assert seen == [LONG]
 
 
 # -- injection -------------------------------------------------------------------------------------
