@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gpt2.config import faults
 from gpt2.config.bind import bind, option_hints, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.options import TRAIN_TREE, Options
@@ -33,6 +35,7 @@ ODD_FOLDERS = (
     "\u00e4;#!*",
 )
 
+Arm = Callable[[str], None]
 WriteConfig = Callable[..., Path]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -52,6 +55,20 @@ def write_config(tmp_path: Path) -> WriteConfig:
         return path
 
     return write
+
+
+@pytest.fixture
+def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arm]:
+    """Return what arms GPT2_FAULT in this process, its passings counted anew; "" disarms it."""
+
+    def armed(plan: str) -> None:
+        monkeypatch.setenv("GPT2_FAULT", plan)
+        monkeypatch.setattr(faults, "_passings", itertools.count(1))
+        faults._armed.cache_clear()
+
+    yield armed
+    monkeypatch.undo()
+    faults._armed.cache_clear()
 
 
 @pytest.fixture

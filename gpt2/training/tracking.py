@@ -30,6 +30,21 @@ class Tracker(Protocol):
         ...
 
 
+class LibraryRun:
+    """A Tracker of a library's run that has log(values, step=) and finish(), as several do."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the values of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """End the run in the library."""
+        self._run.finish()
+
+
 #: Opens the tracker of a run: its folder, its name, its options.
 Open = Callable[[Path, str, Mapping[str, Any]], Tracker]
 

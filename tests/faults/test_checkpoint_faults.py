@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,20 +37,6 @@ ASYNC = "--async-checkpoint"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Return what arms GPT2_FAULT in this process, or with "" disarms it."""
-
-    def armed(plan: str) -> None:
-        monkeypatch.setenv("GPT2_FAULT", plan)
-        monkeypatch.setattr(faults, "_passings", itertools.count(1))
-        faults._armed.cache_clear()
-
-    yield armed
-    monkeypatch.undo()
-    faults._armed.cache_clear()
 
 
 def contents(run: Path) -> dict[str, bytes]:

@@ -6,13 +6,12 @@ Of a single save, the same is in test_checkpoint.py.
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,20 +41,6 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
     assert tiny.train(data, run, *STEPS) == Exit.OK
     return run
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Return what arms GPT2_FAULT in this process, or with "" disarms it."""
-
-    def armed(plan: str) -> None:
-        monkeypatch.setenv("GPT2_FAULT", plan)
-        monkeypatch.setattr(faults, "_passings", itertools.count(1))
-        faults._armed.cache_clear()
-
-    yield armed
-    monkeypatch.undo()
-    faults._armed.cache_clear()
 
 
 def contents(run: Path) -> dict[str, bytes]:

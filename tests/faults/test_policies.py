@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import pytest
 import tiny
 import torch
 
-from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.batches import TrainBatches
 from gpt2.model.gpt import GPT
@@ -40,19 +39,6 @@ Arm = Callable[[str], None]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"), characters=1500)
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arm]:
-    """Arm a fault in this process, its passings counted from 1."""
-
-    def arm(plan: str) -> None:
-        monkeypatch.setenv("GPT2_FAULT", plan)
-        monkeypatch.setattr(faults, "_passings", itertools.count(1))
-        faults._armed.cache_clear()
-
-    yield arm
-    faults._armed.cache_clear()
 
 
 def diverges(data: Path, run: Path, *more: str) -> str:

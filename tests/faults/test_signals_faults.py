@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -39,19 +38,6 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
     assert tiny.train(data, run, *STEPS) == Exit.OK
     return run
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arm]:
-    """Return a function that arms GPT2_FAULT in this process."""
-
-    def set_(plan: str) -> None:
-        monkeypatch.setenv("GPT2_FAULT", plan)
-        monkeypatch.setattr(faults, "_passings", itertools.count(1))
-        faults._armed.cache_clear()
-
-    yield set_
-    faults._armed.cache_clear()
 
 
 def assert_stopped(run: Path, step: int, by: str) -> None:

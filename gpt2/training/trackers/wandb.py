@@ -9,20 +9,9 @@ from typing import Any
 
 import wandb
 
-from gpt2.training.tracking import Tracker
+from gpt2.training.tracking import LibraryRun, Tracker
 
 _LOCAL = ("offline", "dryrun", "disabled")
-
-
-class _Run:
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
 
 
 def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
@@ -40,4 +29,4 @@ def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
         resume="allow",
         settings=wandb.Settings(console="off", silent=True),  # the console is ours
     )
-    return _Run(run)
+    return LibraryRun(run)
