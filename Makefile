@@ -132,10 +132,10 @@ bench:                     ## measure speed and memory for .config; ARGS="--agai
 check: lint types test     ## everything a change must pass
 
 check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
-	@$(SH) $(DEVPY) && become "$$py -m pytest tests/check_optimizers.py"
+	@$(SH) $(DEVPY) && become "$$py -m pytest tests/optim/check_optimizers.py"
 
 torture:                   ## kills and damage at random, for minutes: ARGS="--seed 7" does the same again
-	@$(SH) $(DEVPY) && become "$$py tests/torture.py$(MORE)"
+	@$(SH) $(DEVPY) && become "$$py tests/faults/torture.py$(MORE)"
 
 lint:                      ## style (ruff)
 	@$(SH) $(DEVPY) && eval "$$py -m ruff check ." && become "$$py -m ruff format --check ."

@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     from gpt2.data.tokens import open_split
     from gpt2.model.loss import IGNORED
     from gpt2.optim.precision import DTYPES, Precision, resolve_precision
-    from gpt2.trained import load_trained
     from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
+    from gpt2.weights.trained import load_trained
 
     trained = load_trained(actions.run, actions.best, config.machine)
     data_dir = config.data.data_dir if "DATA_DIR" in options.given else None

@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> int:
     _refuse_unknown("--dtype", actions.dtype, DTYPES)
     out = _free_folder(actions)
     from gpt2.data.tokenizer import from_description
-    from gpt2.exported import in_format, write_export, write_hugging_face
-    from gpt2.trained import open_stored
-    from gpt2.training.manifest import appearing
+    from gpt2.files.manifest import appearing
+    from gpt2.weights.export_folder import in_format, write_export, write_hugging_face
+    from gpt2.weights.trained import open_stored
 
     stored = open_stored(actions.run, actions.best)
     tokenizer = from_description(stored.record["data"]["tokenizer"])

@@ -26,9 +26,9 @@ from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
-from gpt2.data.backends import BACKENDS
 from gpt2.data.corpus import Request
-from gpt2.data.preparation import Settings, adopt, already_prepared, prepare
+from gpt2.data.prepare.backends import BACKENDS
+from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
 from gpt2.data.tokens import Meta
 
 #: The options of a run that matter here.

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     config = bind(options)
     from gpt2.data.tokenizer import from_description
     from gpt2.model.generate import Sampling, stream
-    from gpt2.trained import load_trained
+    from gpt2.weights.trained import load_trained
 
     trained = load_trained(actions.run, actions.best, config.machine)
     tokenizer = from_description(trained.record["data"]["tokenizer"])

@@ -28,23 +28,23 @@ def main(argv: Sequence[str]) -> int:
     options, actions = parse("train.py", "Train GPT-2 on one machine.", argv, TrainActions)
     config = bind(options)
     if actions.list_optimizers:
-        from gpt2.optimizer_list import show
+        from gpt2.planning.optimizer_list import show
 
         show()
         return 0
     if actions.check_config:
         if plugins.defines(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer, "check"):
-            from gpt2.assembly import check_optimizer
+            from gpt2.training.assembly import check_optimizer
 
             check_optimizer(config)
         print("the options are right")
         return 0
     if actions.plan or actions.plan_json:
-        from gpt2.planned import show as show_plan
+        from gpt2.planning.command import show as show_plan
 
         return show_plan(config, options, actions)
     # Only now: importing torch takes seconds, and everything a user can mistype is checked.
-    from gpt2.session import run
+    from gpt2.session.session import run
 
     return run(config, options, actions, argv)
 

@@ -25,10 +25,10 @@ from gpt2.config.cli import parse
 from gpt2.config.errors import UserError, run_entry
 from gpt2.config.typed import Config
 from scripts import flags
-from scripts.bench_tables import tables
+from scripts.benchmark.tables import tables
 
 if TYPE_CHECKING:
-    from scripts.bench_sides import Side
+    from scripts.benchmark.contestants import Side
 
 GPT2_VOCABULARY, CHARACTERS = 50257, 65
 
@@ -52,17 +52,17 @@ def main(argv: Sequence[str]) -> int:
         if path is not None and not path.resolve().parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent} to write it to")
     if arguments.sparse:
-        from scripts import bench_sparse
+        from scripts.benchmark import sparse as bench_sparse
 
         bench_sparse.main(arguments, _parser().parse_args([]), more)
         return 0
     if arguments.tokenize:
-        from scripts import bench_tokenize
+        from scripts.benchmark import tokenize as bench_tokenize
 
         bench_tokenize.main(arguments.tokenize, arguments.repeats, arguments.json)
         return 0
     if arguments.pruning:
-        from scripts import bench_pruning
+        from scripts.benchmark import pruning as bench_pruning
 
         flags_for = ["--pruning-interval", str(bench_pruning.INTERVAL), "--pruning-method"]
         pruned = {name: _config([*given, *flags_for, name], None) for name in arguments.pruning}
@@ -71,15 +71,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     configs = [_config(given, size) for size in arguments.sizes or [None]]
     if arguments.memory:
-        from scripts import bench_memory
+        from scripts.benchmark import memory as bench_memory
 
         bench_memory.main(arguments, configs, arguments.vocab_size)
         return 0
     if arguments.checkpoint:
-        from scripts import bench_checkpoint
+        from scripts.benchmark import checkpoint
 
         vocabulary = arguments.vocab_size or _usual_vocabulary(configs[0])
-        bench_checkpoint.main(arguments, configs, vocabulary)
+        checkpoint.main(arguments, configs, vocabulary)
         return 0
     for block in {config.model.block_size for config in configs}:
         if (arguments.sampling or 0) > block:
@@ -189,10 +189,10 @@ def _config(given: Sequence[str], size: str | None) -> Config:
 def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one configuration; return all of its numbers. Raises UserError."""
     # Only now: importing torch takes seconds, and everything a user can mistype is checked.
+    from gpt2.machine import device as machine
     from gpt2.optim.precision import resolve_precision
-    from gpt2.training import machine
-    from scripts import bench_sampling as sampling
-    from scripts import bench_sides as contest
+    from scripts.benchmark import contestants as contest
+    from scripts.benchmark import sampling
 
     device = machine.resolve_device(config.machine.device)
     machine.keep_freed_memory(device)  # as train.py does; here the peers profit, too
@@ -233,10 +233,10 @@ def _run(
     sides: Sequence[Side], compiled: dict[str, float], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Warm up, time, weigh and profile; the first side is ours."""
+    from gpt2.machine.device import device_name
     from gpt2.optim.precision import DTYPES
-    from gpt2.training.machine import device_name
-    from scripts import bench_measure as meter
-    from scripts.bench_sides import Ours
+    from scripts.benchmark import measure as meter
+    from scripts.benchmark.contestants import Ours
 
     ours = sides[0]
     assert isinstance(ours, Ours)

@@ -24,7 +24,7 @@ from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
 from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.typed import PATHS, QUALIFIED
-from gpt2.training.run import unfinished
+from gpt2.run_dir.folder import unfinished
 
 GPU_DEFCONFIG = "gpt2-shakespeare-l4"
 CPU_DEFCONFIG = "gpt2-shakespeare-char-cpu"

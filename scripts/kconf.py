@@ -20,10 +20,10 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
-from scripts.kconf_files import read, write, writing
-from scripts.kconf_generate import alldefconfig, allnoconfig, allyesconfig, merge, randconfig
-from scripts.kconf_menus import guiconfig, menuconfig, oldconfig
-from scripts.kconf_show import diffconfig, explain, listnewconfig
+from scripts.kconfig.files import read, write, writing
+from scripts.kconfig.generate import alldefconfig, allnoconfig, allyesconfig, merge, randconfig
+from scripts.kconfig.menus import guiconfig, menuconfig, oldconfig
+from scripts.kconfig.show import diffconfig, explain, listnewconfig
 
 DEFCONFIGS = REPOSITORY / "defconfigs"
 

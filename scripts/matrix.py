@@ -24,18 +24,18 @@ from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
 from gpt2.config.sources import code_hash
-from gpt2.training.run import write_whole
-from scripts import matrix_machine as machine
-from scripts import matrix_show as show
-from scripts.matrix_cells import Matrix, expand, needs_a_look
-from scripts.matrix_folder import FORMAT, MatrixFolder, holder
-from scripts.matrix_forecast import checkpoint_bytes, dataset, probe, steps
-from scripts.matrix_memory import make_plans
-from scripts.matrix_run import Runner
-from scripts.matrix_state import states
-from scripts.matrix_study import Asked, Study, add_flags, from_config, from_options, study, typed
-from scripts.matrix_tuning import RATE, RULE
-from scripts.matrix_yaml import from_yaml
+from gpt2.run_dir.folder import write_whole
+from scripts.study import machine
+from scripts.study import views as show
+from scripts.study.cells import Matrix, expand, needs_a_look
+from scripts.study.folder import FORMAT, MatrixFolder, holder
+from scripts.study.forecast import checkpoint_bytes, dataset, probe, steps
+from scripts.study.memory import make_plans
+from scripts.study.runner import Runner
+from scripts.study.spec import Asked, Study, add_flags, from_config, from_options, study, typed
+from scripts.study.spec_yaml import from_yaml
+from scripts.study.state import states
+from scripts.study.tuning import RATE, RULE
 
 TRAIN = (sys.executable, "gpt2/train.py")
 REPORT = REPOSITORY / "scripts" / "report.py"

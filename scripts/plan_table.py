@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2.config.errors import UserError, run_entry
-from gpt2.memory.plan import CONTEXT, RESERVED
-from gpt2.memory.step import peak_of
-from gpt2.memory.work import FP32, Work
+from gpt2.planning.fixes import CONTEXT, RESERVED
+from gpt2.planning.replay.shape import FP32, Work
+from gpt2.planning.replay.step import peak_of
 
 #: The published sizes: name, layers, heads, width.
 SIZES = (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, RunScript
 
 from gpt2.config import plugins
 from gpt2.config.bind import symbols
@@ -27,6 +26,7 @@ from gpt2.config.typed import (
     PruneConfig,
     TrainConfig,
 )
+from tests.conftest import REPOSITORY, RunScript
 
 GPT2 = REPOSITORY / "gpt2"
 SOURCES = sorted([*GPT2.rglob("*.py"), *(REPOSITORY / "scripts").rglob("*.py")])
@@ -84,8 +84,8 @@ def allowed(module: str) -> tuple[str, ...]:
         return (
             "scripts",
             "gpt2.config",
-            "gpt2.training.run",
-            "gpt2.training.signals",
+            "gpt2.run_dir.folder",
+            "gpt2.machine.signals",
             "gpt2.memory",
         )
     if package == "config":
@@ -122,13 +122,13 @@ def test_imports_point_down(path: Path) -> None:
     [
         ("gpt2/data/batches.py", "from gpt2.model.gpt import GPT"),
         ("gpt2/model/gpt.py", "    import gpt2.optim.groups"),
-        ("gpt2/config/bind.py", "from gpt2.training import run"),
-        ("gpt2/training/loop.py", "from gpt2 import session"),
+        ("gpt2/config/bind.py", "from gpt2.run_dir import folder as run"),
+        ("gpt2/training/loop.py", "from gpt2.session.session import session"),
         ("gpt2/training/loop.py", "from gpt2.optim.optimizers import adamw"),
-        ("gpt2/session.py", "from gpt2.optim.optimizers.adamw import build"),
-        ("gpt2/session.py", "from scripts import flags"),
+        ("gpt2/session/session.py", "from gpt2.optim.optimizers.adamw import build"),
+        ("gpt2/session/session.py", "from scripts import flags"),
         ("scripts/flags.py", "from gpt2.training.loop import train"),
-        ("scripts/kconf.py", "from gpt2 import session"),
+        ("scripts/kconf.py", "from gpt2.session.session import session"),
     ],
 )
 def test_an_import_against_the_layers_is_seen(path: str, line: str, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_kconfiglib_is_touched_in_few_files() -> None:
         for path in SOURCES
         if any(within(found, "kconfiglib", "menuconfig", "guiconfig") for found in imported(path))
     }
-    tools = {"scripts/kconf_files.py", "scripts/kconf_menus.py"}
+    tools = {"scripts/kconfig/files.py", "scripts/kconfig/menus.py"}
     assert users <= {f"gpt2/config/{name}.py" for name in ("tree", "options", "cli")} | tools
 
 
@@ -350,10 +350,10 @@ ENVIRONMENT = {
     "gpt2/config/faults.py": {"GPT2_FAULT"},
     "gpt2/config/errors.py": {"RANK", "WORLD_SIZE"},
     "gpt2/config/tree.py": {"srctree", "CONFIG_", "KCONFIG_"},
-    "gpt2/training/machine.py": {"CUBLAS_WORKSPACE_CONFIG"},
-    "gpt2/training/distributed.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's
+    "gpt2/machine/device.py": {"CUBLAS_WORKSPACE_CONFIG"},
+    "gpt2/machine/ranks.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's
     "gpt2/data/tokenizer.py": {"TIKTOKEN_CACHE_DIR"},
-    "gpt2/training/trackers/wandb.py": {"WANDB_MODE"},
+    "gpt2/run_dir/trackers/wandb.py": {"WANDB_MODE"},
 }
 
 
@@ -374,10 +374,10 @@ def test_the_environment_is_read_in_few_places() -> None:
 
 
 #: The one file that reads what torch.save wrote, weights of other programs, as tensors alone.
-UNPICKLER = "gpt2/model/foreign.py"
+UNPICKLER = "gpt2/weights/foreign.py"
 #: The files that let nothing out: of what a foreign library may raise, as its threads end no run;
 #: and of what an entry may, since that is a bug, told in one line.
-TRACKING, ENTRIES = "gpt2/training/tracking.py", "gpt2/config/errors.py"
+TRACKING, ENTRIES = "gpt2/run_dir/tracking.py", "gpt2/config/errors.py"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 
 from gpt2.config.errors import Exit
 from gpt2.train import main
 from scripts.flags import flags
+from tests.support import tiny
 
 DEFCONFIGS = sorted((tiny.REPOSITORY / "defconfigs").glob("[!.]*"))
 SHRUNK = [

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tiny
 
 from gpt2 import evaluate, export, prepare_data, sample
 from gpt2.config.actions import (
@@ -24,6 +23,7 @@ from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.options import Options
 from scripts import bench, matrix
+from tests.support import tiny
 
 PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]
 ENTRIES = {

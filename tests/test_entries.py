@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 
 from gpt2 import evaluate, sample
 from gpt2.config.errors import Exit, UserError
+from tests.support import tiny
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+
+from tests.support import tiny
 
 TREE = ("Makefile", "Kconfig", "requirements.txt", "defconfigs", "gpt2", "scripts")
 

@@ -16,7 +16,7 @@ PLUGIN_PACKAGES = {
     "DATASET": "gpt2.data.corpora",
     "OPTIMIZER": "gpt2.optim.optimizers",
     "PRUNING_METHOD": "gpt2.prune.methods",
-    "TRACKER": "gpt2.training.trackers",
+    "TRACKER": "gpt2.run_dir.trackers",
 }
 
 

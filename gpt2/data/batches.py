@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt2.config import faults
-from gpt2.data.sharded import IdArray
+from gpt2.data.integrity import WatchedFiles
+from gpt2.data.memmap import IdArray
 from gpt2.data.tokens import TokenFile
-from gpt2.data.watched import WatchedFiles
 
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 _CACHED_EPOCHS = 2  # a batch may straddle two epochs

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.json_files import parse
-from gpt2.data import checked
-from gpt2.data.sharded import DTYPE, IdArray, Ids, open_files
-from gpt2.data.watched import WatchedFiles, opened, sha256_of
+from gpt2.data import hash_cache
+from gpt2.data.integrity import WatchedFiles, opened, sha256_of
+from gpt2.data.memmap import DTYPE, IdArray, Ids, open_files
+from gpt2.files.json import parse
 
 FORMAT = 2
 MOST_IDS = 1 << 16  # that uint16 tells apart
@@ -179,7 +179,7 @@ def open_split(
     # First, so that what changes from here on is seen later.
     watched = WatchedFiles([opened(folder / s.file, s.tokens, s.sha256) for s in files])
     for path, shard in zip(paths, files, strict=True):
-        largest = checked.once(path, "largest_id", int, lambda path=path: _largest_id(path))  # type: ignore[misc]
+        largest = hash_cache.once(path, "largest_id", int, lambda path=path: _largest_id(path))  # type: ignore[misc]
         if largest >= limit:
             check_ids(path, open_files([path]), limit)
         _check_hash(path, shard)
@@ -201,7 +201,7 @@ def verify_hashes(folder: Path) -> Meta:
 
 
 def _check_hash(path: Path, shard: Shard) -> None:
-    actual = checked.once(path, "sha256", str, lambda: sha256_of(path))
+    actual = hash_cache.once(path, "sha256", str, lambda: sha256_of(path))
     if actual != shard.sha256:
         raise _error(
             f"{path} has changed since it was made (SHA-256 {actual}, {META} says"

@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gpt2.prune.draws import uniform
-from gpt2.prune.masked import MaskedPruner, Setting
-from gpt2.prune.shares import choose, count_of, layer_counts
-from gpt2.prune.threshold import LAST, keys, smallest
+from gpt2.prune.allocation import choose, count_of, layer_counts
+from gpt2.prune.base import MaskedPruner, Setting
+from gpt2.prune.seeded_random import uniform
+from gpt2.prune.topk import LAST, keys, smallest
 
 
 class Growth(Protocol):

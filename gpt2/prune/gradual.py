@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gpt2.prune.masked import MaskedPruner, Setting
-from gpt2.prune.shares import (
+from gpt2.prune.allocation import (
     GROUPED,
     choose,
     count_of,
@@ -16,7 +15,8 @@ from gpt2.prune.shares import (
     only_grouped,
     with_pruned_first,
 )
-from gpt2.prune.threshold import keys, smallest
+from gpt2.prune.base import MaskedPruner, Setting
+from gpt2.prune.topk import keys, smallest
 
 _SCORE = "score."
 

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from gpt2.prune.allocation import layer_counts
+from gpt2.prune.base import MaskedPruner, Setting
 from gpt2.prune.calibration import by_block
-from gpt2.prune.masked import MaskedPruner, Setting
-from gpt2.prune.shares import layer_counts
 
 
 class LayerPruner(Protocol):

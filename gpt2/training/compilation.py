@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from gpt2.training.state import load_random_state, random_state
+from gpt2.checkpoint.optimizer_state import load_random_state, random_state
 
 
 def compile_or_fall_back(part: nn.Module, trial: Callable[[], object]) -> str | None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gpt2.config import faults
 from gpt2.data.batches import TrainBatches
+from gpt2.machine.ranks import Ranks, whole
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.pruner import Pruner
-from gpt2.training.distributed import Ranks, whole
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import TrainConfig
+from gpt2.machine.signals import StopRequest
 from gpt2.prune.pruner import Sparsity
+from gpt2.run_dir.console import Console, duration
+from gpt2.run_dir.folder import RunFolder
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Clock, Parts, Step
-from gpt2.training.progress import Console, duration
 from gpt2.training.rollback import Rollback, RolledBackError, next_rollback
-from gpt2.training.run import RunFolder
-from gpt2.training.saving import Mark, Saver
-from gpt2.training.signals import StopRequest
+from gpt2.training.saver import Mark, Saver
 
 
 class RunRecorder:

@@ -10,9 +10,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from scripts.reports import figures, provenance, text
+from scripts.reports import provenance, text
 from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
+from scripts.reports.pictures import figures
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
 from scripts.reports.words import counted, percent, where
 

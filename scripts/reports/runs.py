@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpt2.config.json_files import mismatch, parse
 from gpt2.config.options import Options
 from gpt2.config.typed import QUALIFIED
+from gpt2.files.json import mismatch, parse
 
 _LINE = re.compile(r'CONFIG_([A-Za-z0-9_]+)=(?:"((?:[^"\\]|\\.)*)"|(.*))')
 _UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.json_files import parse
+from gpt2.files.json import parse
 from scripts.reports.runs import Run
 
 SPEC, JOURNAL, CELLS = "matrix.json", "journal.jsonl", "cells"

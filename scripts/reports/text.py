@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2.training.run import finite
+from gpt2.run_dir.folder import finite
 from scripts.reports.cells import Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.comparisons import Comparison
 from scripts.reports.content import Report

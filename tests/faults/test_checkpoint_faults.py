@@ -17,18 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from test_checkpoint import DAMAGE, flip, made, no_warning
-from test_resume import Killed, train_killed
 
+from gpt2.checkpoint import store as ck
+from gpt2.checkpoint.background import Background, Copies
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
-from gpt2.session import Session
-from gpt2.training import checkpoint as ck
-from gpt2.training.background import Background, Copies
+from gpt2.session.session import Session
 from gpt2.training.loop import Step
 from gpt2.training.recorder import RunRecorder
+from tests.checkpoint.test_store import DAMAGE, flip, made, no_warning
+from tests.run_dir.test_resume import Killed, train_killed
+from tests.support import tiny
 
 FILES = ("model.safetensors", "optim.safetensors", "state.json")
 ASYNC = "--async-checkpoint"

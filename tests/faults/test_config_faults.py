@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import RunScript, WriteConfig
 
 from gpt2.config.errors import Exit, UserError
 from scripts import flags
+from tests.conftest import RunScript, WriteConfig
 
 #: Every kind of mistake, the line it is on, and what is said of it.
 LINES = {

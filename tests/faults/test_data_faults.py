@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from test_resume import assert_same
-from test_tokens import make_folder
 
 from gpt2 import evaluate
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import shard_writer, watched
+from gpt2.data import integrity
 from gpt2.data.batches import TrainBatches, calibration_batches, validation_batches
+from gpt2.data.prepare import shard_writer
 from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.data.tokens import META, open_split
-from gpt2.training import checkpoint
 from gpt2.training.recorder import RunRecorder
+from tests.data.test_tokens import make_folder
+from tests.run_dir.test_resume import assert_same
+from tests.support import tiny
 
 RUN = ("--max-steps", "8", "--checkpoint-interval", "1", "--dropout", "0.1")
 
@@ -289,7 +290,7 @@ def test_a_file_that_changes_under_a_run_ends_it(
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", Exit.DATA)
     assert message in (run / "log.txt").read_text()
-    last = checkpoint.load_last(run / "checkpoints", pytest.fail)
+    last = store.load_last(run / "checkpoints", pytest.fail)
     assert last is not None
     assert 3 <= last.step < 8 or name == "val.bin"
     assert not (run / "summary.json").exists()
@@ -308,8 +309,8 @@ def test_a_file_of_the_same_content_is_no_change(
     """Row 29: other times or another inode are hashed, once, and the run goes on."""
     path = data / "text" / "train.bin"
     hashed: list[Path] = []
-    original = watched.sha256_of
-    monkeypatch.setattr(watched, "sha256_of", lambda p: hashed.append(p) or original(p))
+    original = integrity.sha256_of
+    monkeypatch.setattr(integrity, "sha256_of", lambda p: hashed.append(p) or original(p))
     disturbed = train_disturbed(monkeypatch, data, tmp_path / "run", lambda: change(path))
     assert disturbed == Exit.OK
     assert hashed == [path]
@@ -319,7 +320,7 @@ def test_a_file_of_the_same_content_is_no_change(
 #: train.py, whose training file is cut to nothing after the third step.
 CUT = """
 import os, sys
-from gpt2 import session, train
+from gpt2.session.session import session, train
 from gpt2.config.errors import run_entry
 from gpt2.training.recorder import RunRecorder
 original = RunRecorder.after_step
@@ -346,7 +347,7 @@ def test_a_file_that_is_cut_short_under_the_map_is_no_sigbus(tmp_path: Path) -> 
     assert done.returncode == Exit.DATA, (done.returncode, done.stderr)
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"train.py: error: {path} has changed while it was in use: it has 0 byt")
-    last = checkpoint.load_last(run / "checkpoints", pytest.fail)
+    last = store.load_last(run / "checkpoints", pytest.fail)
     assert last is not None
     assert last.step >= 3
 
@@ -403,8 +404,8 @@ def test_only_the_shards_of_a_batch_are_looked_at(
     """Row 29: a batch costs as many calls of stat() as it has files, and no more."""
     tokens = open_split(shards, "train", 8)
     looked: list[str] = []
-    state = watched.checked.state
-    monkeypatch.setattr(watched.checked, "state", lambda p: looked.append(p.name) or state(p))
+    state = integrity.checked.state
+    monkeypatch.setattr(integrity.checked, "state", lambda p: looked.append(p.name) or state(p))
     tokens.files.check([0, 8, 91], 9)  # the last id is the hundredth
     assert looked == ["train-00000.bin"]
     looked.clear()

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import tiny
-from test_checkpoint import flip, made, no_warning
-from test_resume import train_killed
 
+from gpt2.checkpoint import store as ck
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
-from gpt2.session import Session
-from gpt2.training import checkpoint as ck
+from gpt2.session.session import Session
 from gpt2.training.loop import Step
 from gpt2.training.recorder import RunRecorder
+from tests.checkpoint.test_store import flip, made, no_warning
+from tests.run_dir.test_resume import train_killed
+from tests.support import tiny
 
 STEPS = ("--max-steps", "6", "--dropout", "0.1")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
-from gpt2 import evaluate, export, record, sample
+from gpt2 import evaluate, export, sample
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.training import checkpoint
+from gpt2.session import record
+from tests.support import tiny
 
 ENTRIES: tuple[tuple[Any, ...], ...] = (
     (sample.main, "--tokens", "3"),
@@ -115,8 +116,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     (line,) = shown.err.splitlines()
     assert str(newest(run) / name) in line
     assert line.endswith("going back to the checkpoint before it")
-    for step in checkpoint.steps(run / "checkpoints"):
-        remove(checkpoint.folder_of(run / "checkpoints", step) / name)
+    for step in store.steps(run / "checkpoints"):
+        remove(store.folder_of(run / "checkpoints", step) / name)
     ((code, message),) = refused(run)
     assert code == Exit.CHECKPOINT
     assert f"no checkpoint in {run / 'checkpoints'} can be used" in message

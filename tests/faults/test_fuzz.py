@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fuzzing
 import pytest
+
+from tests.support import fuzzing
 
 #: Fixed, so that what is found once is found again.
 SEED = 1

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
-from fake_matrix import TRAIN
 
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.training import checkpoint, watchdog
-from gpt2.training.watchdog import LONG, START, Watchdog
+from gpt2.machine import watchdog
+from gpt2.machine.watchdog import LONG, START, Watchdog
+from tests.support import tiny
+from tests.support.fake_matrix import TRAIN
 
 STEPS = ("--max-steps", "8", "--dropout", "0.1", "--checkpoint-interval", "2")
 
@@ -61,8 +62,8 @@ def test_a_run_that_hangs_says_where_and_goes_on(
     assert (record["status"], record["exit_code"]) == ("failed", Exit.HANG)
     assert record["end"] is not None
     # The checkpoint before it is whole, nothing half written is left, and the result is the same.
-    assert checkpoint.steps(run / "checkpoints")[-1] == (step - 1) // 2 * 2
-    checkpoint.load(checkpoint.folder_of(run / "checkpoints", (step - 1) // 2 * 2))
+    assert store.steps(run / "checkpoints")[-1] == (step - 1) // 2 * 2
+    store.load(store.folder_of(run / "checkpoints", (step - 1) // 2 * 2))
     assert not list((run / "checkpoints").glob(".tmp-*"))
     assert tiny.train(data, run, *STEPS) == Exit.OK  # with another --hang-timeout
     assert tiny.metrics(run) == tiny.metrics(whole)
@@ -211,7 +212,7 @@ def test_0_is_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
 #: A process in which nothing but C runs, and holds Python's lock.
 STUCK = """
 import ctypes, threading
-from gpt2.training import watchdog
+from gpt2.machine import watchdog
 
 looked = threading.Event()
 original = watchdog.Watchdog.look
@@ -256,13 +257,13 @@ def test_a_matrix_with_a_cell_that_diverges_and_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 32: the others finish, the code says so, a rerun does what is unfinished alone."""
-    from test_matrix_run import Work
-
-    from scripts import matrix, matrix_run
+    from scripts import matrix
+    from scripts.study import runner
+    from tests.scripts.study.test_runner import Work
 
     monkeypatch.setattr(matrix, "TRAIN", TRAIN)
     monkeypatch.setattr(matrix, "REPORT", tmp_path / "no report")
-    monkeypatch.setattr(matrix_run, "_LOOK", 0.01)
+    monkeypatch.setattr(runner, "_LOOK", 0.01)
     monkeypatch.setenv("FAKE_FAULTS", str(tmp_path / "faults"))
     work = Work(tmp_path, capsys)
     four = ('MATRIX_OPTIMIZERS="adamw"', 'MATRIX_PRUNING_METHODS="none"', 'MATRIX_SEEDS="1..4"')

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.conftest import REPOSITORY
 
 #: In a process of its own: one that forks must have no threads, and pytest's has.
 CODE = """

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.batches import TrainBatches
+from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.model.gpt import GPT
-from gpt2.optim.refusal import HOPELESS_IN_A_ROW, HOPELESS_IN_ALL, Refusals, SpikeWindow
-from gpt2.training import checkpoint
+from gpt2.optim.step_guard import HOPELESS_IN_A_ROW, HOPELESS_IN_ALL, Refusals, SpikeWindow
 from gpt2.training.loop import Clock
 from gpt2.training.recorder import RunRecorder
-from gpt2.training.saving import Saver
-from gpt2.training.watchdog import LONG, Watchdog
+from gpt2.training.saver import Saver
+from tests.support import tiny
 
 CPU = torch.device("cpu")
 FINE, NAN = torch.tensor(1.0), torch.tensor(math.nan)
@@ -48,8 +48,8 @@ def diverges(data: Path, run: Path, *more: str) -> str:
     assert error.value.code == Exit.DIVERGED
     assert not (run / "summary.json").exists()
     assert not list((run / "checkpoints").glob(".tmp-*"))
-    for step in checkpoint.steps(run / "checkpoints"):
-        found = checkpoint.load(checkpoint.folder_of(run / "checkpoints", step))
+    for step in store.steps(run / "checkpoints"):
+        found = store.load(store.folder_of(run / "checkpoints", step))
         for name, tensor in {**found.model, **found.optim}.items():
             assert torch.isfinite(tensor.float()).all(), (step, name)
     (message,) = error.value.messages
@@ -70,12 +70,12 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, when: Callable[[Clock], bool]) ->
 
 
 def files(run: Path, step: int) -> dict[str, bytes]:
-    folder = checkpoint.folder_of(run / "checkpoints", step)
+    folder = store.folder_of(run / "checkpoints", step)
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
 def state(run: Path, step: int) -> dict[str, Any]:
-    folder = checkpoint.folder_of(run / "checkpoints", step)
+    folder = store.folder_of(run / "checkpoints", step)
     found: dict[str, Any] = json.loads((folder / "state.json").read_text())
     return found
 
@@ -103,9 +103,9 @@ def test_the_run_is_that_in_which_the_step_was_left_out(
     arm: Arm, data: Path, tmp_path: Path
 ) -> None:
     """Row 14: against a loop of torch alone, whose rates are those of the log."""
-    from gpt2.assembly import open_data
     from gpt2.model.gpt import build_model
-    from gpt2.rundir import load_config
+    from gpt2.run_dir.resume import load_config
+    from gpt2.training.assembly import open_data
 
     arm("step.grad:nan:3")
     run = tmp_path / "run"
@@ -132,7 +132,7 @@ def test_the_run_is_that_in_which_the_step_was_left_out(
             optimizer.step()
         optimizer.zero_grad()
     assert [line["loss"] for line in tiny.metrics(run)[:6]] == pytest.approx(losses, rel=1e-5)
-    found = checkpoint.load_last(run / "checkpoints", print)
+    found = store.load_last(run / "checkpoints", print)
     assert found is not None
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(found.model[name], parameter.detach(), rtol=1e-5, atol=1e-6)
@@ -174,7 +174,7 @@ def test_ten_in_a_row_end_the_run(interval: str, arm: Arm, data: Path, tmp_path:
     message = diverges(data, tmp_path / "run", *more)
     assert "the last 10 steps or more had no finite gradient" in message
     assert "no weight has changed since step 3; lower --learning-rate" in message
-    newest = checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+    newest = store.steps(tmp_path / "run" / "checkpoints")[-1]
     assert newest == 12
     assert files(tmp_path / "run", 12) == files(tmp_path / "run", 9)
 
@@ -190,7 +190,7 @@ def test_abort_ends_the_run_at_the_first(
     message = diverges(data, run, *more, "--log-interval", "7", "--checkpoint-interval", "1")
     assert "a step had no finite loss and gradient, and --nonfinite abort ends the run" in message
     assert "no weight has changed since step 2;" in message
-    assert checkpoint.steps(run / "checkpoints") == [1, 2]
+    assert store.steps(run / "checkpoints") == [1, 2]
     assert json.loads((run / "run.json").read_text())["exit_code"] == Exit.DIVERGED
 
 
@@ -245,7 +245,7 @@ def test_weights_that_are_not_finite_are_never_saved(
         patch.setattr(torch.optim.SGD, "step", step)
         message = diverges(data, run, *more)
     assert "is not finite after step 3: no checkpoint is written of it" in message
-    assert checkpoint.steps(run / "checkpoints") == ([1, 2] if interval == "1" else [])
+    assert store.steps(run / "checkpoints") == ([1, 2] if interval == "1" else [])
     assert tiny.train(data, run, *more) == Exit.OK  # with an optimizer that does not
 
 
@@ -424,7 +424,7 @@ def test_rollbacks_come_to_an_end(arm: Arm, data: Path, tmp_path: Path) -> None:
     run, more = tmp_path / "run", ("--max-rollbacks", "2", "--checkpoint-interval", "5")
     message = diverges(data, run, *BACK, *more)
     assert "step 6 spiked, and the rollbacks allowed are used up (2)" in message
-    assert checkpoint.steps(run / "checkpoints") == [0, 5]
+    assert store.steps(run / "checkpoints") == [0, 5]
     assert [line["step"] for line in tiny.metrics(run)] == [1, 2, 3, 4, 5]
 
 

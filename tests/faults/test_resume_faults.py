@@ -1,6 +1,6 @@
 """Rows 11 to 13, 39 and 40: a run that goes on, with everything as it was and with something else.
 
-Rows 20 and 21, a micro-batch that does not fit, are in tests/test_fitting.py.
+Rows 20 and 21, a micro-batch that does not fit, are in tests/session/test_retry.py.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from test_resume import Killed, assert_same, train_killed
 
 from gpt2 import evaluate, export, sample
+from gpt2.checkpoint import store
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
-from gpt2.data import shard_writer
 from gpt2.data.batches import TrainBatches
-from gpt2.training import checkpoint
+from gpt2.data.prepare import shard_writer
 from gpt2.training.recorder import RunRecorder
+from tests.run_dir.test_resume import Killed, assert_same, train_killed
+from tests.support import tiny
 
 OPTIMIZERS = [
     name
@@ -111,7 +111,7 @@ def test_every_optimizer_goes_on_with_everything_on(
     )  # fmt: skip
     assert tiny.train(data, tmp_path / "whole", *more) == Exit.OK
     train_killed(monkeypatch, 5, data, tmp_path / "run", *more)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] < 5
+    assert store.steps(tmp_path / "run" / "checkpoints")[-1] < 5
     assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
     assert_same(tmp_path / "run", tmp_path / "whole")
     assert state(tmp_path / "run") == state(tmp_path / "whole")
@@ -445,13 +445,13 @@ def test_masks_and_zeros_that_disagree(
     run = Path(shutil.copytree(pruned, tmp_path / "run"))
     name = "transformer.h.1.mlp.c_fc.weight"
     parent = run / "checkpoints"
-    for step in checkpoint.steps(parent):
-        found = checkpoint.load(checkpoint.folder_of(parent, step))
+    for step in store.steps(parent):
+        found = store.load(store.folder_of(parent, step))
         tensors = {key: tensor.clone() for key, tensor in found.optim.items()}
         change(tensors, f"prune.mask.{name}")
-        shutil.rmtree(checkpoint.folder_of(parent, step))
-        made = checkpoint.Checkpoint(step, found.model, tensors, found.state)
-        checkpoint.save(parent, made, keep=checkpoint.steps(parent))
+        shutil.rmtree(store.folder_of(parent, step))
+        made = store.Checkpoint(step, found.model, tensors, found.state)
+        store.save(parent, made, keep=store.steps(parent))
     text = refused(data, run, *PRUNED, code=Exit.CHECKPOINT)
     assert said.format(name=name) in text
     assert "\n" not in text
@@ -483,9 +483,8 @@ def test_a_damaged_vocabulary_ends_a_run_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 40: not after hours, when the sample is to be written. The rest: test_tokenizer.py."""
-    from test_tokens import make_folder
-
     from gpt2.data import tokenizer
+    from tests.data.test_tokens import make_folder
 
     make_folder(tmp_path / "text", [1] * 90, [1] * 20)
     meta = tmp_path / "text" / "meta.json"

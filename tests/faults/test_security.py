@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from conftest import REPOSITORY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from synthetic import write_matrix, write_run
 
-from gpt2.config import json_files
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import text_files
-from gpt2.model.foreign import open_foreign
-from gpt2.rundir import load_config
-from gpt2.training import checkpoint
-from gpt2.training.manifest import DamagedError
-from gpt2.training.run import RunFolder, point_latest, unfinished
+from gpt2.data.sources import text_files
+from gpt2.files import json as json_files
+from gpt2.files.manifest import DamagedError
+from gpt2.run_dir.folder import RunFolder, point_latest, unfinished
+from gpt2.run_dir.resume import load_config
+from gpt2.weights.foreign import open_foreign
 from scripts import flags, matrix, report
-from scripts.matrix_folder import MatrixFolder
-from scripts.matrix_study import from_config, study
-from scripts.matrix_yaml import from_yaml
+from scripts.study.folder import MatrixFolder
+from scripts.study.spec import from_config, study
+from scripts.study.spec_yaml import from_yaml
+from tests.conftest import REPOSITORY
+from tests.support import tiny
+from tests.support.synthetic import write_matrix, write_run
 
 SOURCES = sorted(
     path for name in ("gpt2", "scripts", "tests") for path in (REPOSITORY / name).rglob("*.py")
@@ -53,16 +53,16 @@ SAFE = {"allow_pickle": "False", "shell": "False", "weights_only": "True"}
 #: What is there for a reason, by file.
 EXCEPTIONS = {
     # Reads what torch.save wrote, as tensors alone: weights_only=True, held by test_architecture.
-    "gpt2/model/foreign.py": {"torch.load"},
+    "gpt2/weights/foreign.py": {"torch.load"},
     # Executes the class Options of a plug-in's own source, which is part of this program.
     "gpt2/config/plugins.py": {"exec", "compile"},
     # These make pickles that must be refused, and look that torch itself would be fooled.
-    "tests/test_checkpoint.py": {"pickle"},
-    "tests/test_pretrained.py": {"torch.load", "weights_only"},
+    "tests/checkpoint/test_store.py": {"pickle"},
+    "tests/weights/test_pretrained.py": {"torch.load", "weights_only"},
     # Runs the texts that Python's own -c would run.
-    "tests/warm.py": {"exec", "compile"},
+    "tests/support/warm.py": {"exec", "compile"},
     # Runs the Python of a page of docs/, to see that it works.
-    "tests/test_export.py": {"exec", "compile"},
+    "tests/weights/test_export_folder.py": {"exec", "compile"},
 }
 
 
@@ -308,8 +308,8 @@ def saved(tmp_path: Path) -> Path:
     import torch
 
     (tmp_path / "x").write_text("mine")
-    made = checkpoint.Checkpoint(1, {"w": torch.zeros(2)}, {"w.m": torch.zeros(2)}, {"best": None})
-    checkpoint.save(tmp_path / "checkpoints", made)
+    made = store.Checkpoint(1, {"w": torch.zeros(2)}, {"w.m": torch.zeros(2)}, {"best": None})
+    store.save(tmp_path / "checkpoints", made)
     return tmp_path / "checkpoints"
 
 
@@ -317,7 +317,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_manifest_names_files_of_its_folder_alone(
     name: str, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = checkpoint.folder_of(saved, 1)
+    folder = store.folder_of(saved, 1)
     path = folder / "MANIFEST.json"
     manifest = json.loads(path.read_text())
     manifest["files"] = {name: [4, "0" * 64], **manifest["files"]}
@@ -326,7 +326,7 @@ def test_a_manifest_names_files_of_its_folder_alone(
     original = Path.open
     monkeypatch.setattr(Path, "open", lambda p, *a, **k: opened.append(p) or original(p, *a, **k))
     with pytest.raises(DamagedError, match="is no file of its folder"):
-        checkpoint.load(folder)
+        store.load(folder)
     assert all(p.parent == folder for p in opened)
 
 
@@ -338,23 +338,23 @@ def test_links_planted_among_checkpoints_lead_nowhere(saved: Path, tmp_path: Pat
     (precious / "file").write_text("mine")
     for name in (".tmp-step-00000002-1", "step-00000000", "step-00000009"):
         (saved / name).symlink_to(precious)
-    checkpoint.prepare(saved)
-    made = checkpoint.Checkpoint(2, {"w": torch.ones(2)}, {}, {})
-    checkpoint.save(saved, made)
-    found = checkpoint.load_last(saved, lambda _: None)
+    store.prepare(saved)
+    made = store.Checkpoint(2, {"w": torch.ones(2)}, {}, {})
+    store.save(saved, made)
+    found = store.load_last(saved, lambda _: None)
     assert found is not None
     assert found.step == 2
     assert (precious / "file").read_text() == "mine"
     (saved / "step-00000003").symlink_to(precious)
     with contextlib.suppress(OSError):  # refused, or the link alone gives way
-        checkpoint.save(saved, checkpoint.Checkpoint(3, {"w": torch.ones(2)}, {}, {}))
+        store.save(saved, store.Checkpoint(3, {"w": torch.ones(2)}, {}, {}))
     assert [path.name for path in precious.iterdir()] == ["file"]
 
 
 def test_a_checkpoint_of_another_step_is_none(saved: Path) -> None:
-    checkpoint.folder_of(saved, 1).rename(checkpoint.folder_of(saved, 7))
+    store.folder_of(saved, 1).rename(store.folder_of(saved, 7))
     with pytest.raises(DamagedError, match="is of step 1"):
-        checkpoint.load(checkpoint.folder_of(saved, 7))
+        store.load(store.folder_of(saved, 7))
 
 
 def test_the_link_to_the_latest_run_is_replaced_and_never_followed(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_the_values_of_an_axis_make_names_of_cells(value: str, tmp_path: Path) -
         'CONFIG_MATRIX_PRUNING_METHODS="none"\nCONFIG_MATRIX_SEEDS="1"\n'
         f'CONFIG_MATRIX_AXES="data-dir={value}"\n'
     )
-    from scripts.matrix_cells import expand
+    from scripts.study.cells import expand
 
     (cell,) = expand(study(from_config(path))).cells
     folder = MatrixFolder(tmp_path / "out")
@@ -422,7 +422,7 @@ def test_a_line_of_a_journal_names_known_cells_or_nothing(tmp_path: Path) -> Non
         {"event": "started", "cell": "a", "time": "t"},
     ]
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    from scripts.matrix_state import states
+    from scripts.study.state import states
 
     assert len(folder.journal()) == 2
     found = states(folder, ["a"], alive=False)
@@ -498,17 +498,17 @@ HEADERS = {
 @pytest.mark.parametrize("kind", HEADERS)
 def test_a_crafted_header_is_damage_and_takes_no_memory(kind: str, saved: Path) -> None:
     """A file that its manifest vouches for, and whose header asks for more than there is."""
-    import fuzzing
+    from tests.support import fuzzing
 
-    folder = checkpoint.folder_of(saved, 1)
+    folder = store.folder_of(saved, 1)
     (folder / "model.safetensors").write_bytes(HEADERS[kind])
     fuzzing.vouch(folder, "model.safetensors")
     before = resident()
     with pytest.raises(DamagedError, match=r"model\.safetensors is damaged"):
-        checkpoint.load(folder)
+        store.load(folder)
     assert resident() - before < 50 << 20
     with pytest.raises(UserError) as caught:
-        checkpoint.load_last(saved, lambda _: None)
+        store.load_last(saved, lambda _: None)
     assert caught.value.code == Exit.CHECKPOINT
 
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 
-from gpt2 import session
+from gpt2.checkpoint import store
 from gpt2.config import faults
 from gpt2.config.errors import Exit
-from gpt2.training import checkpoint
-from gpt2.training import signals as requests
+from gpt2.machine import signals as requests
+from gpt2.session import session
 from gpt2.training.recorder import RunRecorder
+from tests.support import tiny
 
 STEPS = ("--max-steps", "6", "--dropout", "0.1", "--checkpoint-interval", "2")
 Arm = Callable[[str], None]
@@ -43,8 +43,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_stopped(run: Path, step: int, by: str) -> None:
     """One whole checkpoint of `step` is the newest, nothing half written is left, all is said."""
     parent = run / "checkpoints"
-    assert checkpoint.steps(parent)[-1] == step
-    assert checkpoint.load(checkpoint.folder_of(parent, step)).step == step
+    assert store.steps(parent)[-1] == step
+    assert store.load(store.folder_of(parent, step)).step == step
     assert {path.name[:5] for path in parent.iterdir()} == {"step-"}
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("preempted", Exit.PREEMPTED)
@@ -118,8 +118,8 @@ def test_sigint_twice_ends_the_process_at_once(
         send_at(patch, 3, first, signal.SIGINT, signal.SIGINT)
         with pytest.raises(Killed):
             tiny.train(data, run, *STEPS)
-    assert checkpoint.steps(run / "checkpoints") == [2]  # that of step 3 was not begun
-    checkpoint.load(checkpoint.folder_of(run / "checkpoints", 2))
+    assert store.steps(run / "checkpoints") == [2]  # that of step 3 was not begun
+    store.load(store.folder_of(run / "checkpoints", 2))
     assert_goes_on(data, run, whole)
 
 

@@ -18,16 +18,18 @@ from types import SimpleNamespace
 from typing import TextIO
 
 import pytest
-import tiny
 
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import disk
-from gpt2.memory.host import Host
-from gpt2.training import checkpoint, loop, machine
-from gpt2.training import run as runs
-from gpt2.training.manifest import appearing
+from gpt2.files.manifest import appearing
+from gpt2.machine import device
+from gpt2.machine.host_memory import Host
+from gpt2.run_dir import folder as runs
+from gpt2.training import loop
 from gpt2.training.recorder import RunRecorder
-from scripts.matrix_folder import MatrixFolder, holder
+from scripts.study.folder import MatrixFolder, holder
+from tests.support import tiny
 
 STEPS = ("--max-steps", "6", "--dropout", "0.1", "--checkpoint-interval", "2")
 
@@ -161,7 +163,7 @@ def test_a_run_directory_that_comes_back(
 
     monkeypatch.setattr(RunRecorder, "after_step", after_step)
     assert tiny.train(data, run, *STEPS) == Exit.OK
-    assert checkpoint.steps(run / "checkpoints") == [2, 6]
+    assert store.steps(run / "checkpoints") == [2, 6]
     assert tiny.metrics(run) == tiny.metrics(whole)
     assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(whole)
 
@@ -220,17 +222,17 @@ def test_clocks_that_stand_or_go_backwards(
 def test_a_clock_that_jumps_in_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = itertools.chain([0.0], itertools.repeat(1e6))
     monkeypatch.setattr(
-        machine, "time", SimpleNamespace(perf_counter=lambda: next(moments)), raising=True
+        device, "time", SimpleNamespace(perf_counter=lambda: next(moments)), raising=True
     )
-    assert 0.0 <= machine.predict_cpu_seconds(1e9) < math.inf
+    assert 0.0 <= device.predict_cpu_seconds(1e9) < math.inf
 
 
 @pytest.mark.parametrize("clock", [lambda n: 5.0, lambda n: 1e6 - 3600.0 * n])
 def test_a_short_run_of_the_matrix_under_odd_clocks(
     clock: Callable[[int], float], tmp_path: Path
 ) -> None:
-    from scripts import matrix_forecast, matrix_show
-    from scripts.matrix_state import CellState
+    from scripts.study import forecast, views
+    from scripts.study.state import CellState
 
     run = tmp_path / "cells" / "a"
     run.mkdir(parents=True)
@@ -239,7 +241,7 @@ def test_a_short_run_of_the_matrix_under_odd_clocks(
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = {"seconds": 0.0, "peak_host_bytes": 1, "peak_device_bytes": 0}
     (run / "summary.json").write_text(json.dumps(result))
-    measured = matrix_forecast._measured(run, wall=-1.0)
+    measured = forecast._measured(run, wall=-1.0)
     times = ("step_seconds", "evaluation_seconds", "other_seconds")
     assert all(measured[name] == 0.0 for name in times)
     folder = MatrixFolder(tmp_path)
@@ -247,9 +249,9 @@ def test_a_short_run_of_the_matrix_under_odd_clocks(
     cell = {"name": "a", "kind": "kind", "steps": 2, "eval_interval": 1, "max_time": 0,
             "tuning": False}  # fmt: skip
     made = {"cells": [cell], "tuning": None, "jobs": 1, "gpus": []}
-    left = matrix_show.remaining(folder, made, {"a": CellState(status="running")})
+    left = views.remaining(folder, made, {"a": CellState(status="running")})
     assert left == 0.0  # also where more steps are logged than there are
-    assert matrix_show.duration(left) == "0 s"
+    assert views.duration(left) == "0 s"
 
 
 # -- row 31: locks ---------------------------------------------------------------------------------
@@ -342,9 +344,9 @@ def test_a_host_without_memory_is_said(data: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", Exit.MEMORY)
-    last = checkpoint.steps(run / "checkpoints")[-1]
+    last = store.steps(run / "checkpoints")[-1]
     assert last >= 4
-    checkpoint.load(checkpoint.folder_of(run / "checkpoints", last))
+    store.load(store.folder_of(run / "checkpoints", last))
     assert not list((run / "checkpoints").glob(".tmp-*"))
     assert tiny.train(data, run, *more) == Exit.OK
     assert tiny.train(data, tmp_path / "whole", *more) == Exit.OK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt2.data.corpus import Corpus, Request
-from gpt2.data.hub import Repository, open_repository
+from gpt2.data.sources.hub import Repository, open_repository
 
 REPOSITORY = Repository(
     dataset="fineweb-edu",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import shakespeare_source
 from gpt2.data.corpus import Corpus, Request, WholeText
+from gpt2.data.sources import shakespeare
 from gpt2.data.tokenizer import CharTokenizer
 
 
@@ -16,5 +16,5 @@ def open_corpus(request: Request) -> Corpus:
             " --dataset shakespeare",
             code=Exit.DATA,
         )
-    found = shakespeare_source.read(request)
+    found = shakespeare.read(request)
     return WholeText(found.text, found.source, CharTokenizer(found.text))

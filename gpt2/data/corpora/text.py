@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import parquet_files, text_files
 from gpt2.data.corpus import (
     DOCUMENT_END,
     Corpus,
@@ -17,6 +16,7 @@ from gpt2.data.corpus import (
     is_validation,
     train_characters,
 )
+from gpt2.data.sources import parquet_files, text_files
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 _VALIDATION_ONE_IN = 10

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 
 from gpt2.config.typed import Named, Within
-from gpt2.optim.bf16_state import Bf16StateAdam
+from gpt2.optim.adam_bf16 import Bf16StateAdam
 from gpt2.optim.groups import fused_where_possible
 
 

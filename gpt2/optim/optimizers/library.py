@@ -9,7 +9,7 @@ import torch
 
 from gpt2.config.library import split_arguments, split_name
 from gpt2.config.typed import Named, OptimConfig
-from gpt2.optim import library
+from gpt2.optim.libraries import lookup
 
 #: A number at a weight's place in the state need not be that weight's: SOAP's moments are rotated.
 STATE_ELSEWHERE = True
@@ -31,9 +31,9 @@ class Options:
 def check(optim: OptimConfig, ranks: int) -> None:
     """Refuse what only the imported library can tell, before there is a run. Raises UserError."""
     given = split_arguments(optim.options.arguments)
-    library.check(optim.options.name, given, optim.weight_decay, ranks)
+    lookup.check(optim.options.name, given, optim.weight_decay, ranks)
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """Build the named optimizer over `groups`. Raises UserError."""
-    return library.find(options.name).build(groups, split_arguments(options.arguments))
+    return lookup.find(options.name).build(groups, split_arguments(options.arguments))

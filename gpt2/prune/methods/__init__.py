@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from gpt2.prune.masked import Setting
+from gpt2.prune.base import Setting
 from gpt2.prune.pruner import Pruner
 
 

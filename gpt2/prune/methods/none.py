@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gpt2.prune.masked import Setting
+from gpt2.prune.base import Setting
 from gpt2.prune.pruner import Pruner, Sparsity
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gpt2.prune.draws import uniform
+from gpt2.prune.base import Setting
 from gpt2.prune.gradual import GradualPruner, Score
-from gpt2.prune.masked import Setting
 from gpt2.prune.pruner import Pruner
+from gpt2.prune.seeded_random import uniform
 
 
 class Random(Score):

@@ -8,10 +8,10 @@ from typing import Annotated
 from torch import Tensor
 
 from gpt2.config.typed import Within
-from gpt2.prune.draws import uniform
+from gpt2.prune.base import Setting
 from gpt2.prune.dynamic import DynamicPruner
-from gpt2.prune.masked import Setting
 from gpt2.prune.pruner import Pruner
+from gpt2.prune.seeded_random import uniform
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gpt2.config.errors import UserError
 from gpt2.config.typed import Within
-from gpt2.prune.masked import Setting
+from gpt2.prune.allocation import GROUPED, apportion, choose
+from gpt2.prune.base import Setting
 from gpt2.prune.oneshot import OneShotPruner
 from gpt2.prune.pruner import Pruner
-from gpt2.prune.shares import GROUPED, apportion, choose
-from gpt2.prune.threshold import keys
+from gpt2.prune.topk import keys
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt2.prune.base import Setting
 from gpt2.prune.gradual import GradualPruner, Score
-from gpt2.prune.masked import Setting
 from gpt2.prune.pruner import Pruner
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpt2.prune.masked import Setting
+from gpt2.prune.allocation import choose
+from gpt2.prune.base import Setting
 from gpt2.prune.oneshot import OneShotPruner
 from gpt2.prune.pruner import Pruner
-from gpt2.prune.shares import choose
-from gpt2.prune.threshold import keys
+from gpt2.prune.topk import keys
 
 
 class InputNorms:

@@ -1,0 +1,82 @@
+"""Writing beside training: a copy of what a checkpoint holds, and the thread that writes it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from gpt2.checkpoint.store import Checkpoint
+
+#: Nice value of the thread: it takes what training leaves of the cores.
+_NICE = 19
+
+
+class Copies:
+    """Checkpoints copied to the host, each into the memory of the one before.
+
+    Memory that is new to a process costs a page fault for every 4 KiB, more than the copying.
+    """
+
+    def __init__(self) -> None:
+        self._model: dict[str, Tensor] = {}
+        self._optim: dict[str, Tensor] = {}
+
+    def of(self, made: Checkpoint) -> Checkpoint:
+        """Return `made` as it is now, whatever becomes of its tensors; the last copy is gone."""
+        self._model = _copied(made.model, self._model)
+        self._optim = _copied(made.optim, self._optim)
+        return Checkpoint(made.step, self._model, self._optim, copy.deepcopy(made.state))
+
+
+def _copied(tensors: Mapping[str, Tensor], held: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy `tensors` into those of `held` that have their shape and format, else into new ones."""
+    copies = {}
+    for name, tensor in tensors.items():
+        place = held.pop(name, None)
+        if place is None or place.shape != tensor.shape or place.dtype != tensor.dtype:
+            place = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        copies[name] = place.copy_(tensor.detach())
+    return copies
+
+
+class Background:
+    """One task at a time in a thread of its own.
+
+    The process does not end before the thread has: what was begun is written.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
+        self._task: Future[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether a task has ended that nobody has waited for."""
+        return self._task is not None and self._task.done()
+
+    def start(self, task: Callable[[], None]) -> None:
+        """Begin `task`; the one before must have been waited for."""
+        assert self._task is None
+        self._task = self._pool.submit(task)
+
+    def wait(self) -> None:
+        """Wait for the task, if there is one; raises what it raised, once."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.result()
+
+    def close(self) -> None:
+        """End the thread, after its task."""
+        self._pool.shutdown()
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # where a thread has a nice value of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,0 +1,146 @@
+"""The state of a run between two steps: to a checkpoint, and back to the bit."""
+
+from __future__ import annotations
+
+import base64
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2.checkpoint.serialize import as_saved, put_together, take_apart
+from gpt2.machine.ranks import part_like
+
+#: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
+_NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "differentiable")
+
+#: Numbers up to which a tensor may stay on the host though its parameter does not: counts of steps.
+_SMALL = 1024
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return an optimizer's state as whole tensors named PARAMETER.KEY, and the rest as JSON.
+
+    Tensors in lists and dictionaries are named PARAMETER.KEY.PLACE. Raises TypeError for what is
+    neither a tensor nor JSON.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {"state": {}, "groups": [], "shared": {}, "own": {}}
+    for number, group in enumerate(optimizer.param_groups):
+        rest: dict[str, Any] = {}
+        for key, value in group.items():
+            place = f"group.{number}.{key}"
+            if isinstance(value, Tensor):
+                tensors[place] = value
+            elif key not in _NOT_STATE:
+                rest[key] = take_apart(value, place, tensors)
+        plain["groups"].append(rest)
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in sorted(optimizer.state.get(parameter, {}).items()):
+                place = f"{name}.{key}"
+                found = take_apart(value, place, tensors)
+                if found != {"tensor": place}:
+                    plain["state"][place] = found
+    # What an optimizer keeps once, and not for each parameter: among the state, or beside it.
+    of_all: dict[Any, Any] = optimizer.state
+    for word, value in of_all.items():
+        if isinstance(word, str):
+            plain["shared"][word] = take_apart(value, f"shared.{word}", tensors)
+    for key, value in optimizer.state_dict().items():
+        if key not in ("state", "param_groups"):
+            plain["own"][key] = take_apart(value, f"own.{key}", tensors)
+    return tensors, plain
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Return the bytes of an optimizer's state, of all ranks together."""
+    tensors, _ = optimizer_tensors(optimizer)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
+) -> None:
+    """Put back what optimizer_tensors gave. Raises ValueError for state of no known parameter."""
+    # In a file a tensor may begin at any byte, and products are rounded by where it begins. What
+    # goes to another device is copied there, one after the other, and never held by the host.
+    stays = {p.device.type for group in optimizer.param_groups for p in group["params"]} == {"cpu"}
+    tensors = {
+        name: tensor.clone() if stays or tensor.numel() <= _SMALL else tensor
+        for name, tensor in tensors.items()
+    }
+    parts = {name: put_together(value, tensors) for name, value in plain["state"].items()}
+    groups = [
+        {key: put_together(value, tensors) for key, value in group.items()}
+        for group in plain["groups"]
+    ]
+    shared = {key: put_together(value, tensors) for key, value in plain.get("shared", {}).items()}
+    own = {key: put_together(value, tensors) for key, value in plain.get("own", {}).items()}
+    values = {**tensors, **parts}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = {**optimizer.state_dict(), **own, "state": dict(shared)}
+    index = 0
+    for number, group in enumerate(saved["param_groups"]):
+        for key, value in groups[number].items():
+            # Checkpoints of before lists were told from tuples have lists alone.
+            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+        start = f"group.{number}."
+        for place in [place for place in values if place.startswith(start)]:
+            group[place.removeprefix(start)] = values.pop(place)
+        for name in group["names"]:
+            keys = [key for key in values if key.startswith(name + ".")]
+            if keys:
+                found = {key[len(name) + 1 :]: values.pop(key) for key in keys}
+                parameter = parameters[index]
+                saved["state"][index] = {
+                    key: part_like(value, parameter) if isinstance(value, Tensor) else value
+                    for key, value in found.items()
+                }
+            index += 1
+    if values:
+        raise ValueError(f"optimizer state of unknown parameters: {', '.join(values)}")
+    # torch's own loader knows which state belongs on which device, but casts all of it to the
+    # parameter's format; what was stored in another format gets it back.
+    optimizer.load_state_dict(saved)
+    for position, state in saved["state"].items():
+        if position not in shared:
+            loaded = optimizer.state[parameters[position]]
+            for key, value in state.items():
+                loaded[key] = as_saved(loaded[key], value)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global random generator, as JSON."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": _encode(torch.get_rng_state()),
+        "cuda": [_encode(state) for state in torch.cuda.get_rng_state_all()]
+        if torch.cuda.is_available()
+        else [],
+        "numpy": [str(name), [int(key) for key in keys], position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def load_random_state(state: dict[str, Any]) -> None:
+    """Put every global random generator back. CUDA's are left alone where the cards differ."""
+    torch.set_rng_state(_decode(state["torch"]))
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_decode(text) for text in state["cuda"]])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def _encode(state: Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
+
+
+def _decode(text: str) -> Tensor:
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.uint8).copy())

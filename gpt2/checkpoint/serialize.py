@@ -1,0 +1,105 @@
+"""Values that hold tensors: apart, into named tensors and JSON, and together again to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from gpt2.machine.ranks import whole
+
+
+def take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Put the tensors of `value` into `tensors`, named from `name` on; return the rest as JSON.
+
+    What is no plain value says its kind there: {"tensor": name}, {"list": [...]}, and so on.
+    Raises TypeError for what is neither a tensor nor JSON, nor made of these.
+    """
+    if isinstance(value, Tensor):
+        return _tensor_apart(whole(value), name, tensors)
+    if type(value) in (list, tuple):
+        parts = [take_apart(part, f"{name}.{n}", tensors) for n, part in enumerate(value)]
+        return {type(value).__name__: parts}
+    if type(value) is dict:
+        pairs = enumerate(value.items())
+        return {"dict": [[k, take_apart(v, f"{name}.{n}", tensors)] for n, (k, v) in pairs]}
+    if isinstance(value, torch.Size):
+        return {"size": list(value)}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {name}, a {type(value).__name__}")
+
+
+def _tensor_apart(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if is_traceable_wrapper_subclass(tensor):
+        # Quantised state: a class around its codes and scales.
+        inside, rest = tensor.__tensor_flatten__()
+        parts = {
+            key: _tensor_apart(getattr(tensor, key), f"{name}.{key}", tensors) for key in inside
+        }
+        context = take_apart(rest, f"{name}.rest", tensors)
+        place = [list(tensor.shape), list(tensor.stride())]
+        return {"wrapped": [_name(type(tensor)), parts, context, *place]}
+    tensors[name] = tensor
+    if tensor.is_contiguous():
+        return {"tensor": name}
+    # Products are rounded by the order in memory (by columns in a QR factor), which a file does
+    # not keep.
+    order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride(dim))
+    return {"tensor": name, "order": order}
+
+
+def put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Undo take_apart, taking what it needs out of `tensors`. Raises ValueError."""
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        tensor = tensors.pop(value["tensor"])
+        order = value.get("order", list(range(tensor.ndim)))
+        back = sorted(range(tensor.ndim), key=order.index)
+        return tensor.permute(order).contiguous().permute(back)
+    ((kind, inside),) = value.items()
+    if kind == "size":
+        return torch.Size(inside)
+    if kind == "dtype":
+        found = getattr(torch, inside)
+        if not isinstance(found, torch.dtype):
+            raise ValueError(f"{inside!r} is no number format of torch")
+        return found
+    if kind == "dict":
+        return {key: put_together(part, tensors) for key, part in inside}
+    if kind == "wrapped":
+        name, parts, rest, shape, stride = inside
+        ready = {key: put_together(part, tensors) for key, part in parts.items()}
+        context = put_together(rest, tensors)
+        return _class(name).__tensor_unflatten__(ready, context, torch.Size(shape), tuple(stride))
+    parts = [put_together(part, tensors) for part in inside]
+    return tuple(parts) if kind == "tuple" else parts
+
+
+def as_saved(loaded: Any, saved: Any) -> Any:
+    """Return `saved` where torch's loader changed its format, on the device it chose."""
+    if isinstance(saved, Tensor):
+        return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device)
+    if isinstance(saved, dict):
+        return {key: as_saved(loaded[key], part) for key, part in saved.items()}
+    if isinstance(saved, list | tuple):
+        pairs = zip(loaded, saved, strict=True)
+        return type(saved)(as_saved(one, part) for one, part in pairs)
+    return saved
+
+
+def _name(kind: type[Any]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _class(name: str) -> Any:
+    """Return a class that a loaded library declared safe to load; a file can name no other."""
+    for kind in torch.serialization.get_safe_globals():
+        if isinstance(kind, type) and _name(kind) == name:
+            return kind
+    raise ValueError(f"{name} is no class that a loaded library declared safe to load")

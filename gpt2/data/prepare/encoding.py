@@ -1,0 +1,83 @@
+"""Batches of text to ids: by several workers at once, in order, a bounded number in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.data.memmap import Ids
+from gpt2.data.prepare.chunking import Batch, Position
+from gpt2.data.tokens import SPLITS
+
+Encode = Callable[[str], Ids]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of a batch.
+
+    `ids` are those of each split, `ends` (documents, 2) the tokens of this batch that lie before
+    the end of each document that ends in it, for training and for validation. `position` and
+    `empty` are the batch's.
+    """
+
+    ids: dict[str, Ids]
+    ends: NDArray[np.int64]
+    position: Position
+    empty: int
+
+    def until(self, document: int) -> Encoded:
+        """The same, cut off behind the end of the given of its documents."""
+        counts = dict(zip(SPLITS, self.ends[document], strict=True))
+        ids = {split: self.ids[split][: counts[split]] for split in SPLITS}
+        return Encoded(ids, self.ends[: document + 1], self.position, self.empty)
+
+
+def encode_batches(
+    batches: Iterable[Batch], encode: Encode, end: Ids | None, workers: int
+) -> Generator[Encoded]:
+    """Yield the ids of each batch in the order of the batches; `end` closes every document.
+
+    `workers` threads encode (tiktoken lets go of Python's lock meanwhile), 0 or 1 is the calling
+    thread. At most two batches for each worker are in flight, so memory is bounded. As threads, the
+    workers cannot outlive their process. What encoding raises is raised here.
+    """
+    if workers <= 1:
+        yield from (_encode(batch, encode, end) for batch in batches)
+        return
+    flying: deque[Future[Encoded]] = deque()
+    with ThreadPoolExecutor(workers, "encode") as pool:
+        try:
+            for batch in batches:
+                flying.append(pool.submit(_encode, batch, encode, end))
+                if len(flying) >= 2 * workers:
+                    yield flying.popleft().result()
+            while flying:
+                yield flying.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _encode(batch: Batch, encode: Encode, end: Ids | None) -> Encoded:
+    found: dict[str, list[Ids]] = {split: [] for split in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0)
+    ends = []
+    for text in batch.texts:
+        for ids in (encode(text.text) if text.text else None, end if text.ends else None):
+            if ids is not None:
+                found[text.split].append(ids)
+                counts[text.split] += len(ids)
+        if text.ends:
+            ends.append([counts[split] for split in SPLITS])
+    nothing = np.empty(0, dtype=np.uint16)
+    return Encoded(
+        {split: np.concatenate([nothing, *found[split]]) for split in SPLITS},
+        np.array(ends, dtype=np.int64).reshape(-1, len(SPLITS)),
+        batch.position,
+        batch.empty,
+    )

@@ -1,0 +1,259 @@
+"""Corpus to data folder: which ids go into it, in bounded batches, and whether it is there yet."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.data.corpus import DOCUMENT_END, Corpus
+from gpt2.data.disk import check_room
+from gpt2.data.memmap import DTYPE, Ids
+from gpt2.data.prepare import journal, shard_writer
+from gpt2.data.prepare.backends import choose
+from gpt2.data.prepare.chunking import Batch, batches
+from gpt2.data.prepare.encoding import Encoded, encode_batches
+from gpt2.data.prepare.store import Work, made, publish, published
+from gpt2.data.sources import text_files
+from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
+from gpt2.data.tokens import META, SPLITS, Meta, check_ids, chunks, verify_hashes
+
+#: Called with the bytes of text done so far, and those of the whole text where they are known.
+Progress = Callable[[int, int | None], None]
+_MARGIN = 1.25  # later text may take more tokens than the first megabyte
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to prepare.
+
+    `workers` threads encode; with `max_tokens` preparation stops at the first end of a document
+    with that many training tokens and any validation tokens; `backend` is --tokenizer-backend.
+    """
+
+    workers: int = 1
+    max_tokens: int | None = None
+    backend: str = "tiktoken"
+
+
+DEFAULT = Settings()
+
+
+def prepare(
+    corpus: Corpus,
+    folder: Path,
+    dataset: str,
+    progress: Progress = lambda *_: None,
+    settings: Settings = DEFAULT,
+    say: Callable[[str], None] = lambda _: None,
+) -> Meta:
+    """Encode `corpus` into `folder`: its .bin files and meta.json, replacing what is there.
+
+    Memory does not grow with the corpus. Interrupted at any instant, it leaves the finished data
+    that were there before, or a folder without meta.json, which counts as no data; the same call
+    goes on from what a journal says was on the disk, and ends with the same bytes. `say` is given
+    lines for the user. Raises UserError (DATA) for a text that cannot be encoded, an empty split, a
+    folder that cannot be written, lacks room or is being prepared by another process.
+    """
+    tokenizer = corpus.tokenizer()
+    if tokenizer.vocab_size > 1 + np.iinfo(DTYPE).max:
+        raise _error(f"{tokenizer.vocab_size:,} ids do not fit the 16 bits of a token here")
+    identity = journal.identity(
+        dataset=dataset,
+        source=corpus.source,
+        tokenizer=tokenizer.describe(),
+        separated=corpus.separated,
+        max_tokens=settings.max_tokens,
+        shard=shard_writer.SHARD,
+    )
+    with made(folder) as aside:
+        if (meta := published(folder, identity)) is not None:
+            return meta
+        work = Work(aside, tokenizer.byte_lengths(), identity)
+        with contextlib.closing(work):
+            _say_where(work, say)
+            progress(work.text_bytes, corpus.text_bytes)
+            found = _read(corpus, tokenizer, work, settings, say)
+            with contextlib.closing(found):
+                for number, encoded in enumerate(found):
+                    if not number:
+                        check_room(folder, _needed(work, encoded, corpus, settings))
+                    work.append(encoded.ids)
+                    work.reached(encoded.position, encoded.empty)
+                    progress(work.text_bytes, corpus.text_bytes)
+            source = dict(corpus.source)
+            if settings.max_tokens is not None:
+                source["max_tokens"] = settings.max_tokens
+            if work.empty:
+                source["empty_documents"] = work.empty
+            meta = Meta(dataset, tokenizer.describe(), source, work.finish())
+        publish(folder, meta)
+    return meta
+
+
+def adopt(
+    origin: Path,
+    folder: Path,
+    dataset: str,
+    tokenizer: str,
+    progress: Progress = lambda *_: None,
+) -> Meta:
+    """Take the train.bin and val.bin of a nanoGPT data folder as they are, and write meta.json.
+
+    Raises UserError (DATA) as prepare() does, for files that are missing or hold ids outside the
+    vocabulary, and for any tokenizer but gpt2.
+    """
+    if tokenizer == CharTokenizer.name:
+        raise _error(
+            "--adopt: nanoGPT keeps its table of characters in a pickle, which can run code and is"
+            " never opened here; prepare the text itself with --dataset text --tokenizer char"
+        )
+    if tokenizer != Gpt2Tokenizer.name:
+        raise _error(f"--adopt takes --tokenizer gpt2, not {tokenizer!r}")
+    gpt2 = Gpt2Tokenizer()
+    maps = {split: _adoptable(origin / f"{split}.bin", gpt2.vocab_size) for split in SPLITS}
+    source: dict[str, Any] = {"address": str(origin.resolve()), "adopted": True}
+    with made(folder) as aside:
+        check_room(folder, sum(map(len, maps.values())) * DTYPE.itemsize)
+        work = Work(aside, gpt2.byte_lengths(), None)
+        with contextlib.closing(work):
+            for split in SPLITS:
+                for _, ids in chunks(maps[split]):
+                    work.append({split: ids})
+                    progress(work.text_bytes, None)
+            meta = Meta(dataset, gpt2.describe(), source, work.finish())
+        publish(folder, meta)
+    return meta
+
+
+def already_prepared(
+    folder: Path,
+    dataset: str,
+    tokenizer: str | None,
+    given: Path | None,
+    max_tokens: int | None = None,
+    text_column: str | None = None,
+) -> Meta | None:
+    """Return the meta.json of finished data, or None where there are none.
+
+    Raises UserError (DATA) when they are damaged, or were made of something else than `tokenizer`,
+    `given`, the --input or --adopt, `max_tokens` and `text_column` ask for (None: anything);
+    --force is the way out. A file of 64 MiB or more is hashed the first time, and then only when
+    its size, times or inode have changed.
+    """
+    if not (folder / META).exists():
+        return None
+    meta = verify_hashes(folder)
+    made_of = meta.tokenizer["name"]
+    differing = []
+    if meta.dataset != dataset:
+        differing.append(f"--dataset {meta.dataset}, not {dataset}")
+    if tokenizer not in (None, made_of):
+        differing.append(f"--tokenizer {made_of}, not {tokenizer}")
+    if given is not None and str(given.resolve()) != meta.source["address"]:
+        differing.append(f"{meta.source['address']}, not {given}")
+    elif given is not None and _size_differs(given, meta.source):
+        differing.append(f"{given}, which has changed since")
+    column = meta.source.get("text_column", "text")
+    if text_column not in (None, column):
+        differing.append(f"--text-column {column}, not {text_column}")
+    if max_tokens is not None and max_tokens != meta.source.get("max_tokens"):
+        before = meta.source.get("max_tokens")
+        differing.append(
+            f"--max-tokens {before}, not {max_tokens}" if before else "the whole corpus"
+        )
+    if differing:
+        raise _error(f"{folder} was made of {'; '.join(differing)}: --force makes it anew")
+    return meta
+
+
+def _say_where(work: Work, say: Callable[[str], None]) -> None:
+    if work.discarded:
+        say(f"an interrupted preparation is not gone on with: {work.discarded}")
+    elif work.tokens:
+        say(f"an interrupted preparation goes on after {work.text_bytes / 1e6:,.1f} MB of text")
+
+
+def _read(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    work: Work,
+    settings: Settings,
+    say: Callable[[str], None],
+) -> Generator[Encoded]:
+    """Yield the ids of the corpus from where `work` stands, up to `max_tokens`."""
+    found = batches(corpus, tokenizer, work.position, work.empty)
+    first = next(found)
+    encode = choose(settings.backend, tokenizer, [text.text for text in first.texts], say)
+    all_of_them: Iterator[Batch] = itertools.chain([first], found)
+    encoded = encode_batches(all_of_them, encode, _end(corpus, tokenizer), settings.workers)
+    counts = np.array([work.tokens_of(split) for split in SPLITS])
+    with contextlib.closing(encoded):
+        for batch in encoded:
+            if settings.max_tokens is not None:
+                train, val = (counts + batch.ends).T
+                enough = np.flatnonzero((train >= settings.max_tokens) & (val > 0))
+                if len(enough):
+                    yield batch.until(int(enough[0]))
+                    return
+            counts = counts + [len(batch.ids[split]) for split in SPLITS]
+            yield batch
+
+
+def _needed(work: Work, first: Encoded, corpus: Corpus, settings: Settings) -> int:
+    """Bytes that the tokens still to be written will take, judged by the `first` of them."""
+    here = sum(map(work.bytes_of, first.ids.values()))
+    sizes = []
+    if corpus.text_bytes is not None and here:
+        tokens = sum(map(len, first.ids.values()))
+        sizes.append((corpus.text_bytes - work.text_bytes) * tokens / here)
+    if settings.max_tokens is not None:
+        sizes.append(settings.max_tokens - work.tokens)
+    return max(0, int(min(sizes, default=0) * DTYPE.itemsize * _MARGIN))
+
+
+def _end(corpus: Corpus, tokenizer: Tokenizer) -> Ids | None:
+    """Ids that close a document, where the corpus is made of documents."""
+    if not corpus.separated:
+        return None
+    if tokenizer.end_of_text is None:
+        return tokenizer.encode(DOCUMENT_END)
+    return np.array([tokenizer.end_of_text], dtype=np.uint16)
+
+
+def _adoptable(path: Path, vocab_size: int) -> Ids:
+    """Open a foreign .bin file (n,), checked; UserError (DATA) says what is wrong with it."""
+    if not path.is_file():
+        raise _error(f"--adopt: there is no file {path}")
+    size = path.stat().st_size
+    if not size or size % DTYPE.itemsize:
+        raise _error(f"--adopt: {path} has {size:,} bytes, which is no array of uint16 tokens")
+    try:
+        ids: Ids = np.memmap(path, dtype=DTYPE, mode="r")
+    except OSError as error:
+        raise _error(f"--adopt: {path} cannot be read: {error.strerror}") from error
+    check_ids(path, ids, vocab_size)
+    return ids
+
+
+def _size_differs(given: Path, source: dict[str, Any]) -> bool:
+    """Whether the files at `given` that the corpus was made of have other sizes than then."""
+    if "bytes" not in source:
+        return False
+    if given.is_file():
+        files = [given]
+    elif "pattern" in source:
+        files = list(given.glob(source["pattern"]))
+    else:
+        files = text_files.find(given)
+    return sum(path.stat().st_size for path in files) != int(source["bytes"])
+
+
+def _error(message: str) -> UserError:
+    return UserError(message, code=Exit.DATA)

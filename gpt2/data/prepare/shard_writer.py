@@ -1,0 +1,132 @@
+"""One split on its way to the disk: in shards, hashed on the way, taken up again where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.config import faults
+from gpt2.data.memmap import DTYPE, Ids
+from gpt2.data.tokens import Shard, Split, shard_names
+
+SHARD = 100_000_000  # tokens: 200 MB
+_READ = 1 << 20  # bytes
+
+
+class ShardWriter:
+    """Appends the ids of a split to shards of SHARD tokens in `folder`, the last one shorter.
+
+    `lengths` (vocab_size,) are the text bytes of each id. The shards do not depend on how many ids
+    come at a time.
+    """
+
+    def __init__(self, folder: Path, split: str, lengths: NDArray[np.int64]) -> None:
+        self._folder, self._split, self._lengths = folder, split, lengths
+        self._whole = hashlib.sha256()
+        self._shards: list[Shard] = []  # the complete ones
+        self._file: BinaryIO | None = None
+        self._open = Shard("", 0, 0, "")
+        self._hash = hashlib.sha256()
+        self._size = SHARD
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written so far."""
+        return sum(shard.tokens for shard in self.shards())
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the text of those tokens."""
+        return sum(shard.bytes for shard in self.shards())
+
+    def write(self, ids: Ids) -> None:
+        """Append ids (n,), beginning new shards as they fill up. Raises OSError."""
+        while len(ids):
+            faults.point("data.write")
+            part, ids = ids[: self._room()], ids[self._room() :]
+            raw = part.astype(DTYPE, copy=False).tobytes()
+            self._target().write(raw)
+            self._hash.update(raw)
+            self._whole.update(raw)
+            self._count(len(part), int(self._lengths[part].sum()))
+            if not self._room():
+                self._complete()
+
+    def shards(self) -> list[Shard]:
+        """Return the shards so far; the last may be one that is not full."""
+        if self._file is None:
+            return list(self._shards)
+        return [*self._shards, dataclasses.replace(self._open, sha256=self._hash.hexdigest())]
+
+    def sync(self) -> None:
+        """Bring what was written to the disk. Raises OSError."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let go of the open file."""
+        if self._file is not None:
+            self._file.close()
+
+    def finish(self) -> Split:
+        """End the last shard and return the split: one shard is a file under the split's name."""
+        if self._file is not None:
+            self._complete()
+        found = self._shards
+        return Split(
+            sum(shard.tokens for shard in found),
+            sum(shard.bytes for shard in found),
+            self._whole.hexdigest(),
+            tuple(found) if len(found) > 1 else (),
+        )
+
+    def restore(self, shards: Sequence[Shard]) -> None:
+        """Go on behind `shards`, as shards() gave them; what was written after them is dropped.
+
+        They are hashed once more. Raises ValueError for one that is not what was written, and
+        OSError for one that cannot be read.
+        """
+        for shard in shards:
+            self._open, self._hash = dataclasses.replace(shard, sha256=""), hashlib.sha256()
+            self._file = (self._folder / shard.file).open("r+b")
+            left = shard.tokens * DTYPE.itemsize
+            while left and (raw := self._file.read(min(left, _READ))):
+                left -= len(raw)
+                self._hash.update(raw)
+                self._whole.update(raw)
+            if left or self._hash.hexdigest() != shard.sha256:
+                self.close()
+                raise ValueError(f"{shard.file} is not what was written")
+            self._file.truncate()
+            if not self._room():
+                self._complete()
+
+    def _target(self) -> BinaryIO:
+        if self._file is None:
+            name = shard_names(self._split, len(self._shards) + 1)[-1]
+            self._open, self._hash = Shard(name, 0, 0, ""), hashlib.sha256()
+            self._file = (self._folder / name).open("wb")
+        return self._file
+
+    def _room(self) -> int:
+        return self._size - (self._open.tokens if self._file is not None else 0)
+
+    def _count(self, tokens: int, text_bytes: int) -> None:
+        self._open = dataclasses.replace(
+            self._open, tokens=self._open.tokens + tokens, bytes=self._open.bytes + text_bytes
+        )
+
+    def _complete(self) -> None:
+        """Bring the open shard to the disk and put it with the others."""
+        self.sync()
+        done = self.shards()
+        self.close()
+        self._file, self._shards = None, done

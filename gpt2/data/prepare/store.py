@@ -1,0 +1,202 @@
+"""Making a data folder so that no interruption leaves anything that looks finished.
+
+Everything is made in a hidden folder inside it, and takes its place when it is complete. With a
+journal in it, the hidden folder is what an interrupted preparation goes on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.config import faults
+from gpt2.config.errors import Exit, UserError
+from gpt2.data import hash_cache
+from gpt2.data.disk import locked, replace_file, sync
+from gpt2.data.memmap import Ids
+from gpt2.data.prepare import journal
+from gpt2.data.prepare.chunking import Position
+from gpt2.data.prepare.journal import Journal
+from gpt2.data.prepare.shard_writer import ShardWriter
+from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, Split, read_meta, shard_names
+
+JOURNALED = 1 << 25  # tokens after which the journal is written anew
+_OURS = re.compile(rf"({'|'.join(SPLITS)})(-\d{{5}})?\.bin")
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[Path]:
+    """Hold the folder's lock, and give the hidden folder in which its files are to be made.
+
+    At the end the hidden folder is removed, unless a journal in it says how to go on. Raises
+    UserError (DATA) for a folder that cannot be written, and one that another process is writing.
+    """
+    aside = folder / UNFINISHED
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            aside.mkdir(exist_ok=True)
+            try:
+                yield aside
+            finally:
+                if journal.load(aside) is None:
+                    shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        path = error.filename or folder
+        raise UserError(
+            f"{path}: {error.strerror or error}: the data cannot be written; make room or rights"
+            " there, or choose another --data-dir",
+            code=Exit.DATA,
+        ) from error
+
+
+class Work:
+    """The splits in the making, in the hidden folder `aside` of a data folder.
+
+    `identity` tells whether what is there already is the beginning of the same data; None is never
+    gone on with. `lengths` are the text bytes of each id.
+    """
+
+    def __init__(self, aside: Path, lengths: NDArray[np.int64], identity: str | None) -> None:
+        self._aside, self._lengths, self._identity = aside, lengths, identity
+        self._journaled = 0
+        self.position = Position()
+        self.empty = 0
+        self.discarded = ""  # why an earlier beginning was of no use, if there was one
+        self._writers = self._new_writers()
+        if (found := journal.load(aside)) is not None:
+            self._take_up(found)
+        if not self.tokens:
+            self._clear()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both splits so far."""
+        return sum(writer.tokens for writer in self._writers.values())
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the text so far."""
+        return sum(writer.text_bytes for writer in self._writers.values())
+
+    def tokens_of(self, split: str) -> int:
+        """Tokens of one split so far."""
+        return self._writers[split].tokens
+
+    def bytes_of(self, ids: Ids) -> int:
+        """UTF-8 bytes of the text that `ids` stand for."""
+        return int(self._lengths[ids].sum())
+
+    def append(self, ids: Mapping[str, Ids]) -> None:
+        """Append ids to each split. Raises OSError."""
+        for split, more in ids.items():
+            self._writers[split].write(more)
+
+    def reached(self, position: Position, empty: int) -> None:
+        """Say how far the corpus was read with what was appended; journal it now and then."""
+        self.position, self.empty = position, empty
+        if self._identity is not None and self.tokens - self._journaled >= JOURNALED:
+            self._journaled = self.tokens
+            for writer in self._writers.values():
+                writer.sync()
+            sync(self._aside)
+            shards = {split: writer.shards() for split, writer in self._writers.items()}
+            journal.save(self._aside, Journal(self._identity, position, empty, shards))
+            faults.point("data.journal")
+
+    def finish(self) -> dict[str, Split]:
+        """End both splits and return them; UserError (DATA) for one without text."""
+        splits = {split: writer.finish() for split, writer in self._writers.items()}
+        for split in SPLITS:
+            if not splits[split].bytes:
+                self._clear()
+                raise UserError(f"the {split} split is empty: give more text", code=Exit.DATA)
+        return splits
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _new_writers(self) -> dict[str, ShardWriter]:
+        return {split: ShardWriter(self._aside, split, self._lengths) for split in SPLITS}
+
+    def _take_up(self, found: Journal) -> None:
+        """Go on from a journal, if it is of the same data and its shards are what it says."""
+        if found.identity != self._identity:
+            self.discarded = "it was of another corpus or other options"
+            return
+        try:
+            for split, writer in self._writers.items():
+                writer.restore(found.shards[split])
+        except (OSError, KeyError, ValueError) as error:
+            self.close()
+            self._writers = self._new_writers()
+            self.discarded = f"it is damaged ({error})"
+            return
+        self.position, self.empty, self._journaled = found.position, found.empty, self.tokens
+
+    def _clear(self) -> None:
+        """Remove all that is in the hidden folder, the journal first."""
+        self.close()
+        for path in (self._aside / journal.NAME, *self._aside.iterdir()):
+            path.unlink(missing_ok=True)
+
+
+def publish(folder: Path, meta: Meta) -> None:
+    """Give the files in the hidden folder their places, in an order that never shows half of them.
+
+    Interrupted, it leaves a folder without meta.json; published() then ends what it began.
+    """
+    aside = folder / UNFINISHED
+    faults.point("data.complete")
+    replace_file(aside / META, meta.to_json())
+    _put_in_place(folder, meta)
+
+
+def published(folder: Path, identity: str) -> Meta | None:
+    """End an interrupted publish() of the same data and return its meta.json, if there was one."""
+    aside = folder / UNFINISHED
+    found = journal.load(aside)
+    if found is None or found.identity != identity or not (aside / META).exists():
+        return None
+    meta = read_meta(aside)
+    _put_in_place(folder, meta)
+    return meta
+
+
+def _put_in_place(folder: Path, meta: Meta) -> None:
+    aside = folder / UNFINISHED
+    # The old meta.json must not vouch for new files: from here on the folder holds no data.
+    (folder / META).unlink(missing_ok=True)
+    sync(folder)
+    places = {
+        aside / made_as: folder / shard.file
+        for split in SPLITS
+        for made_as, shard in zip(
+            shard_names(split, len(meta.splits[split].files(split))),
+            meta.splits[split].files(split),
+            strict=True,
+        )
+    }
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name) and path not in places.values():
+            path.unlink()
+    for path, place in places.items():
+        faults.point("data.rename")
+        if path.exists() or not place.exists():  # an earlier attempt may have come past it
+            path.replace(place)
+    (folder / hash_cache.NAME).unlink(missing_ok=True)
+    sync(folder)
+    faults.point("data.meta")
+    (aside / META).replace(folder / META)
+    sync(folder)
+    with contextlib.suppress(OSError):
+        (aside / journal.NAME).unlink(missing_ok=True)

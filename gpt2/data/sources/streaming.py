@@ -1,0 +1,146 @@
+"""The `datasets` library, made quiet and bounded in time: lists files and opens them as streams."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.data.sources import parquet_files
+
+REMOTE = "hf://"
+_LISTING_SECONDS = 30  # until the hub must have said what it has
+_ANSWER_SECONDS = 20  # of silence, within one answer
+_TRIES = 4  # of a reading that breaks off, each of which huggingface_hub makes six times itself
+_PAUSE_SECONDS = 5
+
+
+class HubError(Exception):
+    """The hub did not say what it has; the message says why in a few words."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files of a repository at one commit: names in order, bytes together, and a SHA-256.
+
+    The hash is over names and contents, as text_files.fingerprint() makes it of local files.
+    """
+
+    commit: str
+    names: list[str]
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """The two packages it is made of, set up."""
+
+    datasets: Any
+    hub: Any
+
+    def listing(self, repository: str, pattern: str) -> Listing:
+        """Ask the hub for the files of a repository; HubError after half a minute at the latest."""
+        result: list[Listing | Exception] = []
+        # A ValueError is an answer that is not JSON: a page for signing in to a network.
+        broken: tuple[type[Exception], ...] = (*_broken(), HubError, OSError, ValueError)
+
+        def ask() -> None:
+            try:
+                result.append(_list(self.hub, repository, pattern))
+            except broken as error:
+                result.append(error)
+
+        # Nothing bounds the look-up of a name, which may hang; hence a thread to leave.
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(_LISTING_SECONDS)
+        if not result:
+            raise HubError(f"no answer in {_LISTING_SECONDS} seconds")
+        if isinstance(result[0], Exception):
+            raise HubError(_first_line(result[0])) from result[0]
+        return result[0]
+
+    @contextmanager
+    def open(self, place: str) -> Iterator[Any]:
+        """Open a path, or a hf:// address as a stream that is read in parts, with new tries."""
+        if place.startswith(REMOTE):
+            with self.datasets.utils.file_utils.xopen(place, "rb") as file:
+                yield file
+        else:
+            with parquet_files.open_file(Path(place)) as file:
+                yield file
+
+
+def load(dataset: str, cache: Path) -> Library:
+    """Import the library and set it up; UserError (DATA) says how to get it if it is missing.
+
+    It sends no statistics, waits for no answer without end, says nothing itself, and keeps what it
+    writes in `cache`.
+    """
+    needed_by = f"--dataset {dataset}"
+    datasets = parquet_files.library("datasets", needed_by)
+    hub = parquet_files.library("huggingface_hub", needed_by)
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_CACHE = str(cache / "hub")
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = _TRIES
+    datasets.config.STREAMING_OPEN_RETRY_INTERVAL = _PAUSE_SECONDS
+    datasets.config.STREAMING_READ_MAX_RETRIES = _TRIES
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = _PAUSE_SECONDS
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    hub.utils.logging.set_verbosity(hub.utils.logging.CRITICAL)
+    http = importlib.import_module("huggingface_hub.utils._http")
+
+    def client() -> Any:
+        made = http.default_client_factory()
+        made.timeout = _ANSWER_SECONDS  # of the requests that say none: for ever, without this
+        return made
+
+    hub.set_client_factory(client)
+    return Library(datasets, hub)
+
+
+@contextmanager
+def connected(place: str) -> Iterator[None]:
+    """Say of a connection that broke off what it was about, and that one can go on."""
+    try:
+        yield
+    except _broken() as error:
+        raise UserError(
+            f"{place}: the hub does not answer any more ({_first_line(error)}): the same command"
+            " goes on from where this one ends",
+            code=Exit.DATA,
+        ) from error
+
+
+def _list(hub: Any, repository: str, pattern: str) -> Listing:
+    found = hub.HfApi().dataset_info(repository, files_metadata=True, timeout=_ANSWER_SECONDS)
+    files = {file.rfilename: file for file in found.siblings}
+    names = sorted(name for name in files if PurePosixPath(f"/{name}").match(f"/{pattern}"))
+    if not names:
+        raise HubError(f"it has no {pattern} any more")
+    both = hashlib.sha256()
+    for name in names:
+        content = files[name].lfs["sha256"] if files[name].lfs else files[name].blob_id
+        both.update(f"{PurePosixPath(name).name}\n{content}\n".encode())
+    total = sum(files[name].size for name in names)
+    return Listing(found.sha, names, total, both.hexdigest())
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What the library raises when there is no connection, or a refusal at its other end."""
+    # Not OSError: Arrow raises that for pages it cannot unpack.
+    http_error = importlib.import_module("huggingface_hub.utils").httpx.HTTPError
+    return (http_error, ConnectionError, TimeoutError, FileNotFoundError)
+
+
+def _first_line(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return said[0][:200] if said else type(error).__name__

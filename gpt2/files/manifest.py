@@ -1,0 +1,133 @@
+"""Folders that vouch for themselves: written aside, synced, renamed, and verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpt2.files.json import mismatch, read_object
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+_SHAPE = {"format": int, "complete": bool, "files": dict}
+
+
+class DamagedError(Exception):
+    """A folder that cannot be used; the message names the file and what is wrong with it."""
+
+
+@contextmanager
+def appearing(final: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `final`, which takes that name at the end, or goes.
+
+    What killed writers of the same name left behind goes, too. Raises OSError, also when `final`
+    is there and not empty.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.iterdir():
+        writer = re.fullmatch(rf"\.tmp-{re.escape(final.name)}-([0-9]+)", left.name)
+        if writer and not _at_work(int(writer[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = final.parent / f".tmp-{final.name}-{os.getpid()}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+
+
+def _at_work(process: int) -> bool:
+    """Whether a process is there, and is not this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
+def write_file(path: Path, data: bytes) -> tuple[int, str]:
+    """Write a new file, fsynced; return its size in bytes and its SHA-256. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    """Write MANIFEST.json, as the last of a folder: size and SHA-256 of `files`. Raises OSError."""
+    manifest = {"format": FORMAT, "files": files, "complete": True}
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def problem(folder: Path, wanted: Collection[str]) -> str | None:
+    """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies."""
+    path = folder / MANIFEST
+    try:
+        manifest = read_object(path, {"format": int})
+        if manifest["format"] != FORMAT:
+            return f"{path} has format {manifest['format']}, this program reads format {FORMAT}"
+        if wrong := mismatch(manifest, _SHAPE):
+            raise ValueError(wrong)
+    except (OSError, ValueError):
+        return f"{path} is missing or damaged"
+    files = manifest["files"]
+    if not (manifest["complete"] and set(wanted) <= set(files)):
+        return f"{path} is incomplete"
+    found = (_problem_of(folder, name, entry) for name, entry in files.items())
+    return next((wrong for wrong in found if wrong), None)
+
+
+def _problem_of(folder: Path, name: str, entry: Any) -> str | None:
+    """Say what is wrong with one file, of which the manifest says `entry`."""
+    path, part = folder / MANIFEST, folder / name
+    # A name is that of a file in this folder: nothing outside is opened for a manifest.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        return f"{path} names {name!r}, which is no file of its folder"
+    if mismatch(entry, [(int, str)]) or len(entry) != 2:
+        return f"{path} is damaged in what it says of {name}"
+    size, digest = entry
+    if not part.is_file():
+        return f"{part} is missing"
+    try:
+        if part.stat().st_size != size:
+            return f"{part} has {part.stat().st_size} bytes instead of {size}"
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return f"{part} is damaged: its SHA-256 is not the one written"
+    except OSError as error:  # a sector that the disk cannot read is damage, too
+        return f"{part} cannot be read: {error.strerror}"
+    return None
+
+
+def newer_format(folder: Path) -> int | None:
+    """Return the format of a folder that a newer version of this program wrote; None otherwise."""
+    try:
+        version: int = read_object(folder / MANIFEST, {"format": int})["format"]
+    except (OSError, ValueError):
+        return None
+    return version if version > FORMAT else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` outlast a power cut. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,163 @@
+"""The machine a run computes on: device, threads, determinism, and what run.json says of it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt2.config.errors import UserError
+from gpt2.config.library import LIBRARIES
+from gpt2.config.typed import MachineConfig
+from gpt2.planning.replay.ledger import KEPT
+
+#: Parameters of glibc's mallopt (malloc.h).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+#: Share of the matrix-product speed that training reaches on a CPU, measured for 1 to 30 M weights.
+_CPU_EFFICIENCY = 0.5
+
+
+def resolve_device(asked: str) -> torch.device:
+    """Return the torch device for `asked`. Raises UserError when it is not there."""
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--device cuda: torch {torch.__version__} sees no GPU; "
+            "use --device auto, or install a torch built for your GPU"
+        )
+    if asked == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: torch sees no Apple GPU; use --device auto")
+    return torch.device(asked)
+
+
+def prepare(config: MachineConfig, precision: str, seed: int) -> None:
+    """Set threads, determinism, matrix precision and the seed of torch's generators."""
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    if config.deterministic:
+        # cuBLAS reads this when it starts; it is not an input of ours.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    # fp32 means fp32: TF32 is used only for what autocast leaves in fp32.
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.manual_seed(seed)
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Let blocks below 32 MiB that a step on a CPU frees stay with the process, for the next one.
+
+    By default glibc gives them back as soon as it can, and a step spends some percent of its time
+    on page faults to have the same memory again. What is larger comes and goes as before: kept, it
+    would leave holes, and the peak would grow. Other C libraries are left as they are.
+    """
+    libc = ctypes.CDLL(None)
+    if device.type == "cpu" and hasattr(libc, "mallopt"):
+        libc.mallopt(_MMAP_THRESHOLD, KEPT)
+        libc.mallopt(_TRIM_THRESHOLD, -1)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what keep_freed_memory has kept, once."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def determinism(device: torch.device, compiled: bool, deterministic: bool, mixed: bool) -> str:
+    """Return the promise of a run: `bitwise` on this machine and thread count, or `statistical`.
+
+    `mixed` is a run that time ends, or of which parts were computed in different ways. Of MPS no
+    more is promised: its random generator is not part of a checkpoint.
+    """
+    if mixed or device.type == "mps":
+        return "statistical"
+    if deterministic or (device.type == "cpu" and not compiled):
+        return "bitwise"
+    return "statistical"
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Return what run.json says of the machine and the software."""
+    packages = ["torch", "numpy", "tiktoken", "safetensors", "kconfiglib"]
+    packages += [library.module for library in LIBRARIES.values() if library.module in sys.modules]
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: metadata.version(name) for name in packages},
+            "cuda": torch.version.cuda,
+            "hip": torch.version.hip,
+        },
+        "commit": _commit(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device's name for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    information = Path("/proc/cpuinfo")
+    if device.type == "cpu" and information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Return the process's peak memory in bytes: of the host, and of a CUDA device."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return {"peak_host_bytes": host, "peak_device_bytes": on_device}
+
+
+def predict_cpu_seconds(flops: float) -> float:
+    """Return about how long `flops` of training take here, from a matrix product of 0.1 s."""
+    return flops / (_CPU_EFFICIENCY * _product_flops_per_second())
+
+
+@functools.cache
+def _product_flops_per_second() -> float:
+    """Measure the product, once: a process trains with one number of threads."""
+    a = torch.full((768, 768), 1e-3)  # no draw: the random generators belong to the run
+    a @ a
+    count, start = 0, time.perf_counter()
+    while (taken := time.perf_counter() - start) < 0.1:
+        a @ a
+        count += 1
+    return max(1, count) * 2 * 768**3 / taken
+
+
+def _commit() -> str | None:
+    """Return the commit of the repository, with -dirty if it is changed; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=_PACKAGE, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,122 @@
+"""The plan before the start: shown on request, and what cannot fit is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gpt2.config.actions import TrainActions
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
+from gpt2.config.typed import Config
+from gpt2.data.tokenizer import GPT2_VOCAB_SIZE
+from gpt2.data.tokens import META
+from gpt2.machine.ranks import Ranks
+from gpt2.planning.fixes import largest
+from gpt2.planning.plan import bounded, plan
+from gpt2.planning.text import facts, lines, verdict
+from gpt2.run_dir.resume import keep_effective_batch, load_config, with_batch
+from gpt2.training.assembly import length_of, open_data
+
+_ALONE = Ranks()
+
+
+def show(config: Config, options: Options, actions: TrainActions) -> int:
+    """Print the plan of a run that is not started; return the exit code: MEMORY if it cannot fit.
+
+    Works before the data are prepared, where their vocabulary is known. Raises UserError.
+    """
+    data = None
+    if (config.data.data_dir / config.data.dataset / META).exists():
+        data = open_data(config)
+        vocabulary = data["train"].meta.vocab_size
+    elif config.data.tokenizer == "char" or config.data.dataset.endswith("-char"):
+        raise UserError(
+            f"--plan: the vocabulary of {config.data.dataset} is known once its text is prepared: "
+            "make prepare",
+            code=Exit.DATA,
+        )
+    else:
+        vocabulary = GPT2_VOCAB_SIZE
+    if actions.auto_batch:
+        config = choose_batch(config, options, vocabulary, actions.plan_for)
+    planned = plan(config, vocabulary, actions.plan_for)
+    steps = config.train.max_steps or None
+    if data is not None:
+        steps = length_of(config, data["train"], 1)
+    told = facts(planned, data, steps)
+    print(json.dumps(told, indent=2) if actions.plan_json else "\n".join(lines(planned, told)))
+    return Exit.OK if planned.fits else Exit.MEMORY
+
+
+def refuse_or_fit(
+    config: Config, options: Options, actions: TrainActions, vocab_size: int, ranks: Ranks
+) -> Config:
+    """Refuse a run that cannot fit; with --auto-batch, return `config` with a batch that does.
+
+    The choice is written into `options`, and so into the run's config. A run that goes on keeps its
+    own. Raises UserError (MEMORY) with plan and way out.
+    """
+    begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
+    if actions.auto_batch and not begun:
+        config = choose_batch(config, options, vocab_size, ranks=ranks)
+    elif actions.auto_batch and actions.run_dir is not None:
+        config = _own_batch(config, actions.run_dir, ranks)
+    if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
+        return config
+    computed = config
+    if begun:
+        assert actions.run_dir is not None
+        computed = keep_effective_batch(config, actions.run_dir, ranks.count)
+    if bounded(computed) and plan(computed, vocab_size, bounds=True, here=ranks.here).fits:
+        return config
+    planned = plan(computed, vocab_size, here=ranks.here)
+    if not planned.fits:
+        told = facts(planned, None, None)
+        raise UserError(
+            "\n".join(verdict(planned, told)).removeprefix("verdict: ")
+            + "\n  --plan shows what takes how much; --ignore-plan starts nevertheless",
+            code=Exit.MEMORY,
+        )
+    return config
+
+
+def _own_batch(config: Config, run: Path, ranks: Ranks) -> Config:
+    """Return `config` with the micro-batch that was chosen for the run in `run`."""
+    own, given = load_config(run).train, config.train
+    product = own.batch_size * own.gradient_accumulation
+    if product != given.batch_size * given.gradient_accumulation:
+        return config  # which is another run, and will be refused by name
+    if ranks.first:
+        print(f"--auto-batch: the run in {run} keeps --batch-size {own.batch_size}", flush=True)
+    return with_batch(config, own.batch_size)
+
+
+def choose_batch(
+    config: Config,
+    options: Options,
+    vocab_size: int,
+    plan_for: int | None = None,
+    ranks: Ranks = _ALONE,
+) -> Config:
+    """Return `config` with the largest micro-batch that fits every rank, same effective batch."""
+    planned = plan(config, vocab_size, plan_for, here=ranks.here)
+    effective = planned.effective
+    # Ranks may see different amounts of free memory, and must all take the same.
+    sizes = ranks.gather(largest(planned.work, effective, effective, planned.pool))
+    size = None if None in sizes else min(sizes)
+    if planned.pool.size is None or size is None:
+        why = "is not known" if planned.pool.size is None else "is too small for any micro-batch"
+        raise UserError(
+            f"--auto-batch: the {planned.pool.name} {why}: give --batch-size, or --plan shows more",
+            code=Exit.MEMORY,
+        )
+    config = with_batch(config, size)
+    training = config.train
+    micro, accumulation = training.batch_size, str(training.gradient_accumulation)
+    if ranks.first:
+        text = f"--batch-size {micro} --gradient-accumulation {accumulation}"
+        print(f"--auto-batch: {text}", flush=True)
+    options.give("BATCH_SIZE", str(micro), "--batch-size")
+    options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
+    return config

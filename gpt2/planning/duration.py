@@ -1,0 +1,35 @@
+"""How long a run takes on this CPU, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpt2.config.typed import Config
+from gpt2.machine import device
+from gpt2.model.gpt import forward_cost
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a run: steps, sequences in each, seconds (None: no limit).
+
+    validation: tokens of the validation split.
+    """
+
+    steps: int
+    sequences: int
+    seconds: float | None
+    validation: int
+
+
+def predicted_seconds(config: Config, parameters: int, left: Left) -> float:
+    """Predict how long the steps and evaluations that are left take."""
+    model = config.model
+    weights = parameters - model.block_size * model.n_embd  # positions take part in no product
+    trained = left.steps * left.sequences * model.block_size
+    seconds = device.predict_cpu_seconds(3.0 * forward_cost(model, weights, trained))
+    if left.seconds is not None:
+        seconds = min(seconds, max(0.0, left.seconds))
+    interval = config.train.eval_interval
+    evaluated = (1 + (left.steps // interval if interval else 0)) * left.validation
+    return seconds + device.predict_cpu_seconds(forward_cost(model, weights, evaluated))

@@ -1,0 +1,189 @@
+"""What a run will take of memory, worked out from its configuration before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from gpt2.config.sizes import show_size
+from gpt2.config.typed import QUALIFIED, Config
+from gpt2.machine import device as machine
+from gpt2.machine import host_memory as hosts
+from gpt2.model.loss import chunk_rows, rows_within
+from gpt2.optim.precision import resolve_precision
+from gpt2.planning import probe
+from gpt2.planning.calibration import ratio_of
+from gpt2.planning.fixes import CONTEXT, HEAP, RESERVED, Changed, Fix, Pool, Way, fixes
+from gpt2.planning.replay.shape import FP32, Work
+from gpt2.planning.replay.step import peak_of
+
+#: Anonymous memory of Python and torch's CPU build with this program in it: measured.
+INTERPRETER = 230_000_000
+#: The same beside a GPU, with CUDA's libraries at work: assumed.
+INTERPRETER_CUDA = 2_000_000_000
+#: Multiples of the parameters' bytes that no built-in optimizer's state and step exceed, and bytes
+#: per weight of the largest matrix that no pruning event exceeds.
+_STATE, _STEP, _EVENT = 3, 4, 64
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The step that was planned, and the memory that it takes from."""
+
+    config: Config
+    precision: str
+    device: torch.device
+    work: Work
+    pool: Pool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the step fits, as far as is known."""
+        return self.pool.fits(self.work)
+
+    @property
+    def effective(self) -> int:
+        """Sequences of a step on this process."""
+        return self.config.train.batch_size * self.config.train.gradient_accumulation
+
+    @property
+    def host(self) -> int:
+        """Peak of the anonymous memory that the process holds on the host."""
+        if self.device.type == "cpu":
+            return INTERPRETER + self.pool.needed(peak_of(self.work))
+        # The largest tensor passes through the host when it is drawn, loaded and saved.
+        copied = self.work.checkpoint if self.config.train.async_checkpoint else 0
+        return INTERPRETER_CUDA + 2 * FP32 * self.work.embedding + copied
+
+    def fixes(self) -> list[Fix]:
+        """Return the changes that make it fit, those that cost least first."""
+        return fixes(self.work, self.effective, self.pool, _ways(self))
+
+
+def plan(
+    config: Config,
+    vocab_size: int,
+    plan_for: int | None = None,
+    bounds: bool = False,
+    here: int = 1,
+) -> Planned:
+    """Plan a run of `config` on this machine, or on a GPU of `plan_for` bytes.
+
+    `here` processes of the run share this machine.
+
+    With `bounds`, optimizer and pruning are taken at what none of them exceeds, which takes no
+    time; otherwise they are tried. Raises UserError.
+    """
+    device = torch.device("cuda") if plan_for else machine.resolve_device(config.machine.device)
+    if plan_for and config.optim.precision == "auto":
+        precision = "bf16"
+    else:
+        precision = resolve_precision(config.optim.precision, device)
+    work = _work(config, vocab_size, device, precision)
+    if bounds:
+        size = FP32 * work.parameters
+        state, step, masks, event = _STATE * size, _STEP * size, 0, 0
+        if config.prune is not None:
+            masks, event = 2 * size, _EVENT * work.embedding
+    else:
+        state, step = probe.of_optimizer(config, vocab_size)
+        masks, event = probe.of_pruning(config, vocab_size)
+    work = dataclasses.replace(work, state=state, step=step, masks=masks, event=event)
+    return Planned(config, precision, device, work, _pool(config, device, plan_for, here))
+
+
+def bounded(config: Config) -> bool:
+    """Whether plan(bounds=True) holds for the optimizer: it is no library's."""
+    return config.optim.optimizer != QUALIFIED["OPTIMIZER"][0]
+
+
+def _work(config: Config, vocab_size: int, device: torch.device, precision: str) -> Work:
+    model, train = config.model, config.train
+    mixed, cuda = precision != "fp32", device.type == "cuda"
+    if not model.flash_attention:
+        attention = "written out"
+    else:  # where the fused kernel drops nothing out, another is taken
+        attention = "fused" if cuda or model.dropout == 0.0 else "math"
+    rows = None
+    if model.loss_chunk_mib is not None:
+        most = rows_within(model.loss_chunk_mib, vocab_size)
+        rows = chunk_rows(train.batch_size * model.block_size, most, precision == "fp16")
+    return Work(
+        layers=model.n_layer,
+        heads=model.n_head,
+        width=model.n_embd,
+        block=model.block_size,
+        vocabulary=vocab_size,
+        bias=model.bias,
+        batch=train.batch_size,
+        accumulated=train.gradient_accumulation > 1,
+        mixed=mixed,
+        attention=attention,
+        dropout=model.dropout > 0.0,
+        wide_masks=not cuda,
+        loss_rows=rows,
+        tall=device.type == "cpu" and not mixed,
+        checkpointing=model.activation_checkpointing,
+        state=0,
+        step=0,
+        copied=train.async_checkpoint and device.type == "cpu",
+    )
+
+
+def _pool(config: Config, device: torch.device, plan_for: int | None, here: int) -> Pool:
+    if plan_for:
+        name = f"a GPU of {show_size(plan_for)}"
+        return Pool(name, plan_for, RESERVED, CONTEXT, most=plan_for)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        free, total = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device)
+        return Pool(name, free, ratio_of(name) or RESERVED, most=total)
+    host = hosts.Host()
+    if device.type != "cpu" or not host.watched:
+        return Pool(f"memory of {device.type}", None)
+    own = hosts.budget(config.machine.host_memory_limit, host, here)
+    room = min(pool.available - pool.floor for pool in host.pools()) // here
+    most = own.bytes - INTERPRETER
+    free = max(0, min(most, room))
+    return Pool(f"this machine ({own.why})", free, HEAP, heap=True, most=most)
+
+
+def _ways(planned: Planned) -> list[Way]:
+    """Return the ways to compute the same with less, those that cost least first."""
+    config, work = planned.config, planned.work
+    ways: list[tuple[str, str, dict[str, object]]] = []
+    if work.copied:
+        ways.append(("--no-async-checkpoint", "steps wait for the disk", {"copied": False}))
+    if work.checkpointing == "none":
+        ways.append(
+            (
+                "--activation-checkpointing selective",
+                "norms and GELUs are computed twice",
+                {"checkpointing": "selective"},
+            )
+        )
+    full = ("--activation-checkpointing full", "forward passes are computed twice")
+    deep: dict[str, object] = {"checkpointing": "full"}
+    if work.checkpointing != "full":
+        ways.append((*full, deep))
+    if not work.mixed and planned.device.type == "cuda":
+        mixed = {**deep, "mixed": True, "tall": False}
+        ways.append((f"--precision bf16 {full[0]}", f"rounded products, {full[1]}", mixed))
+        deep = mixed
+    options = config.optim.options
+    own = {f.name for f in dataclasses.fields(options)} if options is not None else set()
+    if "state_precision" in own and options.state_precision == "fp32":
+        half = {**deep, "state": work.state // 2}
+        flags = f"--optimizer-state-precision bf16 {full[0]}"
+        ways.append((flags, f"moments in 16 bits, {full[1]}", half))
+    lion = {**deep, "state": FP32 * work.parameters, "step": 3 * FP32 * work.parameters}
+    if work.state > FP32 * work.parameters and config.prune is None:
+        ways.append((f"--optimizer lion {full[0]}", "another optimizer, other results", lion))
+    return [Way(flags, cost, _changing(changes)) for flags, cost, changes in ways]
+
+
+def _changing(changes: dict[str, object]) -> Changed:
+    return lambda work: dataclasses.replace(work, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""What all pruning methods have in common: masks, events, accounting and checkpoints."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.prune.allocation import count_of
+from gpt2.prune.calibration import Calibration
+from gpt2.prune.masks import Masks
+from gpt2.prune.pruner import Sparsity
+from gpt2.prune.schedule import Events, Ramp
+
+_MASK, _EVENTS = "mask.", "events"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a pruning method works on, and what was asked of it.
+
+    weights: the prunable parameters by name, in the model's order. parameters: how many numbers
+    the whole model has. whole, part_like, clear_state: see Masks. calibration: training
+    text for methods that look at activations.
+    """
+
+    weights: Mapping[str, nn.Parameter]
+    parameters: int
+    optimizer: torch.optim.Optimizer
+    ramp: Ramp
+    pattern: str
+    seed: int
+    whole: Callable[[Tensor], Tensor]
+    part_like: Callable[[Tensor, Tensor], Tensor]
+    calibration: Calibration
+    clear_state: bool = True
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes of the prunable parameters, whole, by name."""
+        return {name: weight.shape for name, weight in self.weights.items()}
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+
+class MaskedPruner(ABC):
+    """A pruner that chooses weights at the events of a ramp and keeps them zero from then on."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.masks = Masks(setting.weights, setting.whole, setting.part_like, setting.clear_state)
+        self.events = Events(setting.ramp)
+
+    @abstractmethod
+    def prune(self, sparsity: float) -> None:
+        """Change the masks so that `sparsity` of the prunable weights is pruned, exactly."""
+
+    def ready(self) -> bool:
+        """Whether there is what the choice is made by; if not, the next step decides."""
+        return True
+
+    def mask_gradients(self, step: int, progress: float) -> None:
+        """Set the gradients of pruned weights to zero."""
+        self.masks.mask_gradients()
+
+    def observe(self, refused: Tensor) -> None:
+        """Do nothing: most methods look at no gradients."""
+
+    def apply(self, step: int, progress: float) -> None:
+        """Make the event that is due, if one is; keep pruned weights and their state at zero."""
+        if self.events.due(step, progress) and self.ready():
+            self.prune(self.setting.ramp.sparsity(progress))
+            self.events.happened(step, progress)
+        self.masks.apply(self.setting.optimizer)
+
+    def sparsity(self) -> Sparsity:
+        """Say how sparse the model is, by what was counted at the last event."""
+        counts, shapes = self.masks.counts, self.setting.shapes
+        pruned = sum(counts.values())
+        return Sparsity(
+            asked=self.setting.ramp.target,
+            reached=pruned / self.setting.prunable,
+            final=pruned == count_of(self.setting.ramp.target, self.setting.prunable),
+            whole=pruned / self.setting.parameters,
+            layers={name: count / shapes[name].numel() for name, count in counts.items()},
+        )
+
+    def verify(self) -> None:
+        """Check that exactly the asked number of weights is pruned, and is zero."""
+        asked = count_of(self.setting.ramp.target, self.setting.prunable)
+        pruned = sum(self.masks.counts.values())
+        if pruned != asked:
+            raise UserError(
+                f"{pruned:,} weights are pruned at the end of the run, not the {asked:,} asked for "
+                f"(--target-sparsity {self.setting.ramp.target:g}): no result is written",
+                code=Exit.BUG,
+            )
+        if broken := [name for name in self.setting.weights if self.masks.violations(name)]:
+            raise UserError(
+                f"pruned weights of {broken[0]} are not zero at the end of the run: no result is "
+                "written",
+                code=Exit.BUG,
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return masks and events."""
+        masks = {_MASK + name: bits for name, bits in self.masks.tensors().items()}
+        return {_EVENTS: self.events.tensor(), **masks}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take back masks and events; the weights are in place already."""
+        masks = {
+            key.removeprefix(_MASK): bits for key, bits in state.items() if key.startswith(_MASK)
+        }
+        try:
+            self.events.load(state[_EVENTS])
+            self.masks.load(masks)
+        except KeyError as error:
+            raise UserError(
+                "the checkpoint is not of a pruned run, or of another version of this program: it "
+                f"has no {error.args[0]}; choose another --run-dir",
+                code=Exit.CHECKPOINT,
+            ) from error
+        except ValueError as error:
+            raise UserError(f"the checkpoint is damaged: {error}", code=Exit.CHECKPOINT) from error
+        way = "remove the newest checkpoint of the run, the one before it may be good"
+        if broken := [name for name in masks if self.masks.violations(name)]:
+            raise UserError(
+                f"the checkpoint contradicts itself: weights of {broken[0]} that its mask says are "
+                f"pruned are not zero; {way}",
+                code=Exit.CHECKPOINT,
+            )
+        pruned, due = sum(self.masks.counts[name] for name in masks), self._due()
+        if pruned != due:
+            raise UserError(
+                f"the checkpoint contradicts itself: its masks prune {pruned:,} weights, and its "
+                f"last pruning event {due:,}; {way}",
+                code=Exit.CHECKPOINT,
+            )
+
+    def _due(self) -> int:
+        """Return how many weights are pruned, by the events that were."""
+        return count_of(self.events.reached(), self.setting.prunable)

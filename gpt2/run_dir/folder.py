@@ -1,0 +1,298 @@
+"""The run directory: a folder that explains itself.
+
+command        the exact command line
+config         the full .config: copy it to .config to repeat the run
+run.json       versions, device, seed, data, start, end, status, exit code
+metrics.jsonl  one JSON object per logged step
+tracker/       what a tracker keeps, if one was asked for
+log.txt        what the console said
+checkpoints/   see checkpoint.py
+summary.json   the results; a run is finished when this exists
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import math
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from gpt2.config import faults
+from gpt2.config.errors import Exit, UserError
+from gpt2.files.json import mismatch, parse, read_object
+from gpt2.files.manifest import MANIFEST
+from gpt2.run_dir.tracking import Tracking
+
+_NUMBER = (int, float)
+#: What readers need of the files of a run.
+_SHAPES: dict[str, Any] = {
+    "run.json": {
+        "effective_batch": int,
+        "device": str,
+        "precision": str,
+        "data": {
+            "data_hash": str,
+            "tokenizer": {"name": str, "vocab_size": int, "characters?": str},
+        },
+        "lowered?": [{"batch": str, "from": int, "to": int}],
+        "resumes?": [str],
+        "code?": (str, type(None)),
+    },
+    "summary.json": {"best?": (dict, type(None)), "val_loss?": (*_NUMBER, type(None))},
+}
+#: A line of metrics.jsonl; numbers that were not finite are null.
+_LINE = {"step": int, "elapsed?": _NUMBER, "time?": _NUMBER}
+
+
+class RunFolder:
+    """One run directory, locked against every other process while it is open."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`, making it if needed. Raises UserError when it cannot be used."""
+        self.path = path
+        try:
+            faults.point("run.open")
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path)
+            self.log: TextIO = (path / "log.txt").open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            )
+        except OSError as error:
+            raise UserError(
+                f"--run-dir {path}: cannot be written: {error.strerror}; choose another folder"
+            ) from error
+        self._metrics: TextIO | None = None
+        self.tracking: Tracking | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results."""
+        return (self.path / "summary.json").exists()
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder already holds a run."""
+        return (self.path / "config").exists()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, whole or not at all. Raises UserError."""
+        try:
+            self._check_there()
+        except OSError as error:  # what is there now is another's
+            raise UserError(
+                f"{self.path / name}: not written: {error.strerror}", code=Exit.CHECKPOINT
+            ) from error
+        write_whole(self.path / name, text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, whole or not at all; see finite for its numbers."""
+        self.write_text(name, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+    def cut_metrics(self, step: int, evaluated: bool) -> None:
+        """Drop the lines of steps after `step`, which will be run again, and a torn last line.
+
+        Of `step` itself the evaluation is dropped, too, unless it is `evaluated` for good.
+        """
+        if self._metrics is not None:  # it would go on writing into the file that is replaced
+            self._metrics.close()
+            self._metrics = None
+        kept = [
+            line
+            for line in read_metrics(self.path)
+            if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
+        ]
+        self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl; see finite for its numbers."""
+        if self._metrics is None:
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        faults.point("metrics.write")
+        self._metrics.write(json.dumps(finite(values), allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def sync_metrics(self) -> None:
+        """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone."""
+        self._check_there()
+        if self._metrics is not None:
+            faults.point("metrics.sync")
+            os.fsync(self._metrics.fileno())
+
+    def _check_there(self) -> None:
+        """Raise FileNotFoundError when the folder was removed, or another has its place.
+
+        A folder made anew would hold checkpoints of no run that could go on.
+        """
+        try:
+            there = os.path.samestat((self.path / ".lock").stat(), os.fstat(self._lock.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        if not there:
+            raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(self.path))
+
+    def close(self) -> None:
+        """End the tracking, release the folder. What a full disk would not take has been said."""
+        if self.tracking is not None:
+            self.tracking.close()
+        for file in (self._metrics, self.log, self._lock):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+
+
+class FollowedFolder(RunFolder):
+    """The run directory as the other ranks have it: the first one alone writes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Know the folder, without opening it."""
+        self.path = path
+        self.log = io.StringIO()
+        self.tracking = None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write nothing."""
+
+    def cut_metrics(self, step: int, evaluated: bool) -> None:
+        """Cut nothing."""
+
+    def sync_metrics(self) -> None:
+        """Sync nothing."""
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Record nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def _locked(path: Path) -> TextIO:
+    """Open and lock the lock file of a run; the kernel frees it when the process ends."""
+    lock = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with lock:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+        raise UserError(
+            f"--run-dir {path}: in use by {holder}; wait for it or choose another folder"
+        ) from None
+    except OSError as error:
+        lock.close()
+        raise UserError(
+            f"--run-dir {path}: its file system locks no files ({error.strerror}), and two runs "
+            "would not see each other: choose a folder on a local disk"
+        ) from error
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Return a path for a new run in `parent`, named by time and `name`, that does not exist."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    path = parent / stem
+    count = 1
+    while path.exists():
+        count += 1
+        path = parent / f"{stem}-{count}"
+    return path
+
+
+def point_latest(path: Path) -> None:
+    """Make the link `latest` beside the run point at it."""
+    link = path.parent / "latest"
+    if path == link or (link.exists() and not link.is_symlink()):
+        return  # somebody's own folder
+    temporary = path.parent / f".latest-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    temporary.rename(link)
+
+
+def unfinished(parent: Path) -> list[Path]:
+    """Return the runs in `parent` without results, newest first.
+
+    One without a checkpoint yet goes on from its start. An export, which has a config too, is none.
+    """
+    runs = [
+        path.parent
+        for path in parent.glob("*/config")
+        if not path.parent.is_symlink()
+        and not any((path.parent / name).exists() for name in ("summary.json", MANIFEST))
+    ]
+    return sorted(runs, key=lambda path: (path / "config").stat().st_mtime, reverse=True)
+
+
+def read_json(run: Path, name: str) -> dict[str, Any]:
+    """Read a JSON file of a run. Raises UserError when the folder is no run, or it is damaged."""
+    try:
+        return read_object(run / name, _SHAPES.get(name))
+    except FileNotFoundError:
+        raise UserError(f"{run} is no run directory: it has no {name}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{run / name} cannot be read: {error}; put back what was there, or begin "
+            "anew in another folder"
+        ) from error
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of metrics.jsonl; empty when there is none.
+
+    What a kill or a bad disk made of a line says nothing, and costs no other.
+    """
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError):  # of JSON, or of UTF-8
+            value = parse(line.decode())
+            if not mismatch(value, _LINE):
+                found.append(value)
+    return found
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value in which numbers that are not finite, which JSON has not, are null."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old one or the new one, also after a crash."""
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        # A path in it may be of bytes that are no UTF-8: it stays what it is.
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            faults.point("run.write")
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        with suppress(OSError):  # a disk that became read-only takes nothing away, either
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}", code=Exit.CONFIG) from error

@@ -1,0 +1,233 @@
+"""Which run directory a session works in: a new one, or one to go on in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2.config import plugins
+from gpt2.config.actions import TrainActions
+from gpt2.config.bind import bind, own_values
+from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of
+from gpt2.config.options import REPOSITORY, Options
+from gpt2.config.typed import PLUGIN_PACKAGES, Config
+from gpt2.data.tokens import Meta
+from gpt2.machine.ranks import Ranks
+from gpt2.run_dir.console import Console
+from gpt2.run_dir.folder import FollowedFolder, RunFolder, new_folder, read_json, unfinished
+from gpt2.run_dir.tracking import Tracking
+
+RUNS = REPOSITORY / "runs"
+#: Options that may differ when a run goes on; all others define its result.
+FREE_AT_RESUME = frozenset(
+    {
+        "device",
+        "shard",
+        "activation_checkpointing",
+        "num_threads",
+        "num_workers",
+        "host_memory_limit",
+        "hang_timeout",
+        "log_interval",
+        "eval_interval",
+        "eval_batch_size",
+        "checkpoint_interval",
+        "max_rollbacks",
+        "async_checkpoint",
+        "tracker",
+    }
+)
+#: Options whose product alone defines the result.
+_PRODUCT = ("batch_size", "gradient_accumulation")
+
+
+def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) -> RunFolder:
+    """Open a new run directory, or the one to go on in. Raises UserError when that cannot be."""
+    if actions.run_dir is None:
+        if actions.resume:
+            raise UserError("--resume needs --run-dir: which run shall go on?")
+        name = f"{config.model.model}-{config.data.dataset}-{device}"
+        return RunFolder(new_folder(RUNS, name))
+    path = actions.run_dir.resolve()  # of runs/latest, the run itself
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if occupied and actions.resume is False:
+        raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")
+    if actions.resume and not (path / "config").exists():
+        raise UserError(f"--resume: {path} holds no run to go on with")
+    if occupied and not (path / ".lock").exists():
+        raise UserError(f"--run-dir {path} exists and is no run of ours; choose another folder")
+    folder = RunFolder(path)
+    try:
+        if folder.finished:
+            raise UserError(f"--run-dir {path}: this run is finished; choose another folder")
+        if folder.started:
+            _refuse_other_options(path, config, data)
+    except UserError:
+        folder.close()
+        raise
+    return folder
+
+
+def open_for_all(
+    config: Config, actions: TrainActions, data: Meta, device: str, ranks: Ranks
+) -> RunFolder:
+    """Open the run directory on the first rank, which writes it; the others know where it is.
+
+    The tracker is imported before, on all ranks, so that its lack leaves no folder behind.
+    """
+    package, name = PLUGIN_PACKAGES["TRACKER"], config.train.tracker
+    tracker = plugins.load(package, name)
+    if not ranks.first:
+        return FollowedFolder(Path(ranks.gather("")[0]))
+    folder = open_folder(config, actions, data, device)
+    if plugins.defines(package, name, "open"):
+        told = {k: v if isinstance(v, int | float) else str(v) for k, v in _flat(config).items()}
+        folder.tracking = Tracking(tracker.open, folder.path, told, Console(folder.log).warn)
+    ranks.gather(str(folder.path))
+    return folder
+
+
+def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
+    """Return `config` with the accumulation that gives the effective batch the run began with.
+
+    A run that goes on with another number of ranks so keeps its steps. A micro-batch that ran out
+    of memory is not tried again: the run's own holds. Raises UserError when the number of ranks
+    does not divide the batch.
+    """
+    if not (run / "run.json").exists():
+        return config
+    record = read_json(run, "run.json")
+    effective, batch = record["effective_batch"], config.train.batch_size
+    lowered = [c["from"] for c in record.get("lowered", []) if c["batch"] == "training"]
+    if batch in lowered:
+        batch = load_config(run).train.batch_size
+    if effective % (batch * ranks):
+        raise UserError(
+            f"{ranks} ranks with --batch-size {batch} cannot make the {effective} sequences of a "
+            f"step of the run in {run}: the number of ranks must divide {effective // batch}"
+        )
+    return with_batch(config, batch, effective // ranks)
+
+
+def with_batch(config: Config, batch: int, product: int | None = None) -> Config:
+    """Return `config` with a micro-batch of `batch`, and the accumulation that gives `product`.
+
+    `product` is the sequences of a step on each rank, as before when it is None.
+    """
+    training = config.train
+    if product is None:
+        product = training.batch_size * training.gradient_accumulation
+    assert product % batch == 0, (product, batch)
+    accumulation = product // batch
+    changed = dataclasses.replace(training, batch_size=batch, gradient_accumulation=accumulation)
+    return dataclasses.replace(config, train=changed)
+
+
+def write_beginning(folder: RunFolder, options: Options, argv: Sequence[str], batch: int) -> None:
+    """Write command line and options of a run that begins; of one that goes on, its micro-batch."""
+    if folder.started:
+        write_batch(folder, batch)
+    else:
+        folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
+        folder.write_text("config", options.full_text())
+
+
+def write_batch(folder: RunFolder, batch: int) -> None:
+    """Make the micro-batch in the run's `config` this one, by an accumulation that keeps steps."""
+    options = Options()
+    options.read(folder.path / "config")
+    config = bind(options)
+    if config.train.batch_size == batch:
+        return
+    training = with_batch(config, batch).train
+    options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
+    accumulation = str(training.gradient_accumulation)
+    options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
+    if problems := options.check():
+        raise UserError(*problems)
+    folder.write_text("config", options.full_text())
+
+
+def load_config(run: Path) -> Config:
+    """Return the configuration of the run in `run`. Raises UserError."""
+    if not (run / "config").is_file():
+        raise UserError(f"{run} is no run directory: it has no config")
+    options = Options()
+    options.read(run / "config")
+    try:
+        return bind(options)
+    except UserError as error:
+        raise UserError(
+            *error.messages,
+            f"{run / 'config'}: not what this version of the program writes; use the version that "
+            "made the run (run.json names its commit), or choose another folder",
+        ) from error
+
+
+def equal_unfinished(config: Config, besides: Path) -> Path | None:
+    """Return the newest unfinished run of equal options other than `besides`; None if none is."""
+    for run in unfinished(RUNS):
+        try:
+            if run != besides and _flat(load_config(run)) == _flat(config):
+                return run
+        except UserError:
+            continue  # of another version, with other options
+    return None
+
+
+def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
+    before, now = _flat(load_config(path)), _flat(config)
+    free = set(FREE_AT_RESUME)
+    if _product(before) == _product(now):
+        free |= set(_PRODUCT)  # the steps see the same samples
+    problems = [
+        f"{flag_of(name)} is {now.get(name)} but the run in {path} has {before.get(name)}; "
+        "leave it as it was, or choose another --run-dir"
+        for name in sorted(before.keys() | now.keys())
+        if name not in free and before.get(name) != now.get(name)
+    ]
+    if (path / "run.json").exists():
+        problems += _other_data(path, read_json(path, "run.json")["data"], data)
+    if problems:
+        raise UserError(*problems)
+
+
+def _other_data(path: Path, began: dict[str, Any], data: Meta) -> list[str]:
+    """Say in what the data are others than those the run in `path` `began` with."""
+    what, then, now = "", began["data_hash"][:12], data.data_hash[:12]
+    if began["data_hash"] != data.data_hash:
+        what = f"(hash {now}, not {then})"
+    elif other := [k for k, value in data.tokenizer.items() if began["tokenizer"].get(k) != value]:
+        what = f"in the {other[0]} of their tokenizer"
+    if not what:
+        return []
+    return [
+        f"the data have changed since the run in {path} began {what}; put them back, or choose "
+        "another --run-dir"
+    ]
+
+
+def _product(flat: dict[str, Any]) -> int:
+    return math.prod(flat[name] for name in _PRODUCT)
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Return the options as one dictionary by option name, a plug-in's own under its name."""
+    found: dict[str, Any] = {}
+    for part in (config.data, config.model, config.optim, config.prune, config.train):
+        if part is None:
+            continue
+        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        own = values.pop("options", None)
+        for choice in PLUGIN_PACKAGES:
+            if own is not None and choice.lower() in values:
+                found.update(own_values(values[choice.lower()], own))
+        found.update(values)
+    found.update(dataclasses.asdict(config.machine))
+    found["compile"] = bool(config.machine.compile)  # None where it plays no part, as under --shard
+    return found

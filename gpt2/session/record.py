@@ -1,0 +1,103 @@
+"""What run.json says of a session as it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from gpt2.checkpoint import store
+from gpt2.config import sources
+from gpt2.config.typed import Config
+from gpt2.data.tokens import Meta
+from gpt2.machine import device
+from gpt2.run_dir.folder import RunFolder, now, read_json
+from gpt2.training.loop import Parts
+
+Kind = TypeVar("Kind", list[Any], dict[str, Any])
+
+#: What a run must be computed on, and in, from its first step to its last to be bit-exact.
+_SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
+#: Packages that read and write, and compute nothing.
+_INERT = ("tiktoken", "safetensors", "kconfiglib")
+
+
+def begun(
+    folder: RunFolder,
+    config: Config,
+    parts: Parts,
+    data: Meta,
+    again: bool,
+    warn: Callable[[str], None],
+) -> dict[str, Any]:
+    """Return the record of a session that begins, with what earlier ones have left in it.
+
+    `again` is a further attempt of a session that has recorded itself already. Where a part of the
+    run was computed in another way, `determinism` says so from the beginning, `moved` says in what,
+    and `warn` is told of what is new.
+    """
+    known = (folder.path / "run.json").exists()
+    earlier = read_json(folder.path, "run.json") if known else {}
+    record = {
+        "status": "running",
+        "exit_code": None,
+        "start": earlier.get("start", now()),
+        "end": None,
+        "resumes": [*earlier.get("resumes", []), *([now()] if known and not again else [])],
+        "seed": config.train.seed,
+        "ranks": parts.ranks.count,
+        "effective_batch": parts.batches.effective_batch,
+        "micro_batch": config.train.batch_size,
+        "lowered": earlier.get("lowered", []),
+        "code": _all_code(earlier.get("code"), sources.code_hash()),
+        "precision": parts.precision.name,
+        "compiled": False,
+        "compile_failure": None,
+        "data": {
+            "dataset": data.dataset,
+            "data_hash": data.data_hash,
+            "source": data.source,
+            "tokenizer": data.tokenizer,
+        },
+        **device.describe(parts.precision.device),
+    }
+    record["moved"] = _kept(earlier, "moved", list)
+    if not any(store.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
+        return record
+    moved = differences(earlier, record) if known else ["how it was, run.json would say"]
+    if moved:
+        warn(
+            f"not bit-exact from here: {', '.join(moved)}; it goes on with the same samples, and "
+            "results differ by rounding (with --dropout, perhaps by what is dropped)"
+        )
+        record["moved"] = [*record["moved"], *moved]
+    if moved or earlier.get("determinism") == "statistical":
+        record["determinism"] = "statistical"
+    return record
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
+    pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
+    versions = _kept(before, "versions", dict)
+    pairs += [
+        (name, versions[name], version)
+        for name, version in now["versions"].items()
+        if name in versions and name not in _INERT
+    ]
+    found = [f"{name.replace('_', ' ')} {new}, not {old}" for name, old, new in pairs if old != new]
+    if before.get("code") not in (None, now["code"]):
+        found.append("another version of this program")
+    return found
+
+
+def _kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:
+    """Return an entry of run.json; an empty one where it is missing or of another kind."""
+    found = record.get(key)
+    return found if isinstance(found, kind) else kind()
+
+
+def _all_code(before: str | None, now: str) -> str:
+    """Return the hashes of the code that a run is of: of several, where it changed on the way."""
+    if before is None or before.endswith(now):
+        return before or now
+    return f"{before}+{now}"

@@ -1,0 +1,232 @@
+"""The parts of a run, built from its configuration; plug-ins are imported here, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from gpt2.config import plugins
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig, TrainConfig
+from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
+from gpt2.data.memmap import Ids
+from gpt2.data.tokenizer import from_description
+from gpt2.data.tokens import META, TokenFile, open_split
+from gpt2.machine.ranks import Ranks, part_like, whole
+from gpt2.model.gpt import GPT
+from gpt2.optim.groups import parameter_groups
+from gpt2.optim.precision import Precision
+from gpt2.optim.schedule import Schedule
+from gpt2.optim.step_guard import Refusals, SpikeWindow
+from gpt2.prune.allocation import GROUPED
+from gpt2.prune.base import Setting
+from gpt2.prune.calibration import Calibration
+from gpt2.prune.pruner import Pruner
+from gpt2.prune.schedule import Ramp
+from gpt2.prune.scope import prunable
+from gpt2.training.loop import Parts
+
+
+def open_data(config: Config) -> dict[str, TokenFile]:
+    """Open both splits of the corpus. Raises UserError."""
+    folder = config.data.data_dir / config.data.dataset
+    data = {
+        "train": open_split(folder, "train", config.model.block_size),
+        "val": open_split(folder, "val", 1),
+    }
+    asked, made = config.data.tokenizer, data["train"].meta.tokenizer["name"]
+    if asked is not None and asked != made:
+        raise UserError(
+            f"--tokenizer {asked}: the data in {folder} were made with {made!r}: "
+            f"--tokenizer {made} takes them as they are, prepare_data.py --force makes them anew",
+            code=Exit.DATA,
+        )
+    from_description(data["train"].meta.tokenizer, folder / META).check()
+    return data
+
+
+def length_of(config: Config, tokens: TokenFile, ranks: int) -> int | None:
+    """Return the steps of a run over `ranks` ranks; None when only time ends it."""
+    training = config.train
+    limits = [training.max_steps] if training.max_steps else []
+    if training.num_epochs:
+        count, block = len(tokens.ids), config.model.block_size
+        batch = training.batch_size * training.gradient_accumulation * ranks
+        limits.append(steps_for(training.num_epochs, count, block, batch))
+    return min(limits) if limits else None
+
+
+def refuse_pruning(
+    config: Config, tokens: TokenFile, ranks: Ranks, run_dir: Path | None = None
+) -> None:
+    """Refuse pruning that could not be done, before anything is written. Raises UserError."""
+    prune, problems = config.prune, []
+    if prune is None:
+        return
+    # A run that goes on, perhaps with other ranks, keeps the steps that it was found right for.
+    begun = run_dir is not None and (run_dir / "run.json").exists()
+    steps = None if begun else length_of(config, tokens, ranks.count)
+    ramp = _ramp(prune)
+    if prune.pruning_interval is not None and steps and prune.pruning_interval > ramp.steps(steps):
+        problems.append(
+            f"--pruning-interval {prune.pruning_interval} is longer than the ramp, which takes "
+            f"{ramp.steps(steps)} of {steps} steps: give a shorter one, or auto"
+        )
+    group = GROUPED.get(prune.sparsity_pattern, (0, 1))[1]
+    if config.model.n_embd % group:
+        problems.append(
+            f"--sparsity-pattern {prune.sparsity_pattern} needs rows of a multiple of {group} "
+            f"weights, and --n-embd is {config.model.n_embd}: choose another width or pattern"
+        )
+    if prune.calibration_sequences is not None:
+        there = sequences_per_epoch(len(tokens.ids), config.model.block_size)
+        if there < prune.calibration_sequences:
+            problems.append(
+                f"--calibration-sequences {prune.calibration_sequences}: the training text has "
+                f"{there} sequences of {config.model.block_size} tokens; ask for fewer"
+            )
+        if ranks.sharded:
+            problems.append(
+                f"--pruning-method {prune.pruning_method} looks at whole layers, which --shard "
+                f"{config.machine.shard} divides: use --shard none, or another method"
+            )
+    if problems:
+        raise UserError(*problems)
+
+
+def build_pruner(
+    config: Config,
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    tokens: TokenFile | Ids,
+    precision: Precision,
+) -> Pruner:
+    """Build what prunes `model`, or the null pruner."""
+    prune = config.prune
+    method = plugins.load(
+        PLUGIN_PACKAGES["PRUNING_METHOD"], prune.pruning_method if prune else "none"
+    )
+
+    def batches() -> Iterator[Tensor]:
+        assert prune is not None
+        assert prune.calibration_sequences is not None
+        return calibration_batches(
+            tokens,
+            config.model.block_size,
+            config.train.batch_size,
+            prune.calibration_sequences,
+            config.train.seed,
+            precision.device,
+        )
+
+    def forward(ids: Tensor) -> None:
+        training = model.training
+        try:
+            with torch.no_grad(), precision.autocast():
+                model.eval().transformer.forward(ids)  # not what is compiled: hooks listen inside
+        finally:
+            model.train(training)
+
+    setting = Setting(
+        weights=prunable(model, prune.prune_scope) if prune else {},
+        parameters=model.parameter_count(),
+        optimizer=optimizer,
+        ramp=_ramp(prune) if prune else Ramp("step", 1.0, 1.0, 0.0, None),
+        pattern=prune.sparsity_pattern if prune else "global",
+        seed=config.train.seed,
+        whole=whole,
+        part_like=part_like,
+        calibration=Calibration(model, batches, forward),
+        clear_state=not hasattr(_optimizer_plugin(config), "STATE_ELSEWHERE"),
+    )
+    pruner: Pruner = method.build(setting, prune.options if prune else None)
+    return pruner
+
+
+def _ramp(prune: PruneConfig) -> Ramp:
+    end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
+    kind = prune.pruning_schedule or ("step" if prune.pruning_end is None else "linear")
+    return Ramp(kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval)
+
+
+def _optimizer_plugin(config: Config) -> ModuleType:
+    return plugins.load(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer)
+
+
+def check_optimizer(config: Config, ranks: int = 1) -> None:
+    """Let the optimizer refuse what its module alone can tell, before there is a run directory.
+
+    `ranks` is the number of processes that train together. Raises UserError.
+    """
+    plugin = _optimizer_plugin(config)
+    if hasattr(plugin, "check"):
+        plugin.check(config.optim, ranks)
+
+
+def build_optimizer(config: Config, model: GPT) -> torch.optim.Optimizer:
+    """Build the optimizer over the parameters of `model`."""
+    optim = config.optim
+    groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
+    optimizer: torch.optim.Optimizer = _optimizer_plugin(config).build(groups, optim.options)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def _refusals(training: TrainConfig, device: torch.device, ranks: Ranks) -> Refusals:
+    window = None
+    if training.spike != "off":
+        assert training.spike_window is not None
+        assert training.spike_sigmas is not None
+        window = SpikeWindow(training.spike_window, training.spike_sigmas, device)
+    return Refusals(device, training.nonfinite, window, ranks.mean)
+
+
+def build_parts(
+    config: Config,
+    model: GPT,
+    tokens: TokenFile,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
+) -> Parts:
+    """Build what the loop needs."""
+    optim, training = config.optim, config.train
+    forward = ranks.spread(model, device)  # first: it may divide the parameters
+    optimizer = build_optimizer(config, model)
+    batches = TrainBatches(
+        tokens,
+        block_size=config.model.block_size,
+        batch_size=training.batch_size,
+        gradient_accumulation=training.gradient_accumulation,
+        seed=training.seed,
+        device=device,
+        num_workers=config.data.num_workers,
+        rank=ranks.rank,
+        ranks=ranks.count,
+    )
+    own_precision = Precision(precision, device, _refusals(training, device, ranks))
+    rate = optim.learning_rate
+    schedule = Schedule(
+        kind=optim.lr_schedule,
+        final=0.1 if optim.min_lr is None or rate == 0.0 else optim.min_lr / rate,
+        warmup=optim.warmup_steps,
+        steps=length_of(config, tokens, ranks.count),
+        decay=optim.wsd_decay or 0.0,
+    )
+    return Parts(
+        model=model,
+        forward=forward,
+        ranks=ranks,
+        optimizer=optimizer,
+        schedule=schedule,
+        precision=own_precision,
+        pruner=build_pruner(config, model, optimizer, tokens, own_precision),
+        batches=batches,
+        gradient_accumulation=training.gradient_accumulation,
+        grad_clip=optim.grad_clip,
+    )

@@ -1,0 +1,263 @@
+"""The checkpoints of a run under way: what goes into one, and the parts put back to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt2.checkpoint import store as checkpoints
+from gpt2.checkpoint.background import Background, Copies
+from gpt2.checkpoint.optimizer_state import (
+    load_optimizer,
+    load_random_state,
+    optimizer_tensors,
+    random_state,
+)
+from gpt2.config.errors import Exit, UserError
+from gpt2.files.json import mismatch
+from gpt2.machine import out_of_memory
+from gpt2.machine.ranks import part_like, whole
+from gpt2.run_dir.console import Console
+from gpt2.run_dir.folder import RunFolder
+from gpt2.training.loop import Clock, Parts
+
+_PRUNING = "prune."
+
+#: An evaluation: the step it was made after, and the validation loss.
+Mark = dict[str, float]
+
+_SHAPE = {
+    "elapsed": (int, float),
+    "optimizer": {"state": dict, "groups": list},
+    "precision": dict,
+    "random": list,
+    "best": (dict, type(None)),
+    "last": (dict, type(None)),
+}
+_MARK = {"step": int, "val_loss": (int, float)}
+#: What an entry of another kind, or none, leads to where a state is put back.
+_MISFITS = (
+    ArithmeticError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class Saver:
+    """Saves and restores `parts` and `clock` in the run's folder.
+
+    In the `background`, save copies what a checkpoint holds and returns; a thread writes the copy.
+    One is under way at most: the next save waits for it. All but the writing itself is done by the
+    thread that calls.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        console: Console,
+        parts: Parts,
+        clock: Clock,
+        background: bool = False,
+    ) -> None:
+        self._folder, self._console = folder, console
+        self._parts, self._clock = parts, clock
+        self._best_saved: Mark | None = None
+        self._background = Background() if background and parts.ranks.first else None
+        self._copies = Copies()
+        self._under_way: tuple[int, Mark | None] | None = None
+        self._unsynced: str | None = None
+
+    def save(self, required: bool, best: Mark | None, last: Mark | None) -> None:
+        """Write a checkpoint, with the best and the last evaluation so far.
+
+        A failure is an error in the log. Raises UserError when it is `required`, which is never
+        left to the background, and for weights that are not finite, which no step to come would
+        make so again.
+        """
+        self.wait()
+        tensors, plain = optimizer_tensors(self._parts.optimizer)
+        pruned = {_PRUNING + name: t for name, t in self._parts.pruner.state().items()}
+        state = {
+            "elapsed": self._clock.elapsed,
+            "left_out": self._clock.left_out,
+            "rollbacks": self._clock.rollbacks,
+            "optimizer": plain,
+            "precision": self._parts.precision.state(),
+            "random": self._parts.ranks.gather(random_state()),
+            "best": best,
+            "last": last,
+        }
+        weights = {name: whole(p) for name, p in self._parts.model.named_parameters()}
+        refuse_nonfinite(weights, self._clock.step)
+        made = checkpoints.Checkpoint(self._clock.step, weights, {**tensors, **pruned}, state)
+        if not self._parts.ranks.first:
+            return
+        # Until the new best is on disk, the one before it is what --best finds.
+        keep = [int(mark["step"]) for mark in (best, self._best_saved) if mark]
+        if self._background is None or required:
+            self._settle(made.step, best, lambda: self._write(made, keep), required)
+        else:
+            copied = self._copies.of(made)
+            self._under_way = (made.step, best)
+            self._background.start(lambda: self._write(copied, keep))
+
+    def look(self) -> None:
+        """Say what became of a checkpoint that was written in the background, once it is over."""
+        if self._background is not None and self._background.over:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the checkpoint under way, if there is one, and say what became of it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            assert self._background is not None
+            self._settle(*under_way, self._background.wait, required=False)
+
+    def close(self) -> None:
+        """Wait for the checkpoint under way, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            if self._background is not None:
+                self._background.close()
+
+    def _write(self, made: checkpoints.Checkpoint, keep: list[int]) -> None:
+        # Lines that lag behind a checkpoint would be missing after a crash and a resume; yet the
+        # weights are worth more than a line.
+        try:
+            self._folder.sync_metrics()
+        except FileNotFoundError:  # the folder is gone, and another in its place is no run
+            raise
+        except OSError as error:
+            self._unsynced = _words(error)
+        checkpoints.save(self._folder.checkpoints, made, keep)
+
+    def _settle(
+        self, step: int, best: Mark | None, written: Callable[[], None], required: bool
+    ) -> None:
+        """Take in how the writing of the checkpoint of `step` ends, which `written` waits for."""
+        try:
+            written()
+        except OSError as error:
+            self._say_unsynced()
+            reason = f"checkpoint of step {step} was not written: {_words(error)}"
+            gone = isinstance(error, FileNotFoundError)
+            if required:
+                way = "make room and run this again to go on"
+                if gone:
+                    way = "put it back and run this again, or begin anew with another --run-dir"
+                raise UserError(f"{reason}; {way}", code=Exit.CHECKPOINT) from error
+            older = "" if gone else ", the older checkpoints are intact"
+            self._console.warn(f"{reason}; training goes on{older}")
+            return
+        self._say_unsynced()
+        if best and best["step"] == step:
+            self._best_saved = best
+
+    def _say_unsynced(self) -> None:
+        why, self._unsynced = self._unsynced, None
+        if why is not None:
+            self._console.warn(f"metrics.jsonl: a power cut could cost lines of it: {why}")
+
+    def restore(self) -> dict[str, Any] | None:
+        """Put everything back to the newest good checkpoint, cut metrics.jsonl to it.
+
+        Returns the checkpoint's state; None when there is none.
+        """
+        self.wait()
+        if self._parts.ranks.first:
+            try:
+                checkpoints.prepare(self._folder.checkpoints)
+            except OSError as error:
+                raise UserError(
+                    f"{self._folder.checkpoints} cannot be written: {error.strerror}; choose "
+                    "another --run-dir, or make it writable"
+                ) from error
+        self._parts.ranks.barrier()
+        found = checkpoints.load_last(self._folder.checkpoints, self._console.warn)
+        if found is None:
+            self._folder.cut_metrics(0, evaluated=False)
+            return None
+        try:
+            _refuse_misshapen(found.state)
+            self._put_back(found)
+        except _MISFITS as error:
+            if out_of_memory.is_exhaustion(error):
+                raise
+            # It verifies, so it is what was written: by another version, or by somebody else.
+            raise UserError(
+                f"{self._folder.checkpoints}: the checkpoint of step {found.step} is whole, but not"
+                f" what this version writes ({type(error).__name__}: {error}); go on with the"
+                " version that made it, or start again in a new --run-dir",
+                code=Exit.CHECKPOINT,
+            ) from error
+        last = found.state["last"]
+        self._folder.cut_metrics(found.step, last is not None and last["step"] == found.step)
+        self._console.say(f"going on after step {found.step}")
+        return found.state
+
+    def _put_back(self, found: checkpoints.Checkpoint) -> None:
+        load_model(self._parts.model, found)
+        pruned = {k: t for k, t in found.optim.items() if k.startswith(_PRUNING)}
+        tensors = {k: t for k, t in found.optim.items() if k not in pruned}
+        load_optimizer(self._parts.optimizer, tensors, found.state["optimizer"])
+        self._parts.pruner.load({k.removeprefix(_PRUNING): t for k, t in pruned.items()})
+        self._parts.precision.load(found.state["precision"])
+        states = found.state["random"]
+        if len(states) == self._parts.ranks.count:  # else each rank goes on from its seed
+            load_random_state(states[self._parts.ranks.rank])
+        # Checkpoints of before there were rollbacks know of none.
+        left_out, rollbacks = (found.state.get(name, 0) for name in ("left_out", "rollbacks"))
+        self._clock.resume(found.step, found.state["elapsed"], left_out, rollbacks)
+        self._best_saved = found.state["best"]
+
+
+def refuse_nonfinite(weights: Mapping[str, Tensor], step: int) -> None:
+    """Raise UserError where a weight after `step` steps is infinite or not a number."""
+    # The largest magnitude is NaN where anything is, and takes no memory to find.
+    found = [torch.linalg.vector_norm(w.detach(), math.inf) for w in weights.values()]
+    if bool(torch.isfinite(torch.stack(found)).all()):
+        return
+    broken = [name for name, n in zip(weights, found, strict=True) if not torch.isfinite(n)]
+    raise UserError(
+        f"diverged: {broken[0]} is not finite after step {step}: no checkpoint is written of it, "
+        "those before are intact; lower --learning-rate or raise --warmup-steps in a new "
+        "--run-dir",
+        code=Exit.DIVERGED,
+    )
+
+
+def _words(error: OSError) -> str:
+    """Say what went wrong, and with which file if that is known."""
+    where = f" ({error.filename})" if error.filename is not None else ""
+    return f"{error.strerror or error}{where}"
+
+
+def _refuse_misshapen(state: dict[str, Any]) -> None:
+    """Raise ValueError where the entries of a checkpoint's state are of other kinds than ours."""
+    wrong = mismatch(state, _SHAPE)
+    for name in ("best", "last"):
+        wrong = wrong or (state[name] and mismatch(state[name], _MARK))
+    if wrong:
+        raise ValueError(wrong)
+
+
+def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
+    wanted = dict(model.named_parameters())
+    if wrong := wanted.keys() ^ found.model.keys():
+        raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
+    for name, parameter in wanted.items():
+        value = found.model[name]  # once: it may be made only now
+        if parameter.shape != value.shape:
+            have, need = tuple(value.shape), tuple(parameter.shape)
+            raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
+        parameter.data.copy_(part_like(value, parameter))

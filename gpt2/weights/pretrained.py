@@ -1,0 +1,131 @@
+"""The weights of another GPT-2, checked before a run starts from them, copied tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.typed import ModelConfig
+from gpt2.model.gpt import GPT
+from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, turned
+
+_POSITIONS = "transformer.wpe.weight"
+#: What must be the same in both models: the name of the option and of the entry in config.json.
+SHAPE = ("n_layer", "n_head", "n_embd")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights of a model that is not this run's.
+
+    `tensors` reads each one when it is asked for, under its name in the file; `conv1d` says that
+    linear weights are (in, out), Hugging Face's orientation; `shape` holds SHAPE by name, or is
+    empty where nothing says it.
+    """
+
+    where: Path
+    tensors: Mapping[str, Tensor]
+    conv1d: bool
+    shape: Mapping[str, int]
+
+    def check(self, config: ModelConfig, vocab_size: int) -> None:
+        """Raise UserError with all that keeps a model of `config` from taking these weights."""
+        have = {name: getattr(config, name) for name in SHAPE}
+        if self.shape and self.shape != have:
+            ways = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in self.shape.items())
+            raise self._error(
+                f"this is a model of {_shape_text(self.shape)}, but --model {config.model} is one "
+                f"of {_shape_text(have)}; give the published size, or --model custom {ways}"
+            )
+        with torch.device("meta"):
+            wanted = {n: tuple(p.shape) for n, p in GPT(config, vocab_size).named_parameters()}
+        names = self._names()
+        if problems := list(self._name_problems(set(wanted), set(names))):
+            raise self._error(*problems)
+        problems = [
+            problem
+            for name, shape in wanted.items()
+            if (problem := self._tensor_problem(names[name], name, shape))
+        ]
+        if problems:
+            raise self._error(*problems)
+        self._check_values(names)
+
+    def copy_to(self, model: GPT) -> None:
+        """Overwrite every parameter of `model`, in place; check() has found that they fit.
+
+        One tensor after the other, read from its file and copied to where the parameter is.
+        """
+        names = self._names()
+        for name, parameter in model.named_parameters():
+            rows = parameter.size(0)  # of the positions, the first
+            parameter.data.copy_(self._ours(names[name], name)[:rows])
+
+    def _names(self) -> dict[str, str]:
+        """Return the name in the file of each tensor of ours."""
+        return {ours: name for name in self.tensors if (ours := our_name(name))}
+
+    def _ours(self, name: str, ours: str) -> Tensor:
+        tensor = self.tensors[name]
+        return turned(ours, tensor) if self.conv1d else tensor
+
+    def _name_problems(self, wanted: set[str], found: set[str]) -> Iterator[str]:
+        missing, unexpected = wanted - found, found - wanted
+        if unexpected and not missing and all(name.endswith(".bias") for name in unexpected):
+            yield "it has biases, and --no-bias leaves them out; give --bias"
+        elif missing and not unexpected and all(name.endswith(".bias") for name in missing):
+            yield "it has no biases; give --no-bias"
+        else:
+            if missing:
+                yield f"tensors are missing: {_listed(missing)}"
+            if unexpected:
+                yield f"tensors that GPT-2 of this shape does not have: {_listed(unexpected)}"
+
+    def _tensor_problem(self, name: str, ours: str, wanted: tuple[int, ...]) -> str | None:
+        tensor = self.tensors[name]
+        if not tensor.is_floating_point():
+            return f"{name} holds {tensor.dtype}, not floating-point numbers"
+        # A vector is not turned; what is no matrix where one is needed cannot be.
+        shape = tuple(self._ours(name, ours).shape) if tensor.dim() == 2 else tuple(tensor.shape)
+        if ours == _POSITIONS and len(shape) == 2 and shape[1:] == wanted[1:]:
+            if shape[0] >= wanted[0]:
+                return None
+            return (
+                f"{name} has {shape[0]} positions, which cannot grow to --block-size {wanted[0]}; "
+                f"give --block-size {shape[0]} or less"
+            )
+        if shape == wanted:
+            return None
+        problem = f"{name} has shape {shape} (out, in), this model needs {wanted}"
+        if ours == EMBEDDING:
+            problem = f"{name} has shape {shape}, this model needs {wanted}"
+            if shape[1:] == wanted[1:]:
+                problem += ": the vocabulary is not that of the data (--dataset, --tokenizer)"
+        return problem
+
+    def _check_values(self, names: Mapping[str, str]) -> None:
+        head = self.tensors.get(HEAD)
+        if head is not None and not torch.equal(head, self.tensors[names[EMBEDDING]]):
+            raise self._error(f"{HEAD} differs from {EMBEDDING}: only tied heads can be taken over")
+        for name in names.values():
+            # A sum in fp32 needs no memory besides, and any number that is not finite spoils it.
+            if not self.tensors[name].sum(dtype=torch.float32).isfinite():
+                raise self._error(f"{name} holds numbers that are not finite", code=Exit.CHECKPOINT)
+
+    def _error(self, *problems: str, code: Exit = Exit.CONFIG) -> UserError:
+        return UserError(*(f"--init-from {self.where}: {text}" for text in problems), code=code)
+
+
+def _shape_text(shape: Mapping[str, int]) -> str:
+    layers, heads, width = (shape[name] for name in SHAPE)
+    return f"{layers} layers, {heads} heads and width {width}"
+
+
+def _listed(names: set[str]) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

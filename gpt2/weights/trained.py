@@ -1,0 +1,110 @@
+"""A trained model out of its run directory or an export, for the entries that use one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt2.checkpoint import store
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.typed import Config, MachineConfig
+from gpt2.files.json import mismatch
+from gpt2.files.manifest import DamagedError
+from gpt2.machine import device as machine
+from gpt2.model.gpt import GPT
+from gpt2.run_dir.folder import read_json
+from gpt2.run_dir.resume import load_config
+from gpt2.training.saver import load_model
+from gpt2.weights.export_folder import is_export, load_export
+
+#: Files of tokens are uint16.
+_MOST_IDS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its weights, in evaluation mode, and what its run says of itself."""
+
+    model: GPT
+    config: Config
+    record: dict[str, Any]
+    step: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The weights of a run as they lie on the disk, and what the run says of itself."""
+
+    weights: store.Checkpoint
+    config: Config
+    record: dict[str, Any]
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model knows. Raises UserError where no file of tokens could hold them."""
+        size = int(self.record["data"]["tokenizer"]["vocab_size"])
+        if not 0 < size <= _MOST_IDS:
+            raise UserError(f"run.json says that the vocabulary has {size} ids: it is damaged")
+        return size
+
+
+def open_stored(run: Path, best: bool) -> Stored:
+    """Open the last checkpoint of the run in `run`, or the best by validation; or an export.
+
+    Raises UserError.
+    """
+    if is_export(run):
+        if best:
+            raise UserError(f"--best: {run} is an export, which holds one checkpoint; leave it out")
+        try:
+            exported = load_export(run)  # first: it verifies what is read next
+        except DamagedError as error:
+            raise UserError(str(error), code=Exit.CHECKPOINT) from error
+        return Stored(exported, load_config(run), read_json(run, "run.json"))
+    config, record = load_config(run), read_json(run, "run.json")
+    found = _best(run) if best else store.load_last(run / "checkpoints", warn)
+    if found is None:
+        raise UserError(f"{run} holds no checkpoint yet", code=Exit.CHECKPOINT)
+    return Stored(found, config, record)
+
+
+def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
+    """Load a model from what open_stored opens. Raises UserError."""
+    device = machine.resolve_device(where.device)
+    if where.num_threads:
+        torch.set_num_threads(where.num_threads)
+    stored = open_stored(run, best)
+    with torch.device("meta"):
+        model = GPT(stored.config.model, stored.vocab_size)
+    model.to_empty(device=device)
+    load_model(model, stored.weights)
+    return Trained(model.eval(), stored.config, stored.record, stored.weights.step, device)
+
+
+def _best(run: Path) -> store.Checkpoint:
+    """Load the best checkpoint by validation; of a run under way, the best up to its last one."""
+    parent = run / "checkpoints"
+    if (run / "summary.json").exists():
+        best = read_json(run, "summary.json").get("best")
+    else:
+        last = store.load_last(parent, warn)
+        best = last.state["best"] if last else None
+    if best is None or mismatch(best, {"step": int}):
+        raise UserError(
+            f"--best: {run} has no evaluation yet, or none at its final sparsity",
+            code=Exit.CHECKPOINT,
+        )
+    try:
+        return store.load(store.folder_of(parent, best["step"]))
+    except DamagedError as error:
+        raise UserError(f"--best: {error}", code=Exit.CHECKPOINT) from error
+
+
+def warn(text: str) -> None:
+    """Say on the error stream what went another way than asked."""
+    print(f"warning: {text}", file=sys.stderr)

@@ -1,0 +1,184 @@
+"""The tools that make a .config: merge, randconfig, allyesconfig, allnoconfig, alldefconfig."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2.config.bind import bind, convert, option_hints, unwrap
+from gpt2.config.errors import UserError
+from gpt2.config.options import ROOT_TREE, Assignment, Options
+from gpt2.config.typed import Auto
+from scripts.kconfig.files import read, write
+
+#: What randconfig gives to options whose values are text: these, where they are allowed.
+_NUMBERS = ("0", "1e-4", "0.003", "0.05", "0.1", "0.25", "0.5", "0.9", "0.99", "1", "2", "100")
+#: Share of the options that randconfig touches.
+_TOUCHED = 0.7
+
+
+def merge(config: Path, fragments: Sequence[str]) -> None:
+    """Apply fragments in order to `config`, or to the defaults when there is none.
+
+    As in the menu, what `config` leaves at its default follows the default when that changes.
+    Raises UserError, and writes nothing, when a line of a fragment is wrong or has no effect.
+    """
+    if not fragments:
+        raise UserError('merge needs files: make merge FRAGMENTS="a b"')
+    merged = Options(ROOT_TREE)
+    if config.exists():
+        base = read(config)
+        if problems := base.check():
+            raise UserError(*problems, "correct these lines, or let 'make olddefconfig' drop them")
+        for name, value in base.minimal().items():
+            merged.give(name, value, str(config))
+    start = _values(merged)
+    report: list[str] = []
+    touched: dict[str, str] = {}
+    for fragment in fragments:
+        before = _values(merged)
+        given = _apply(merged, fragment)
+        after = _values(merged)
+        for name, where in given.items():
+            if before[name] != after[name]:
+                over = f", over {touched[name]}" if name in touched else ""
+                change = f"{_shown(before[name])} -> {_shown(after[name])}"
+                report.append(f"{name} {change} ({where}{over})")
+        touched |= given
+    _forget_what_is_void(merged, str(config))
+    bind(merged)
+    write(merged, config)
+    for name, last in _values(merged).items():
+        if name not in touched and last != start[name]:
+            report.append(f"{name} {_shown(start[name])} -> {_shown(last)} (follows from these)")
+    print("\n".join(report or ["the fragments change nothing"]))
+
+
+def _values(options: Options) -> dict[str, str | None]:
+    return {name: options.value(name) for name in options.names()}
+
+
+def _shown(value: str | None) -> str:
+    return "(none)" if value is None else value or "(empty)"
+
+
+def _apply(merged: Options, fragment: str) -> dict[str, str]:
+    """Give the lines of `fragment`; return {option: file and line}."""
+    options = read(Path(fragment))
+    merged.problems += options.problems
+    found = {}
+    for given in options.given.values():
+        choice = merged.symbols[given.name].choice
+        if choice and given.value == "y":
+            for rival in choice.syms:
+                merged.given.pop(rival.name, None)
+        if not choice or given.value == "y":
+            found[choice.name if choice else given.name] = given.where.rpartition(": ")[0]
+        merged.give(given.name, given.value, given.where)
+    return found
+
+
+def _forget_what_is_void(merged: Options, base: str) -> None:
+    """Take back what `base` gave and the fragments made void: their report says what became of it.
+
+    Taking one back can make another void, or good again, so only one goes at a time.
+    """
+    while void := next((g for g in merged.given.values() if _is_void(merged, g, base)), None):
+        del merged.given[void.name]
+        merged.symbols[void.name].unset_value()
+
+
+def _is_void(merged: Options, given: Assignment, base: str) -> bool:
+    return given.where == base and bool(merged.symbols[given.name].str_value != given.value)
+
+
+def randconfig(config: Path, seed: str) -> None:
+    """Make `config` a random one that train.py accepts; the same one for the same `seed`.
+
+    Without a seed (an empty text) it takes one and says which. Raises UserError for a wrong one.
+    """
+    if seed and not re.fullmatch(r"[0-9]{1,18}", seed):
+        raise UserError(f"SEED={seed} is not a whole number: make randconfig SEED=1")
+    number = int(seed) if seed else random.SystemRandom().randrange(2**31)
+    rng = random.Random(number)
+    while True:
+        options = scattered(rng)
+        try:
+            bind(options)
+        except UserError:
+            continue  # options that contradict each other, such as a width and its heads
+        break
+    write(options, config)
+    print(f"{config.name} is random; 'make randconfig SEED={number}' makes it again")
+
+
+def scattered(rng: random.Random) -> Options:
+    """Return options with random values, each allowed by itself; together they may not be."""
+    options = Options(ROOT_TREE)
+    hints = option_hints(options)
+    for name in options.names():
+        if rng.random() < _TOUCHED and not options.unmet(name):
+            options.give(name, _drawn(rng, options, name, hints.get(name, str)), "randconfig")
+    return options
+
+
+def _drawn(rng: random.Random, options: Options, name: str, hint: Any) -> str:
+    if name in options.choices:
+        members = options.members(name)
+        return rng.choice([word for word, symbol in members.items() if not options.unmet(symbol)])
+    if options.is_bool(name):
+        return rng.choice("yn")
+    if bounds := options.bounds(name):
+        low, high = (int(end) for end in bounds.split(".."))
+        powers = [2**k for k in range(64) if low <= 2**k <= high]
+        return str(rng.choice([low, rng.randint(low, high), *powers]))
+    kind, notes = unwrap(hint)
+    if any(isinstance(note, Auto) for note in notes) and rng.random() < _TOUCHED:
+        return "auto"
+    fitting = [text for text in _NUMBERS if kind in (int, float) and _fits(text, kind, notes)]
+    # What is no number is a path or a name, of which only the default is known to be good.
+    return rng.choice(fitting or [options.value(name) or ""])
+
+
+def _fits(text: str, kind: type[Any], notes: tuple[Any, ...]) -> bool:
+    try:
+        convert(text, kind, notes)
+    except ValueError:
+        return False
+    return True
+
+
+def allyesconfig(config: Path) -> None:
+    """Make `config` the defaults with every yes-or-no option that can be y."""
+    _all(config, "y")
+
+
+def allnoconfig(config: Path) -> None:
+    """Make `config` the defaults with every yes-or-no option that can be n."""
+    _all(config, "n")
+
+
+def alldefconfig(config: Path) -> None:
+    """Make `config` the defaults."""
+    _all(config, None)
+
+
+def _all(config: Path, value: str | None) -> None:
+    options = Options(ROOT_TREE)
+    # A yes can open further options.
+    while value and (rest := [name for name in _bools(options) if name not in options.given]):
+        options.give(rest[0], value, config.name)
+    write(options, config)
+    what = {
+        None: "the defaults",
+        "y": "the defaults with every y",
+        "n": "the defaults with every n",
+    }
+    print(f"{config.name} is now {what[value]}")
+
+
+def _bools(options: Options) -> list[str]:
+    return [name for name in options.names() if options.is_bool(name) and not options.unmet(name)]

@@ -1,0 +1,176 @@
+"""The tools that ask their user: menuconfig, guiconfig, oldconfig."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, TextIO
+
+import kconfiglib as kc
+
+from gpt2.config.bind import convert, option_hints, unwrap
+from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of
+from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.tree import Kconfig
+from gpt2.config.typed import Auto
+from scripts.kconfig.files import HEADER, problems_of, read, refuse_wrong, unmentioned, write
+
+
+class MenuTree(Kconfig):
+    """The tree behind the menus: what train.py would refuse is neither loaded nor saved.
+
+    The menu shows an OSError in a dialog.
+    """
+
+    def load_config(
+        self, filename: str | None = None, replace: bool = True, verbose: None = None
+    ) -> str:
+        """Check, then load. Raises OSError."""
+        path = Path(filename or kc.standard_config_filename())
+        if path.exists() and (problems := problems_of(path)):
+            raise OSError(errno.EINVAL, "\n".join(problems), str(path))
+        return super().load_config(filename, replace, verbose)
+
+    def write_config(
+        self,
+        filename: str | None = None,
+        header: str | None = HEADER,
+        save_old: bool = True,
+        verbose: None = None,
+    ) -> str:
+        """Check, then write. Raises OSError."""
+        try:
+            refuse_wrong(self)
+        except UserError as error:
+            raise OSError(errno.EINVAL, "\n".join(error.messages), filename) from error
+        message: str = super().write_config(filename, header, save_old, verbose)
+        return message
+
+    def differs(self, path: Path) -> bool:
+        """Whether saving to `path` would change it."""
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / "config"
+            super().write_config(str(draft), HEADER)
+            return not path.exists() or draft.read_bytes() != path.read_bytes()
+
+
+def menuconfig(config: Path) -> None:
+    """Run the menu on a terminal. Raises UserError without one."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            "menuconfig needs a terminal; without one take a defconfig ('make list-defconfigs'), "
+            "or edit .config and run 'make olddefconfig'"
+        )
+    import menuconfig as menu
+
+    _show(menu, config)
+
+
+def guiconfig(config: Path) -> None:
+    """Run the menu in a window. Raises UserError where none can be opened."""
+    if lack := _lack_of_windows():
+        raise UserError(f"guiconfig needs {lack}; 'make menuconfig' is the same menu on a terminal")
+    import guiconfig as menu
+
+    _show(menu, config)
+
+
+def _lack_of_windows() -> str:
+    """Return what keeps a window from being opened, or nothing."""
+    try:
+        import tkinter
+    except ImportError:
+        return "Python's tkinter (on Debian the package python3-tk)"
+    try:
+        tkinter.Tk().destroy()
+    except tkinter.TclError:
+        return "a display, and there is none here"
+    return ""
+
+
+def _show(menu: Any, config: Path) -> None:
+    """Run one of kconfiglib's menus, a module, on `config`."""
+    if config.exists() and (problems := problems_of(config)):
+        raise UserError(*problems, "correct these lines, or let 'make olddefconfig' drop them")
+    os.environ["KCONFIG_CONFIG"] = str(config)
+    tree = MenuTree(ROOT_TREE)
+    # Loading leaves untouched options unset (see Kconfig.load_config). The menu would call each of
+    # them new, and ask whether to save when nothing was changed.
+    node_text = menu._node_str
+    menu._node_str = lambda node: node_text(node).replace(" (NEW)", "")
+    menu._needs_save = lambda: tree.differs(config)
+    menu.menuconfig(tree)
+
+
+def oldconfig(config: Path) -> None:
+    """Ask about each option that `config` does not mention, and bring it up to date.
+
+    Raises UserError, and leaves `config` as it is, when the answers end early or contradict.
+    """
+    options = read(config) if config.exists() else Options(ROOT_TREE)
+    dropped = options.check()
+    hints = option_hints(options)
+    # An answer can open further options, or close some that were to be asked about.
+    while new := unmentioned(options):
+        _ask(options, new[0], hints.get(new[0], str))
+    write(options, config)
+    for problem in dropped:
+        print(f"dropped: {problem}", file=sys.stderr)
+    print(f"{config.name} is up to date")
+
+
+def _ask(options: Options, name: str, hint: Any) -> None:
+    item = options.choices.get(name) or options.symbols[name]
+    default = options.value(name) or ""
+    limits = ", ".join(options.members(name)) if name in options.choices else options.bounds(name)
+    if options.is_bool(name):
+        limits = "y, n"
+    question = f"{item.nodes[0].prompt[0]} ({name}) {f'({limits}) ' if limits else ''}[{default}] "
+    while True:
+        print(question, end="", flush=True)
+        answer = _answer(sys.stdin, name)
+        if answer == "?":
+            print(item.nodes[0].help or "There is no help about it.")
+            continue
+        problem = _take(options, name, answer or default, hint if answer else str)
+        if not problem:
+            return
+        print(f"  {problem}; ? shows the help")
+
+
+def _answer(stream: TextIO | None, name: str) -> str:
+    """Return a line of `stream`, which is None when the standard input was closed."""
+    try:
+        line = stream.readline() if stream else ""
+    except UnicodeDecodeError:
+        line = ""
+    if not line:
+        print()
+        raise UserError(
+            f"oldconfig got no answer about {name}; "
+            "'make olddefconfig' takes the default of everything new"
+        )
+    return line.strip()
+
+
+def _take(options: Options, name: str, text: str, hint: Any) -> str:
+    """Set option `name`; return nothing, or why `text` is refused and another must follow."""
+    known = len(options.problems)
+    options.give(name, text, flag_of(name))
+    problem = "".join(options.problems[known:])
+    del options.problems[known:]
+    if not problem and options.value(name) != text:
+        problem = f"{text} cannot be set here"
+        if bounds := options.bounds(name):
+            problem = f"{text} is out of range {bounds}"
+    kind, notes = unwrap(hint)
+    if not (problem or (text == "auto" and any(isinstance(note, Auto) for note in notes))):
+        try:
+            convert(text, kind, notes)
+        except ValueError as error:
+            problem = str(error)
+    return problem

@@ -1,0 +1,128 @@
+"""The tools that only look at .config files: explain, listnewconfig, diffconfig."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from gpt2.config.bind import option_hints, unwrap
+from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of, nearest
+from gpt2.config.options import REPOSITORY, ROOT_TREE, Options
+from gpt2.config.typed import Auto, Size, Within
+from scripts.kconfig.files import read, unmentioned
+
+
+def explain(config: Path, option: str) -> None:
+    """Print all there is to know about one option. Raises UserError for an unknown one."""
+    name = option.strip().lstrip("-").upper().replace("-", "_").removeprefix("CONFIG_")
+    options = read(config) if config.exists() else Options(ROOT_TREE)
+    for problem in options.check():
+        print(f"not counted: {problem}", file=sys.stderr)
+    train = Options().names()  # the root's tree has more, for the test matrix: those are no flags
+    flags = {known: flag_of(known) if known in train else "" for known in options.names()}
+    for choice in options.choices:
+        for word, member in options.members(choice).items():
+            flags[member] = f"{flags[choice]} {word}".strip()
+    if name not in flags:
+        raise UserError(f"there is no option {option!r}{nearest(name, list(flags))}")
+    item = options.choices.get(name) or options.symbols[name]
+    node = item.nodes[0]
+    value = options.value(name)
+    print("   ".join(part for part in (name, flags[name], node.prompt[0]) if part))
+    print(f"  value: {'none, it plays no part here' if value is None else value or repr('')}")
+    print(f"  from: {_source(options, name)}")
+    if limits := _limits(options, name):
+        print(f"  range: {limits}")
+    for condition, met in options.conditions(name).items():
+        print(f"  needs: {condition} ({'met' if met else 'NOT MET'})")
+    print(f"  declared: {os.path.relpath(node.filename, REPOSITORY)}:{node.linenr}")
+    for line in (node.help or "").splitlines():
+        print(f"  {line}".rstrip())
+    if name in options.choices:
+        for word, member in options.members(name).items():
+            said = " ".join((options.symbols[member].nodes[0].help or "").split())
+            if said:
+                print(
+                    textwrap.fill(
+                        f"{word}: {said}", 90, initial_indent=" " * 4, subsequent_indent=" " * 8
+                    )
+                )
+
+
+def _source(options: Options, name: str) -> str:
+    where = options.origin(name)
+    if where == flag_of(name):
+        return "its default"
+    if any(problem.startswith(where) for problem in options.check()):
+        return f"its default; {where} is refused"
+    choice = options.symbols[name].choice if name in options.symbols else None
+    differs = (choice.name if choice else name) in options.minimal()
+    return where + ("" if differs else ", the same as its default")
+
+
+def _limits(options: Options, name: str) -> str:
+    if name in options.choices:
+        return ", ".join(options.members(name))
+    if bounds := options.bounds(name):
+        return bounds
+    if name in options.symbols and (ranges := options.symbols[name].ranges):
+        return ", ".join(f"{low.str_value}..{high.str_value}" for low, high, _ in ranges)
+    _, notes = unwrap(option_hints(options).get(name, str))
+    words = {Auto: "auto", Size: "a size such as 6G, 500M or 6GiB"}
+    return " or ".join(
+        note.interval if isinstance(note, Within) else words[type(note)]
+        for note in notes
+        if isinstance(note, Auto | Size | Within)
+    )
+
+
+def listnewconfig(config: Path) -> None:
+    """Print the options that `config` does not mention, as lines of a .config with defaults."""
+    options = read(config) if config.exists() else Options(ROOT_TREE)
+    for name in unmentioned(options):
+        item = options.choices.get(name)
+        symbol = item.selection if item else options.symbols[name]
+        # The kernel's way: a line for the option, not the comment that a .config has for n.
+        print(
+            f"CONFIG_{symbol.name}=n" if symbol.str_value == "n" else symbol.config_string.strip()
+        )
+
+
+def diffconfig(old: Path, new: Path) -> None:
+    """Print what differs between the lines of two files, as the kernel's diffconfig does.
+
+    First what only `old` has, then what has another value, then what only `new` has.
+    """
+    before, after = _lines(old), _lines(new)
+    for name in sorted(before.keys() - after.keys()):
+        print(f"-{name} {before[name]}")
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            print(f" {name} {before[name]} -> {after[name]}")
+    for name in sorted(after.keys() - before.keys()):
+        print(f"+{name} {after[name]}")
+
+
+def _lines(path: Path) -> dict[str, str]:
+    """Return {name: value as written} of a .config of any version, so also of unknown options."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"{path}: cannot be read: {reason}") from error
+    found: dict[str, str] = {}
+    problems = []
+    for number, line in enumerate(lines, 1):
+        if match := re.fullmatch(r"CONFIG_(\w+)=(.*)", line.rstrip()):
+            found[match[1]] = match[2]
+        elif match := re.fullmatch(r"# CONFIG_(\w+) is not set", line.rstrip()):
+            found[match[1]] = "n"
+        elif line.strip() and not line.startswith("#"):
+            problems.append(f"{path}:{number}: {line!r} is no CONFIG_NAME=value line")
+    if problems:
+        raise UserError(*problems)
+    return found

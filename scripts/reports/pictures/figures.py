@@ -1,0 +1,31 @@
+"""Which pictures the report has, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scripts.reports.comparisons import Table
+from scripts.reports.pictures.costs import against_sparsity, costs
+from scripts.reports.pictures.curves import curves
+from scripts.reports.pictures.forest import forest
+from scripts.reports.pictures.layers import layers
+from scripts.reports.pictures.picture import Look, Picture
+from scripts.reports.pictures.single import single_run
+from scripts.reports.pictures.svg import style
+from scripts.reports.runs import Run
+
+
+def pictures(runs: Sequence[Run], tables: Sequence[Table], shared: bool) -> list[Picture]:
+    """Return everything that can be drawn of the runs and of the tables' rows."""
+    rows = [row for table in tables for row in table.rows]
+    look = Look(rows)
+    with style():
+        drawn: list[Picture | None] = [forest(table) for table in tables]
+        if (alone := single_run(runs)) is not None:
+            drawn.append(replace(alone, asked=tables[0].asked if tables else None))
+        else:
+            drawn += [curves(table, look) for table in tables]
+        drawn += [against_sparsity(rows, look), costs(rows, look, shared)]
+        drawn += [layers(table) for table in tables]
+    return [picture for picture in drawn if picture is not None]

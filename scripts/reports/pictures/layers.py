@@ -1,0 +1,87 @@
+"""The picture of how sparse each matrix of the model became."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from scripts.reports.comparisons import Table
+from scripts.reports.pictures.picture import WIDTH, Picture, slug, where_text
+from scripts.reports.pictures.svg import ACCENT, INK, PAPER, RULE, svg
+from scripts.reports.rows import Row
+from scripts.reports.words import percent
+
+
+def layers(table: Table) -> Picture | None:
+    """Draw how sparse each matrix became, a line for each row of the table."""
+    rows = [row for row in table.rows if layer_means(row)]
+    if table.asked == 0.0 or not rows:
+        return None
+    names = sorted({name for row in rows for name in layer_means(row)}, key=_layer_order)
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.24 * len(rows)))
+    axis = figure.subplots()
+    tips: dict[str, list[str]] = {}
+    for down, row in enumerate(rows):
+        found = layer_means(row)
+        for along, name in enumerate(names):
+            if name not in found:
+                continue
+            gid = f"cell-{down}-{along}"
+            axis.add_patch(
+                Rectangle((along, down), 1, 1, facecolor=ACCENT, alpha=found[name], gid=gid)
+            )
+            tips[gid] = [f"{row.label}, {_short(name)}: {percent(found[name])}"]
+    axis.set_xlim(0, len(names))
+    axis.set_ylim(len(rows), 0)
+    axis.set_yticks([n + 0.5 for n in range(len(rows))], [row.label for row in rows])
+    axis.tick_params(axis="y", labelcolor=INK)
+    shown = [_short(name) for name in names]
+    axis.set_xticks(
+        [n + 0.5 for n in range(len(names))], shown, rotation=90 if len(names) > 8 else 0
+    )
+    if len(names) > 24:
+        axis.set_xticks([n + 0.5 for n in range(0, len(names), 4)], shown[::4])
+    axis.grid(visible=False)
+    for place in range(1, len(names)):
+        axis.axvline(place, color=PAPER, linewidth=0.8)
+    for place in range(1, len(rows)):
+        axis.axhline(place, color=PAPER, linewidth=2.0)
+    for spine in axis.spines.values():
+        spine.set_color(RULE)
+    where = where_text(table)
+    return Picture(
+        f"Sparsity by layer {where}",
+        "The stronger the colour, the more of a matrix is zero, from none to all; mean over "
+        "seeds. A number is the block, the rest is the matrix in it.",
+        svg(
+            figure,
+            f"layers-{slug(table.asked)}",
+            f"Sparsity of each matrix {where}",
+            " ".join(f"{tip}." for texts in tips.values() for tip in texts),
+            tips,
+        ),
+        table.asked,
+    )
+
+
+def layer_means(row: Row) -> dict[str, float]:
+    """Return the sparsity of each prunable matrix by name, mean over the seeds of a row."""
+    found: dict[str, list[float]] = {}
+    for run in row.runs:
+        shares = (run.summary or {}).get("sparsity_layers")
+        for name, share in shares.items() if isinstance(shares, dict) else ():
+            if isinstance(share, int | float) and 0 <= share <= 1:
+                found.setdefault(name, []).append(float(share))
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def _layer_order(name: str) -> tuple[int, str]:
+    match = re.search(r"\.h\.(\d+)\.", name)
+    return (int(match[1]) if match else -1), name
+
+
+def _short(name: str) -> str:
+    return re.sub(r"^transformer\.(h\.)?|\.weight$", "", name)

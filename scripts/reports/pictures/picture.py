@@ -1,0 +1,76 @@
+"""What the pictures of the report have in common: their form, colours, markers and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scripts.reports.comparisons import Table
+from scripts.reports.pictures.svg import INK, SERIES
+from scripts.reports.rows import DENSE, Row
+from scripts.reports.words import percent
+
+WIDTH = 9.2
+_MARKERS = "os^DvPXp"
+_DASHES = ("-", "--", ":")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG element, its heading, what is to be said below it, and of which sparsity it is."""
+
+    heading: str
+    caption: str
+    svg: str
+    asked: float | None = None
+
+
+class Look:
+    """What stands for whom in every picture: a colour for each method, a marker per optimizer."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        named = dict.fromkeys(row.series for row in rows)
+        self._methods = [name for name in named if name != "dense"]
+        self._optimizers = sorted({row.optimizer for row in rows})
+
+    def colour(self, row: Row) -> str:
+        """Return the colour of a row."""
+        if row.series == "dense":
+            return INK
+        return SERIES[self._methods.index(row.series) % len(SERIES)]
+
+    def dash(self, row: Row) -> str:
+        """Return the line style of a row: another one where the colours begin anew."""
+        if row.series == "dense":
+            return "-"
+        return _DASHES[self._methods.index(row.series) // len(SERIES) % len(_DASHES)]
+
+    def marker(self, row: Row) -> str:
+        """Return the marker of a row."""
+        return _MARKERS[self._optimizers.index(row.optimizer) % len(_MARKERS)]
+
+
+def where_text(table: Table) -> str:
+    """Return where the rows of a table are: at which sparsity."""
+    return "without pruning" if table.asked == 0.0 else f"at {percent(table.asked)} sparsity"
+
+
+def full_name(row: Row) -> str:
+    """Return a row's name with its sparsity."""
+    return row.label + ("" if row.method == DENSE else f" at {percent(row.asked)}")
+
+
+def slug(share: float) -> str:
+    """Return a sparsity as a part of an id."""
+    return f"{share:g}".replace(".", "-")
+
+
+def mean_of(row: Row, name: str) -> float | None:
+    """Return the mean over seeds of a number of the results; None where there is none."""
+    found = row.over_seeds(name)
+    return found.mean if found else None
+
+
+def megabytes(size: float | None) -> float | None:
+    """Return bytes in megabytes (10^6)."""
+    return None if size is None else size / 1e6

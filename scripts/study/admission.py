@@ -1,0 +1,168 @@
+"""Whether the machine has room for another cell: memory of host and GPU, and the disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gpt2.config.errors import Exit, UserError
+from scripts.study import machine
+from scripts.study.folder import MatrixFolder
+from scripts.study.memory import Memory, predicted_memory
+
+#: More than was predicted: fragments, caches, the driver.
+_HEADROOM = 1.1
+_DISK_RESERVE = machine.GIB // 4
+#: Seconds in which a started cell may not have taken its memory yet.
+_GROWING = 120.0
+#: Seconds between two looks at memory that is missing.
+_LOOK_AGAIN = 5.0
+#: Checkpoints that lie on the disk at once while a cell runs: two, the best, and one being written.
+_WHILE_RUNNING = 4
+
+
+class Room:
+    """Says whether a cell can start now; and, while it cannot, why."""
+
+    def __init__(
+        self, folder: MatrixFolder, matrix: Mapping[str, Any], say: Callable[[str], None]
+    ) -> None:
+        self._folder, self._matrix, self._say = folder, matrix, say
+        self._waiting: dict[str, float] = {}  # device -> since when
+        self._again: dict[str, float] = {}  # device -> when to look again
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what has finished, and look again at the memory it had."""
+        self._again.clear()
+        self._known = predicted_memory(self._folder, self._matrix["cells"])
+
+    def need(self, kind: str) -> Memory | None:
+        """Return the peak memory to expect: of the kind, else the largest of any; None if none."""
+        if kind in self._known or not self._known:
+            return self._known.get(kind)
+        every = self._known.values()
+        return Memory(max(m.host for m in every), max(m.device for m in every))
+
+    # -- disk ------------------------------------------------------------------------------------
+
+    def check_disk_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+        """Raise UserError when what is left of the matrix cannot fit on the disk."""
+        need, free = disk_need(self._matrix, list(left)), machine.disk_free(self._folder.path)
+        if need > free:
+            raise UserError(
+                f"{self._folder.path}: the matrix needs about {gib(need)} of disk, and "
+                f"{gib(free)} are free: make room, choose another --out, or keep fewer "
+                "checkpoints (MATRIX_KEEP, --keep none)"
+            )
+
+    def on_disk(self, running: int) -> bool:
+        """Whether the disk has room for another cell. Raises UserError if nothing will free it."""
+        largest = max((cell["checkpoint_bytes"] for cell in self._matrix["cells"]), default=0)
+        need = _WHILE_RUNNING * largest * (running + 1) + _DISK_RESERVE
+        free = machine.disk_free(self._folder.path)
+        if free < need and not running:
+            raise UserError(
+                f"{self._folder.path}: {gib(free)} of disk are free, and a cell needs "
+                f"{gib(need)} while it runs: make room, and start this again to go on",
+                code=Exit.CHECKPOINT,
+            )
+        return free >= need
+
+    def check_memory_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+        """Raise UserError where a cell is known to need more memory than there is at all."""
+        host, cards = machine.host_memory(), machine.gpus() if self._matrix["gpus"] else []
+        for kind in dict.fromkeys(cell["kind"] for cell in left):
+            need = self._known.get(kind, Memory(0, 0))
+            budgets = [("the host", need.host, host.total)] if host else []
+            budgets += [(f"GPU {gpu.index}", need.device, gpu.total) for gpu in cards]
+            for what, wanted, there in budgets:
+                if wanted > there:
+                    raise UserError(
+                        f"cells of {kind} take {gib(wanted)}, and {what} has {gib(there)}: a "
+                        "smaller --batch-size with more --gradient-accumulation needs less",
+                        code=Exit.MEMORY,
+                    )
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def in_memory(
+        self, kind: str, device: str, beside: Iterable[tuple[str, float]], idle: bool
+    ) -> bool:
+        """Whether host and device have the memory of another cell of `kind`.
+
+        `beside`: kind and age in seconds of the cells that run on this device. Raises UserError
+        when the memory has been missing for longer than the matrix waits and all is idle.
+        """
+        others, now = list(beside), time.monotonic()
+        if now < self._again.get(device, 0.0):
+            return False
+        need = self.need(kind)
+        if others and need is None:
+            return False  # alone, until one has shown what they take
+        growing = [self.need(other) for other, age in others if age < _GROWING]
+        lack = self._lack(need, [memory for memory in growing if memory], device)
+        if lack is None:
+            if self._waiting.pop(device, None):
+                self._say(f"{_called(device)} has memory again")
+            return True
+        self._again[device] = now + _LOOK_AGAIN
+        if not others:  # else ours will end, and free theirs
+            self._wait(lack, device, now, idle)
+        return False
+
+    def _lack(self, need: Memory | None, growing: list[Memory], device: str) -> str | None:
+        host = machine.host_memory()
+        if host and need:
+            # What train.py wants to stay free; it would refuse to start.
+            wanted = int(_HEADROOM * (need.host + sum(m.host for m in growing))) + host.floor
+            if wanted > host.available:
+                there = gib(host.available)
+                return f"{there} of host memory are available, a cell needs {gib(wanted)}"
+        gpu = next((g for g in machine.gpus() if g.index == device), None) if device else None
+        if gpu is None:
+            return None
+        if need is not None and need.device:
+            wanted = int(_HEADROOM * (need.device + sum(m.device for m in growing)))
+        else:
+            wanted = gpu.total // 2  # of an unknown cell: most of the card must be free
+        if wanted <= gpu.free:
+            return None
+        users = machine.gpu_users(gpu.uuid)
+        return (
+            f"GPU {device} has {gib(gpu.free)} of {gib(gpu.total)} free, a cell needs "
+            f"{gib(wanted)}" + (f" ({users})" if users else "")
+        )
+
+    def _wait(self, lack: str, device: str, now: float, idle: bool) -> None:
+        limit = self._matrix["wait"]
+        since = self._waiting.setdefault(device, now)
+        if now - since >= limit and idle:
+            raise UserError(
+                f"{lack}; waited {limit} s for it (MATRIX_WAIT): free it, and start this again to "
+                "go on",
+                code=Exit.MEMORY,
+            )
+        if since == now:
+            self._say(f"waiting up to {limit} s: {lack}")
+
+
+def disk_need(matrix: Mapping[str, Any], left: list[Mapping[str, Any]]) -> int:
+    """Return the bytes that the cells `left` will take: kept checkpoints, and those of a run."""
+    kept = {"none": 0, "all": _WHILE_RUNNING - 1}.get(matrix["keep"], 1)
+    stays: int = sum(kept * cell["checkpoint_bytes"] for cell in left)
+    largest: int = max((cell["checkpoint_bytes"] for cell in left), default=0)
+    slots = int(matrix["jobs"]) * max(1, len(matrix["gpus"]))
+    return stays + _WHILE_RUNNING * largest * min(slots, len(left)) + _DISK_RESERVE
+
+
+def gib(size: float) -> str:
+    """Return a size in GiB for people."""
+    return (
+        f"{size / machine.GIB:.1f} GiB" if size >= machine.GIB / 10 else f"{size / 2**20:.0f} MiB"
+    )
+
+
+def _called(device: str) -> str:
+    return f"GPU {device}" if device else "the host"

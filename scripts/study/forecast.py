@@ -1,0 +1,148 @@
+"""What a cell will take: steps and checkpoint by its options, time and memory by a short run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.typed import Config
+from gpt2.files.json import read_object
+from gpt2.run_dir.folder import read_json, read_metrics
+from scripts.study.command import arguments
+from scripts.study.folder import MatrixFolder
+from scripts.study.process import CellProcess
+from scripts.study.state import CellState
+
+#: A short run: enough steps that the last third comes after the ramp of pruning.
+_STEPS, _SECONDS = 20, 60
+_SHORT = (
+    f"--max-steps {_STEPS} --max-time {_SECONDS} --num-epochs 0 --log-interval 1 "
+    "--eval-interval 0 --checkpoint-interval 0 --sample-tokens 0"
+).split()
+#: Bytes of a checkpoint per parameter: the weight and at most three numbers of optimizer state.
+_BYTES_PER_PARAMETER = 16
+_META = {"splits": {"train": {"tokens": int}}, "tokenizer": {"vocab_size": int}}
+
+
+def dataset(config: Config) -> tuple[int, int]:
+    """Return tokens of training text and size of the vocabulary. Raises UserError."""
+    folder = config.data.data_dir / config.data.dataset
+    try:
+        meta = read_object(folder / "meta.json", _META)
+        return meta["splits"]["train"]["tokens"], meta["tokenizer"]["vocab_size"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no tokens: python3 gpt2/prepare_data.py --dataset "
+            f"{config.data.dataset} --data-dir {config.data.data_dir}",
+            code=Exit.DATA,
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}/meta.json cannot be read: {error}", code=Exit.DATA) from error
+
+
+def steps(config: Config, tokens: int) -> int | None:
+    """Return the steps of a run; None when time alone ends it."""
+    training = config.train
+    limits = [training.max_steps] if training.max_steps else []
+    if training.num_epochs:
+        sequences = Fraction(repr(training.num_epochs)) * ((tokens - 1) // config.model.block_size)
+        batch = training.batch_size * training.gradient_accumulation
+        limits.append(math.ceil(sequences / batch))
+    return min(limits) if limits else None
+
+
+def checkpoint_bytes(config: Config, vocabulary: int) -> int:
+    """Return about how large a checkpoint is."""
+    model = config.model
+    blocks = model.n_layer * (12 * model.n_embd**2 + 13 * model.n_embd)
+    return _BYTES_PER_PARAMETER * (blocks + (vocabulary + model.block_size) * model.n_embd)
+
+
+def probe(
+    folder: MatrixFolder,
+    cells: Iterable[Mapping[str, Any]],
+    train: Sequence[str],
+    here: Path,
+    say: Callable[[str], None],
+) -> dict[str, str]:
+    """Make a short run of each kind of cell that none was made of; return why any failed."""
+    found, failures = folder.probes(), dict[str, str]()
+    for cell in cells:
+        kind = cell["kind"]
+        if kind in found or kind in failures:
+            continue
+        say(f"a short run of {kind} ...")
+        run = folder.path / "probe"
+        shutil.rmtree(run, ignore_errors=True)
+        short = {**cell, "flags": [*cell["flags"], *_SHORT]}
+        start = time.monotonic()
+        output = folder.path / "output" / "probe.txt"
+        process = CellProcess([*train, *arguments(short, run)], here, output, os.environ)
+        try:
+            while (code := process.poll()) is None:
+                time.sleep(0.05)
+        finally:
+            process.kill()
+        if code == Exit.OK:
+            found[kind] = _measured(run, time.monotonic() - start)
+            folder.write_json("probes.json", found)
+        else:
+            last = process.tail().splitlines()[-1:]
+            failures[kind] = f"its short run failed with exit code {code}: {''.join(last)}"
+        shutil.rmtree(run, ignore_errors=True)
+    return failures
+
+
+def _measured(run: Path, wall: float) -> dict[str, Any]:
+    """Return what a short run took, by its folder."""
+    summary = read_json(run, "summary.json")
+    lines = read_metrics(run)
+    train = [line for line in lines if "loss" in line]
+    times = [b["elapsed"] - a["elapsed"] for a, b in itertools.pairwise(train)]
+    last = times[-max(1, _STEPS // 3) :] or [summary["seconds"]]
+    evaluation = max(0.0, lines[-1]["time"] - train[-1]["time"])
+    return {
+        "step_seconds": statistics.median(last),
+        "evaluation_seconds": evaluation,
+        "other_seconds": max(0.0, wall - summary["seconds"] - evaluation),
+        "peak_host_bytes": summary["peak_host_bytes"],
+        "peak_device_bytes": summary["peak_device_bytes"],
+    }
+
+
+def seconds(
+    cells: Iterable[Mapping[str, Any]],
+    states: Mapping[str, CellState],
+    probes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, float]:
+    """Return how long a cell of each kind takes: as finished ones did, else by its short run."""
+    done: dict[str, list[float]] = {}
+    found: dict[str, float] = {}
+    for cell in cells:
+        kind = cell["kind"]
+        done.setdefault(kind, []).extend(states[cell["name"]].seconds)
+        if kind in probes and cell["steps"]:
+            short, evaluations = probes[kind], 1
+            if cell["eval_interval"]:
+                evaluations += (cell["steps"] - 1) // cell["eval_interval"]
+            found[kind] = (
+                short["other_seconds"]
+                + cell["steps"] * short["step_seconds"]
+                + evaluations * short["evaluation_seconds"]
+            )
+        elif cell["max_time"] and not cell["steps"]:
+            found[kind] = float(cell["max_time"])
+    found |= {kind: statistics.fmean(took) for kind, took in done.items() if took}
+    every = [took for all_ in done.values() for took in all_]
+    if every:  # of kinds that nothing is known of: as the others
+        found = {kind: found.get(kind, statistics.fmean(every)) for kind in done}
+    return found

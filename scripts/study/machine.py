@@ -1,0 +1,95 @@
+"""What the machine has for the cells: cores, memory, disk, and GPUs as nvidia-smi tells of them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2.config.errors import UserError
+from gpt2.machine.host_memory import Host, Pool
+
+GIB = 2**30
+_QUERY = "index,uuid,name,memory.total,memory.free"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU: `index` is what CUDA_VISIBLE_DEVICES takes; memory in bytes."""
+
+    index: str
+    name: str
+    total: int
+    free: int
+    uuid: str
+
+
+def cores() -> int:
+    """Return the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def host_memory() -> Pool | None:
+    """Return the memory of the host, or of the control group that has least; None if not known."""
+    host = Host()
+    pools = host.pools() if host.watched else []
+    return min(pools, key=lambda pool: pool.available - pool.floor, default=None)
+
+
+def disk_free(folder: Path) -> int:
+    """Return the bytes free on the disk of a folder, or of the first above it that exists."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def gpus() -> list[Gpu]:
+    """Return the NVIDIA GPUs of this machine; none where nvidia-smi is missing or fails."""
+    rows = _ask(f"--query-gpu={_QUERY}")
+    return [
+        Gpu(index, name, int(float(total) * 2**20), int(float(free) * 2**20), uuid)
+        for index, uuid, name, total, free in (row for row in rows if len(row) == 5)
+    ]
+
+
+def gpu_users(uuid: str) -> str:
+    """Say which processes hold memory of a GPU: "process 7 (python), 5000 MiB"; nothing if none."""
+    rows = _ask("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
+    found = [row[1:] for row in rows if len(row) == 4 and row[0] == uuid]
+    return "; ".join(f"process {pid} ({name}), {used} MiB" for pid, name, used in found)
+
+
+def _ask(query: str) -> list[list[str]]:
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    rows = csv.reader(done.stdout.splitlines(), skipinitialspace=True)
+    return [row for row in rows if row] if done.returncode == 0 else []
+
+
+def chosen_gpus(asked: str, on_cpu: bool) -> list[str]:
+    """Return the GPUs to use, as CUDA_VISIBLE_DEVICES names them; none is the CPU, or whatever is.
+
+    Without GPUS= they are those of CUDA_VISIBLE_DEVICES, or all. Raises UserError for a wrong one.
+    """
+    if asked and on_cpu:
+        raise UserError(f"GPUS={asked}: the cells run on the CPU (--device cpu)")
+    if on_cpu:
+        return []
+    there = [gpu.index for gpu in gpus()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    words = [word for word in re.split(r"[\s,]+", asked or visible) if word]
+    if asked and (wrong := [word for word in words if there and word not in there]):
+        raise UserError(
+            f"GPUS={asked}: there is no GPU {wrong[0]}; nvidia-smi lists {', '.join(there)}"
+        )
+    if asked and (len(set(words)) < len(words) or not all(map(str.isalnum, words))):
+        raise UserError(f"GPUS={asked} must name each GPU once, by its number: GPUS=0,1")
+    return words or there

@@ -1,0 +1,347 @@
+"""Every corpus, as a plug-in; one's own text in every form."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from gpt2 import prepare_data
+from gpt2.config import plugins
+from gpt2.config.errors import Exit, UserError
+from gpt2.data.corpora.text import open_corpus
+from gpt2.data.corpus import Corpus, Request, WholeText, is_validation
+from gpt2.data.sources import text_files
+from gpt2.data.tokenizer import CharTokenizer, Tokenizer
+from tests.support.hub_server import write_parquet
+
+CORPORA = "gpt2.data.corpora"
+#: Those made of a text file; those of the hub are in test_hub.py.
+OF_TEXT = [
+    name for name in plugins.names(CORPORA) if "REPOSITORY" not in vars(plugins.load(CORPORA, name))
+]
+TEXT = "First Citizen:\nBefore we proceed, hear me.\n\nAll:\nSpeak!\n" * 20
+
+
+def request(tmp_path: Path, given: Path | None, tokenizer: str | None = None) -> Request:
+    return Request(given, tokenizer, tmp_path / "downloads")
+
+
+def whole(corpus: Corpus, split: str) -> list[str]:
+    """The documents of a split that are not empty."""
+    found = [("".join(d.pieces), d.split) for d in corpus.documents()]
+    assert {where for _, where in found} <= {"train", "val"}
+    return [text for text, where in found if text and where == split]
+
+
+def assert_skips(corpus: Corpus) -> None:
+    """Check that passing over documents leaves the others as they are."""
+    every = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    for skip in (1, len(every) // 2, len(every) - 1, len(every), len(every) + 1):
+        assert [(d.split, "".join(d.pieces)) for d in corpus.documents(skip)] == every[skip:]
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert caught.value.code == Exit.DATA
+    assert len(caught.value.messages) == 1
+    return caught.value.messages[0]
+
+
+@pytest.mark.parametrize("name", OF_TEXT)
+def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    corpus: Corpus = plugins.load(CORPORA, name).open_corpus(request(tmp_path, path))
+    tokenizer = corpus.tokenizer()
+    assert isinstance(tokenizer, Tokenizer)
+    assert isinstance(corpus.separated, bool)
+    assert {"address", "sha256"} <= json.loads(json.dumps(corpus.source)).keys()
+    assert corpus.source["address"] == str(path)
+    train, val = whole(corpus, "train"), whole(corpus, "val")
+    assert train == whole(corpus, "train")
+    assert_skips(corpus)
+    assert "".join(train + val) == TEXT
+    assert len("".join(train)) == int(0.9 * len(TEXT))
+    for text in train + val:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("name", OF_TEXT)
+def test_every_corpus_refuses_what_it_cannot(name: str, tmp_path: Path) -> None:
+    load = plugins.load(CORPORA, name).open_corpus
+    path = tmp_path / "input.txt"
+    assert str(path) in refused(lambda: load(request(tmp_path, path)))
+    path.write_bytes(b"good\xff")
+    asked = request(tmp_path, path, "char" if name == "shakespeare" else "sentencepiece")
+    assert "--tokenizer" in refused(lambda: load(asked))
+    message = refused(lambda: whole(load(request(tmp_path, path)), "train"))
+    assert "byte 4" in message
+    assert str(path) in message
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+@pytest.mark.parametrize("ending", [".txt", ".md"])
+def test_a_text_is_cut_at_nine_tenths(packing: str, ending: str, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    text = "".join(rng.choices("ab \r\n\t\xe9\u4e2d\U0001f642\ufeff", k=200_000))
+    path = tmp_path / f"in{ending}{packing}"
+    path.write_bytes(PACKERS[packing](b"\xef\xbb\xbf" + text.encode()))
+    corpus = open_corpus(request(tmp_path, path))
+    assert whole(corpus, "train") == [text[:180_000]]
+    assert whole(corpus, "val") == [text[180_000:]]
+    assert max(len(piece) for doc in corpus.documents() for piece in doc.pieces) <= 1 << 18
+    assert corpus.text_bytes == (None if packing else path.stat().st_size)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7])
+def test_the_size_of_reads_changes_nothing(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "_PIECE", piece)
+    text = "\ufeffa\u4e2d\U0001f642\n{}\ufeff" * 3
+    path = tmp_path / "in.txt"
+    path.write_bytes(text.encode())
+    assert "".join(text_files.pieces(path)) == text[1:]
+    path.write_bytes(text.encode() + b"\xe4\xb8")
+    place = len(text.encode())
+    assert f"byte {place} " in refused(lambda: list(text_files.pieces(path)))
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "a\\n\u4e2d"}\n\n{"text": "b"}\r\n{"text": "c"}', encoding="utf-8")
+    assert list(text_files.records(path, "text")) == ["a\n\u4e2d", "b", "c"]
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_jsonl_lines_are_documents(packing: str, tmp_path: Path) -> None:
+    texts = [f"document {i}\nof two lines" for i in range(2000)]
+    lines = [json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)]
+    path = tmp_path / f"in.jsonl{packing}"
+    path.write_bytes(PACKERS[packing]("\n".join([*lines, '{"text": ""}']).encode()))
+    corpus = open_corpus(request(tmp_path, path))
+    train, val = whole(corpus, "train"), whole(corpus, "val")
+    assert sorted(train + val) == sorted(texts)
+    assert 150 < len(val) < 250
+    assert val == [text for text in texts if is_validation(text, 10)]
+    assert_skips(corpus)
+
+
+def test_folders_are_walked_in_order(tmp_path: Path) -> None:
+    where = tmp_path / "in"
+    names = ["b.txt", "a/z.md", "a/y.txt.gz", "c.TXT", ".hidden.txt", ".git/x.txt", "d.bin", "e.gz"]
+    for name in names:
+        path = where / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = gzip.compress if name.endswith(".gz") else bytes
+        path.write_bytes(packed(name.encode() * 10))
+    corpus = open_corpus(request(tmp_path, where))
+    both = zip(whole(corpus, "train"), whole(corpus, "val"), strict=True)
+    texts = [train + val for train, val in both]
+    assert texts == [name * 10 for name in ("b.txt", "c.TXT", "a/y.txt.gz", "a/z.md")]
+    assert_skips(corpus)
+    assert corpus.source["files"] == 4
+    before = corpus.source["sha256"]
+    (where / "b.txt").write_text("changed")
+    assert open_corpus(request(tmp_path, where)).source["sha256"] != before
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"text": "x"', "not JSON"),
+        (b'"x"', "no text"),
+        (b'{"txt": "x"}', "no text"),
+        (b'{"text": 5}', "no text"),
+        (b'{"text": "\xff"}', "not UTF-8"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"text": "\\ud800"}', "half a surrogate"),
+    ],
+)
+def test_a_bad_line_is_named(line: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"text": "good"}\n\n' + line + b"\n")
+    message = refused(lambda: whole(open_corpus(request(tmp_path, path)), "train"))
+    assert f"{path}:3" in message
+    assert expected in message
+    assert len(message) < 1000
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "_LONGEST_LINE", 1000)
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x" * 2000)
+    assert "1,000 bytes" in refused(lambda: list(text_files.records(path, "text")))
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "plain", "empty"])
+def test_a_damaged_packing_is_named(packing: str, damage: str, tmp_path: Path) -> None:
+    content = PACKERS[packing](random.Random(1).randbytes(3000).hex().encode() * 2)
+    changed: dict[str, bytes] = {
+        "cut": content[:-10],
+        "flip": content[:4] + bytes([content[4] ^ 0xFF]) + content[5:-4] + b"0000",
+        "plain": b"just text",
+        "empty": b"",
+    }
+    path = tmp_path / f"in.txt{packing}"
+    path.write_bytes(changed[damage])
+    if (packing, damage) == (".gz", "empty"):
+        assert list(text_files.pieces(path)) == []
+    else:
+        assert str(path) in refused(lambda: list(text_files.pieces(path)))
+
+
+def test_frames_one_after_the_other(tmp_path: Path) -> None:
+    for packing, pack in PACKERS.items():
+        path = tmp_path / f"in.txt{packing}"
+        path.write_bytes(pack(b"one ") + pack(b"two"))
+        assert "".join(text_files.pieces(path)) == "one two"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_a_file_that_unpacks_without_end_is_refused(
+    packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"in.txt{packing}"
+    path.write_bytes(PACKERS[packing](b"to be " * 500_000))
+    assert sum(map(len, text_files.pieces(path))) == 3_000_000  # too little to do harm
+    monkeypatch.setattr(text_files, "_ALWAYS_UNPACKED", 1 << 20)
+    message = refused(lambda: list(text_files.pieces(path)))
+    assert str(path) in message
+    assert "200 times" in message
+    rng = random.Random(1)
+    path.write_bytes(PACKERS[packing](bytes(rng.choices(b"ab \n", k=1_200_000))))
+    assert sum(map(len, text_files.pieces(path))) == 1_200_000
+
+
+def test_a_few_bytes_never_unpack_to_much_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt.zst"
+    path.write_bytes(PACKERS[".zst"](bytes(200 << 20)))
+    with path.open("rb") as file:
+        assert max(map(len, text_files._unpack_zst(file))) <= 40 << 20
+
+
+def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in.doc").write_text("x")
+    for name in ("in", "in.doc", "missing"):
+        path = tmp_path / name
+        assert str(path) in refused(lambda path=path: open_corpus(request(tmp_path, path)))  # type: ignore[misc]
+    assert "--input" in refused(lambda: open_corpus(request(tmp_path, None)))
+
+
+def test_characters_are_those_of_all_files(tmp_path: Path) -> None:
+    where = tmp_path / "in"
+    where.mkdir()
+    (where / "a.txt").write_text("ab" * 20 + "\xe9", encoding="utf-8")
+    (where / "b.jsonl").write_text('{"text": "xyz"}', encoding="utf-8")
+    tokenizer = open_corpus(request(tmp_path, where, "char")).tokenizer()
+    assert isinstance(tokenizer, CharTokenizer)
+    assert tokenizer.chars == "\nabxyz\xe9"
+
+
+def test_too_many_characters_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("".join(map(chr, range(0x10000, 0x20010))), encoding="utf-8")
+    corpus = open_corpus(request(tmp_path, path, "char"))
+    assert "different characters" in refused(corpus.tokenizer)
+
+
+def parquet_folder(tmp_path: Path, column: str = "text") -> tuple[Path, list[str]]:
+    where = tmp_path / "in"
+    texts = [f"document {i} caf\xe9 \U0001f642\n" * (i % 4) for i in range(300)]
+    write_parquet(where / "a.parquet", texts[:130], column, rows=40)
+    (where / "b.jsonl").write_text(
+        "\n".join(json.dumps({column: text}) for text in texts[130:170]), encoding="utf-8"
+    )
+    write_parquet(where / "c" / "d.parquet", [*texts[170:], None], column, rows=200)
+    return where, [*texts, ""]
+
+
+def test_rows_of_parquet_are_documents(tmp_path: Path) -> None:
+    where, texts = parquet_folder(tmp_path)
+    corpus = open_corpus(request(tmp_path, where))
+    found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    assert found == [("val" if is_validation(text, 10) else "train", text) for text in texts]
+    assert_skips(corpus)
+    for skip in (39, 40, 41, 129, 130, 131, 169, 170, 171):
+        assert ["".join(d.pieces) for d in corpus.documents(skip)] == texts[skip:]
+    assert corpus.source["files"] == 3
+    size = corpus.text_bytes
+    assert size is not None
+    assert size >= sum(len(text.encode()) for text in texts)
+    tokenizer = open_corpus(request(tmp_path, where, "char")).tokenizer()
+    assert isinstance(tokenizer, CharTokenizer)
+    assert set(tokenizer.chars) == set("".join(texts))
+
+
+def test_the_column_of_the_text_has_a_name(tmp_path: Path) -> None:
+    where, texts = parquet_folder(tmp_path, "body")
+    message = refused(lambda: open_corpus(request(tmp_path, where)))
+    assert "no column 'text'" in message
+    assert "id (int64), body (string)" in message
+    assert "--text-column" in message
+    asked = Request(where, None, tmp_path, "body")
+    assert ["".join(d.pieces) for d in open_corpus(asked).documents()] == texts
+    assert open_corpus(asked).source["text_column"] == "body"
+    message = refused(lambda: open_corpus(Request(where, None, tmp_path, "id")))
+    assert "'id' holds no text" in message
+    (where / "b.jsonl").write_text('{"text": "x"}\n')
+    message = refused(lambda: list(open_corpus(asked).documents()))
+    assert f"{where / 'b.jsonl'}:1: no text" in message
+    assert '"body"' in message
+    alone = tmp_path / "a.txt"
+    alone.write_text("to be")
+    assert "--text-column body" in refused(
+        lambda: open_corpus(Request(alone, None, tmp_path, "body"))
+    )
+
+
+def test_the_column_is_part_of_what_was_prepared(tmp_path: Path) -> None:
+    where, _ = parquet_folder(tmp_path, "body")
+    command = ["--data-dir", str(tmp_path / "data"), "--input", str(where), "--workers", "1"]
+    command += ["--tokenizer-backend", "tiktoken"]
+    assert prepare_data.main([*command, "--text-column", "body"]) == Exit.OK
+    assert prepare_data.main(command) == Exit.OK
+    message = refused(lambda: prepare_data.main([*command, "--text-column", "id"]))
+    assert "--text-column body, not id" in message
+    with pytest.raises(UserError, match="no effect on --adopt"):
+        prepare_data.main(["--adopt", str(where), "--text-column", "body"])
+
+
+def test_shards_of_lines_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for number in (2, 0, 1):
+        lines = "".join(json.dumps({"text": f"{number} {i}"}) + "\n" for i in range(3))
+        path = tmp_path / "in" / f"shard_{number:03}.jsonl.zst"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PACKERS[".zst"](lines.encode()))
+    corpus = open_corpus(request(tmp_path, tmp_path / "in"))
+    texts = ["".join(d.pieces) for d in corpus.documents()]
+    assert texts == [f"{number} {i}" for number in range(3) for i in range(3)]
+    assert_skips(corpus)
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 1003])
+def test_whole_text_is_split_by_characters(length: int) -> None:
+    text = "\xe9" * length
+    info: dict[str, Any] = {}
+    corpus = WholeText(text, info, CharTokenizer("\xe9"))
+    border = int(0.9 * length)
+    found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
+    assert found == [("train", text[:border]), ("val", text[border:])]
+    assert_skips(corpus)
+    assert corpus.text_bytes == 2 * length

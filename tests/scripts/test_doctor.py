@@ -1,0 +1,152 @@
+"""What doctor.py says of a machine."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gpt2.config.errors import Exit
+from scripts import doctor
+from tests.conftest import REPOSITORY
+
+Captured = pytest.CaptureFixture[str]
+
+
+def told(capsys: Captured) -> tuple[int, dict[str, str]]:
+    """The exit code, and the lines by what they are about; `last` is the verdict."""
+    code = doctor.main()
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = {"last": last}
+    for line in lines:
+        assert line.split()[0] in ("ok", "lack", "MISSING"), line
+        about = line[8:22].strip()
+        found[about] = found.get(about, "") + line + "\n"
+    return code, found
+
+
+def test_every_part_has_a_line(capsys: Captured) -> None:
+    code, found = told(capsys)
+    assert code == Exit.OK
+    assert "nothing that training needs is missing" in found["last"]
+    for about in ("Python", "torch", "bf16", "flash kernels", "compiler", "RAM", "disk"):
+        assert about in found
+    assert any(about.startswith("GPU") for about in found)
+    for name in doctor.OPTIONAL:
+        assert name in found
+    del found["last"]
+    for line in "".join(found.values()).splitlines():
+        # A lack says what it costs; what is there costs nothing.
+        assert (": " in line) == (not line.startswith("ok")), line
+
+
+def test_without_torch_training_cannot_start(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, found = told(capsys)
+    assert code == Exit.CONFIG
+    assert found["torch"].startswith("MISSING")
+    assert "nothing trains without it" in found["torch"]
+    assert "RAM" in found  # the rest is looked at all the same
+
+
+def test_a_missing_package_is_named(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = doctor.requirements("runtime")
+    monkeypatch.setattr(doctor, "VENV", REPOSITORY / "no such folder")
+    monkeypatch.setattr(
+        doctor, "missing", lambda lines: [lines["numpy"]] if lines == runtime else []
+    )
+    code, found = told(capsys)
+    assert code == Exit.CONFIG
+    assert found["package"].startswith("MISSING")
+    assert runtime["numpy"] in found["package"]
+
+
+def test_tools_of_development_are_no_need(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        doctor, "missing", lambda lines: [v for k, v in lines.items() if k == "ruff"]
+    )
+    code, found = told(capsys)
+    assert code == Exit.OK
+    assert found["package"].startswith("lack")
+    assert "make check" in found["package"]
+
+
+def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    for major, flash in ((9, True), (7, False)):
+        about = SimpleNamespace(name="A card", total_memory=24 * doctor.GIB, major=major)
+        monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index, a=about: a)
+        monkeypatch.setattr(torch.cuda, "device", lambda index: memoryview(b""))
+        native = {"including_emulation": flash}
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation, n=native: n[
+                "including_emulation"
+            ] and not including_emulation
+        )  # fmt: skip
+        monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+        _, found = told(capsys)
+        assert "A card, 24 GiB" in found["GPU 0"]
+        assert found["bf16"].startswith("ok" if flash else "lack")
+        assert found["flash kernels"].startswith("ok" if flash else "lack")
+
+
+def test_no_compiler_costs_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert "--compile" in doctor.compiler().cost
+    compiler = tmp_path / "clang++"
+    compiler.write_text("")
+    compiler.chmod(0o755)
+    assert str(compiler) in doctor.compiler().found
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "Python.h" in doctor.compiler().found
+    (tmp_path / "Python.h").write_text("")
+    assert doctor.compiler().cost == ""
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "lowest"),
+    [
+        ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "max"}, 500),
+        ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "300"}, 300),
+        ("0::/a/b\n", {"a/memory.max": "200", "a/b/memory.max": "300"}, 200),
+        ("0::/gone\n", {"memory.max": "700"}, 700),
+        ("0::/with a blank\n", {"with a blank/memory.max": "9"}, 9),
+        ("0::/\n", {}, None),
+        ("5:cpu:/x\n4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "20"}, 20),
+        ("", {}, None),
+    ],
+)
+def test_the_control_groups_limit(
+    groups: str, limits: dict[str, str], lowest: int | None, tmp_path: Path
+) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text(groups)
+    for name, text in limits.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert doctor.cgroup_limit(membership, tmp_path / "fs") == lowest
+
+
+def test_little_memory_and_disk_are_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "cgroup_limit", lambda membership, root: 2 * doctor.GIB)
+    assert "may use 2.0 GiB" in doctor.memory().found
+    assert doctor.memory().cost
+    usage = namedtuple("usage", "total used free")
+    for free, costs in ((1, True), (500, False)):
+        answer = usage(0, 0, free * doctor.GIB)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, a=answer: a)
+        assert bool(doctor.disk(tmp_path / "not" / "there").cost) == costs

@@ -1,0 +1,240 @@
+""".config -> flags: what the shell gets back is what the .config says."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt2.config.actions import PrepareActions, TrainActions
+from gpt2.config.bind import bind
+from gpt2.config.cli import parse
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.typed import Config
+from gpt2.prepare_data import OPTIONS as PREPARE_OPTIONS
+from scripts import flags, kconf
+from tests.conftest import ODD_FOLDERS, REPOSITORY, RunScript, WriteConfig, random_options
+
+
+def config_of(path: Path) -> Config:
+    options = Options(ROOT_TREE)
+    options.read(path)
+    return bind(options)
+
+
+def main(*arguments: str) -> int:
+    """Run flags.py with `arguments`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["flags.py", *arguments])
+        return flags.main()
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """What flags.py prints for `arguments`, as a shell would split it."""
+    assert main(*arguments) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return shlex.split(out)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A repository with two defconfigs and no .config; return its folder."""
+    (tmp_path / "defconfigs").mkdir()
+    (tmp_path / "defconfigs" / flags.GPU_DEFCONFIG).write_text("# GPU\nCONFIG_BATCH_SIZE=77\n")
+    (tmp_path / "defconfigs" / flags.CPU_DEFCONFIG).write_text("# CPU\nCONFIG_BATCH_SIZE=7\n")
+    monkeypatch.setattr(flags, "REPOSITORY", tmp_path)
+    return tmp_path
+
+
+# -- round trips ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(10), *(pytest.param(n, marks=pytest.mark.slow) for n in range(10, 50))]
+)
+def test_flags_say_what_the_config_says(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ".config"
+    kconf.write(random_options(seed), path)
+    argv = printed(capsys, str(path))
+    # From any folder: make echoes the command so that it can be pasted.
+    monkeypatch.chdir(tmp_path)
+    options, actions = parse("train.py", "", argv, TrainActions)
+    assert bind(options) == config_of(path)
+    assert actions == TrainActions()
+
+
+def test_only_what_differs_is_printed(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed(capsys, str(write_config("CONFIG_BATCH_SIZE=32", "CONFIG_BIAS=y"))) == []
+    path = write_config("# CONFIG_BIAS is not set", "CONFIG_COMPILE=y", "CONFIG_LOSS_FULL=y")
+    assert printed(capsys, str(path)) == ["--no-bias", "--loss", "full", "--compile"]
+
+
+def test_a_relative_path_is_the_repositorys(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config('CONFIG_DATA_DIR="my data"')
+    assert printed(capsys, str(path)) == ["--data-dir", str(REPOSITORY / "my data")]
+
+
+@pytest.mark.slow
+def test_every_defconfig_becomes_flags_that_say_the_same() -> None:
+    for path in kconf.defconfigs():
+        options, _ = parse("train.py", "", flags.flags(path), TrainActions)
+        assert bind(options) == config_of(path)
+
+
+@pytest.mark.parametrize("folder", [*ODD_FOLDERS, "$(exit 3)", "`false`", "a;b&c|d", "~", "*"])
+def test_no_value_is_touched_by_a_shell(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options()
+    options.give("DATA_DIR", folder, "--data-dir")
+    path = tmp_path / ".config"
+    kconf.write(options, path)
+    words = printed(capsys, str(path))
+    line = shlex.join(words)
+    # The way the Makefile uses them: the printed line is evaluated by sh.
+    show = 'import sys; print("\\0".join(sys.argv[1:]), end="")'
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(show)} {line}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0") == words
+    taken, _ = parse("train.py", "", words, TrainActions)
+    assert bind(taken).data.data_dir == REPOSITORY / folder
+
+
+def test_a_value_like_a_flag_stays_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No option of today may hold such a value; a string of a plug-in may.
+    monkeypatch.setattr(Options, "minimal", lambda _: {"DROPOUT": "--resume"})
+    (word,) = flags.flags(REPOSITORY / "defconfigs" / flags.CPU_DEFCONFIG)
+    options, actions = parse("train.py", "", [word], TrainActions)
+    assert options.value("DROPOUT") == "--resume"
+    assert actions.resume is None
+
+
+# -- what goes to whom ---------------------------------------------------------------------------
+
+
+def test_data_prints_what_prepare_data_takes(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(
+        "CONFIG_BATCH_SIZE=5", "CONFIG_DATASET_TEXT=y", "CONFIG_TOKENIZER_CHAR=y",
+        'CONFIG_DATA_DIR="/somewhere"', "CONFIG_DEVICE_CPU=y",
+    )  # fmt: skip
+    words = printed(capsys, str(path), "--data")
+    assert words == ["--dataset", "text", "--tokenizer", "char", "--data-dir", "/somewhere"]
+    assert set(flags.DATA_OPTIONS) == set(PREPARE_OPTIONS)
+    options, _ = parse("prepare_data.py", "", words, PrepareActions, PREPARE_OPTIONS)
+    assert bind(options).data == config_of(path).data
+
+
+def test_the_axes_of_the_matrix_are_no_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "Kconfig"
+    root.write_text(
+        f'mainmenu "m"\nsource "{REPOSITORY}/gpt2/Kconfig"\n'
+        'config MATRIX_SEEDS\n\tint "Seeds"\n\tdefault 1\n\trange 1 9\n'
+    )
+    monkeypatch.setattr(flags, "ROOT_TREE", root)
+    path = tmp_path / ".config"
+    path.write_text("CONFIG_MATRIX_SEEDS=3\nCONFIG_SEED=5\n")
+    assert flags.flags(path) == ["--seed", "5"]
+
+
+# -- no .config ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name", "batch", "why"),
+    [
+        (True, flags.GPU_DEFCONFIG, "77", "there is a GPU (a test's card)"),
+        (False, flags.CPU_DEFCONFIG, "7", "there is no GPU"),
+    ],
+)
+def test_without_a_config_the_machine_decides(
+    gpu: bool, name: str, batch: str, why: str, machine: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a test's card")
+    assert main(str(machine / ".config")) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"--batch-size {batch}\n"
+    assert f"taking defconfigs/{name}, since {why}" in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (machine / ".config").exists()
+
+
+def test_another_file_that_is_missing_is_an_error(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="typo: cannot be read: No such file"):
+        main(str(machine / "typo"))
+    assert capsys.readouterr().out == ""
+
+
+# -- unfinished runs -----------------------------------------------------------------------------
+
+
+def make_run(parent: Path, name: str, age: int, batch: int, *files: str) -> Path:
+    run = parent / name
+    run.mkdir(parents=True)
+    (run / "config").write_text(f"CONFIG_BATCH_SIZE={batch}\n")
+    os.utime(run / "config", (1_000_000 - age, 1_000_000 - age))
+    for file in files:
+        (run / file).mkdir(parents=True)
+    return run
+
+
+def test_unfinished_takes_the_newest_that_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "my runs"
+    make_run(runs, "old", 300, 3, "checkpoints/step-00000010")
+    wanted = make_run(runs, "newer", 200, 4, "checkpoints/step-00000010")
+    finished = make_run(runs, "finished", 100, 5, "checkpoints/step-00000010")
+    (finished / "summary.json").write_text("{}")
+    make_run(runs, "empty", 400, 6)  # goes on from its start, but is not the newest
+    (runs / "latest").symlink_to("finished")
+    words = printed(capsys, "--unfinished", str(runs))
+    assert words == ["--batch-size", "4", "--run-dir", str(wanted)]
+
+
+def test_unfinished_without_one_is_an_error(tmp_path: Path) -> None:
+    (make_run(tmp_path, "finished", 0, 6) / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no unfinished run"):
+        main("--unfinished", str(tmp_path))
+
+
+# -- as make runs it -----------------------------------------------------------------------------
+
+
+def test_a_wrong_config_prints_no_flags(
+    without_torch: RunScript, write_config: WriteConfig
+) -> None:
+    path = write_config("CONFIG_BATCH_SIZE=5", "CONFIG_GONE=y", 'CONFIG_ADAMW_BETA1="2"')
+    done = without_torch("scripts/flags.py", str(path))
+    assert (done.returncode, done.stdout) == (Exit.CONFIG, "")
+    assert [line.split(": CONFIG")[0] for line in done.stderr.splitlines()] == [
+        f"flags.py: error: {path}:2",
+        f"flags.py: error: {path}:3",
+    ]
+
+
+def test_a_right_config_needs_no_torch(without_torch: RunScript, write_config: WriteConfig) -> None:
+    path = write_config("CONFIG_BATCH_SIZE=5")
+    for safe in ("", "1"):
+        done = without_torch("scripts/flags.py", str(path), PYTHONSAFEPATH=safe)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "--batch-size 5\n", "")

@@ -1,0 +1,22 @@
+"""scripts/matrix.py with fake_cell.py for train.py, quick to look at its processes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from gpt2.config.errors import run_entry  # noqa: E402
+from scripts import matrix  # noqa: E402
+from scripts.study import process, runner  # noqa: E402
+
+TRAIN = (sys.executable, str(REPOSITORY / "tests" / "support" / "fake_cell.py"))
+
+if __name__ == "__main__":
+    matrix.TRAIN = TRAIN
+    matrix.REPORT = Path("/nonexistent")
+    runner._LOOK = 0.01
+    process.GRACE = 1.0
+    run_entry("matrix.py", lambda: matrix.main(sys.argv[1:]))
