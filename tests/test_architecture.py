@@ -30,7 +30,27 @@ from tests.conftest import REPOSITORY, RunScript
 
 GPT2 = REPOSITORY / "gpt2"
 SOURCES = sorted([*GPT2.rglob("*.py"), *(REPOSITORY / "scripts").rglob("*.py")])
-SIBLINGS = ("model", "data", "optim", "prune", "memory")
+#: The rooms of gpt2/, the lowest floor first. A room imports from those below it; rooms of one
+#: floor do not know each other. The entries, all that stands beside the rooms, may use them all.
+FLOORS = (
+    ("config",),
+    ("model", "machine", "files"),
+    ("checkpoint", "optim", "prune", "data"),
+    ("run_dir",),
+    ("training", "weights"),
+    ("planning", "evaluations"),
+    ("session",),
+)
+STARTABLE = {"train", "prepare_data", "sample", "evaluate", "export"}
+#: What the scripts, but for the benches, may use of gpt2/.
+SEEN_BY_SCRIPTS = (
+    "gpt2.config",
+    "gpt2.files",
+    "gpt2.machine.signals",
+    "gpt2.machine.host_memory",
+    "gpt2.run_dir",
+    "gpt2.planning",
+)
 SECTIONS = {
     "data": DataConfig,
     "model": ModelConfig,
@@ -75,26 +95,17 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def allowed(module: str) -> tuple[str, ...]:
-    """The modules of ours that a file may import."""
+    """The modules of ours that a file may import: its own room, and every room on a lower floor."""
     top, *rest = module.split(".")
-    package = rest[0] if rest else ""
-    if top == "scripts" and package.split("_")[0] == "bench":
-        return ("gpt2", "scripts")
     if top == "scripts":
-        return (
-            "scripts",
-            "gpt2.config",
-            "gpt2.run_dir.folder",
-            "gpt2.machine.signals",
-            "gpt2.memory",
-        )
-    if package == "config":
-        return ("gpt2.config",)
-    if package in SIBLINGS:
-        return ("gpt2.config", f"gpt2.{package}")
-    if package == "training":
-        return ("gpt2.config", "gpt2.training", *(f"gpt2.{sibling}" for sibling in SIBLINGS))
-    return ("gpt2",)
+        # The benches measure single parts, so they see them all.
+        everything = rest and rest[0] in ("bench", "benchmark")
+        return ("scripts", "gpt2") if everything else ("scripts", *SEEN_BY_SCRIPTS)
+    if len(rest) < 2:  # an entry, or a package's own __init__
+        return ("gpt2",)
+    floor = next(n for n, rooms in enumerate(FLOORS) if rest[0] in rooms)
+    below = [room for rooms in FLOORS[:floor] for room in rooms]
+    return tuple(f"gpt2.{room}" for room in (rest[0], *below))
 
 
 def offences(path: Path, root: Path = REPOSITORY) -> list[str]:
@@ -120,15 +131,15 @@ def test_imports_point_down(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("gpt2/data/batches.py", "from gpt2.model.gpt import GPT"),
+        ("gpt2/data/batches.py", "from gpt2.optim.groups import parameter_groups"),
         ("gpt2/model/gpt.py", "    import gpt2.optim.groups"),
         ("gpt2/config/bind.py", "from gpt2.run_dir import folder as run"),
-        ("gpt2/training/loop.py", "from gpt2.session.session import session"),
+        ("gpt2/training/loop.py", "from gpt2.session.session import run"),
         ("gpt2/training/loop.py", "from gpt2.optim.optimizers import adamw"),
         ("gpt2/session/session.py", "from gpt2.optim.optimizers.adamw import build"),
         ("gpt2/session/session.py", "from scripts import flags"),
         ("scripts/flags.py", "from gpt2.training.loop import train"),
-        ("scripts/kconf.py", "from gpt2.session.session import session"),
+        ("scripts/kconf.py", "from gpt2.session.session import run"),
     ],
 )
 def test_an_import_against_the_layers_is_seen(path: str, line: str, tmp_path: Path) -> None:
@@ -136,6 +147,14 @@ def test_an_import_against_the_layers_is_seen(path: str, line: str, tmp_path: Pa
     file.parent.mkdir(parents=True)
     file.write_text(f'"""A file."""\n\n\ndef late() -> None:\n    {line.strip()}\n')
     assert len(offences(file, tmp_path)) == 1
+
+
+def test_everything_in_gpt2_is_an_entry_or_stands_in_a_room() -> None:
+    here = {path.stem for path in GPT2.glob("*.py")} - {"__init__"}
+    assert here == STARTABLE
+    rooms = {path.parent.name for path in GPT2.glob("*/__init__.py")}
+    assert rooms <= {room for floor in FLOORS for room in floor}
+    assert {path.relative_to(GPT2).parts[0] for path in GPT2.glob("*/**/*.py")} == rooms
 
 
 def test_the_light_layer_uses_the_standard_library_alone() -> None:
@@ -176,7 +195,7 @@ def test_the_light_layer_loads_no_torch(without_torch: RunScript) -> None:
 
 def test_packages_are_empty_where_something_light_lies_below() -> None:
     # Importing gpt2.config, or looking for a plug-in's file, runs these.
-    for path in (GPT2, GPT2 / "config", *(GPT2 / s for s in SIBLINGS), GPT2 / "training"):
+    for path in (GPT2, *(GPT2 / room for floor in FLOORS for room in floor)):
         if path.is_dir():
             assert (path / "__init__.py").read_text() == "", path
 
@@ -465,32 +484,19 @@ def test_texts_are_ascii_and_finished() -> None:
 
 
 def documented(readme: str) -> set[str]:
-    """The paths in the README's tree, folders without their slash."""
+    """The folders and entries that the README's tree names."""
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     (tree,) = [block for block in blocks if re.search(r"^gpt2/", block, re.MULTILINE)]
-    found, parents = set(), [""]
-    for line in tree.splitlines():
-        if not line.strip():
-            continue
-        depth = (len(line) - len(line.lstrip())) // 2
-        name = line.split()[0]
-        parents[depth + 1 :] = [f"{parents[depth]}{name}"]
-        found.add(parents[depth + 1].rstrip("/"))
-    return found
+    return set(re.findall(r"\b[a-z_0-9]+(?:/|\.py)", tree))
 
 
 def test_the_readme_shows_the_tree_as_it_is() -> None:
-    readme = REPOSITORY / "README.md"
-    if not readme.exists():
-        pytest.skip("there is no README.md yet")
-    found = documented(readme.read_text(encoding="utf-8"))
-    missing = {path for path in found if not (REPOSITORY / path).exists()}
-    assert not missing, "in the README, but not there"
-    here = [p for p in REPOSITORY.iterdir() if p.is_dir() and p.name not in ("data", "runs")]
-    here += [p for name in ("gpt2", "scripts") for p in (REPOSITORY / name).iterdir()]
-    wanted = {
-        path.relative_to(REPOSITORY).as_posix()
-        for path in here
-        if path.name[0] not in "._" and (path.is_dir() or path.suffix == ".py")
-    }
+    found = documented((REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    there = {f"{path.name}/" for path in REPOSITORY.glob("*/")}
+    there |= {f"{path.parent.name}/" for path in SOURCES} | {"batteries/", "faults/", "support/"}
+    there |= {f"{name}.py" for name in STARTABLE}
+    assert found - there == set(), "in the README, but not there"
+    rooms = {f"{path.parent.name}/" for path in GPT2.glob("*/*.py")}
+    rooms |= {f"{path.parent.name}/" for path in (REPOSITORY / "scripts").glob("*/*.py")}
+    wanted = rooms | {f"{name}.py" for name in STARTABLE} | {"defconfigs/", "docs/", "tests/"}
     assert wanted - found == set(), "there, but not in the README"

@@ -20,11 +20,12 @@ import torch
 from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES
 from gpt2.config.typed import MachineConfig
-from gpt2.planning.replay.ledger import KEPT
 
 #: Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
+#: Blocks below this many bytes stay with a process on a CPU that frees them: see keep_freed_memory.
+KEPT = 32 * 2**20
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 #: Share of the matrix-product speed that training reaches on a CPU, measured for 1 to 30 M weights.

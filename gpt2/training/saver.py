@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpt2.checkpoint import store as checkpoints
 from gpt2.checkpoint.background import Background, Copies
+from gpt2.checkpoint.model_weights import load_model
 from gpt2.checkpoint.optimizer_state import (
     load_optimizer,
     load_random_state,
@@ -20,7 +21,7 @@ from gpt2.checkpoint.optimizer_state import (
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.json import mismatch
 from gpt2.machine import out_of_memory
-from gpt2.machine.ranks import part_like, whole
+from gpt2.machine.ranks import whole
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
 from gpt2.training.loop import Clock, Parts
@@ -248,16 +249,3 @@ def _refuse_misshapen(state: dict[str, Any]) -> None:
         wrong = wrong or (state[name] and mismatch(state[name], _MARK))
     if wrong:
         raise ValueError(wrong)
-
-
-def load_model(model: Any, found: checkpoints.Checkpoint) -> None:
-    """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
-    wanted = dict(model.named_parameters())
-    if wrong := wanted.keys() ^ found.model.keys():
-        raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
-    for name, parameter in wanted.items():
-        value = found.model[name]  # once: it may be made only now
-        if parameter.shape != value.shape:
-            have, need = tuple(value.shape), tuple(parameter.shape)
-            raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
-        parameter.data.copy_(part_like(value, parameter))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gpt2.checkpoint import store
+from gpt2.checkpoint.model_weights import load_model
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config, MachineConfig
 from gpt2.files.json import mismatch
@@ -18,7 +19,6 @@ from gpt2.machine import device as machine
 from gpt2.model.gpt import GPT
 from gpt2.run_dir.folder import read_json
 from gpt2.run_dir.resume import load_config
-from gpt2.training.saver import load_model
 from gpt2.weights.export_folder import is_export, load_export
 
 #: Files of tokens are uint16.

@@ -31,7 +31,7 @@ from gpt2.data.tokenizer import Gpt2Tokenizer
 from scripts.benchmark.measure import spread
 from scripts.benchmark.tables import table
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = 5  # megabytes: the text that a longer one is compared with in memory
 _SPEED = 20  # megabytes of a turn, at most
 _WORDS, _LETTERS = 50_000, "etaoinshrdlucmfwypvbgkqjxz"

@@ -21,8 +21,9 @@ from gpt2.config.options import Options
 from gpt2.machine.host_memory import Host
 from gpt2.model.gpt import GPT, build_model
 from gpt2.optim.groups import parameter_groups
-from gpt2.checkpoint import store as checkpoint, machine
-from gpt2.training.saver import load_model
+from gpt2.checkpoint import store as checkpoint
+from gpt2.machine import device as machine
+from gpt2.checkpoint.model_weights import load_model
 from gpt2.checkpoint.optimizer_state import load_optimizer, optimizer_tensors
 
 torch.set_num_threads(1)

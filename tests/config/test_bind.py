@@ -59,7 +59,7 @@ def test_kconfig_and_the_dataclass_agree_on_the_type() -> None:
 
 
 def test_every_number_in_text_has_an_interval() -> None:
-    # Without one, inf and nan would be taken; a size has its own form (test_sizes.py).
+    # Without one, inf and nan would be taken; a size has its own form (config/test_sizes.py).
     options = Options()
     for name, hint in option_hints(options).items():
         kind, notes = unwrap(hint)

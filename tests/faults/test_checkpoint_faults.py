@@ -1,6 +1,7 @@
 """Rows 3 to 6, 33, 34: damage to checkpoints, and checkpoints written while training goes on.
 
-Rows 1 to 3 and 7 are also in test_resume.py, test_checkpoint.py and test_pretrained.py.
+Rows 1 to 3 and 7 are also in run_dir/test_resume.py, checkpoint/test_store.py and
+weights/test_pretrained.py.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def test_damage_leaves_the_live_model_alone(
 ) -> None:
     """Rows 4 and 5: each damage to each file is named, exit 4; nothing is loaded in part.
 
-    The same damages, and going back to the checkpoint before, are in test_checkpoint.py.
+    The same damages, and going back to the checkpoint before, are in checkpoint/test_store.py.
     """
     more = ("--max-steps", "4", "--checkpoint-interval", "2")
     run = tmp_path / "run"

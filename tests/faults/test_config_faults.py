@@ -1,4 +1,4 @@
-"""Row 36: configurations that are none. Each single mistake is in test_options.py, test_bind.py."""
+"""Row 36: configurations that are none. Single mistakes: config/test_options.py, test_bind.py."""
 
 from __future__ import annotations
 

@@ -320,7 +320,8 @@ def test_a_file_of_the_same_content_is_no_change(
 #: train.py, whose training file is cut to nothing after the third step.
 CUT = """
 import os, sys
-from gpt2.session.session import session, train
+from gpt2 import train
+from gpt2.session import session
 from gpt2.config.errors import run_entry
 from gpt2.training.recorder import RunRecorder
 original = RunRecorder.after_step
@@ -404,8 +405,8 @@ def test_only_the_shards_of_a_batch_are_looked_at(
     """Row 29: a batch costs as many calls of stat() as it has files, and no more."""
     tokens = open_split(shards, "train", 8)
     looked: list[str] = []
-    state = integrity.checked.state
-    monkeypatch.setattr(integrity.checked, "state", lambda p: looked.append(p.name) or state(p))
+    state = integrity.hash_cache.state
+    monkeypatch.setattr(integrity.hash_cache, "state", lambda p: looked.append(p.name) or state(p))
     tokens.files.check([0, 8, 91], 9)  # the last id is the hundredth
     assert looked == ["train-00000.bin"]
     looked.clear()

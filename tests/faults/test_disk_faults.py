@@ -1,6 +1,6 @@
 """Rows 8 and 9: disks that are full, read-only or broken; what a run loses, and what it never does.
 
-Of a single save, the same is in test_checkpoint.py.
+Of a single save, the same is in checkpoint/test_store.py.
 """
 
 from __future__ import annotations

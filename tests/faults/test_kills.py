@@ -1,6 +1,6 @@
 """kill -9 and SIGTERM at random instants of a training change no bit of it; more: make torture.
 
-A matrix under the same treatment is in test_matrix_kills.py.
+A matrix under the same treatment is in scripts/study/test_kills.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 CODE = """
 import random, sys
 from pathlib import Path
-import kills
+from tests.support import kills
 folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 data, more = kills.prepared(folder / "data"), kills.HARD
 whole = kills.quietly_trained(data, folder / "whole" / "run", more)
@@ -35,7 +35,7 @@ def test_random_kills_change_no_bit(tmp_path: Path) -> None:
     """Rows 1 to 3 and 10, at instants that nobody chose."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path), str(random.Random(7).randrange(100)), "5"],
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY),
              "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip

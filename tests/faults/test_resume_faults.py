@@ -31,7 +31,7 @@ OPTIMIZERS = [
     for name in plugins.names(PLUGIN_PACKAGES["OPTIMIZER"])
     if name != QUALIFIED["OPTIMIZER"][0]
 ]
-#: Methods that go with every optimizer, in turns; each with every detail is in test_pruned_runs.py.
+#: Methods that go with every optimizer, in turns; each in every detail: test_pruned_runs.py.
 METHODS = ("magnitude", "movement", "rigl", "random", "set")
 RUN = ("--max-steps", "6", "--checkpoint-interval", "1")
 ENTRIES = ((sample.main,), (evaluate.main,), (export.main, "--format", "dense"))

@@ -23,10 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support import (
-    fuzzing,  # noqa: E402
-    kills,  # noqa: E402
-    runner_kills,  # noqa: E402
-    tiny,  # noqa: E402
+    fuzzing,
+    kills,
+    runner_kills,
+    tiny,
 )
 
 Found = tuple[int, list[str]]

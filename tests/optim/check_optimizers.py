@@ -41,11 +41,11 @@ PAGE = """# Optimizers
 What `--optimizer` can be, and what was measured of it; made by `make check-optimizers` on {date}
 with torch {torch}, {versions}.
 
-All of these passed the battery of `tests/support/conformance.py` on a tiny GPT on a CPU: they descend, do
-nothing at a rate of 0, follow the schedule, update the tied matrix once, stay finite in fp32, bf16
-and fp16 with loss scaling, leave no trace of a refused step, and after a checkpoint go on to the
-identical result. Each trains matrices and embeddings with decay and vectors without. What compiles
-its steps (`ao:`) ran uncompiled here.
+All of these passed the battery of `tests/support/conformance.py` on a tiny GPT on a CPU: they
+descend, do nothing at a rate of 0, follow the schedule, update the tied matrix once, stay finite
+in fp32, bf16 and fp16 with loss scaling, leave no trace of a refused step, and after a checkpoint
+go on to the identical result. Each trains matrices and embeddings with decay and vectors without.
+What compiles its steps (`ao:`) ran uncompiled here.
 
 - State: bytes per parameter after one step, on a model of half a million parameters.
 - Weight decay: `decoupled` takes rate x decay x weight away; `L2` adds decay x weight to the

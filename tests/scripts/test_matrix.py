@@ -50,7 +50,7 @@ def refusal(tmp_path: Path, *lines: str, flags: str = "") -> str:
 
 def test_every_symbol_of_the_menu_is_read() -> None:
     symbols = {name for name in Options(ROOT_TREE).names() if name.startswith("MATRIX_")}
-    tree = ast.parse((tiny.REPOSITORY / "scripts" / "matrix_study.py").read_text())
+    tree = ast.parse((tiny.REPOSITORY / "scripts" / "study" / "spec.py").read_text())
     texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
     assert {s for s in symbols if not {s, s.removeprefix("MATRIX_")} & texts} == set()
 

@@ -107,7 +107,8 @@ def test_a_system_that_cannot_be_watched(
 CHILD = """
 import os, sys
 from pathlib import Path
-from gpt2.session.session import session, train
+from gpt2 import train
+from gpt2.session import session
 from gpt2.config.errors import run_entry
 from gpt2.machine import host_memory as host
 from gpt2.training.recorder import RunRecorder

@@ -300,7 +300,8 @@ def test_the_next_smaller_batch(size: int, smaller: int | None) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from gpt2.session.session import session, train
+from gpt2 import train
+from gpt2.session import session
 from gpt2.config.errors import run_entry
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 most = int(status["VmData"].split()[0]) * 1024 + 180 * 10**6

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2.checkpoint import store
+from gpt2.checkpoint.model_weights import load_model
 from gpt2.checkpoint.optimizer_state import (
     load_optimizer,
     load_random_state,
@@ -33,7 +34,6 @@ from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.methods.none import Dense
 from gpt2.training.loop import Clock, Parts, Step, clip, forward_backward, gradient_norm, train
-from gpt2.training.saver import load_model
 
 Build = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 

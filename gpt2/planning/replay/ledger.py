@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from gpt2.machine.device import KEPT
+
 #: What memory is held for, in the order in which a plan lists it.
 KINDS = (
     "parameters",
@@ -16,10 +18,6 @@ KINDS = (
     "logits",
     "workspace",
 )
-
-
-#: Blocks below this many bytes stay with a process on a CPU that frees them: see keep_freed_memory.
-KEPT = 32 * 2**20
 
 
 @dataclass(frozen=True)

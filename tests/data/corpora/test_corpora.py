@@ -22,7 +22,7 @@ from gpt2.data.tokenizer import CharTokenizer, Tokenizer
 from tests.support.hub_server import write_parquet
 
 CORPORA = "gpt2.data.corpora"
-#: Those made of a text file; those of the hub are in test_hub.py.
+#: Those made of a text file; those of the hub are in data/sources/test_hub.py.
 OF_TEXT = [
     name for name in plugins.names(CORPORA) if "REPOSITORY" not in vars(plugins.load(CORPORA, name))
 ]

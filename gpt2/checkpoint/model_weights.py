@@ -1,0 +1,22 @@
+"""A checkpoint's weights, copied into a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpt2.checkpoint.store import Checkpoint
+from gpt2.config.errors import UserError
+from gpt2.machine.ranks import part_like
+
+
+def load_model(model: Any, found: Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
+    wanted = dict(model.named_parameters())
+    if wrong := wanted.keys() ^ found.model.keys():
+        raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
+    for name, parameter in wanted.items():
+        value = found.model[name]  # once: it may be made only now
+        if parameter.shape != value.shape:
+            have, need = tuple(value.shape), tuple(parameter.shape)
+            raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
+        parameter.data.copy_(part_like(value, parameter))
