@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     _refuse_unknown("--dtype", actions.dtype, DTYPES)
     out = _free_folder(actions)
     from gpt2.data.tokenizer import from_description
-    from gpt2.files.manifest import appearing
+    from gpt2.files.atomic import new_folder
     from gpt2.weights.export_folder import in_format, write_export, write_hugging_face
     from gpt2.weights.trained import open_stored
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     tensors = in_format(stored.weights.model, actions.dtype)
     form, step = actions.format, stored.weights.step
     try:
-        with appearing(out) as folder:
+        with new_folder(out) as folder:
             if form == "hf":
                 written = write_hugging_face(folder, stored.config.model, tokenizer, tensors)
             else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2.checkpoint.store import Checkpoint
 from gpt2.config.errors import UserError
-from gpt2.machine.ranks import part_like
+from gpt2.machine.shards import shard_like
 
 
 def load_model(model: Any, found: Checkpoint) -> None:
@@ -19,4 +19,4 @@ def load_model(model: Any, found: Checkpoint) -> None:
         if parameter.shape != value.shape:
             have, need = tuple(value.shape), tuple(parameter.shape)
             raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")
-        parameter.data.copy_(part_like(value, parameter))
+        parameter.data.copy_(shard_like(value, parameter))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gpt2.checkpoint.serialize import as_saved, put_together, take_apart
-from gpt2.machine.ranks import part_like
+from gpt2.machine.shards import shard_like
 
 #: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
 _NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "differentiable")
@@ -97,7 +97,7 @@ def load_optimizer(
                 found = {key[len(name) + 1 :]: values.pop(key) for key in keys}
                 parameter = parameters[index]
                 saved["state"][index] = {
-                    key: part_like(value, parameter) if isinstance(value, Tensor) else value
+                    key: shard_like(value, parameter) if isinstance(value, Tensor) else value
                     for key, value in found.items()
                 }
             index += 1

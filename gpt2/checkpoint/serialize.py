@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from gpt2.machine.ranks import whole
+from gpt2.machine.shards import full_tensor
 
 
 def take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -18,7 +18,7 @@ def take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     Raises TypeError for what is neither a tensor nor JSON, nor made of these.
     """
     if isinstance(value, Tensor):
-        return _tensor_apart(whole(value), name, tensors)
+        return _tensor_apart(full_tensor(value), name, tensors)
     if type(value) in (list, tuple):
         parts = [take_apart(part, f"{name}.{n}", tensors) for n, part in enumerate(value)]
         return {type(value).__name__: parts}

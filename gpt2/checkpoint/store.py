@@ -25,15 +25,14 @@ from torch import Tensor
 from gpt2.checkpoint.tensor_file import file_size, read_tensors, write_tensors
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
+from gpt2.files.atomic import new_folder, write_file
 from gpt2.files.json import read_object
 from gpt2.files.manifest import (
     FORMAT,
     MANIFEST,
     DamagedError,
-    appearing,
     newer_format,
     problem,
-    write_file,
     write_manifest,
 )
 
@@ -76,7 +75,7 @@ def save(parent: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
         return
     parent.mkdir(parents=True, exist_ok=True)
     _make_room(parent, checkpoint, keep)
-    with appearing(final) as temporary:
+    with new_folder(final) as temporary:
         _write(temporary, checkpoint)
         if final.exists():
             shutil.rmtree(final)

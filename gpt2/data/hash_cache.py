@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gpt2.files.atomic import replace_file
 from gpt2.files.json import read_object
 
 NAME = ".checked.json"
@@ -71,7 +71,5 @@ def _keep(path: Path, now: dict[str, int], what: str, found: int | str) -> None:
     if not isinstance(entry, dict) or entry.get("state") != now:
         entry = {"state": now}
     kept[path.name] = entry | {what: found}
-    aside = path.parent / f"{NAME}.{os.getpid()}.tmp"
     with contextlib.suppress(OSError):  # a folder of somebody else's: found again each time
-        aside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path.parent / NAME)
+        replace_file(path.parent / NAME, json.dumps(kept, indent=1) + "\n")

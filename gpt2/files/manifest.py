@@ -1,17 +1,15 @@
-"""Folders that vouch for themselves: written aside, synced, renamed, and verified when read."""
+"""Folders that can be verified: a manifest with the size and the SHA-256 of every file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2.files.atomic import write_file
 from gpt2.files.json import mismatch, read_object
 
 MANIFEST = "MANIFEST.json"
@@ -21,52 +19,6 @@ _SHAPE = {"format": int, "complete": bool, "files": dict}
 
 class DamagedError(Exception):
     """A folder that cannot be used; the message names the file and what is wrong with it."""
-
-
-@contextmanager
-def appearing(final: Path) -> Iterator[Path]:
-    """Yield a new hidden folder beside `final`, which takes that name at the end, or goes.
-
-    What killed writers of the same name left behind goes, too. Raises OSError, also when `final`
-    is there and not empty.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.iterdir():
-        writer = re.fullmatch(rf"\.tmp-{re.escape(final.name)}-([0-9]+)", left.name)
-        if writer and not _at_work(int(writer[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    temporary = final.parent / f".tmp-{final.name}-{os.getpid()}"
-    try:
-        temporary.mkdir()
-        yield temporary
-        sync_folder(temporary)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(final.parent)
-
-
-def _at_work(process: int) -> bool:
-    """Whether a process is there, and is not this one."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return True
-
-
-def write_file(path: Path, data: bytes) -> tuple[int, str]:
-    """Write a new file, fsynced; return its size in bytes and its SHA-256. Raises OSError."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return len(data), hashlib.sha256(data).hexdigest()
 
 
 def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
@@ -122,12 +74,3 @@ def newer_format(folder: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return version if version > FORMAT else None
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` outlast a power cut. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

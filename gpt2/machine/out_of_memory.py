@@ -13,6 +13,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
 from gpt2.config.typed import TrainConfig
 from gpt2.machine import device as machine
+from gpt2.machine.shards import local_shard
 
 #: What allocators say that raise a plain RuntimeError: the CPU's, MPS, CUDA outside torch's own
 #: cache, and cuBLAS when there is no room for its workspace.
@@ -87,9 +88,4 @@ def breakdown(optimizer: torch.optim.Optimizer, device: torch.device) -> str:
 
 
 def _bytes(tensors: list[Tensor]) -> int:
-    return sum(_own(tensor).nbytes for tensor in tensors)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a tensor that ranks hold in parts."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return sum(local_shard(tensor).nbytes for tensor in tensors)

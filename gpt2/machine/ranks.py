@@ -112,32 +112,6 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that ranks hold in parts as a whole one; all ranks must ask for it."""
-    return tensor.full_tensor() if _is_part(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def part_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return this rank's part of `tensor`, divided as `parameter` is; whole if that is whole.
-
-    What is not of the parameter's shape, such as a count of steps, is never divided.
-    """
-    if not _is_part(parameter) or tensor.shape != parameter.shape:
-        return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(parameter, DTensor)
-    placed = tensor.to(parameter.device)
-    return distribute_tensor(
-        placed, parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
-
-
-def _is_part(tensor: Tensor) -> bool:
-    """Whether this is a DTensor, told without importing the class."""
-    return hasattr(tensor, "full_tensor")
-
-
 def join(device: str, shard: str) -> Ranks:
     """Join the processes that torchrun started; alone without it. Raises UserError.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from gpt2.machine.shards import local_shard
 from gpt2.optim.groups import fused_where_possible
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -83,9 +84,9 @@ class Bf16StateAdam(torch.optim.Adam):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=place)
                 for key in MOMENTS:
                     state[key] = torch.zeros_like(parameter, dtype=torch.bfloat16)
-            moments = [_own_part(state[key]).view(-1) for key in MOMENTS]
-            gradient = _own_part(parameter.grad).reshape(-1)
-            yield _Piece(_own_part(parameter).view(-1), gradient, moments, state["step"])
+            moments = [local_shard(state[key]).view(-1) for key in MOMENTS]
+            gradient = local_shard(parameter.grad).reshape(-1)
+            yield _Piece(local_shard(parameter).view(-1), gradient, moments, state["step"])
 
     def _update(self, group: dict[str, Any], pieces: list[_Piece], number: int) -> None:
         sizes = [len(piece.weight) for piece in pieces]
@@ -145,12 +146,6 @@ def _stretch(whole: _Piece, start: int, end: int) -> _Piece:
         [moment[start:end] for moment in whole.moments],
         whole.step if end == len(whole.weight) else whole.step.clone(),
     )
-
-
-def _own_part(tensor: Any) -> Tensor:
-    """Return what this rank holds of `tensor`."""
-    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return own
 
 
 def random_bits(count: int, step: Tensor, number: int) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+
+from gpt2.machine.shards import is_sharded
 
 #: Roles: a matrix of a linear layer, an embedding (tokens, positions), a bias or norm.
 ROLES = ("matrix", "embedding", "vector")
@@ -49,20 +51,6 @@ def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
     )
 
 
-def divided_among_ranks(groups: list[dict[str, Any]]) -> bool:
-    """Whether ranks hold the parameters in parts (DTensors, told without importing the class)."""
-    return any(
-        hasattr(parameter, "full_tensor") for group in groups for parameter in group["params"]
-    )
-
-
-def part_of(whole: Tensor, parameter: Tensor) -> Tensor:
-    """Return this rank's part of `whole`, divided as `parameter` is; `whole` if that is whole."""
-    if not hasattr(parameter, "full_tensor"):
-        return whole
-    # A second to import, which only a run that shards should wait for.
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(parameter, DTensor)
-    mesh, placements = parameter.device_mesh, parameter.placements
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None)
+def any_sharded(groups: list[dict[str, Any]]) -> bool:
+    """Whether ranks hold parameters of the groups in shards."""
+    return any(is_sharded(parameter) for group in groups for parameter in group["params"])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gpt2.config.errors import UserError
+from gpt2.files.atomic import replace_file
 from gpt2.files.json import read_object
 
 #: Not part of the repository: it says something of this machine.
@@ -34,6 +35,4 @@ def ratio_of(card: str, file: Path = FILE) -> float | None:
 def store_ratio(card: str, ratio: float, file: Path = FILE) -> None:
     """Keep what was measured on `card`."""
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**found, card: round(ratio, 4)}, indent=2) + "\n")
-    temporary.replace(file)
+    replace_file(file, json.dumps({**found, card: round(ratio, 4)}, indent=2) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,8 @@ class Setting:
     """What a pruning method works on, and what was asked of it.
 
     weights: the prunable parameters by name, in the model's order. parameters: how many numbers
-    the whole model has. whole, part_like, clear_state: see Masks. calibration: training
-    text for methods that look at activations.
+    the whole model has. calibration: training text for methods that look at activations.
+    clear_state: see Masks.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -34,8 +34,6 @@ class Setting:
     ramp: Ramp
     pattern: str
     seed: int
-    whole: Callable[[Tensor], Tensor]
-    part_like: Callable[[Tensor, Tensor], Tensor]
     calibration: Calibration
     clear_state: bool = True
 
@@ -55,7 +53,7 @@ class MaskedPruner(ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.masks = Masks(setting.weights, setting.whole, setting.part_like, setting.clear_state)
+        self.masks = Masks(setting.weights, setting.clear_state)
         self.events = Events(setting.ramp)
 
     @abstractmethod

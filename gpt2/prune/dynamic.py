@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gpt2.machine.shards import full_tensor
 from gpt2.prune.allocation import choose, count_of, layer_counts
 from gpt2.prune.base import MaskedPruner, Setting
 from gpt2.prune.seeded_random import uniform
@@ -71,18 +72,18 @@ class DynamicPruner(MaskedPruner):
     def _finite(self) -> bool:
         """Whether the gradients say anything; else the next step decides."""
         gradients = [w.grad for w in self.setting.weights.values() if w.grad is not None]
-        norm = self.setting.whole(torch.nn.utils.get_total_norm(gradients))
+        norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         return bool(torch.isfinite(norm))
 
     def _move(self, name: str, share: float, step: int) -> None:
-        weight, whole = self.setting.weights[name], self.setting.whole
+        weight = self.setting.weights[name]
         if weight.grad is None:
             return
         pruned = self.masks.pruned(name)
         live = weight.numel() - self.masks.counts[name]
         count = min(int(share * live), self.masks.counts[name])
-        lowest = keys(whole(weight.detach()).abs()).masked_fill(pruned, LAST)
-        wanted = keys(-self.grow(name, whole(weight.grad), step)).masked_fill(~pruned, LAST)
+        lowest = keys(full_tensor(weight.detach()).abs()).masked_fill(pruned, LAST)
+        wanted = keys(-self.grow(name, full_tensor(weight.grad), step)).masked_fill(~pruned, LAST)
         (dropped,) = smallest([lambda: lowest], count)
         (grown,) = smallest([lambda: wanted], count)
         self.masks.set(name, (pruned & ~grown) | dropped)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from gpt2.machine.shards import full_tensor, shard_like
 from gpt2.prune.allocation import (
     GROUPED,
     choose,
@@ -82,8 +83,7 @@ class GradualPruner(MaskedPruner):
 
     def state(self) -> dict[str, Tensor]:
         """Return masks, events and what the score accumulated."""
-        whole = self.setting.whole
-        held = {_SCORE + name: whole(t) for name, t in self.scoring.tensors().items()}
+        held = {_SCORE + name: full_tensor(t) for name, t in self.scoring.tensors().items()}
         return {**super().state(), **held}
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -93,14 +93,14 @@ class GradualPruner(MaskedPruner):
             if key.startswith(_SCORE):
                 name = key.removeprefix(_SCORE)
                 weight = self.setting.weights[name]
-                part = self.setting.part_like(tensor.to(weight.device), weight)
+                part = shard_like(tensor.to(weight.device), weight)
                 self.scoring.load(name, part)
 
     def _keys(self, name: str) -> Tensor:
-        weight, whole = self.setting.weights[name], self.setting.whole
+        weight = self.setting.weights[name]
         held = self.setting.optimizer.state.get(weight, {})
-        state = {key: whole(held[key]) for key in self.scoring.state_keys}
-        scores = whole(self.scoring.score(name, whole(weight.detach()), state))
+        state = {key: full_tensor(held[key]) for key in self.scoring.state_keys}
+        scores = full_tensor(self.scoring.score(name, full_tensor(weight.detach()), state))
         found = with_pruned_first(keys(scores), self.masks.pruned(name))
         pattern = self.setting.pattern
         return only_grouped(found, pattern) if pattern in GROUPED else found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from gpt2.machine.shards import full_tensor, local_shard, shard_like
 
 #: Integers of as many bytes as a floating-point number.
 _SAME_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -18,35 +20,27 @@ class Masks:
     A weight that is zero need not be pruned: training takes live ones through zero, and these must
     be able to leave it again. So the masks are held, packed, an eighth of a byte per weight.
 
-    `whole` and `part_like` turn parameters that ranks hold in parts (FSDP) into whole tensors and
-    back; masks are always whole, and the same on every rank. `clear_state` says whether a number in
-    the optimizer's state, at the place of a weight, belongs to that weight.
+    Masks are full tensors, the same on every rank, also where ranks hold the parameters in shards.
+    `clear_state` says whether a number in the optimizer's state, at the place of a weight, belongs
+    to that weight.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, nn.Parameter],
-        whole: Callable[[Tensor], Tensor],
-        part_like: Callable[[Tensor, Tensor], Tensor],
-        clear_state: bool = True,
-    ) -> None:
+    def __init__(self, weights: Mapping[str, nn.Parameter], clear_state: bool = True) -> None:
         self.weights = dict(weights)
-        self.whole = whole
-        self._part_like = part_like
         self._clear_state = clear_state
         #: Pruned weights by name of the parameter; known without asking the device.
         self.counts = dict.fromkeys(self.weights, 0)
         self._packed: dict[str, Tensor] = {}
 
     def pruned(self, name: str) -> Tensor:
-        """Return the mask of a parameter, whole: bool, of its shape, True where pruned."""
+        """Return the mask of a parameter: a full bool tensor, of its shape, True where pruned."""
         weight = self.weights[name]
         if name not in self._packed:
             return torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
         return unpack(self._packed[name], weight.shape)
 
     def set(self, name: str, pruned: Tensor) -> None:
-        """Replace the mask of a parameter. `pruned`: whole, bool, True where pruned."""
+        """Replace the mask of a parameter. `pruned`: full, bool, True where pruned."""
         self.counts[name] = int(torch.count_nonzero(pruned))
         self._packed[name] = pack(pruned)
 
@@ -70,7 +64,7 @@ class Masks:
 
     def violations(self, name: str) -> int:
         """Count the pruned weights of a parameter that are not zero; 0 unless something broke."""
-        weight = self.whole(self.weights[name].data)
+        weight = full_tensor(self.weights[name].data)
         return int(torch.count_nonzero(weight[self.pruned(name)]))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -91,7 +85,7 @@ class Masks:
 
     def _live(self, name: str) -> Tensor:
         weight = self.weights[name]
-        return self._part_like(_words(self._packed[name], weight.shape), weight)
+        return shard_like(_words(self._packed[name], weight.shape), weight)
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -132,15 +126,10 @@ def _is_plain_state(value: object, weight: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == weight.shape and value.is_floating_point()
 
 
-def local(tensor: Tensor) -> Tensor:
-    """Return this rank's numbers of a tensor that ranks hold in parts; a plain one as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
 def _clear(tensor: Tensor, live: Tensor) -> None:
-    """Set `tensor` to zero where `live` has no bits; both whole, or both this rank's part.
+    """Set `tensor` to zero where `live` has no bits; both full tensors, or both this rank's shard.
 
     A number all of whose bits are cleared is +0, also where it was no number.
     """
-    bits = local(tensor).view(_SAME_SIZE[tensor.element_size()])
-    bits.bitwise_and_(local(live).to(bits.dtype))
+    bits = local_shard(tensor).view(_SAME_SIZE[tensor.element_size()])
+    bits.bitwise_and_(local_shard(live).to(bits.dtype))

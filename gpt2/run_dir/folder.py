@@ -13,12 +13,10 @@ summary.json   the results; a run is finished when this exists
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import math
 import os
-import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +24,9 @@ from typing import Any, TextIO
 
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
+from gpt2.files.atomic import replace_file
 from gpt2.files.json import mismatch, parse, read_object
+from gpt2.files.lock import HeldError, lock_folder
 from gpt2.files.manifest import MANIFEST
 from gpt2.run_dir.tracking import Tracking
 
@@ -178,27 +178,17 @@ class FollowedFolder(RunFolder):
 
 
 def _locked(path: Path) -> TextIO:
-    """Open and lock the lock file of a run; the kernel frees it when the process ends."""
-    lock = (path / ".lock").open("a+")
+    """Lock a run; return the lock file. Raises UserError when another process holds it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with lock:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
+        return lock_folder(
+            path,
+            f"--run-dir {path}",
+            "two runs would not see each other: choose a folder on a local disk",
+        )
+    except HeldError as error:
         raise UserError(
-            f"--run-dir {path}: in use by {holder}; wait for it or choose another folder"
+            f"--run-dir {path}: in use by {error.holder}; wait for it or choose another folder"
         ) from None
-    except OSError as error:
-        lock.close()
-        raise UserError(
-            f"--run-dir {path}: its file system locks no files ({error.strerror}), and two runs "
-            "would not see each other: choose a folder on a local disk"
-        ) from error
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
-    return lock
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -283,16 +273,8 @@ def finite(value: Any) -> Any:
 
 def write_whole(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old one or the new one, also after a crash."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        # A path in it may be of bytes that are no UTF-8: it stays what it is.
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            faults.point("run.write")
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        faults.point("run.write")
+        replace_file(path, text)
     except OSError as error:
-        with suppress(OSError):  # a disk that became read-only takes nothing away, either
-            temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written: {error.strerror}", code=Exit.CONFIG) from error

@@ -7,7 +7,7 @@ from typing import Any
 from gpt2.checkpoint.optimizer_state import optimizer_bytes
 from gpt2.data.tokens import TokenFile
 from gpt2.machine import device
-from gpt2.machine.ranks import whole
+from gpt2.machine.shards import full_tensor
 from gpt2.training.evaluation import bits_per_byte, perplexity
 from gpt2.training.loop import Clock, Parts
 from gpt2.training.recorder import RunRecorder
@@ -26,7 +26,7 @@ def results(
     assert last is not None
     loss, tokens = last["val_loss"], recorder.tokens_seen()
     sparsity = parts.pruner.sparsity()
-    size = weight_bytes({name: whole(p) for name, p in parts.model.named_parameters()})
+    size = weight_bytes({name: full_tensor(p) for name, p in parts.model.named_parameters()})
     return {
         "val_loss": loss,
         "val_perplexity": perplexity(loss),

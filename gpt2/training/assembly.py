@@ -16,7 +16,7 @@ from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_e
 from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import META, TokenFile, open_split
-from gpt2.machine.ranks import Ranks, part_like, whole
+from gpt2.machine.ranks import Ranks
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
@@ -138,8 +138,6 @@ def build_pruner(
         ramp=_ramp(prune) if prune else Ramp("step", 1.0, 1.0, 0.0, None),
         pattern=prune.sparsity_pattern if prune else "global",
         seed=config.train.seed,
-        whole=whole,
-        part_like=part_like,
         calibration=Calibration(model, batches, forward),
         clear_state=not hasattr(_optimizer_plugin(config), "STATE_ELSEWHERE"),
     )

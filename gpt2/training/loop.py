@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gpt2.config import faults
 from gpt2.data.batches import TrainBatches
-from gpt2.machine.ranks import Ranks, whole
+from gpt2.machine.ranks import Ranks
+from gpt2.machine.shards import full_tensor
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.pruner import Pruner
@@ -115,7 +116,7 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
         parts.precision.unscale(parts.optimizer)
         parts.pruner.mask_gradients(clock.step, clock.progress())
         held = gradient_norm(parameters)
-        norm = whole(held)
+        norm = full_tensor(held)
         refused = parts.precision.judge(loss, norm)
         parts.pruner.observe(refused)
         clip(parameters, parts.grad_clip, held)

@@ -21,7 +21,7 @@ from gpt2.checkpoint.optimizer_state import (
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.json import mismatch
 from gpt2.machine import out_of_memory
-from gpt2.machine.ranks import whole
+from gpt2.machine.shards import full_tensor
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
 from gpt2.training.loop import Clock, Parts
@@ -96,7 +96,7 @@ class Saver:
             "best": best,
             "last": last,
         }
-        weights = {name: whole(p) for name, p in self._parts.model.named_parameters()}
+        weights = {name: full_tensor(p) for name, p in self._parts.model.named_parameters()}
         refuse_nonfinite(weights, self._clock.step)
         made = checkpoints.Checkpoint(self._clock.step, weights, {**tensors, **pruned}, state)
         if not self._parts.ranks.first:

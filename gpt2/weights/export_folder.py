@@ -20,8 +20,9 @@ from gpt2.checkpoint.store import Checkpoint
 from gpt2.checkpoint.tensor_file import Made, file_size, read_tensors, write_tensors
 from gpt2.config.typed import ModelConfig
 from gpt2.data.tokenizer import Tokenizer
+from gpt2.files.atomic import write_file
 from gpt2.files.json import read_object
-from gpt2.files.manifest import MANIFEST, DamagedError, problem, write_file, write_manifest
+from gpt2.files.manifest import MANIFEST, DamagedError, problem, write_manifest
 from gpt2.optim.precision import DTYPES
 from gpt2.weights.hugging_face import hugging_face_config, missing_biases, turned
 from gpt2.weights.sparse import SparseFile, pack, packed_form

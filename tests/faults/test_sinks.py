@@ -21,8 +21,8 @@ import pytest
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import disk
-from gpt2.files.manifest import appearing
+from gpt2.data.prepare import store as data_store
+from gpt2.files.atomic import new_folder
 from gpt2.machine import device
 from gpt2.machine.host_memory import Host
 from gpt2.run_dir import folder as runs
@@ -280,7 +280,7 @@ def test_a_file_system_that_locks_nothing(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose an --out on a local disk"):
         MatrixFolder(tmp_path / "matrix").open()
     assert holder(tmp_path / "matrix") == ""  # nobody can tell
-    with pytest.raises(UserError, match="locks no files"), disk.locked(tmp_path):
+    with pytest.raises(UserError, match="locks no files"), data_store.locked(tmp_path):
         pass
 
 
@@ -291,13 +291,13 @@ def test_two_exports_into_one_folder(tmp_path: Path) -> None:
         theirs = tmp_path / f".tmp-export-{other.pid}"
         theirs.mkdir()
         (theirs / "model.safetensors").write_bytes(b"theirs")
-        with appearing(final) as ours:
+        with new_folder(final) as ours:
             (ours / "model.safetensors").write_bytes(b"ours")
         assert (theirs / "model.safetensors").read_bytes() == b"theirs"
         with pytest.raises(OSError, match="not empty"):
             theirs.rename(final)  # as it would, when it is done
         other.kill()
-    with pytest.raises(OSError, match="not empty"), appearing(final) as late:
+    with pytest.raises(OSError, match="not empty"), new_folder(final) as late:
         (late / "model.safetensors").write_bytes(b"late")
     assert [path.name for path in tmp_path.iterdir()] == ["export"]  # nor is anything left
     assert (final / "model.safetensors").read_bytes() == b"ours"

@@ -11,7 +11,7 @@ from gpt2.prune.masks import Masks, pack, unpack
 
 
 def masks_of(weights: dict[str, nn.Parameter]) -> Masks:
-    return Masks(weights, lambda tensor: tensor, lambda tensor, parameter: tensor)
+    return Masks(weights)
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (3, 5), (16, 24), (129, 3)])

@@ -75,8 +75,6 @@ def setting_of(
         "ramp": ramp or Ramp("step", 0.0, 0.0, 0.5, None),
         "pattern": "global",
         "seed": 1,
-        "whole": lambda tensor: tensor,
-        "part_like": lambda tensor, parameter: tensor,
         "calibration": Calibration(model, batches, forward),
     }
     return Setting(**(values | changes))

@@ -13,13 +13,12 @@ import numpy as np
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpus import DOCUMENT_END, Corpus
-from gpt2.data.disk import check_room
 from gpt2.data.memmap import DTYPE, Ids
 from gpt2.data.prepare import journal, shard_writer
 from gpt2.data.prepare.backends import choose
 from gpt2.data.prepare.chunking import Batch, batches
 from gpt2.data.prepare.encoding import Encoded, encode_batches
-from gpt2.data.prepare.store import Work, made, publish, published
+from gpt2.data.prepare.store import Work, check_room, made, publish, published
 from gpt2.data.sources import text_files
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from gpt2.data.tokens import META, SPLITS, Meta, check_ids, chunks, verify_hashes

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import hash_cache
-from gpt2.data.disk import locked, replace_file, sync
 from gpt2.data.memmap import Ids
 from gpt2.data.prepare import journal
 from gpt2.data.prepare.chunking import Position
 from gpt2.data.prepare.journal import Journal
 from gpt2.data.prepare.shard_writer import ShardWriter
 from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, Split, read_meta, shard_names
+from gpt2.files.atomic import replace_file, sync_folder
+from gpt2.files.lock import HeldError, lock_folder
 
 JOURNALED = 1 << 25  # tokens after which the journal is written anew
 _OURS = re.compile(rf"({'|'.join(SPLITS)})(-\d{{5}})?\.bin")
@@ -55,6 +56,32 @@ def made(folder: Path) -> Iterator[Path]:
             " there, or choose another --data-dir",
             code=Exit.DATA,
         ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. Raises UserError (DATA) where another process holds it."""
+    advice = "two preparations would not see each other: choose a --data-dir on a local disk"
+    try:
+        lock = lock_folder(folder, str(folder), advice, Exit.DATA)
+    except HeldError as error:
+        raise UserError(
+            f"{folder} is being prepared by {error.holder}: wait for it", code=Exit.DATA
+        ) from None
+    with lock:
+        yield
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Check that `needed` bytes are free where `folder` lies; UserError (DATA) if they are not."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: the tokens of this corpus take about {needed / 1e6:,.1f} MB, and"
+            f" {free / 1e6:,.1f} MB are free there: make room, choose another --data-dir, or stop"
+            " early with --max-tokens",
+            code=Exit.DATA,
+        )
 
 
 class Work:
@@ -106,7 +133,7 @@ class Work:
             self._journaled = self.tokens
             for writer in self._writers.values():
                 writer.sync()
-            sync(self._aside)
+            sync_folder(self._aside)
             shards = {split: writer.shards() for split, writer in self._writers.items()}
             journal.save(self._aside, Journal(self._identity, position, empty, shards))
             faults.point("data.journal")
@@ -176,7 +203,7 @@ def _put_in_place(folder: Path, meta: Meta) -> None:
     aside = folder / UNFINISHED
     # The old meta.json must not vouch for new files: from here on the folder holds no data.
     (folder / META).unlink(missing_ok=True)
-    sync(folder)
+    sync_folder(folder)
     places = {
         aside / made_as: folder / shard.file
         for split in SPLITS
@@ -194,9 +221,9 @@ def _put_in_place(folder: Path, meta: Meta) -> None:
         if path.exists() or not place.exists():  # an earlier attempt may have come past it
             path.replace(place)
     (folder / hash_cache.NAME).unlink(missing_ok=True)
-    sync(folder)
+    sync_folder(folder)
     faults.point("data.meta")
     (aside / META).replace(folder / META)
-    sync(folder)
+    sync_folder(folder)
     with contextlib.suppress(OSError):
         (aside / journal.NAME).unlink(missing_ok=True)

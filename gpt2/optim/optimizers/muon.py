@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gpt2.config.typed import Auto, Within
-from gpt2.optim.groups import fused_where_possible, part_of
+from gpt2.machine.shards import full_tensor, shard_like
+from gpt2.optim.groups import fused_where_possible
 
 #: Coefficients of the odd polynomial that each Newton-Schulz step applies to singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -97,7 +98,7 @@ class Muon(torch.optim.AdamW):
             rate = group["lr"] * adjustment(self.options.adjust, *matrices.shape[1:])
             for parameter, update in zip(parameters, updates.unbind(), strict=True):
                 parameter.mul_(1.0 - decay * factor)
-                parameter.sub_(part_of(update, parameter) * (rate * factor))
+                parameter.sub_(shard_like(update, parameter) * (rate * factor))
 
     def _batches(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], int]]:
         """Yield parameters of one shape, not too many, and the matrices that each is made of."""
@@ -122,7 +123,7 @@ class Muon(torch.optim.AdamW):
             gradient = torch.where(accepted > 0.0, gradient, momentum)  # which leaves it as it is
         momentum.lerp_(gradient, 1.0 - self.options.momentum)
         direction = gradient.lerp(momentum, self.options.momentum if self.options.nesterov else 1.0)
-        return direction.full_tensor() if hasattr(direction, "full_tensor") else direction
+        return full_tensor(direction)
 
 
 def adjustment(kind: str, rows: int, columns: int) -> float:

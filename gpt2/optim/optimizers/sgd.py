@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 
 from gpt2.config.typed import Within
-from gpt2.optim.groups import divided_among_ranks, fused_where_possible
+from gpt2.optim.groups import any_sharded, fused_where_possible
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimiz
         momentum=options.momentum,
         nesterov=options.nesterov,
         # torch's fused SGD, unlike its fused Adam, does not know parameters in parts.
-        fused=fused_where_possible(groups) and not divided_among_ranks(groups),
+        fused=fused_where_possible(groups) and not any_sharded(groups),
     )
     if options.momentum > 0.0:
         # torch would make these in the first step, and leave them unset when that one is refused.

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from gpt2.machine.shards import local_shard
 from gpt2.prune.base import Setting
 from gpt2.prune.gradual import GradualPruner, Score
-from gpt2.prune.masks import local
 from gpt2.prune.pruner import Pruner
 
 
@@ -33,7 +33,9 @@ class Movement(Score):
         if name not in self._sums:
             self._sums[name] = torch.zeros_like(weight)
         # where, not a product: what a refused step holds can be NaN.
-        local(self._sums[name]).sub_(torch.where(valid, local(gradient) * local(weight), 0.0))
+        local_shard(self._sums[name]).sub_(
+            torch.where(valid, local_shard(gradient) * local_shard(weight), 0.0)
+        )
 
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return S."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from gpt2.data.corpus import Request, WholeText
 from gpt2.data.prepare.pipeline import already_prepared, prepare
 from gpt2.data.tokenizer import CharTokenizer
 from gpt2.data.tokens import read_meta, verify_hashes
+from gpt2.files.lock import lock_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -129,8 +129,9 @@ def test_a_folder_that_cannot_be_made_is_named(
 def test_two_preparations_of_one_folder(tmp_path: Path) -> None:
     prepare(example(), tmp_path / "d", "text")
     before = contents(tmp_path / "d")
-    with (tmp_path / "d" / ".lock").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        assert "another process" in refused(lambda: prepare(example(), tmp_path / "d", "text"))
+    with lock_folder(tmp_path / "d", "", ""):
+        assert f"being prepared by process {os.getpid()} on " in refused(
+            lambda: prepare(example(), tmp_path / "d", "text")
+        )
         assert contents(tmp_path / "d") == before
     prepare(example(), tmp_path / "d", "text")

@@ -1,0 +1,102 @@
+"""Files and folders that appear whole: written aside, synced, renamed.
+
+A reader, or a restart after a kill or a power cut, finds what was there before or what was written,
+never a part of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def replace_file(path: Path, text: str, errors: str = "surrogateescape") -> None:
+    """Replace the content of a file. Raises OSError; the old file is then as it was.
+
+    `errors` says what becomes of characters that UTF-8 has not: a path in the text may hold bytes
+    that are no UTF-8, and by default they stay what they are.
+    """
+    replace_files(path.parent, {path.name: text}, errors)
+
+
+def replace_files(folder: Path, texts: Mapping[str, str], errors: str) -> None:
+    """Replace several files by name, all of them or none. Raises OSError."""
+    aside = {name: folder / f".tmp-{name}-{os.getpid()}" for name in texts}
+    try:
+        for name, text in texts.items():
+            with aside[name].open("w", encoding="utf-8", errors=errors, newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in texts:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+        for name in texts:
+            aside[name].rename(folder / name)
+    except OSError:
+        for left in aside.values():
+            with suppress(OSError):  # a disk that became read-only takes nothing away, either
+                left.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+
+
+def write_file(path: Path, data: bytes) -> tuple[int, str]:
+    """Write a new file, synced; return its size in bytes and its SHA-256. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `final`, which takes that name at the end, or goes.
+
+    What killed writers of the same name left behind goes, too. Raises OSError, also when `final`
+    is there and not empty.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.iterdir():
+        writer = re.fullmatch(rf"\.tmp-{re.escape(final.name)}-([0-9]+)", left.name)
+        if writer and not _is_running(int(writer[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = final.parent / f".tmp-{final.name}-{os.getpid()}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process is running, and is not this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` outlast a power cut. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,64 @@
+"""Locks on files, which the kernel releases however the process that holds one ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from gpt2.config.errors import Exit, UserError
+
+#: The file that a process locks in the folder it uses.
+NAME = ".lock"
+
+
+class HeldError(Exception):
+    """Another process holds the lock; `holder` is that process as it names itself."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"in use by {holder}")
+        self.holder = holder
+
+
+def lock_folder(folder: Path, subject: str, advice: str, code: Exit = Exit.CONFIG) -> TextIO:
+    """Lock `folder` and write who holds it; return the lock file, whose closing frees the folder.
+
+    Raises HeldError; OSError where the file cannot be opened; UserError with `code` where the file
+    system has no locks, which names `subject` and ends with `advice`.
+    """
+    file = (folder / NAME).open("a+", encoding="utf-8", errors="surrogateescape")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            raise HeldError(_holder(file)) from None
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"{subject}: its file system locks no files ({error.strerror}), and {advice}", code=code
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def holder(folder: Path) -> str:
+    """Return who holds the lock of a folder: "process 123 on host"; empty where nobody does."""
+    with (
+        suppress(OSError),  # there is no lock file, or its file system cannot tell
+        (folder / NAME).open("r+", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file)
+    return ""
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return file.read().strip() or "another process"
