@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt2.machine.device import give_back_freed_memory
+from gpt2.machine.host_memory import Host
 from scripts.benchmark.contestants import Side
 
 #: Dense bf16 (and fp16) matrix FLOP/s of known cards, without sparsity, from the vendors' data
@@ -149,15 +150,13 @@ def summary(
 # -- memory --------------------------------------------------------------------------------------
 
 
-def resident_anonymous() -> int | None:
-    """Return the process's RssAnon in bytes; None where there is no /proc.
+def host_bytes() -> int | None:
+    """Return the anonymous memory of this process in bytes; None on a system that does not say.
 
     Mapped files are not in it, so it is what the process really takes from others.
     """
-    status = Path("/proc/self/status")
-    text = status.read_text() if status.is_file() else ""
-    found = re.search(r"RssAnon:\s+(\d+) kB", text)
-    return int(found[1]) * 1024 if found else None
+    host = Host()
+    return host.held() if host.watched else None
 
 
 def held_bytes(side: Side) -> int:
@@ -172,7 +171,7 @@ def held_bytes(side: Side) -> int:
 
 
 def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dict[str, int | None]:
-    """Return the peak bytes of two steps of `side`: allocated on the device, RssAnon on the host.
+    """Return the peak bytes of two steps of `side`: allocated on the device, and on the host.
 
     What the other sides hold in the same place meanwhile is taken off.
     """
@@ -191,7 +190,8 @@ def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dic
 def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
     """Return the bytes that `work` needs at its peak besides what is held before it.
 
-    Allocated bytes on a GPU; RssAnon on a CPU, after what lies unused was given back to the system.
+    Allocated bytes on a GPU; anonymous memory on a CPU, after unused memory was given back to the
+    system.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -200,21 +200,22 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     gc.collect()
     give_back_freed_memory()
-    start = resident_anonymous()
+    start = host_bytes()
     highest = peak_host(work)
     return None if start is None or highest is None else highest - start
 
 
 def peak_host(work: Callable[[], object]) -> int | None:
-    """Return the highest RssAnon while `work` runs, in bytes; None where there is no /proc."""
-    highest, done = resident_anonymous(), threading.Event()
-    if highest is None:
+    """Return the most anonymous memory in bytes while `work` runs; None where nobody tells."""
+    host, done = Host(), threading.Event()
+    if not host.watched:
         return None
+    highest = host.held()
 
     def watch() -> None:
         nonlocal highest
         while not done.wait(0.005):
-            highest = max(highest or 0, resident_anonymous() or 0)
+            highest = max(highest, host.held())
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -20,7 +20,7 @@ from gpt2.planning.calibration import store_ratio
 from gpt2.planning.plan import plan
 from gpt2.planning.replay.step import peak_of
 from scripts.benchmark.contestants import Ours, synthetic_tokens
-from scripts.benchmark.measure import peak_host, resident_anonymous
+from scripts.benchmark.measure import host_bytes, peak_host
 from scripts.benchmark.tables import table
 
 _STEPS = 3  # the second one is the first that holds state and activations together
@@ -63,7 +63,7 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
     planned = plan(config, vocabulary)
     gc.collect()
     machine.give_back_freed_memory()
-    before = resident_anonymous()
+    before = host_bytes()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
