@@ -107,7 +107,7 @@ def test_every_defconfig_is_listed_with_a_line() -> None:
 def templates() -> list[str]:
     """Return every text in the sources, with a mark where a value goes."""
     found: list[str] = []
-    for path in [*tiny.REPOSITORY.glob("gpt2/**/*.py"), *tiny.REPOSITORY.glob("scripts/*.py")]:
+    for path in [*tiny.REPOSITORY.glob("gpt2/**/*.py"), *tiny.REPOSITORY.glob("scripts/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "\0" for p in node.values]
@@ -129,8 +129,8 @@ def test_messages_are_quoted() -> None:
 @pytest.mark.parametrize("message", quoted_messages())
 def test_the_program_says_what_the_page_quotes(message: str) -> None:
     sources = templates()
-    # One message may be put into another: the joints are where a value goes, and semicolons.
-    parts = [part.strip(" :;()") for part in re.split(r"\.\.\.|;", message)]
+    # One message may be put into another: the joints are where a value goes, semicolons and "and".
+    parts = [part.strip(" :;(),") for part in re.split(r"\.\.\.|;|, and ", message)]
     pieces = [part for part in parts if len(part.strip("-")) > 1]
     assert pieces
     for piece in pieces:

@@ -1,0 +1,74 @@
+"""A run's weights written for other programs, and an account of what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from gpt2.config.actions import ExportActions
+from gpt2.config.errors import UserError
+from gpt2.data.tokenizer import from_description
+from gpt2.files.atomic import new_folder
+from gpt2.weights.export_folder import in_format, write_export, write_hugging_face
+from gpt2.weights.trained import open_stored
+
+
+def export(actions: ExportActions) -> None:
+    """Export a run as `actions` say and print what it takes. Raises UserError."""
+    out = _free_folder(actions)
+    stored = open_stored(actions.run, actions.best)
+    tokenizer = from_description(stored.record["data"]["tokenizer"])
+    tensors = in_format(stored.weights.model, actions.dtype)
+    form, step = actions.format, stored.weights.step
+    try:
+        with new_folder(out) as folder:
+            if form == "hf":
+                written = write_hugging_face(folder, stored.config.model, tokenizer, tensors)
+            else:
+                written = write_export(folder, actions.run, form, actions.dtype, step, tensors)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot be written ({error.strerror}) and nothing of it is left; make "
+            "room, or choose another folder"
+        ) from error
+    print(f"step {step} of {actions.run} is in {out}")
+    for line in _account(tensors, written, actions.dtype):
+        print(f"  {line}")
+    if form == "hf" and tokenizer.end_of_text is None:
+        print("  no tokenizer files: its tokens are characters, which transformers has none for")
+
+
+def _free_folder(actions: ExportActions) -> Path:
+    """Return the folder to write, absolute. Raises UserError when there is something in it."""
+    name = actions.format + "-best" * actions.best + "-bf16" * (actions.dtype == "bf16")
+    out = (actions.out or actions.run / "export" / name).resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} is there already; remove it, or choose another folder")
+    return out
+
+
+def _account(tensors: Mapping[str, Tensor], written: int, dtype: str) -> Iterator[str]:
+    """Yield lines on the zeros in `tensors`, and what they took in the `written` bytes."""
+    entries = zeros = matrix_entries = matrix_zeros = negative = 0
+    for name, tensor in tensors.items():
+        none = tensor == 0.0
+        count = int(none.sum())
+        negative += int((none & tensor.signbit()).sum())
+        entries, zeros = entries + tensor.numel(), zeros + count
+        if tensor.dim() == 2 and ".h." in name:
+            matrix_entries, matrix_zeros = matrix_entries + tensor.numel(), matrix_zeros + count
+    yield (
+        f"zeros: {matrix_zeros / matrix_entries:.2%} of the attention and MLP matrices, "
+        f"{zeros / entries:.2%} of all {entries:,} weights"
+    )
+    if negative:
+        yield f"{negative:,} of the zeros are negative; a sparse file stores those as values"
+    width = {"fp32": 4, "bf16": 2}[dtype]
+    yield (
+        f"weights: {written:,} bytes, {written / (width * entries):.3f} of dense {dtype} "
+        f"({width * entries:,} bytes)"
+    )
+    if dtype == "bf16":
+        yield "bf16 keeps 8 significant bits of fp32's 24: the losses differ a little"
