@@ -63,7 +63,7 @@ def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arm]:
 
     def armed(plan: str) -> None:
         monkeypatch.setenv("GPT2_FAULT", plan)
-        monkeypatch.setattr(faults, "_passings", itertools.count(1))
+        monkeypatch.setattr(faults, "_hits", itertools.count(1))
         faults._armed.cache_clear()
 
     yield armed

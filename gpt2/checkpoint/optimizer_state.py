@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2.checkpoint.serialize import as_saved, put_together, take_apart
+from gpt2.checkpoint.serialize import as_saved, flatten, unflatten
 from gpt2.machine.shards import shard_like
 
 #: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
@@ -37,22 +37,22 @@ def optimizer_tensors(
             if isinstance(value, Tensor):
                 tensors[place] = value
             elif key not in _NOT_STATE:
-                rest[key] = take_apart(value, place, tensors)
+                rest[key] = flatten(value, place, tensors)
         plain["groups"].append(rest)
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in sorted(optimizer.state.get(parameter, {}).items()):
                 place = f"{name}.{key}"
-                found = take_apart(value, place, tensors)
+                found = flatten(value, place, tensors)
                 if found != {"tensor": place}:
                     plain["state"][place] = found
     # What an optimizer keeps once, and not for each parameter: among the state, or beside it.
     of_all: dict[Any, Any] = optimizer.state
     for word, value in of_all.items():
         if isinstance(word, str):
-            plain["shared"][word] = take_apart(value, f"shared.{word}", tensors)
+            plain["shared"][word] = flatten(value, f"shared.{word}", tensors)
     for key, value in optimizer.state_dict().items():
         if key not in ("state", "param_groups"):
-            plain["own"][key] = take_apart(value, f"own.{key}", tensors)
+            plain["own"][key] = flatten(value, f"own.{key}", tensors)
     return tensors, plain
 
 
@@ -73,13 +73,13 @@ def load_optimizer(
         name: tensor.clone() if stays or tensor.numel() <= _SMALL else tensor
         for name, tensor in tensors.items()
     }
-    parts = {name: put_together(value, tensors) for name, value in plain["state"].items()}
+    parts = {name: unflatten(value, tensors) for name, value in plain["state"].items()}
     groups = [
-        {key: put_together(value, tensors) for key, value in group.items()}
+        {key: unflatten(value, tensors) for key, value in group.items()}
         for group in plain["groups"]
     ]
-    shared = {key: put_together(value, tensors) for key, value in plain.get("shared", {}).items()}
-    own = {key: put_together(value, tensors) for key, value in plain.get("own", {}).items()}
+    shared = {key: unflatten(value, tensors) for key, value in plain.get("shared", {}).items()}
+    own = {key: unflatten(value, tensors) for key, value in plain.get("own", {}).items()}
     values = {**tensors, **parts}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     saved = {**optimizer.state_dict(), **own, "state": dict(shared)}

@@ -11,20 +11,20 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from gpt2.machine.shards import full_tensor
 
 
-def take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Put the tensors of `value` into `tensors`, named from `name` on; return the rest as JSON.
 
     What is no plain value says its kind there: {"tensor": name}, {"list": [...]}, and so on.
     Raises TypeError for what is neither a tensor nor JSON, nor made of these.
     """
     if isinstance(value, Tensor):
-        return _tensor_apart(full_tensor(value), name, tensors)
+        return _flatten_tensor(full_tensor(value), name, tensors)
     if type(value) in (list, tuple):
-        parts = [take_apart(part, f"{name}.{n}", tensors) for n, part in enumerate(value)]
+        parts = [flatten(part, f"{name}.{n}", tensors) for n, part in enumerate(value)]
         return {type(value).__name__: parts}
     if type(value) is dict:
         pairs = enumerate(value.items())
-        return {"dict": [[k, take_apart(v, f"{name}.{n}", tensors)] for n, (k, v) in pairs]}
+        return {"dict": [[k, flatten(v, f"{name}.{n}", tensors)] for n, (k, v) in pairs]}
     if isinstance(value, torch.Size):
         return {"size": list(value)}
     if isinstance(value, torch.dtype):
@@ -34,14 +34,14 @@ def take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"a checkpoint cannot hold {name}, a {type(value).__name__}")
 
 
-def _tensor_apart(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _flatten_tensor(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     if is_traceable_wrapper_subclass(tensor):
         # Quantised state: a class around its codes and scales.
         inside, rest = tensor.__tensor_flatten__()
         parts = {
-            key: _tensor_apart(getattr(tensor, key), f"{name}.{key}", tensors) for key in inside
+            key: _flatten_tensor(getattr(tensor, key), f"{name}.{key}", tensors) for key in inside
         }
-        context = take_apart(rest, f"{name}.rest", tensors)
+        context = flatten(rest, f"{name}.rest", tensors)
         place = [list(tensor.shape), list(tensor.stride())]
         return {"wrapped": [_name(type(tensor)), parts, context, *place]}
     tensors[name] = tensor
@@ -53,8 +53,8 @@ def _tensor_apart(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[st
     return {"tensor": name, "order": order}
 
 
-def put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undo take_apart, taking what it needs out of `tensors`. Raises ValueError."""
+def unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Undo flatten, taking what it needs out of `tensors`. Raises ValueError."""
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
@@ -71,13 +71,13 @@ def put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
             raise ValueError(f"{inside!r} is no number format of torch")
         return found
     if kind == "dict":
-        return {key: put_together(part, tensors) for key, part in inside}
+        return {key: unflatten(part, tensors) for key, part in inside}
     if kind == "wrapped":
         name, parts, rest, shape, stride = inside
-        ready = {key: put_together(part, tensors) for key, part in parts.items()}
-        context = put_together(rest, tensors)
+        ready = {key: unflatten(part, tensors) for key, part in parts.items()}
+        context = unflatten(rest, tensors)
         return _class(name).__tensor_unflatten__(ready, context, torch.Size(shape), tuple(stride))
-    parts = [put_together(part, tensors) for part in inside]
+    parts = [unflatten(part, tensors) for part in inside]
     return tuple(parts) if kind == "tuple" else parts
 
 

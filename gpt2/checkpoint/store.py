@@ -79,7 +79,7 @@ def save(parent: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
         _write(temporary, checkpoint)
         if final.exists():
             shutil.rmtree(final)
-    faults.point("checkpoint.purge")
+    faults.failpoint("checkpoint.purge")
     _purge(parent, checkpoint.step, keep)
 
 
@@ -185,9 +185,9 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         "optim.safetensors": write_tensors(folder / "optim.safetensors", checkpoint.optim),
         "state.json": write_file(folder / "state.json", _state(checkpoint)),
     }
-    faults.point("checkpoint.manifest")
+    faults.failpoint("checkpoint.manifest")
     write_manifest(folder, files)
-    faults.point("checkpoint.rename")
+    faults.failpoint("checkpoint.rename")
 
 
 def _state(checkpoint: Checkpoint) -> bytes:

@@ -32,7 +32,7 @@ _DTYPES = {
 _PIECE = 2**20
 
 
-class Made(Mapping[str, Tensor]):
+class LazyTensors(Mapping[str, Tensor]):
     """Tensors that are made whenever they are asked for, so that none is held."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
@@ -65,14 +65,14 @@ def write_tensors(
             digest.update(head)
             size += file.write(head)
         for tensor in tensors.values():
-            faults.point("checkpoint.tensor")
+            faults.failpoint("checkpoint.tensor")
             data = _bytes(tensor)
             for start in range(0, len(data), _PIECE):
                 piece = data[start : start + _PIECE]
                 digest.update(piece)
                 size += file.write(piece)
         file.flush()
-        faults.point("checkpoint.sync")
+        faults.failpoint("checkpoint.sync")
         os.fsync(file.fileno())
     return size, digest.hexdigest()
 

@@ -55,10 +55,10 @@ class _Plan:
     last: float
 
 
-_passings = itertools.count(1)
+_hits = itertools.count(1)
 
 
-def point(name: str) -> None:
+def failpoint(name: str) -> None:
     """Pass the injection point `name`: does nothing unless GPT2_FAULT arms it.
 
     kill and term end the process or tell it to stop, hang stays here, oom is a want of memory,
@@ -114,6 +114,6 @@ def _armed() -> _Plan | None:
 def _due(name: str) -> _Plan | None:
     """Return the plan if it is for this passing of `name`."""
     plan = _armed()
-    if plan is None or plan.name != name or not plan.first <= next(_passings) <= plan.last:
+    if plan is None or plan.name != name or not plan.first <= next(_hits) <= plan.last:
         return None
     return plan

@@ -173,7 +173,7 @@ class TrainBatches:
 
     def _read(self, step: int, micro: int) -> Tensor:
         """Inputs and targets of one micro-step as one host tensor (2, B, T), pinned for CUDA."""
-        faults.point("data.batch")
+        faults.failpoint("data.batch")
         size = self._batch_size
         first = step * self.effective_batch + (micro * self._ranks + self._rank) * size
         pair = np.empty((2, size, self._block_size), dtype=np.int64)

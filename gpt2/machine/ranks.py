@@ -21,11 +21,14 @@ TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those of the run: `rank` of `count`; `local` of `here` on this machine."""
+class DistributedContext:
+    """This process among those of the run, torchrun's words for it.
+
+    rank: of `world_size` processes. local: of the `here` processes on this machine.
+    """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     local: int = 0
     here: int = 1
     #: Group for numbers that the host needs; gradients go over the default group.
@@ -38,19 +41,19 @@ class Ranks:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def spread(self, model: nn.Module, device: torch.device) -> nn.Module:
+    def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Return what computes `model` on this rank's share and averages gradients over ranks.
 
         Sharded, `model` itself becomes that: its parameters are divided among the ranks in place.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return model
         if self.sharded:
             # A second to import, which only a run that shards should wait for.
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-            mesh = init_device_mesh(device.type, (self.count,))
+            mesh = init_device_mesh(device.type, (self.world_size,))
             for block in model.transformer.h:  # type: ignore[union-attr]
                 fully_shard(block, mesh=mesh)
             # Also after a forward pass that no backward pass follows (an evaluation), parameters
@@ -69,50 +72,50 @@ class Ranks:
             return module.no_sync()
         return nullcontext()
 
-    def agree(self, stop: bool, elapsed: float) -> tuple[bool, float]:
+    def all_reduce_stop(self, stop: bool, elapsed: float) -> tuple[bool, float]:
         """Return whether any rank wants to stop, and the first rank's time."""
-        if self.count == 1:
+        if self.world_size == 1:
             return stop, elapsed
         wanted = torch.tensor([float(stop), elapsed if self.first else -1.0], dtype=torch.float64)
         dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=self.control)
         return bool(wanted[0] > 0.0), float(wanted[1])
 
-    def total(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Return the sum over ranks of each value."""
-        if self.count == 1:
+        if self.world_size == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums, group=self.control)
         return [float(value) for value in sums]
 
-    def mean(self, value: Tensor) -> Tensor:
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over ranks, on its device; no value is read back."""
-        if self.count == 1:
+        if self.world_size == 1:
             return value
         value = value.clone()
         dist.all_reduce(value)
-        return value / self.count
+        return value / self.world_size
 
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's `value`, which is plain data, by rank."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        found: list[Any] = [None] * self.count
+        found: list[Any] = [None] * self.world_size
         dist.all_gather_object(found, value, group=self.control)
         return found
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier(group=self.control)
 
     def close(self) -> None:
         """Leave the group."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.destroy_process_group()
 
 
-def join(device: str, shard: str) -> Ranks:
+def init_distributed(device: str, shard: str) -> DistributedContext:
     """Join the processes that torchrun started; alone without it. Raises UserError.
 
     `device` is the --device asked for, `shard` the --shard. Each process of a machine takes the GPU
@@ -124,8 +127,8 @@ def join(device: str, shard: str) -> Ranks:
                 f"--shard {shard} divides the model among ranks, and there is one: start several "
                 "with make NPROC=2 or torchrun --nproc-per-node 2, or leave it at none"
             )
-        return Ranks()
-    rank, count, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return DistributedContext()
+    rank, world_size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     processes = int(os.environ["LOCAL_WORLD_SIZE"])
     # Without any GPU, --device cuda is refused in the next step, as it is for a rank alone.
     cuda = device in ("cuda", "auto") and torch.cuda.is_available()
@@ -142,4 +145,4 @@ def join(device: str, shard: str) -> Ranks:
     # One that finds an error and leaves before the others have reached it would take them along,
     # and torchrun would end it before it has said what the error is.
     dist.barrier(group=control)
-    return Ranks(rank, count, local, processes, control, sharded=shard == "fsdp")
+    return DistributedContext(rank, world_size, local, processes, control, sharded=shard == "fsdp")

@@ -41,7 +41,7 @@ class Bf16StateAdam(torch.optim.Adam):
     """torch's Adam, or AdamW where `decoupled`, with moments that lie in bf16 between steps.
 
     Which way a number is rounded follows from the step and its place, so the same run takes the
-    same way again. A refused step changes nothing, since what came from bf16 is not rounded.
+    same way again. A skipped step changes nothing, since what came from bf16 is not rounded.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Number formats: autocast, loss scaling, and steps that are made unless they are refused."""
+"""Number formats: autocast, loss scaling, and steps that are made unless they are skipped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2.optim.step_guard import Refusals
+from gpt2.optim.step_guard import StepGuard
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,17 +39,19 @@ def emulated(name: str, device: torch.device) -> bool:
 class Precision:
     """How one step computes: autocast around the model, the backward pass and the step.
 
-    A refused step leaves weights and optimizer state as they were. Optimizers with a fused kernel
+    A skipped step leaves weights and optimizer state as they were. Optimizers with a fused kernel
     heed that on the device; for the others one scalar per step is read back, which makes a GPU
     wait.
     """
 
-    def __init__(self, name: str, device: torch.device, refusals: Refusals | None = None) -> None:
+    def __init__(
+        self, name: str, device: torch.device, step_guard: StepGuard | None = None
+    ) -> None:
         self.name = name
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
-        #: Judges and counts; by default only what is not finite is refused.
-        self.refusals = Refusals(device) if refusals is None else refusals
+        #: Decides and counts; by default only NaN and Inf are skipped.
+        self.step_guard = StepGuard(device) if step_guard is None else step_guard
         self._one = torch.ones((), device=device)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -67,27 +69,27 @@ class Precision:
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Return whether the step is refused (bool, 0-d): see Refusals.judge."""
+    def check_step(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Return whether to skip the step (bool, 0-d): see StepGuard.check_step."""
         scale = self.scaler.scale(self._one) if self.scaler.is_enabled() else None
-        return self.refusals.judge(loss, norm, scale)
+        return self.step_guard.check_step(loss, norm, scale)
 
-    def step(self, optimizer: torch.optim.Optimizer, refused: Tensor) -> None:
-        """Step, unless it is `refused` (bool, 0-d)."""
+    def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+        """Step, unless `skip` (bool, 0-d) says otherwise."""
         if _decides_on_device(optimizer):
             # The fused kernels read these two attributes, as they do under a GradScaler.
             optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = refused.float()  # type: ignore[attr-defined]
+            optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-        elif not bool(refused):
+        elif not bool(skip):
             optimizer.step()
         if self.scaler.is_enabled():
             self.scaler.update()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold, as JSON."""
-        return {**self.scaler.state_dict(), **self.refusals.state()}
+        return {**self.scaler.state_dict(), **self.step_guard.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
@@ -95,7 +97,7 @@ class Precision:
         scaler = {name: value for name, value in state.items() if name in known}
         if scaler:  # there is none where another precision wrote it
             self.scaler.load_state_dict(scaler)
-        self.refusals.load(state)
+        self.step_guard.load(state)
 
 
 def _decides_on_device(optimizer: torch.optim.Optimizer) -> bool:

@@ -1,4 +1,4 @@
-"""Steps that are not made: those that are not finite, and, where asked, those that spike.
+"""Optimizer steps that are skipped: NaN or Inf in loss or gradients and, where asked, spikes.
 
 Everything is decided on the device, so that a GPU does not wait; the host reads it when it logs.
 """
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: So many refused steps in a row end a run.
-HOPELESS_IN_A_ROW = 10
-#: So many steps in all that are not finite end a run, by what --nonfinite says.
-HOPELESS_IN_ALL = {"skip": 100, "abort": 1}
+#: Skipped steps in a row that end a run.
+MAX_CONSECUTIVE_SKIPS = 10
+#: Steps with NaN or Inf, over the whole run, that end it, by --nonfinite.
+MAX_SKIPS = {"skip": 100, "abort": 1}
 
 
 class SpikeWindow:
@@ -65,12 +65,12 @@ class SpikeWindow:
         self._count.fill_(count)
 
 
-class Refusals:
-    """Judges every step, and counts what it refuses; a refused step changes nothing.
+class StepGuard:
+    """Decides for each step whether it is skipped, and counts; a skipped step changes nothing.
 
-    nonfinite: skip or abort, see HOPELESS_IN_ALL. A run without hope makes no further step, so
-    that its weights do not depend on when the host gets to know of it.
-    mean: the mean of a tensor over ranks, so that all of them judge alike.
+    nonfinite: skip or abort, see MAX_SKIPS. A run that diverged makes no further step, so that its
+    weights do not depend on when the host notices.
+    mean: the mean of a tensor over ranks, so that all of them decide alike.
     """
 
     def __init__(
@@ -86,50 +86,50 @@ class Refusals:
         self.nonfinite = nonfinite
         self.window = window
         self._mean = mean
-        #: Steps so far that were not finite, and that spiked; steps refused in a row up to now.
+        #: Steps so far that were not finite, and that spiked; steps skipped in a row up to now.
         self.skipped, self.spiked, self.in_a_row = count(), count(), count()
         #: Of `skipped`, those that the search for a loss scale does not explain.
-        self.blamed = count()
+        self.not_loss_scale_search = count()
         #: Whether the last step spiked.
         self.spike = torch.zeros((), dtype=torch.bool, device=device)
-        self._hopeless = torch.zeros((), dtype=torch.bool, device=device)
+        self._diverged = torch.zeros((), dtype=torch.bool, device=device)
 
-    def judge(self, loss: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return whether a step is refused (bool, 0-d), and count it.
+    def check_step(self, loss: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return whether to skip a step (bool, 0-d), and count it.
 
         loss: of this rank, 0-d. norm: of all gradients, before clipping, 0-d. scale: what the loss
         was multiplied by to find the gradients. Where it is above 1 and the loss is finite, it was
-        too large: the next step has a smaller one, and this one is not counted as `blamed`.
+        too large: the next step has a smaller one, and this one is the search for a loss scale.
         """
         loss = self._mean(loss)
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        blamed = bad if scale is None else bad & (~torch.isfinite(loss) | (scale <= 1.0))
-        refused = bad | self._hopeless
+        unexplained = bad if scale is None else bad & (~torch.isfinite(loss) | (scale <= 1.0))
+        skip = bad | self._diverged
         if self.window is not None:
             values = torch.stack([loss.float(), norm.float()])
-            self.spike = self.window.above(values) & ~refused
+            self.spike = self.window.above(values) & ~skip
             self.spiked += self.spike
-            refused = refused | self.spike
-            self.window.add(values, ~refused)
+            skip = skip | self.spike
+            self.window.add(values, ~skip)
         self.skipped += bad
-        self.blamed += blamed
-        self.in_a_row = torch.where(refused, self.in_a_row + 1, 0)
-        self._hopeless = (
-            self._hopeless
-            | (self.in_a_row >= HOPELESS_IN_A_ROW)
-            | (self.blamed >= HOPELESS_IN_ALL[self.nonfinite])
+        self.not_loss_scale_search += unexplained
+        self.in_a_row = torch.where(skip, self.in_a_row + 1, 0)
+        self._diverged = (
+            self._diverged
+            | (self.in_a_row >= MAX_CONSECUTIVE_SKIPS)
+            | (self.not_loss_scale_search >= MAX_SKIPS[self.nonfinite])
         )
-        return refused
+        return skip
 
     def verdict(self, step: int) -> str | None:
-        """Say why the run has no hope after `step` steps; None when it has. Asks the device."""
-        if not bool(self._hopeless):
+        """Say why the run diverged by `step` steps; None when it did not. Waits for the device."""
+        if not bool(self._diverged):
             return None
         since = f"no weight has changed since step {step - int(self.in_a_row)}"
         way, new = "lower --learning-rate or raise --warmup-steps", " in a new --run-dir"
-        blamed = int(self.blamed)
-        if blamed >= HOPELESS_IN_ALL[self.nonfinite]:
-            which = "a step" if blamed == 1 else f"{blamed} steps in all"
+        unexplained = int(self.not_loss_scale_search)
+        if unexplained >= MAX_SKIPS[self.nonfinite]:
+            which = "a step" if unexplained == 1 else f"{unexplained} steps in all"
             return (
                 f"diverged: {which} had no finite loss and gradient, and --nonfinite "
                 f"{self.nonfinite} ends the run there; {since}; {way}{new}"
@@ -138,8 +138,8 @@ class Refusals:
         if self.window is not None:
             spiked, way = ", or spiked", f"{way}, or --spike-sigmas"
         return (
-            f"diverged: the last {HOPELESS_IN_A_ROW} steps or more had no finite gradient{spiked}; "
-            f"{since}; {way}{new}"
+            f"diverged: the last {MAX_CONSECUTIVE_SKIPS} steps or more had no finite gradient"
+            f"{spiked}; {since}; {way}{new}"
         )
 
     def state(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Refusals:
             "skipped": int(self.skipped),
             "spiked": int(self.spiked),
             "in_a_row": int(self.in_a_row),
-            "blamed": int(self.blamed),
+            "blamed": int(self.not_loss_scale_search),
         }
         if self.window is not None:
             found["window"] = self.window.state()
@@ -160,6 +160,6 @@ class Refusals:
         self.in_a_row.fill_(state["in_a_row"])
         # Checkpoints of before steps were judged by more than their norm have only these two.
         self.spiked.fill_(state.get("spiked", 0))
-        self.blamed.fill_(state.get("blamed", 0))
+        self.not_loss_scale_search.fill_(state.get("blamed", 0))
         if self.window is not None and "window" in state:
             self.window.load(state["window"])

@@ -11,14 +11,14 @@ from gpt2.config.options import Options
 from gpt2.config.typed import Config
 from gpt2.data.tokenizer import GPT2_VOCAB_SIZE
 from gpt2.data.tokens import META
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.planning.fixes import largest
 from gpt2.planning.plan import bounded, plan
 from gpt2.planning.text import facts, lines, verdict
 from gpt2.run_dir.resume import keep_effective_batch, load_config, with_batch
 from gpt2.training.assembly import length_of, open_data
 
-_ALONE = Ranks()
+_ALONE = DistributedContext()
 
 
 def show(config: Config, options: Options, actions: TrainActions) -> int:
@@ -50,7 +50,11 @@ def show(config: Config, options: Options, actions: TrainActions) -> int:
 
 
 def refuse_or_fit(
-    config: Config, options: Options, actions: TrainActions, vocab_size: int, ranks: Ranks
+    config: Config,
+    options: Options,
+    actions: TrainActions,
+    vocab_size: int,
+    ranks: DistributedContext,
 ) -> Config:
     """Refuse a run that cannot fit; with --auto-batch, return `config` with a batch that does.
 
@@ -67,7 +71,7 @@ def refuse_or_fit(
     computed = config
     if begun:
         assert actions.run_dir is not None
-        computed = keep_effective_batch(config, actions.run_dir, ranks.count)
+        computed = keep_effective_batch(config, actions.run_dir, ranks.world_size)
     if bounded(computed) and plan(computed, vocab_size, bounds=True, here=ranks.here).fits:
         return config
     planned = plan(computed, vocab_size, here=ranks.here)
@@ -81,7 +85,7 @@ def refuse_or_fit(
     return config
 
 
-def _own_batch(config: Config, run: Path, ranks: Ranks) -> Config:
+def _own_batch(config: Config, run: Path, ranks: DistributedContext) -> Config:
     """Return `config` with the micro-batch that was chosen for the run in `run`."""
     own, given = load_config(run).train, config.train
     product = own.batch_size * own.gradient_accumulation
@@ -97,12 +101,12 @@ def choose_batch(
     options: Options,
     vocab_size: int,
     plan_for: int | None = None,
-    ranks: Ranks = _ALONE,
+    ranks: DistributedContext = _ALONE,
 ) -> Config:
     """Return `config` with the largest micro-batch that fits every rank, same effective batch."""
     planned = plan(config, vocab_size, plan_for, here=ranks.here)
     effective = planned.effective
-    # Ranks may see different amounts of free memory, and must all take the same.
+    # DistributedContext may see different amounts of free memory, and must all take the same.
     sizes = ranks.gather(largest(planned.work, effective, effective, planned.pool))
     size = None if None in sizes else min(sizes)
     if planned.pool.size is None or size is None:

@@ -17,7 +17,7 @@ from gpt2.config.options import Options
 from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED, ModelConfig
 from gpt2.model.gpt import GPT, build_model
 from gpt2.optim.groups import parameter_groups
-from gpt2.optim.libraries.compatibility import ADMITTED, REFUSED
+from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED
 from gpt2.optim.libraries.lookup import classes, find
 
 #: The model on which state is measured: tensors of several shapes, half a million parameters.
@@ -55,7 +55,7 @@ def choices() -> Iterator[Choice]:
             optimizer = plugins.load(package, name).build(groups, optim.options)
             yield Choice(name, state_bytes(model, optimizer), "")
     for prefix in LIBRARIES:
-        for short in sorted(ADMITTED[prefix]) if not problem(prefix) else []:
+        for short in sorted(COMPATIBLE[prefix]) if not problem(prefix) else []:
             found = find(f"{prefix}:{short}")
             optimizer = found.build(parameter_groups(model, 0.001, 0.0), {})
             yield Choice(found.name, state_bytes(model, optimizer), found.entry.decay)
@@ -70,7 +70,7 @@ def absent() -> Iterator[tuple[str, str]]:
         known = classes(prefix)
         for name, reason in sorted(REFUSED[prefix].items()):
             yield f"{prefix}:{name}", reason
-        for name in sorted(known.keys() - ADMITTED[prefix].keys() - REFUSED[prefix].keys()):
+        for name in sorted(known.keys() - COMPATIBLE[prefix].keys() - REFUSED[prefix].keys()):
             yield f"{prefix}:{name}", "it is not in the table of versions tested"
 
 

@@ -147,10 +147,10 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
     for step in range(_EVENTS):
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
-        refused = torch.zeros((), dtype=torch.bool)
+        skip = torch.zeros((), dtype=torch.bool)
         with Gauge(*model.parameters()) as gauge:
             pruner.mask_gradients(step, step / _EVENTS)
-            pruner.observe(refused)
+            pruner.observe(skip)
         optimizer.step()
         optimizer.zero_grad()
         with gauge:

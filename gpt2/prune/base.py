@@ -14,13 +14,13 @@ from gpt2.prune.allocation import count_of
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.masks import Masks
 from gpt2.prune.pruner import Sparsity
-from gpt2.prune.schedule import Events, Ramp
+from gpt2.prune.schedule import Events, SparsitySchedule
 
 _MASK, _EVENTS = "mask.", "events"
 
 
 @dataclass(frozen=True)
-class Setting:
+class PruningContext:
     """What a pruning method works on, and what was asked of it.
 
     weights: the prunable parameters by name, in the model's order. parameters: how many numbers
@@ -31,7 +31,7 @@ class Setting:
     weights: Mapping[str, nn.Parameter]
     parameters: int
     optimizer: torch.optim.Optimizer
-    ramp: Ramp
+    schedule: SparsitySchedule
     pattern: str
     seed: int
     calibration: Calibration
@@ -51,10 +51,10 @@ class Setting:
 class MaskedPruner(ABC):
     """A pruner that chooses weights at the events of a ramp and keeps them zero from then on."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.masks = Masks(setting.weights, setting.clear_state)
-        self.events = Events(setting.ramp)
+    def __init__(self, context: PruningContext) -> None:
+        self.context = context
+        self.masks = Masks(context.weights, context.clear_state)
+        self.events = Events(context.schedule)
 
     @abstractmethod
     def prune(self, sparsity: float) -> None:
@@ -68,39 +68,39 @@ class MaskedPruner(ABC):
         """Set the gradients of pruned weights to zero."""
         self.masks.mask_gradients()
 
-    def observe(self, refused: Tensor) -> None:
+    def observe(self, skip: Tensor) -> None:
         """Do nothing: most methods look at no gradients."""
 
     def apply(self, step: int, progress: float) -> None:
         """Make the event that is due, if one is; keep pruned weights and their state at zero."""
-        if self.events.due(step, progress) and self.ready():
-            self.prune(self.setting.ramp.sparsity(progress))
-            self.events.happened(step, progress)
-        self.masks.apply(self.setting.optimizer)
+        if self.events.is_due(step, progress) and self.ready():
+            self.prune(self.context.schedule.sparsity(progress))
+            self.events.advance(step, progress)
+        self.masks.apply(self.context.optimizer)
 
     def sparsity(self) -> Sparsity:
         """Say how sparse the model is, by what was counted at the last event."""
-        counts, shapes = self.masks.counts, self.setting.shapes
+        counts, shapes = self.masks.counts, self.context.shapes
         pruned = sum(counts.values())
         return Sparsity(
-            asked=self.setting.ramp.target,
-            reached=pruned / self.setting.prunable,
-            final=pruned == count_of(self.setting.ramp.target, self.setting.prunable),
-            whole=pruned / self.setting.parameters,
+            asked=self.context.schedule.target,
+            reached=pruned / self.context.prunable,
+            final=pruned == count_of(self.context.schedule.target, self.context.prunable),
+            whole=pruned / self.context.parameters,
             layers={name: count / shapes[name].numel() for name, count in counts.items()},
         )
 
     def verify(self) -> None:
         """Check that exactly the asked number of weights is pruned, and is zero."""
-        asked = count_of(self.setting.ramp.target, self.setting.prunable)
+        asked = count_of(self.context.schedule.target, self.context.prunable)
         pruned = sum(self.masks.counts.values())
         if pruned != asked:
             raise UserError(
                 f"{pruned:,} weights are pruned at the end of the run, not the {asked:,} asked for "
-                f"(--target-sparsity {self.setting.ramp.target:g}): no result is written",
+                f"(--target-sparsity {self.context.schedule.target:g}): no result is written",
                 code=Exit.BUG,
             )
-        if broken := [name for name in self.setting.weights if self.masks.violations(name)]:
+        if broken := [name for name in self.context.weights if self.masks.violations(name)]:
             raise UserError(
                 f"pruned weights of {broken[0]} are not zero at the end of the run: no result is "
                 "written",
@@ -145,4 +145,4 @@ class MaskedPruner(ABC):
 
     def _due(self) -> int:
         """Return how many weights are pruned, by the events that were."""
-        return count_of(self.events.reached(), self.setting.prunable)
+        return count_of(self.events.reached(), self.context.prunable)

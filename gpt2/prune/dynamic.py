@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2.machine.shards import full_tensor
 from gpt2.prune.allocation import choose, count_of, layer_counts
-from gpt2.prune.base import MaskedPruner, Setting
+from gpt2.prune.base import MaskedPruner, PruningContext
 from gpt2.prune.seeded_random import uniform
 from gpt2.prune.topk import LAST, keys, smallest
 
@@ -33,50 +33,50 @@ class DynamicPruner(MaskedPruner):
     in: the gradient that chose it is also its first.
     """
 
-    def __init__(self, setting: Setting, grow: Growth, fraction: float) -> None:
-        super().__init__(setting)
+    def __init__(self, context: PruningContext, grow: Growth, fraction: float) -> None:
+        super().__init__(context)
         self.grow = grow
         self.fraction = fraction
-        self.prune(setting.ramp.target)
-        self.masks.apply(setting.optimizer)
+        self.prune(context.schedule.target)
+        self.masks.apply(context.optimizer)
 
     def prune(self, sparsity: float) -> None:
         """Draw the first masks."""
         counts = layer_counts(
-            self.setting.pattern, sparsity, self.setting.shapes, self.masks.counts
+            self.context.pattern, sparsity, self.context.shapes, self.masks.counts
         )
         for name, count in counts.items():
-            shape = self.setting.shapes[name]
-            drawn = uniform(shape, self.setting.seed, "first mask", name)
-            mask = choose(keys(drawn), self.setting.pattern, count)
-            self.masks.set(name, mask.to(self.setting.weights[name].device))
+            shape = self.context.shapes[name]
+            drawn = uniform(shape, self.context.seed, "first mask", name)
+            mask = choose(keys(drawn), self.context.pattern, count)
+            self.masks.set(name, mask.to(self.context.weights[name].device))
 
     def mask_gradients(self, step: int, progress: float) -> None:
         """Drop and grow when that is due, by the dense gradients; then mask them."""
-        if step and self.events.due(step, progress) and self._finite():
-            position = self.setting.ramp.position(progress)
+        if step and self.events.is_due(step, progress) and self._finite():
+            position = self.context.schedule.position(progress)
             share = self.fraction / 2.0 * (1.0 + math.cos(math.pi * position))
-            for name in self.setting.weights:
+            for name in self.context.weights:
                 self._move(name, share, step)
-            self.masks.apply(self.setting.optimizer)
-            self.events.happened(step, progress)
+            self.masks.apply(self.context.optimizer)
+            self.events.advance(step, progress)
         super().mask_gradients(step, progress)
 
     def apply(self, step: int, progress: float) -> None:
         """Keep pruned weights and their state at zero."""
-        self.masks.apply(self.setting.optimizer)
+        self.masks.apply(self.context.optimizer)
 
     def _due(self) -> int:
-        return count_of(self.setting.ramp.target, self.setting.prunable)
+        return count_of(self.context.schedule.target, self.context.prunable)
 
     def _finite(self) -> bool:
         """Whether the gradients say anything; else the next step decides."""
-        gradients = [w.grad for w in self.setting.weights.values() if w.grad is not None]
+        gradients = [w.grad for w in self.context.weights.values() if w.grad is not None]
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         return bool(torch.isfinite(norm))
 
     def _move(self, name: str, share: float, step: int) -> None:
-        weight = self.setting.weights[name]
+        weight = self.context.weights[name]
         if weight.grad is None:
             return
         pruned = self.masks.pruned(name)

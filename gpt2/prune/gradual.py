@@ -16,7 +16,7 @@ from gpt2.prune.allocation import (
     only_grouped,
     with_pruned_first,
 )
-from gpt2.prune.base import MaskedPruner, Setting
+from gpt2.prune.base import MaskedPruner, PruningContext
 from gpt2.prune.topk import keys, smallest
 
 _SCORE = "score."
@@ -38,7 +38,7 @@ class Score:
         raise NotImplementedError
 
     def observe(self, name: str, weight: Tensor, gradient: Tensor, valid: Tensor) -> None:
-        """Look at a gradient; `valid` (bool, 0-d, on the device) is False in a refused step."""
+        """Look at a gradient; `valid` (bool, 0-d, on the device) is False in a skipped step."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what was accumulated, by parameter."""
@@ -52,34 +52,34 @@ class Score:
 class GradualPruner(MaskedPruner):
     """Prunes by a score, along a ramp, in one of the patterns of `shares`."""
 
-    def __init__(self, setting: Setting, scoring: Score) -> None:
-        super().__init__(setting)
+    def __init__(self, context: PruningContext, scoring: Score) -> None:
+        super().__init__(context)
         self.scoring = scoring
 
     def ready(self) -> bool:
         """Whether every parameter can be scored: with all steps refused there is no state."""
-        held, needed = self.setting.optimizer.state, set(self.scoring.state_keys)
-        return all(needed <= held.get(w, {}).keys() for w in self.setting.weights.values())
+        held, needed = self.context.optimizer.state, set(self.scoring.state_keys)
+        return all(needed <= held.get(w, {}).keys() for w in self.context.weights.values())
 
-    def observe(self, refused: Tensor) -> None:
+    def observe(self, skip: Tensor) -> None:
         """Show the gradients to the score."""
-        valid = ~refused
-        for name, weight in self.setting.weights.items():
+        valid = ~skip
+        for name, weight in self.context.weights.items():
             if weight.grad is not None:
                 self.scoring.observe(name, weight.detach(), weight.grad, valid)
 
     def prune(self, sparsity: float) -> None:
         """Prune the lowest scores: of all weights, or of each matrix, row or group."""
-        setting = self.setting
-        if setting.pattern == "global" or setting.pattern in GROUPED:
-            make = [functools.partial(self._keys, name) for name in setting.weights]
-            chosen = smallest(make, count_of(sparsity, setting.prunable))
-            for name, pruned in zip(setting.weights, chosen, strict=True):
+        context = self.context
+        if context.pattern == "global" or context.pattern in GROUPED:
+            make = [functools.partial(self._keys, name) for name in context.weights]
+            chosen = smallest(make, count_of(sparsity, context.prunable))
+            for name, pruned in zip(context.weights, chosen, strict=True):
                 self.masks.set(name, pruned)
             return
-        counts = layer_counts(setting.pattern, sparsity, setting.shapes, self.masks.counts)
+        counts = layer_counts(context.pattern, sparsity, context.shapes, self.masks.counts)
         for name, count in counts.items():
-            self.masks.set(name, choose(self._keys(name), setting.pattern, count))
+            self.masks.set(name, choose(self._keys(name), context.pattern, count))
 
     def state(self) -> dict[str, Tensor]:
         """Return masks, events and what the score accumulated."""
@@ -92,15 +92,15 @@ class GradualPruner(MaskedPruner):
         for key, tensor in state.items():
             if key.startswith(_SCORE):
                 name = key.removeprefix(_SCORE)
-                weight = self.setting.weights[name]
+                weight = self.context.weights[name]
                 part = shard_like(tensor.to(weight.device), weight)
                 self.scoring.load(name, part)
 
     def _keys(self, name: str) -> Tensor:
-        weight = self.setting.weights[name]
-        held = self.setting.optimizer.state.get(weight, {})
+        weight = self.context.weights[name]
+        held = self.context.optimizer.state.get(weight, {})
         state = {key: full_tensor(held[key]) for key in self.scoring.state_keys}
         scores = full_tensor(self.scoring.score(name, full_tensor(weight.detach()), state))
         found = with_pruned_first(keys(scores), self.masks.pruned(name))
-        pattern = self.setting.pattern
+        pattern = self.context.pattern
         return only_grouped(found, pattern) if pattern in GROUPED else found

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from gpt2.prune.allocation import layer_counts
-from gpt2.prune.base import MaskedPruner, Setting
+from gpt2.prune.base import MaskedPruner, PruningContext
 from gpt2.prune.calibration import by_block
 
 
@@ -27,18 +27,18 @@ class LayerPruner(Protocol):
 class OneShotPruner(MaskedPruner):
     """Prunes everything in one event; what is left of the run recovers."""
 
-    def __init__(self, setting: Setting, layer: Callable[[Tensor], LayerPruner]) -> None:
-        super().__init__(setting)
+    def __init__(self, context: PruningContext, layer: Callable[[Tensor], LayerPruner]) -> None:
+        super().__init__(context)
         self.layer = layer
 
     def prune(self, sparsity: float) -> None:
         """Prune the blocks in order: a block sees the activations of those before it, pruned."""
-        setting = self.setting
-        counts = layer_counts(setting.pattern, sparsity, setting.shapes, self.masks.counts)
-        for block in by_block(list(setting.weights)):
-            layers = {name: self.layer(setting.weights[name].detach()) for name in block}
-            setting.calibration.run({name: layer.see for name, layer in layers.items()})
+        context = self.context
+        counts = layer_counts(context.pattern, sparsity, context.shapes, self.masks.counts)
+        for block in by_block(list(context.weights)):
+            layers = {name: self.layer(context.weights[name].detach()) for name in block}
+            context.calibration.run({name: layer.see for name, layer in layers.items()})
             for name, layer in layers.items():
-                pruned, weight = layer.prune(counts[name], setting.pattern)
-                setting.weights[name].data.copy_(weight.masked_fill(pruned, 0.0))
+                pruned, weight = layer.prune(counts[name], context.pattern)
+                context.weights[name].data.copy_(weight.masked_fill(pruned, 0.0))
                 self.masks.set(name, pruned)

@@ -35,8 +35,8 @@ class Pruner(Protocol):
         """Set the gradients of pruned weights to zero. They are true, complete and not clipped."""
         ...
 
-    def observe(self, refused: Tensor) -> None:
-        """Look at the gradients of a step, which will not be made if `refused` (bool, 0-d)."""
+    def observe(self, skip: Tensor) -> None:
+        """Look at the gradients of a step, which will not be made if `skip` (bool, 0-d)."""
         ...
 
     def apply(self, step: int, progress: float) -> None:

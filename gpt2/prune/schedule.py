@@ -12,7 +12,7 @@ AUTO_EVENTS = 20
 
 
 @dataclass(frozen=True)
-class Ramp:
+class SparsitySchedule:
     """Where pruning begins and ends, as shares of the run, and how it gets there.
 
     kind: cubic, linear, or step (all at once at `start`; `end` and `interval` are without meaning).
@@ -52,34 +52,34 @@ class Ramp:
 class Events:
     """Tells the steps at which something happens on a ramp; a checkpoint holds where it is."""
 
-    def __init__(self, ramp: Ramp) -> None:
-        self.ramp = ramp
+    def __init__(self, schedule: SparsitySchedule) -> None:
+        self.schedule = schedule
         self._begun: int | None = None  # step of the first event
         self._last = 0.0  # position of the last one
 
     def reached(self) -> float:
         """Return the share of pruned weights that the last event made; 0 before the first."""
-        return 0.0 if self._begun is None else self.ramp.sparsity_at(self._last)
+        return 0.0 if self._begun is None else self.schedule.sparsity_at(self._last)
 
-    def due(self, step: int, progress: float) -> bool:
+    def is_due(self, step: int, progress: float) -> bool:
         """Whether there is an event after `step` steps: the first, every interval, and the last."""
-        ramp = self.ramp
-        if progress < ramp.start:
+        schedule = self.schedule
+        if progress < schedule.start:
             return False
         if self._begun is None:
             return True
-        position = ramp.position(progress)
+        position = schedule.position(progress)
         if self._last >= 1.0 or position >= 1.0:
             return self._last < 1.0
-        if ramp.interval is not None:
-            return (step - self._begun) % ramp.interval == 0
+        if schedule.interval is not None:
+            return (step - self._begun) % schedule.interval == 0
         return _twentieths(position) > _twentieths(self._last)
 
-    def happened(self, step: int, progress: float) -> None:
+    def advance(self, step: int, progress: float) -> None:
         """Note that the event was made."""
         if self._begun is None:
             self._begun = step
-        self._last = self.ramp.position(progress)
+        self._last = self.schedule.position(progress)
 
     def tensor(self) -> Tensor:
         """Return where it is, for a checkpoint: float64, (2,)."""

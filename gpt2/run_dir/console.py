@@ -89,7 +89,7 @@ class Console:
 
     def _keep(self, text: str) -> None:
         try:
-            faults.point("log.write")
+            faults.failpoint("log.write")
             self._log.write(text + "\n")
             self._log.flush()
         except OSError as error:  # a full disk; the run must not end for its log

@@ -58,7 +58,7 @@ class RunFolder:
         """Open `path`, making it if needed. Raises UserError when it cannot be used."""
         self.path = path
         try:
-            faults.point("run.open")
+            faults.failpoint("run.open")
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
             self.log: TextIO = (path / "log.txt").open(
@@ -119,7 +119,7 @@ class RunFolder:
         """Append one line to metrics.jsonl; see finite for its numbers."""
         if self._metrics is None:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
-        faults.point("metrics.write")
+        faults.failpoint("metrics.write")
         self._metrics.write(json.dumps(finite(values), allow_nan=False) + "\n")
         self._metrics.flush()
 
@@ -127,7 +127,7 @@ class RunFolder:
         """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone."""
         self._check_there()
         if self._metrics is not None:
-            faults.point("metrics.sync")
+            faults.failpoint("metrics.sync")
             os.fsync(self._metrics.fileno())
 
     def _check_there(self) -> None:
@@ -274,7 +274,7 @@ def finite(value: Any) -> Any:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old one or the new one, also after a crash."""
     try:
-        faults.point("run.write")
+        faults.failpoint("run.write")
         replace_file(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", code=Exit.CONFIG) from error

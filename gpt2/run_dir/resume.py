@@ -17,7 +17,7 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import REPOSITORY, Options
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from gpt2.data.tokens import Meta
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import FollowedFolder, RunFolder, new_folder, read_json, unfinished
 from gpt2.run_dir.tracking import Tracking
@@ -74,7 +74,7 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
 
 
 def open_for_all(
-    config: Config, actions: TrainActions, data: Meta, device: str, ranks: Ranks
+    config: Config, actions: TrainActions, data: Meta, device: str, ranks: DistributedContext
 ) -> RunFolder:
     """Open the run directory on the first rank, which writes it; the others know where it is.
 

@@ -12,7 +12,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
 from gpt2.config.typed import Config, MachineConfig
 from gpt2.machine import host_memory as memory
-from gpt2.machine.ranks import TIMEOUT, Ranks
+from gpt2.machine.ranks import TIMEOUT, DistributedContext
 from gpt2.machine.signals import StopRequest
 from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.run_dir.folder import RunFolder, now, read_json
@@ -45,7 +45,7 @@ def guard(
     host: memory.Host,
     config: MachineConfig,
     folder: RunFolder,
-    ranks: Ranks,
+    ranks: DistributedContext,
     stop: StopRequest,
 ) -> AbstractContextManager[object]:
     """Return the context in which host memory is watched; low memory is a request to `stop`."""
@@ -65,7 +65,7 @@ def guard(
     return memory.Guard(host, own, stop.ask, last_words)
 
 
-def watchdog(config: Config, folder: RunFolder, ranks: Ranks) -> Watchdog:
+def watchdog(config: Config, folder: RunFolder, ranks: DistributedContext) -> Watchdog:
     """Return the context in which a run that hangs is ended, with exit 7."""
 
     def last_words(reason: str) -> None:
@@ -77,7 +77,7 @@ def watchdog(config: Config, folder: RunFolder, ranks: Ranks) -> Watchdog:
         _speak_last(folder, line, Exit.HANG, stacks=True)
 
     least = COMPILED if config.machine.compile else STEP
-    least = max(least, SEVERAL) if ranks.count > 1 else least
+    least = max(least, SEVERAL) if ranks.world_size > 1 else least
     if config.prune is not None and config.prune.calibration_sequences is not None:
         least = LONG  # one step prunes all, layer by layer
     return Watchdog(config.machine.hang_timeout, least, last_words)

@@ -44,7 +44,7 @@ def begun(
         "end": None,
         "resumes": [*earlier.get("resumes", []), *([now()] if known and not again else [])],
         "seed": config.train.seed,
-        "ranks": parts.ranks.count,
+        "ranks": parts.ranks.world_size,
         "effective_batch": parts.batches.effective_batch,
         "micro_batch": config.train.batch_size,
         "lowered": earlier.get("lowered", []),

@@ -19,7 +19,7 @@ from gpt2.machine.out_of_memory import (
     smaller_batch,
     way_out,
 )
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder, read_json
 from gpt2.run_dir.resume import with_batch, write_batch
@@ -46,7 +46,7 @@ class _ElsewhereError(Exception):
 def fit(
     config: Config,
     folder: RunFolder,
-    ranks: Ranks,
+    ranks: DistributedContext,
     attempt: Callable[[Config, bool, Rollback | None], int],
 ) -> int:
     """Run `attempt`, with ever smaller micro-batches while it raises TooLargeError.
@@ -95,7 +95,7 @@ def _lowered(config: Config, folder: RunFolder, console: Console, reason: str) -
 
 
 @contextmanager
-def trial(training: TrainConfig, ranks: Ranks, clock: Clock) -> Iterator[None]:
+def trial(training: TrainConfig, ranks: DistributedContext, clock: Clock) -> Iterator[None]:
     """Context of the steps: out of memory in the first TRIAL_STEPS of them is a TooLargeError.
 
     They are steps as all others, so where all goes well the trial costs nothing. Of several ranks
@@ -105,7 +105,7 @@ def trial(training: TrainConfig, ranks: Ranks, clock: Clock) -> Iterator[None]:
     try:
         yield
     except ERRORS as error:
-        early = clock.step - first < TRIAL_STEPS and ranks.count == 1
+        early = clock.step - first < TRIAL_STEPS and ranks.world_size == 1
         if not is_exhaustion(error) or not early or smaller_batch(training.batch_size) is None:
             raise
         raise TooLargeError(first_line(error)) from error
@@ -118,7 +118,7 @@ def try_micro_batch(parts: Parts, step: int) -> None:
     rank alone, which can begin anew from anywhere, nor for ranks that share the weights, where no
     one can compute alone. Raises TooLargeError on all ranks when it does not fit one of them.
     """
-    if parts.ranks.count == 1 or parts.ranks.sharded:
+    if parts.ranks.world_size == 1 or parts.ranks.sharded:
         return
     before = random_state()
     reason = ""
@@ -134,7 +134,7 @@ def try_micro_batch(parts: Parts, step: int) -> None:
         reason = first_line(error)
     parts.optimizer.zero_grad(set_to_none=True)
     load_random_state(before)
-    failed, _ = parts.ranks.agree(bool(reason), 0.0)
+    failed, _ = parts.ranks.all_reduce_stop(bool(reason), 0.0)
     if failed:
         raise TooLargeError(reason or "on another rank")
 
@@ -176,7 +176,7 @@ class EvaluationBatch:
     def __init__(
         self,
         size: int,
-        ranks: Ranks,
+        ranks: DistributedContext,
         console: Console,
         lowered: Callable[[dict[str, Any]], None],
     ) -> None:
@@ -198,12 +198,12 @@ class EvaluationBatch:
                     raise
                 reason = first_line(error)
                 # The others wait for this rank's sums, and so learn that there are none.
-                self._ranks.total([0.0, 0.0, 1.0])
+                self._ranks.all_reduce_sum([0.0, 0.0, 1.0])
             release()
             self._lower(reason)
 
     def _total(self, values: Sequence[float]) -> list[float]:
-        *sums, failed = self._ranks.total([*values, 0.0])
+        *sums, failed = self._ranks.all_reduce_sum([*values, 0.0])
         if failed:
             raise _ElsewhereError
         return sums

@@ -20,7 +20,7 @@ from gpt2.data.tokens import TokenFile
 from gpt2.machine import device as machine
 from gpt2.machine import out_of_memory
 from gpt2.machine.out_of_memory import way_out
-from gpt2.machine.ranks import Ranks, join
+from gpt2.machine.ranks import DistributedContext, init_distributed
 from gpt2.machine.signals import StopRequest
 from gpt2.machine.watchdog import Watchdog
 from gpt2.model.attention import attention_form
@@ -59,7 +59,7 @@ from gpt2.weights.initial import find_weights
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
     """Train as `config` says; return the exit code. Raises UserError."""
     data = open_data(config)
-    ranks = join(config.machine.device, config.machine.shard)
+    ranks = init_distributed(config.machine.device, config.machine.shard)
     try:
         # Before there is a model, a smaller micro-batch would change nothing.
         made = f"out of memory while {config.model.model} is made: choose a smaller --model"
@@ -75,20 +75,20 @@ def _run(
     actions: TrainActions,
     argv: Sequence[str],
     data: dict[str, TokenFile],
-    ranks: Ranks,
+    ranks: DistributedContext,
 ) -> int:
     host = check_host(config.machine)
     device = machine.resolve_device(config.machine.device)
     machine.keep_freed_memory(device)
     precision = resolve_precision(config.optim.precision, device)
     meta = data["train"].meta
-    check_optimizer(config, ranks.count)
+    check_optimizer(config, ranks.world_size)
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
     config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks)
     folder = open_for_all(config, actions, meta, device.type, ranks)
     try:
-        config = keep_effective_batch(config, folder.path, ranks.count)
+        config = keep_effective_batch(config, folder.path, ranks.world_size)
         fill = weights.copy_to if weights else None
         stop = StopRequest()
 
@@ -212,7 +212,7 @@ class Session:
             batches = validation_batches(self.data["val"], block, size, self.device)
             if ranks.sharded:  # every rank is needed for every batch
                 return evaluate(self.model, batches, IGNORED, autocast)
-            share = itertools.islice(batches, ranks.rank, None, ranks.count)
+            share = itertools.islice(batches, ranks.rank, None, ranks.world_size)
             return evaluate(self.model, share, IGNORED, autocast, self._may_stop, total)
 
         with self.dog.during("an evaluation"):
@@ -227,7 +227,7 @@ class Session:
 
     def _may_stop(self) -> bool:
         # One rank of several may not leave off alone: the others would wait for its part.
-        return bool(self.stop) and self.parts.ranks.count == 1
+        return bool(self.stop) and self.parts.ranks.world_size == 1
 
     def _compile(self) -> None:
         if not self.config.machine.compile:

@@ -16,17 +16,17 @@ from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_e
 from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import META, TokenFile, open_split
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
-from gpt2.optim.step_guard import Refusals, SpikeWindow
+from gpt2.optim.step_guard import SpikeWindow, StepGuard
 from gpt2.prune.allocation import GROUPED
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.pruner import Pruner
-from gpt2.prune.schedule import Ramp
+from gpt2.prune.schedule import SparsitySchedule
 from gpt2.prune.scope import prunable
 from gpt2.training.loop import Parts
 
@@ -61,7 +61,7 @@ def length_of(config: Config, tokens: TokenFile, ranks: int) -> int | None:
 
 
 def refuse_pruning(
-    config: Config, tokens: TokenFile, ranks: Ranks, run_dir: Path | None = None
+    config: Config, tokens: TokenFile, ranks: DistributedContext, run_dir: Path | None = None
 ) -> None:
     """Refuse pruning that could not be done, before anything is written. Raises UserError."""
     prune, problems = config.prune, []
@@ -69,12 +69,16 @@ def refuse_pruning(
         return
     # A run that goes on, perhaps with other ranks, keeps the steps that it was found right for.
     begun = run_dir is not None and (run_dir / "run.json").exists()
-    steps = None if begun else length_of(config, tokens, ranks.count)
-    ramp = _ramp(prune)
-    if prune.pruning_interval is not None and steps and prune.pruning_interval > ramp.steps(steps):
+    steps = None if begun else length_of(config, tokens, ranks.world_size)
+    schedule = _sparsity_schedule(prune)
+    if (
+        prune.pruning_interval is not None
+        and steps
+        and prune.pruning_interval > schedule.steps(steps)
+    ):
         problems.append(
             f"--pruning-interval {prune.pruning_interval} is longer than the ramp, which takes "
-            f"{ramp.steps(steps)} of {steps} steps: give a shorter one, or auto"
+            f"{schedule.steps(steps)} of {steps} steps: give a shorter one, or auto"
         )
     group = GROUPED.get(prune.sparsity_pattern, (0, 1))[1]
     if config.model.n_embd % group:
@@ -131,24 +135,28 @@ def build_pruner(
         finally:
             model.train(training)
 
-    setting = Setting(
+    context = PruningContext(
         weights=prunable(model, prune.prune_scope) if prune else {},
         parameters=model.parameter_count(),
         optimizer=optimizer,
-        ramp=_ramp(prune) if prune else Ramp("step", 1.0, 1.0, 0.0, None),
+        schedule=_sparsity_schedule(prune)
+        if prune
+        else SparsitySchedule("step", 1.0, 1.0, 0.0, None),
         pattern=prune.sparsity_pattern if prune else "global",
         seed=config.train.seed,
         calibration=Calibration(model, batches, forward),
         clear_state=not hasattr(_optimizer_plugin(config), "STATE_ELSEWHERE"),
     )
-    pruner: Pruner = method.build(setting, prune.options if prune else None)
+    pruner: Pruner = method.build(context, prune.options if prune else None)
     return pruner
 
 
-def _ramp(prune: PruneConfig) -> Ramp:
+def _sparsity_schedule(prune: PruneConfig) -> SparsitySchedule:
     end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
     kind = prune.pruning_schedule or ("step" if prune.pruning_end is None else "linear")
-    return Ramp(kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval)
+    return SparsitySchedule(
+        kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval
+    )
 
 
 def _optimizer_plugin(config: Config) -> ModuleType:
@@ -175,13 +183,15 @@ def build_optimizer(config: Config, model: GPT) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _refusals(training: TrainConfig, device: torch.device, ranks: Ranks) -> Refusals:
+def _step_guard(
+    training: TrainConfig, device: torch.device, ranks: DistributedContext
+) -> StepGuard:
     window = None
     if training.spike != "off":
         assert training.spike_window is not None
         assert training.spike_sigmas is not None
         window = SpikeWindow(training.spike_window, training.spike_sigmas, device)
-    return Refusals(device, training.nonfinite, window, ranks.mean)
+    return StepGuard(device, training.nonfinite, window, ranks.all_reduce_mean)
 
 
 def build_parts(
@@ -190,11 +200,11 @@ def build_parts(
     tokens: TokenFile,
     device: torch.device,
     precision: str,
-    ranks: Ranks,
+    ranks: DistributedContext,
 ) -> Parts:
     """Build what the loop needs."""
     optim, training = config.optim, config.train
-    forward = ranks.spread(model, device)  # first: it may divide the parameters
+    forward = ranks.parallelize(model, device)  # first: it may divide the parameters
     optimizer = build_optimizer(config, model)
     batches = TrainBatches(
         tokens,
@@ -205,15 +215,15 @@ def build_parts(
         device=device,
         num_workers=config.data.num_workers,
         rank=ranks.rank,
-        ranks=ranks.count,
+        ranks=ranks.world_size,
     )
-    own_precision = Precision(precision, device, _refusals(training, device, ranks))
+    own_precision = Precision(precision, device, _step_guard(training, device, ranks))
     rate = optim.learning_rate
     schedule = Schedule(
         kind=optim.lr_schedule,
         final=0.1 if optim.min_lr is None or rate == 0.0 else optim.min_lr / rate,
         warmup=optim.warmup_steps,
-        steps=length_of(config, tokens, ranks.count),
+        steps=length_of(config, tokens, ranks.world_size),
         decay=optim.wsd_decay or 0.0,
     )
     return Parts(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpt2.config import faults
 from gpt2.data.batches import TrainBatches
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.machine.shards import full_tensor
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
@@ -27,7 +27,7 @@ class Parts:
 
     model: nn.Module
     forward: nn.Module
-    ranks: Ranks
+    ranks: DistributedContext
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     precision: Precision
@@ -109,7 +109,7 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
     parameters = [p for group in parts.optimizer.param_groups for p in group["params"]]
     clock.start()
     while not clock.done():
-        faults.point("step.begin")
+        faults.failpoint("step.begin")
         rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
         loss = forward_backward(parts, clock.position)
         spoil(parameters)
@@ -117,15 +117,15 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
         parts.pruner.mask_gradients(clock.step, clock.progress())
         held = gradient_norm(parameters)
         norm = full_tensor(held)
-        refused = parts.precision.judge(loss, norm)
-        parts.pruner.observe(refused)
+        skip = parts.precision.check_step(loss, norm)
+        parts.pruner.observe(skip)
         clip(parameters, parts.grad_clip, held)
-        parts.precision.step(parts.optimizer, refused)
+        parts.precision.step(parts.optimizer, skip)
         parts.optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         clock.tick()
         if clock.max_time is not None:  # ranks must prune by the same clock
-            _, clock.elapsed = parts.ranks.agree(False, clock.elapsed)
+            _, clock.elapsed = parts.ranks.all_reduce_stop(False, clock.elapsed)
         parts.pruner.apply(clock.step, clock.progress())
         if not recorder.after_step(Step(loss, norm, rate)):
             return

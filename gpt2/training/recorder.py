@@ -81,7 +81,7 @@ class RunRecorder:
         if end:
             return True
         if pausing:
-            self._refuse_hopeless()
+            self._stop_if_diverged()
         better = self._due(self._eval_interval) and self.validate()
         if (better or saving) and not self.stopping:
             self.save(required=False)
@@ -90,7 +90,7 @@ class RunRecorder:
     @property
     def stopping(self) -> bool:
         """Whether the run was asked to stop; over several ranks, what they agreed on last."""
-        return bool(self._stop) if self.parts.ranks.count == 1 else self._agreed
+        return bool(self._stop) if self.parts.ranks.world_size == 1 else self._agreed
 
     def catch_up(self) -> None:
         """Make the evaluation that a stop cut short, after a resume."""
@@ -141,10 +141,10 @@ class RunRecorder:
 
     def refused(self) -> dict[str, int]:
         """Count the steps that were not finite, those that spiked, and the rollbacks."""
-        refusals = self.parts.precision.refusals
+        step_guard = self.parts.precision.step_guard
         return {
-            "skipped_steps": int(refusals.skipped),
-            "spiked_steps": int(refusals.spiked),
+            "skipped_steps": int(step_guard.skipped),
+            "spiked_steps": int(step_guard.spiked),
             "rollbacks": self.clock.rollbacks,
         }
 
@@ -152,7 +152,7 @@ class RunRecorder:
 
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
-        self._refuse_hopeless()
+        self._stop_if_diverged()
         with self._during("saving a checkpoint"):
             self._saver.save(required, self.best, self.last)
 
@@ -180,15 +180,17 @@ class RunRecorder:
     def _agree(self) -> None:
         """Let all ranks go by the first one's clock, and stop when any was told to."""
         stop = bool(self._stop)
-        self._agreed, self.clock.elapsed = self.parts.ranks.agree(stop, self.clock.elapsed)
+        self._agreed, self.clock.elapsed = self.parts.ranks.all_reduce_stop(
+            stop, self.clock.elapsed
+        )
         if self._agreed and not stop:
             self._stop.signal = "a signal to another rank"
 
     def _watch(self, step: Step) -> None:
         """Go back if the step spiked; measure spikes anew where pruning made the loss jump."""
-        refusals = self.parts.precision.refusals
-        if self._max_rollbacks is not None and bool(refusals.spike):
-            self._refuse_hopeless()
+        step_guard = self.parts.precision.step_guard
+        if self._max_rollbacks is not None and bool(step_guard.spike):
+            self._stop_if_diverged()
             rollback = next_rollback(self.clock, self._max_rollbacks)
             self.console.warn(
                 f"step {self.clock.step} spiked (loss {self._loss(step):.4g}, gradient norm "
@@ -196,10 +198,10 @@ class RunRecorder:
                 f"data after it (rollback {rollback.count} of {self._max_rollbacks})"
             )
             raise RolledBackError(rollback)
-        if refusals.window is not None:
+        if step_guard.window is not None:
             pruned = self.parts.pruner.sparsity().reached
             if pruned != self._pruned:
-                refusals.window.forget()
+                step_guard.window.forget()
             self._pruned = pruned
 
     def _due(self, interval: int) -> bool:
@@ -232,14 +234,14 @@ class RunRecorder:
         }
         self._record(line)
         self._show(line)
-        self._refuse_hopeless()
+        self._stop_if_diverged()
 
     def _loss(self, step: Step) -> float:
-        (loss,) = self.parts.ranks.total([float(step.loss) / self.parts.ranks.count])
+        (loss,) = self.parts.ranks.all_reduce_sum([float(step.loss) / self.parts.ranks.world_size])
         return loss
 
-    def _refuse_hopeless(self) -> None:
-        if (verdict := self.parts.precision.refusals.verdict(self.clock.step)) is not None:
+    def _stop_if_diverged(self) -> None:
+        if (verdict := self.parts.precision.step_guard.verdict(self.clock.step)) is not None:
             raise UserError(verdict, code=Exit.DIVERGED)
 
     def _record(self, line: dict[str, Any]) -> None:

@@ -213,7 +213,7 @@ class Saver:
         self._parts.pruner.load({k.removeprefix(_PRUNING): t for k, t in pruned.items()})
         self._parts.precision.load(found.state["precision"])
         states = found.state["random"]
-        if len(states) == self._parts.ranks.count:  # else each rank goes on from its seed
+        if len(states) == self._parts.ranks.world_size:  # else each rank goes on from its seed
             load_random_state(states[self._parts.ranks.rank])
         # Checkpoints of before there were rollbacks know of none.
         left_out, rollbacks = (found.state.get(name, 0) for name in ("left_out", "rollbacks"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gpt2.checkpoint.store import Checkpoint
-from gpt2.checkpoint.tensor_file import Made, file_size, read_tensors, write_tensors
+from gpt2.checkpoint.tensor_file import LazyTensors, file_size, read_tensors, write_tensors
 from gpt2.config.typed import ModelConfig
 from gpt2.data.tokenizer import Tokenizer
 from gpt2.files.atomic import write_file
@@ -35,7 +35,7 @@ _FROM_RUN = ("config", "run.json")
 
 def in_format(tensors: Mapping[str, Tensor], dtype: str) -> Mapping[str, Tensor]:
     """Return `tensors` in the number format `dtype`, each converted when it is asked for."""
-    return Made({name: partial(_converted, tensors, name, dtype) for name in tensors})
+    return LazyTensors({name: partial(_converted, tensors, name, dtype) for name in tensors})
 
 
 def write_hugging_face(
@@ -50,7 +50,7 @@ def write_hugging_face(
         name: partial(_turned, tensors, name) for name in tensors
     }
     makers.update({name: partial(biases.__getitem__, name) for name in biases})
-    size, _ = write_tensors(folder / WEIGHTS["dense"], Made(makers), {"format": "pt"})
+    size, _ = write_tensors(folder / WEIGHTS["dense"], LazyTensors(makers), {"format": "pt"})
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     entries = hugging_face_config(config, tokenizer.vocab_size, tokenizer.end_of_text, dtype)
     files = tokenizer_files(tokenizer, config.block_size)
@@ -67,7 +67,7 @@ def write_export(
     path = folder / WEIGHTS[form]
     if form == "sparse":
         makers, texts = pack(tensors)
-        weights = write_tensors(path, Made(makers), texts)
+        weights = write_tensors(path, LazyTensors(makers), texts)
     else:
         weights = write_tensors(path, tensors, {"format": "pt"})
     files = {path.name: weights}

@@ -14,7 +14,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.typed import Config
 from gpt2.data.batches import IGNORED, TrainBatches
 from gpt2.data.tokens import Meta, TokenFile
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.model.gpt import GPT, build_model
 from gpt2.optim.precision import DTYPES
 from gpt2.training.assembly import build_parts
@@ -88,7 +88,9 @@ class Ours:
         self.model: GPT = build_model(
             config.model, tokens.meta.vocab_size, device, config.train.seed
         )
-        self.parts: Parts = build_parts(config, self.model, tokens, device, precision, Ranks())
+        self.parts: Parts = build_parts(
+            config, self.model, tokens, device, precision, DistributedContext()
+        )
         self.optimizer = self.parts.optimizer
         # Without limits: the bench ends the loop.
         self.clock = Clock(None, None)

@@ -81,7 +81,7 @@ def _event(side: Ours, device: torch.device) -> dict[str, Any]:
     pruner = side.parts.pruner
     if not isinstance(pruner, GradualPruner):
         raise UserError("--pruning: only methods that prune along a ramp have a cost per event")
-    target = pruner.setting.ramp.target
+    target = pruner.context.schedule.target
     pruner.apply(1, 1.0)  # the last event of the ramp: from now on the side trains sparse
     pruner.verify()
     peak = peak_of(lambda: pruner.prune(target), device)
@@ -98,7 +98,7 @@ def _event(side: Ours, device: torch.device) -> dict[str, Any]:
         "ms": statistics.median(times),
         "peak_bytes": peak,
         "held_bytes": held,
-        "prunable": pruner.setting.prunable,
+        "prunable": pruner.context.prunable,
         "target": target,
     }
 

@@ -228,7 +228,7 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
         for table in tables
         for row in table.lacking
     ]
-    found += _refusals(tables)
+    found += _step_guard(tables)
     for row in (row for table in tables for row in table.rows):
         if len(set(row.results("tokens"))) > 1:
             found.append(f"{row.label}: its seeds saw different numbers of tokens.")
@@ -253,7 +253,7 @@ def _wrong_steps(row: Row) -> Iterator[str]:
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
 
 
-def _refusals(tables: Sequence[Table]) -> Iterator[str]:
+def _step_guard(tables: Sequence[Table]) -> Iterator[str]:
     """Yield which pairs are not compared, those with the same reasons together."""
     pairs: dict[tuple[str, ...], list[str]] = {}
     for table in tables:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt2.config import plugins
 from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
-from gpt2.optim.libraries.compatibility import ADMITTED, REFUSED
+from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED
 from gpt2.optim.libraries.lookup import classes, find
 from gpt2.planning.optimizer_list import default_options
 from tests.conftest import REPOSITORY
@@ -145,20 +145,20 @@ def test_decay_of_other_kinds_is_found() -> None:
 
 
 def test_the_table_knows_every_name_of_the_library() -> None:
-    known = ADMITTED["po"].keys() | REFUSED["po"].keys()
+    known = COMPATIBLE["po"].keys() | REFUSED["po"].keys()
     assert known == classes("po").keys()
-    assert not ADMITTED["po"].keys() & REFUSED["po"].keys()
+    assert not COMPATIBLE["po"].keys() & REFUSED["po"].keys()
 
 
 def test_the_page_shows_the_table() -> None:
     page = (REPOSITORY / "docs" / "optimizers.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \|(.*)\|$", page, re.MULTILINE))
-    shown = {prefix: set() for prefix in ADMITTED}
+    shown = {prefix: set() for prefix in COMPATIBLE}
     for name in rows:
         prefix, _, short = name.partition(":")
         if short:
             shown[prefix].add(short)
-    for prefix, admitted in ADMITTED.items():
+    for prefix, admitted in COMPATIBLE.items():
         assert shown[prefix] == admitted.keys() | REFUSED[prefix].keys(), prefix
         for name, entry in admitted.items():
             assert entry.decay in rows[f"{prefix}:{name}"]

@@ -13,7 +13,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 from gpt2.checkpoint import store
 from gpt2.checkpoint.optimizer_state import load_optimizer, optimizer_tensors
-from gpt2.checkpoint.serialize import put_together, take_apart
+from gpt2.checkpoint.serialize import flatten, unflatten
 
 
 class Hoarder(torch.optim.Optimizer):
@@ -138,12 +138,12 @@ def test_wrapped_state_comes_back_if_its_class_is_declared_safe() -> None:
     """Quantised state is a class around its codes; a file can name only what a library declared."""
     wrapped = TwoTensor(torch.randn(3), torch.arange(3.0))
     tensors: dict[str, Tensor] = {}
-    rest = json.loads(json.dumps(take_apart([wrapped, torch.Size([2, 3])], "a.codes", tensors)))
+    rest = json.loads(json.dumps(flatten([wrapped, torch.Size([2, 3])], "a.codes", tensors)))
     assert sorted(tensors) == ["a.codes.0.a", "a.codes.0.b"]
     with pytest.raises(ValueError, match=r"TwoTensor is no class that a loaded library declared"):
-        put_together(rest, dict(tensors))
+        unflatten(rest, dict(tensors))
     with torch.serialization.safe_globals([TwoTensor]):
-        back, size = put_together(rest, dict(tensors))
+        back, size = unflatten(rest, dict(tensors))
     assert isinstance(back, TwoTensor)
     assert torch.equal(back.a, wrapped.a)
     assert torch.equal(back.b, wrapped.b)

@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(
         if name == point:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(faults, "point", full)
+    monkeypatch.setattr(faults, "failpoint", full)
     with pytest.raises(OSError, match="No space"):
         ck.save(tmp_path, made(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

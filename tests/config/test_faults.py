@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 
 CODE = (
     "from gpt2.config import faults\n"
-    "for n in range(3): faults.point('checkpoint.tensor'); print(n, flush=True)"
+    "for n in range(3): faults.failpoint('checkpoint.tensor'); print(n, flush=True)"
 )
 
 
@@ -28,7 +28,7 @@ CODE = (
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what the process was armed with, before and after."""
     monkeypatch.delenv("GPT2_FAULT", raising=False)
-    monkeypatch.setattr(faults, "_passings", itertools.count(1))
+    monkeypatch.setattr(faults, "_hits", itertools.count(1))
     faults._armed.cache_clear()
     yield
     faults._armed.cache_clear()
@@ -44,7 +44,7 @@ def test_the_points_are_those_of_the_code() -> None:
     for path in (REPOSITORY / "gpt2").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "faults.point",
+                "faults.failpoint",
                 "faults.factor",
             ):
                 found.append(ast.literal_eval(node.args[0]))
@@ -61,15 +61,15 @@ def test_unset_it_does_nothing(monkeypatch: pytest.MonkeyPatch, plan: str | None
     if plan is not None:
         arm(monkeypatch, plan)
     for name in faults.POINTS:
-        faults.point(name)
+        faults.failpoint(name)
         assert faults.factor(name) == 1.0
 
 
 def test_unset_it_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     # The variable is read once: a later change of the environment does not arm a running process.
-    faults.point("data.write")
+    faults.failpoint("data.write")
     monkeypatch.setenv("GPT2_FAULT", "data.write:enospc")
-    faults.point("data.write")
+    faults.failpoint("data.write")
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_only_the_named_point_fails(
     monkeypatch: pytest.MonkeyPatch, action: str, number: int
 ) -> None:
     arm(monkeypatch, f"data.write:{action}")
-    faults.point("data.meta")
+    faults.failpoint("data.meta")
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
-        faults.point("data.write")
+        faults.failpoint("data.write")
     assert caught.value.errno == number
 
 
@@ -102,7 +102,7 @@ def test_when_a_point_acts(monkeypatch: pytest.MonkeyPatch, when: str, acting: l
 def test_factors_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     arm(monkeypatch, "data.write:nan")
     assert math.isnan(faults.factor("data.write"))
-    monkeypatch.setattr(faults, "_passings", itertools.count(1))
+    monkeypatch.setattr(faults, "_hits", itertools.count(1))
     arm(monkeypatch, "data.write:inf")
     assert faults.factor("data.write") == math.inf
 
@@ -113,13 +113,13 @@ def test_factors_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_misspelt_is_refused(monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
     arm(monkeypatch, plan)
     with pytest.raises(UserError, match="GPT2_FAULT="):
-        faults.point("data.meta")
+        faults.failpoint("data.meta")
 
 
 def test_places_and_numbers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     arm(monkeypatch, "data.write:nan:*")
     with pytest.raises(UserError, match="is a place"):
-        faults.point("data.write")
+        faults.failpoint("data.write")
     arm(monkeypatch, "data.write:kill:*")
     with pytest.raises(UserError, match="is a number"):
         faults.factor("data.write")
@@ -128,7 +128,7 @@ def test_places_and_numbers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
 def test_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     arm(monkeypatch, "data.write:oom")
     with pytest.raises(MemoryError):
-        faults.point("data.write")
+        faults.failpoint("data.write")
 
 
 def run(plan: str) -> subprocess.CompletedProcess[str]:

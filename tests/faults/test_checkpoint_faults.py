@@ -64,7 +64,7 @@ def test_killed_before_the_older_ones_go(tmp_path: Path, monkeypatch: pytest.Mon
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(faults, "point", killed)
+        patch.setattr(faults, "failpoint", killed)
         with pytest.raises(Killed):
             ck.save(tmp_path, made(3))
     assert ck.steps(tmp_path) == [1, 2, 3]
@@ -242,7 +242,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             assert event.wait(60.0)
 
     main = threading.main_thread()
-    monkeypatch.setattr(faults, "point", point)
+    monkeypatch.setattr(faults, "failpoint", point)
     return event
 
 
@@ -337,7 +337,7 @@ def test_an_error_in_the_thread_is_said_at_the_next_step(
         assert not list(recorder.folder.checkpoints.iterdir())
 
     monkeypatch.setattr(Background, "start", start)
-    monkeypatch.setattr(faults, "point", full)
+    monkeypatch.setattr(faults, "failpoint", full)
     at_step(monkeypatch, {3: wait, 4: listen})
     assert tiny.train(data, tmp_path / "async", *more, ASYNC) == Exit.OK
     assert said == [
@@ -357,7 +357,7 @@ def test_no_error_in_the_thread_is_lost(
         if name == "checkpoint.manifest":
             raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(faults, "point", broken)
+    monkeypatch.setattr(faults, "failpoint", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         tiny.train(data, tmp_path / "run", "--max-steps", "9", "--checkpoint-interval", "2", ASYNC)
     assert not writers()

@@ -91,7 +91,7 @@ def test_a_periodic_save_that_fails(
             assert [path.name for path in self.folder.checkpoints.iterdir()] == ["step-00000001"]
             checked.append(step)
 
-    monkeypatch.setattr(faults, "point", point)
+    monkeypatch.setattr(faults, "failpoint", point)
     monkeypatch.setattr(RunRecorder, "save", save)
     run = tmp_path / "run"
     assert tiny.train(data, run, *STEPS, "--checkpoint-interval", "1", way) == Exit.OK
@@ -121,7 +121,7 @@ def test_the_best_stays_until_a_better_one_is_there(
         if name == "checkpoint.manifest" and manifests[0] == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(faults, "point", point)
+    monkeypatch.setattr(faults, "failpoint", point)
     each = ("--checkpoint-interval", "1", "--eval-interval", "1", way)
     assert tiny.train(data, tmp_path / "run", *STEPS, *each) == Exit.OK
     assert ck.steps(tmp_path / "run" / "checkpoints") == [2, 5, 6]
@@ -376,7 +376,7 @@ def test_a_disk_that_fails_while_another_is_damaged(tmp_path: Path) -> None:
             if name == "checkpoint.rename":
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        patch.setattr(faults, "point", full)
+        patch.setattr(faults, "failpoint", full)
         with pytest.raises(OSError, match="No space"):
             ck.save(tmp_path, made(2))
     said: list[str] = []

@@ -22,7 +22,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.data.batches import TrainBatches
 from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.model.gpt import GPT
-from gpt2.optim.step_guard import HOPELESS_IN_A_ROW, HOPELESS_IN_ALL, Refusals, SpikeWindow
+from gpt2.optim.step_guard import MAX_CONSECUTIVE_SKIPS, MAX_SKIPS, SpikeWindow, StepGuard
 from gpt2.training.loop import Clock
 from gpt2.training.recorder import RunRecorder
 from gpt2.training.saver import Saver
@@ -196,34 +196,34 @@ def test_abort_ends_the_run_at_the_first(
 
 def test_without_hope_no_further_step_is_made() -> None:
     """Row 16: ten in a row, or a hundred in all, however long nobody looks."""
-    refusals = Refusals(CPU)
-    for _ in range(HOPELESS_IN_A_ROW - 1):
-        assert refusals.judge(FINE, NAN)
-    assert not refusals.judge(FINE, FINE)
-    assert refusals.verdict(10) is None
-    for _ in range(HOPELESS_IN_A_ROW):
-        assert refusals.judge(FINE, NAN)
-    assert refusals.judge(FINE, FINE)
-    assert refusals.verdict(21) is not None
-    refusals = Refusals(CPU)
-    for count in range(1, HOPELESS_IN_ALL["skip"] + 1):
-        assert refusals.verdict(2 * count) is None
-        assert refusals.judge(NAN, FINE)
-        assert bool(refusals.judge(FINE, FINE)) == (count == HOPELESS_IN_ALL["skip"])
-    assert "100 steps in all had no finite loss" in str(refusals.verdict(200))
+    step_guard = StepGuard(CPU)
+    for _ in range(MAX_CONSECUTIVE_SKIPS - 1):
+        assert step_guard.check_step(FINE, NAN)
+    assert not step_guard.check_step(FINE, FINE)
+    assert step_guard.verdict(10) is None
+    for _ in range(MAX_CONSECUTIVE_SKIPS):
+        assert step_guard.check_step(FINE, NAN)
+    assert step_guard.check_step(FINE, FINE)
+    assert step_guard.verdict(21) is not None
+    step_guard = StepGuard(CPU)
+    for count in range(1, MAX_SKIPS["skip"] + 1):
+        assert step_guard.verdict(2 * count) is None
+        assert step_guard.check_step(NAN, FINE)
+        assert bool(step_guard.check_step(FINE, FINE)) == (count == MAX_SKIPS["skip"])
+    assert "100 steps in all had no finite loss" in str(step_guard.verdict(200))
 
 
 def test_the_search_for_a_scale_is_not_blamed_on_the_run() -> None:
     """Row 15: an overflow counts where the loss is not finite, or the scale is 1 already."""
-    refusals = Refusals(CPU, "abort")
-    assert refusals.judge(FINE, NAN, torch.tensor(2.0))
-    assert not refusals.judge(FINE, FINE, torch.tensor(1.0))
-    assert (int(refusals.skipped), int(refusals.blamed)) == (1, 0)
+    step_guard = StepGuard(CPU, "abort")
+    assert step_guard.check_step(FINE, NAN, torch.tensor(2.0))
+    assert not step_guard.check_step(FINE, FINE, torch.tensor(1.0))
+    assert (int(step_guard.skipped), int(step_guard.not_loss_scale_search)) == (1, 0)
     for loss, scale in ((NAN, 2.0), (FINE, 1.0)):
-        refusals = Refusals(CPU, "abort")
-        assert refusals.judge(loss, NAN, torch.tensor(scale))
-        assert int(refusals.blamed) == 1
-        assert refusals.verdict(1) is not None
+        step_guard = StepGuard(CPU, "abort")
+        assert step_guard.check_step(loss, NAN, torch.tensor(scale))
+        assert int(step_guard.not_loss_scale_search) == 1
+        assert step_guard.verdict(1) is not None
 
 
 @pytest.mark.parametrize("interval", ["1", "0"])
@@ -261,12 +261,12 @@ def test_spikes_are_those_of_a_slow_loop(size: int, sigmas: float) -> None:
     series[[20, 90, 150], [0, 1, 0]] = (math.nan, math.inf, -math.inf)
     series = series.astype(np.float32)
     window, found = SpikeWindow(size, sigmas, CPU), []
-    refusals = Refusals(CPU, window=window)
+    step_guard = StepGuard(CPU, window=window)
     for loss, norm in series:
-        if int(refusals.in_a_row) >= HOPELESS_IN_A_ROW - 1:
-            refusals.in_a_row.zero_()  # this is about spikes, not about hope
-        refusals.judge(torch.tensor(loss), torch.tensor(norm))
-        found.append(bool(refusals.spike))
+        if int(step_guard.in_a_row) >= MAX_CONSECUTIVE_SKIPS - 1:
+            step_guard.in_a_row.zero_()  # this is about spikes, not about hope
+        step_guard.check_step(torch.tensor(loss), torch.tensor(norm))
+        found.append(bool(step_guard.spike))
     made: list[tuple[float, float]] = []
     expected = []
     for values in series.astype(np.float64):
@@ -279,8 +279,8 @@ def test_spikes_are_those_of_a_slow_loop(size: int, sigmas: float) -> None:
             made.append(tuple(values))
     assert found == expected
     assert sum(expected) > 5
-    assert int(refusals.spiked) == sum(expected)
-    assert int(refusals.skipped) == 3
+    assert int(step_guard.spiked) == sum(expected)
+    assert int(step_guard.skipped) == 3
 
 
 def test_a_window_that_forgets_needs_half_of_it_again() -> None:

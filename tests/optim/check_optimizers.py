@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gpt2.config.library import LIBRARIES
-from gpt2.optim.libraries.compatibility import ADMITTED, REFUSED
+from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED
 from gpt2.optim.libraries.lookup import classes, find
 from gpt2.planning.optimizer_list import choices, problem
 from tests.batteries.test_conformance import BUILT_IN, subject, table_agrees
@@ -32,7 +32,7 @@ from tests.support.conformance import (
 torch.compiler.set_stance("force_eager")
 
 PRESENT = [prefix for prefix in LIBRARIES if problem(prefix) is None]
-NAMES = [f"{prefix}:{name}" for prefix in PRESENT for name in sorted(ADMITTED[prefix])]
+NAMES = [f"{prefix}:{name}" for prefix in PRESENT for name in sorted(COMPATIBLE[prefix])]
 #: The rate at which each descends and the decay that was measured, by name.
 MEASURED: dict[str, tuple[float, str]] = {}
 
@@ -43,7 +43,7 @@ with torch {torch}, {versions}.
 
 All of these passed the battery of `tests/support/conformance.py` on a tiny GPT on a CPU: they
 descend, do nothing at a rate of 0, follow the schedule, update the tied matrix once, stay finite
-in fp32, bf16 and fp16 with loss scaling, leave no trace of a refused step, and after a checkpoint
+in fp32, bf16 and fp16 with loss scaling, leave no trace of a skipped step, and after a checkpoint
 go on to the identical result. Each trains matrices and embeddings with decay and vectors without.
 What compiles its steps (`ao:`) ran uncompiled here.
 
@@ -97,7 +97,7 @@ def test_built_in(name: str) -> None:
 
 @pytest.mark.parametrize("prefix", PRESENT)
 def test_the_table_knows_every_name(prefix: str) -> None:
-    assert ADMITTED[prefix].keys() | REFUSED[prefix].keys() == classes(prefix).keys()
+    assert COMPATIBLE[prefix].keys() | REFUSED[prefix].keys() == classes(prefix).keys()
 
 
 def test_the_page_is_written() -> None:

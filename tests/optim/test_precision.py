@@ -65,7 +65,7 @@ def step(
     precision.unscale(optimizer)
     norm = gradient_norm(list(model.parameters()))
     clip(list(model.parameters()), largest, norm)
-    precision.step(optimizer, precision.judge(FINITE, norm))
+    precision.step(optimizer, precision.check_step(FINITE, norm))
     optimizer.zero_grad(set_to_none=True)
 
 
@@ -114,13 +114,13 @@ def test_a_refused_step_changes_nothing(
     give_gradients(small, 3, poison)
     step(precision, small, optimizer, largest)
     assert_same(snapshot(small, optimizer), before)
-    assert (int(precision.refusals.skipped), int(precision.refusals.in_a_row)) == (1, 1)
+    assert (int(precision.step_guard.skipped), int(precision.step_guard.in_a_row)) == (1, 1)
     give_gradients(small, 4)
     step(precision, small, optimizer, largest)
     after = snapshot(small, optimizer)
     moved = [path for path in before if path.startswith(".weights")]
     assert not any(torch.equal(after[path], before[path]) for path in moved)
-    assert (int(precision.refusals.skipped), int(precision.refusals.in_a_row)) == (1, 0)
+    assert (int(precision.step_guard.skipped), int(precision.step_guard.in_a_row)) == (1, 0)
 
 
 @EVERY_OPTIMIZER
@@ -159,7 +159,7 @@ def test_refused_first_steps_are_as_if_they_had_not_been(
             give_gradients(small, seed)
             step(precision, small, optimizer)
         results.append(snapshot(small, optimizer))
-        assert int(precision.refusals.skipped) == refused
+        assert int(precision.step_guard.skipped) == refused
     assert_same(results[1], results[0])
 
 
@@ -178,12 +178,12 @@ def test_fp16_halves_its_scale_on_overflow_and_goes_on(
     after = snapshot(small, optimizer)
     assert all(torch.equal(after[path], before[path]) for path in before if "weights" in path)
     assert precision.state()["scale"] == 16384.0
-    assert (int(precision.refusals.skipped), int(precision.refusals.in_a_row)) == (2, 2)
+    assert (int(precision.step_guard.skipped), int(precision.step_guard.in_a_row)) == (2, 2)
     precision.backward(small.get_parameter("1.weight").sum())
     step(precision, small, optimizer)
     assert not torch.equal(small.get_parameter("1.weight"), before[".weights.1.weight"])
     assert precision.state()["scale"] == 16384.0
-    assert (int(precision.refusals.skipped), int(precision.refusals.in_a_row)) == (2, 0)
+    assert (int(precision.step_guard.skipped), int(precision.step_guard.in_a_row)) == (2, 0)
 
 
 @FUSED
@@ -203,7 +203,7 @@ def test_fp16_takes_the_scale_out_before_the_step(
         precision.unscale(optimizer)
         norms.append(gradient_norm(list(small.parameters())))
         clip(list(small.parameters()), 1.0, norms[-1])
-        precision.step(optimizer, precision.judge(FINITE, norms[-1]))
+        precision.step(optimizer, precision.check_step(FINITE, norms[-1]))
         results.append({key: value.clone() for key, value in small.state_dict().items()})
     assert float(norms[0]) > 2.0
     torch.testing.assert_close(norms[1], norms[0])
@@ -250,7 +250,7 @@ def test_state_without_a_scaler_is_the_counters() -> None:
     state = {"skipped": 5, "spiked": 0, "in_a_row": 2, "blamed": 3}
     precision.load(state)
     assert precision.state() == state
-    assert precision.refusals.skipped.dtype == precision.refusals.in_a_row.dtype == torch.int64
+    assert precision.step_guard.skipped.dtype == precision.step_guard.in_a_row.dtype == torch.int64
     precision.load({"skipped": 4, "in_a_row": 1})  # of before the others were counted
     assert precision.state() == {"skipped": 4, "spiked": 0, "in_a_row": 1, "blamed": 0}
 

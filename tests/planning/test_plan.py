@@ -13,7 +13,7 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.planning import calibration, probe
 from gpt2.planning.command import choose_batch
 from gpt2.planning.fixes import Pool, Way, fixes, largest, micro_batches
@@ -282,8 +282,10 @@ def test_every_gpu_defconfig_names_its_card() -> None:
 
 def test_all_ranks_take_what_fits_the_tightest(monkeypatch: pytest.MonkeyPatch) -> None:
     options, _ = parse("train.py", "", ["--batch-size", "12"], TrainActions)
-    monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, 4])
-    config = choose_batch(bind(options), options, 512, 10**12, Ranks(rank=0, count=2))
+    monkeypatch.setattr(DistributedContext, "gather", lambda self, value: [value, 4])
+    config = choose_batch(
+        bind(options), options, 512, 10**12, DistributedContext(rank=0, world_size=2)
+    )
     assert (config.train.batch_size, config.train.gradient_accumulation) == (4, 3)
     assert options.value("BATCH_SIZE") == "4"
 

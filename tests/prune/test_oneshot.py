@@ -12,7 +12,7 @@ from gpt2.config import plugins
 from gpt2.config.errors import UserError
 from gpt2.data.batches import calibration_batches
 from gpt2.prune.methods import sparsegpt, wanda
-from gpt2.prune.schedule import Ramp
+from gpt2.prune.schedule import SparsitySchedule
 from gpt2.prune.scope import prunable
 from tests.support.pruned import sequences, setting_of, small_gpt
 
@@ -147,7 +147,9 @@ def test_inputs_that_are_always_zero() -> None:
 
 def test_every_block_sees_the_activations_behind_the_pruned_ones() -> None:
     model = small_gpt()
-    setting = setting_of(model, ramp=Ramp("step", 0.0, 0.0, 0.5, None), pattern="row")
+    setting = setting_of(
+        model, schedule=SparsitySchedule("step", 0.0, 0.0, 0.5, None), pattern="row"
+    )
     pruner = plugins.load("gpt2.prune.methods", "wanda").build(setting, None)
     dense = {name: weight.detach().clone() for name, weight in prunable(model, "blocks").items()}
     pruner.apply(1, 1.0)

@@ -19,7 +19,7 @@ from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.prune.methods import PruningPlugin
 from gpt2.prune.pruner import Pruner, Sparsity
-from gpt2.prune.schedule import Ramp
+from gpt2.prune.schedule import SparsitySchedule
 from gpt2.prune.scope import prunable
 from tests.support.pruned import give_gradients, setting_of, small_gpt
 
@@ -130,8 +130,8 @@ def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: fl
     kind = prune.pruning_schedule or "step"
     if name in ("rigl", "set"):
         kind = "linear"
-    ramp = Ramp(kind, prune.pruning_start, end, target, None)
-    pruner = built(name, model, optimizer, ramp=ramp)
+    ramp = SparsitySchedule(kind, prune.pruning_start, end, target, None)
+    pruner = built(name, model, optimizer, schedule=ramp)
     weights = prunable(model, "blocks")
     total = sum(weight.numel() for weight in weights.values())
     gone: dict[str, torch.Tensor] = {}
@@ -163,7 +163,9 @@ def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: fl
 def test_pruned_weights_and_their_state_stay_zero_under_every_optimizer(optimizer: str) -> None:
     model = small_gpt()
     chosen = optimizer_of(optimizer, model)
-    pruner = built("magnitude", model, chosen, ramp=Ramp("linear", 0.1, 0.4, 0.7, 1))
+    pruner = built(
+        "magnitude", model, chosen, schedule=SparsitySchedule("linear", 0.1, 0.4, 0.7, 1)
+    )
     weights = prunable(model, "blocks")
     total = sum(weight.numel() for weight in weights.values())
     moved = {key: weight.detach().clone() for key, weight in weights.items()}
@@ -193,12 +195,14 @@ def test_state_round_trip(name: str) -> None:
     for interrupted in (None, 2, 7, 11):
         model = small_gpt()
         optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.1))
-        ramp = Ramp("cubic" if name not in ("wanda", "sparsegpt") else "step", 0.2, 0.8, 0.6, 3)
-        pruner = built(name, model, optimizer, ramp=ramp)
+        ramp = SparsitySchedule(
+            "cubic" if name not in ("wanda", "sparsegpt") else "step", 0.2, 0.8, 0.6, 3
+        )
+        pruner = built(name, model, optimizer, schedule=ramp)
         for step in range(STEPS):
             if step == interrupted:
                 saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), pruner.state()))
-                pruner = built(name, model, optimizer, ramp=ramp)
+                pruner = built(name, model, optimizer, schedule=ramp)
                 model.load_state_dict(saved[0])
                 optimizer.load_state_dict(saved[1])
                 pruner.load(saved[2])
@@ -227,7 +231,7 @@ def test_masks_that_contradict_the_weights_are_refused() -> None:
 
 def test_another_sparsity_than_asked_is_no_result() -> None:
     model = small_gpt()
-    pruner = built("magnitude", model, ramp=Ramp("step", 0.9, 0.9, 0.5, None))
+    pruner = built("magnitude", model, schedule=SparsitySchedule("step", 0.9, 0.9, 0.5, None))
     pruner.apply(1, 0.5)
     with pytest.raises(
         UserError, match="0 weights are pruned at the end of the run, not the"

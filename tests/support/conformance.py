@@ -27,7 +27,7 @@ from gpt2.checkpoint.optimizer_state import (
     random_state,
 )
 from gpt2.config.typed import ModelConfig
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.model.gpt import build_model
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
@@ -117,7 +117,7 @@ class Trial:
         self.parts = Parts(
             model=self.model,
             forward=self.spoilt,
-            ranks=Ranks(),
+            ranks=DistributedContext(),
             optimizer=optimizer,
             schedule=Schedule(kind, final, 0, length),
             precision=Precision(precision, cpu),
@@ -326,7 +326,7 @@ def every_precision_stays_finite(subject: Subject, folder: Path) -> None:
         trial = Trial(subject, precision=precision)
         before = trial.weights()
         trial.run(LEAD)
-        assert int(trial.parts.precision.refusals.skipped) == 0, precision
+        assert int(trial.parts.precision.step_guard.skipped) == 0, precision
         after = trial.weights()
         assert all(torch.isfinite(weight).all() for weight in after.values()), precision
         assert not same(after, before), precision

@@ -1,4 +1,4 @@
-"""A small GPT-2, gradients for it, and a Setting to prune it in, for tests of pruning."""
+"""A small GPT-2, gradients for it, and a PruningContext to prune it in, for tests of pruning."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpt2.config.typed import ModelConfig
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialise
 from gpt2.optim.groups import parameter_groups
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
-from gpt2.prune.schedule import Ramp
+from gpt2.prune.schedule import SparsitySchedule
 from gpt2.prune.scope import prunable
 
 VOCABULARY = 24
@@ -54,9 +54,9 @@ def give_gradients(model: nn.Module, seed: int) -> None:
 def setting_of(
     model: GPT,
     optimizer: torch.optim.Optimizer | None = None,
-    ramp: Ramp | None = None,
+    schedule: SparsitySchedule | None = None,
     **changes: Any,
-) -> Setting:
+) -> PruningContext:
     """A setting that prunes half of all, at once, unless something else is asked for."""
     if optimizer is None:
         optimizer = torch.optim.AdamW(parameter_groups(model, 1e-2, 0.1))
@@ -72,9 +72,9 @@ def setting_of(
         "weights": prunable(model, "blocks"),
         "parameters": model.parameter_count(),
         "optimizer": optimizer,
-        "ramp": ramp or Ramp("step", 0.0, 0.0, 0.5, None),
+        "schedule": schedule or SparsitySchedule("step", 0.0, 0.0, 0.5, None),
         "pattern": "global",
         "seed": 1,
         "calibration": Calibration(model, batches, forward),
     }
-    return Setting(**(values | changes))
+    return PruningContext(**(values | changes))

@@ -44,7 +44,7 @@ def test_state_is_its_own() -> None:
     """What a process has changed or kept, the next one does not see, faults among it."""
     code = (
         "import sys; sys.path.insert(0, '.'); from gpt2.config import faults\n"
-        "faults.point('data.meta'); faults.point('data.meta'); sys.here = True\n"
+        "faults.failpoint('data.meta'); faults.failpoint('data.meta'); sys.here = True\n"
     )
     assert warm.run(["-c", code], {"GPT2_FAULT": "data.meta:kill:2"}).returncode == -9
     assert warm.run(["-c", code], {}).returncode == 0

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.machine.ranks import Ranks
+from gpt2.machine.ranks import DistributedContext
 from gpt2.model.gpt import GPT
 from gpt2.training import loop
 from gpt2.training.loop import Clock, Parts
@@ -75,7 +75,9 @@ def test_the_logged_loss_is_that_of_the_step(data: Path, tmp_path: Path) -> None
 
     device = torch.device("cpu")
     model = build_model(config.model, tokens.meta.vocab_size, device, config.train.seed)
-    with build_parts(config, model, tokens, device, "fp32", Ranks()).batches as batches:
+    with build_parts(
+        config, model, tokens, device, "fp32", DistributedContext()
+    ).batches as batches:
         losses = [float(model(*batches.train(step, 0)).detach()) for step in range(3)]
     logged = [line["loss"] for line in tiny.metrics(tmp_path / "run") if "loss" in line]
     assert logged == pytest.approx(losses, rel=1e-6)

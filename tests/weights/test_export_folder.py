@@ -323,7 +323,7 @@ def test_a_full_disk_leaves_nothing(
         if len(passed) == 5:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(faults, "point", full)
+    monkeypatch.setattr(faults, "failpoint", full)
     with pytest.raises(UserError, match=r"--out .*out: cannot be written \(No space left") as error:
         exported(run, tmp_path / "out", form)
     assert error.value.code == Exit.CONFIG

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from gpt2.checkpoint.tensor_file import Made, write_tensors
+from gpt2.checkpoint.tensor_file import LazyTensors, write_tensors
 from gpt2.config.errors import Exit, UserError
 from gpt2.weights.sparse import SparseFile, bits_of, is_sparse, pack, restored, values_of
 
@@ -48,7 +48,7 @@ def by_hand(tensor: Tensor) -> tuple[bytes, list[bytes]]:
 
 def written(path: Path, tensors: dict[str, Tensor]) -> Path:
     makers, texts = pack(tensors)
-    write_tensors(path, Made(makers), texts)
+    write_tensors(path, LazyTensors(makers), texts)
     return path
 
 
@@ -163,7 +163,7 @@ def test_a_tail_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_form_is_refused(tmp_path: Path) -> None:
     makers, texts = pack({"matrix": pruned(0.5, 3, 4)})
-    write_tensors(tmp_path / "file", Made(makers), texts | {"gpt2.sparse": "2"})
+    write_tensors(tmp_path / "file", LazyTensors(makers), texts | {"gpt2.sparse": "2"})
     with pytest.raises(UserError, match="has the sparse format 2, this program reads 1"):
         SparseFile(tmp_path / "file")
 

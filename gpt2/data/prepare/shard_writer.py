@@ -49,7 +49,7 @@ class ShardWriter:
     def write(self, ids: Ids) -> None:
         """Append ids (n,), beginning new shards as they fill up. Raises OSError."""
         while len(ids):
-            faults.point("data.write")
+            faults.failpoint("data.write")
             part, ids = ids[: self._room()], ids[self._room() :]
             raw = part.astype(DTYPE, copy=False).tobytes()
             self._target().write(raw)

@@ -136,7 +136,7 @@ class Work:
             sync_folder(self._aside)
             shards = {split: writer.shards() for split, writer in self._writers.items()}
             journal.save(self._aside, Journal(self._identity, position, empty, shards))
-            faults.point("data.journal")
+            faults.failpoint("data.journal")
 
     def finish(self) -> dict[str, Split]:
         """End both splits and return them; UserError (DATA) for one without text."""
@@ -183,7 +183,7 @@ def publish(folder: Path, meta: Meta) -> None:
     Interrupted, it leaves a folder without meta.json; published() then ends what it began.
     """
     aside = folder / UNFINISHED
-    faults.point("data.complete")
+    faults.failpoint("data.complete")
     replace_file(aside / META, meta.to_json())
     _put_in_place(folder, meta)
 
@@ -217,12 +217,12 @@ def _put_in_place(folder: Path, meta: Meta) -> None:
         if _OURS.fullmatch(path.name) and path not in places.values():
             path.unlink()
     for path, place in places.items():
-        faults.point("data.rename")
+        faults.failpoint("data.rename")
         if path.exists() or not place.exists():  # an earlier attempt may have come past it
             path.replace(place)
     (folder / hash_cache.NAME).unlink(missing_ok=True)
     sync_folder(folder)
-    faults.point("data.meta")
+    faults.failpoint("data.meta")
     (aside / META).replace(folder / META)
     sync_folder(folder)
     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Admitted:
+class Compatible:
     """What the tests found out about an optimizer, and what it must be given.
 
     decay: "decoupled" takes rate x decay x weight away, "L2" adds decay x weight to the gradient,
@@ -35,12 +35,12 @@ def _each(names: str, what: Any) -> dict[str, Any]:
     return dict.fromkeys(names.split(), what)
 
 
-_DECOUPLED = Admitted()
-_L2 = Admitted(decay="L2")
-_NONE = Admitted(decay="none")
-_BY_ESTIMATE = Admitted(decay="own", note="by its own estimate of the rate")
+_DECOUPLED = Compatible()
+_L2 = Compatible(decay="L2")
+_NONE = Compatible(decay="none")
+_BY_ESTIMATE = Compatible(decay="own", note="by its own estimate of the rate")
 #: Muon on the matrices, AdamW on the rest, both at --learning-rate (Liu et al. 2025, section 2.2).
-_MUON = Admitted(
+_MUON = Compatible(
     arguments={"use_adjusted_lr": True},
     reserved=("adamw_lr", "adamw_wd"),
     by_role={
@@ -50,7 +50,7 @@ _MUON = Admitted(
     },
 )
 
-ADMITTED: dict[str, dict[str, Admitted]] = {
+COMPATIBLE: dict[str, dict[str, Compatible]] = {
     "po": {
         **_each(
             "adabelief adabound adadelta adagc adai adalite adamax adamc adamg adamod adamwsn adan "
@@ -65,15 +65,15 @@ ADMITTED: dict[str, dict[str, Admitted]] = {
         **_each("amos fromage msvag sm3", _NONE),
         **_each("dadaptadam dadaptadan dadaptlion dadaptsgd prodigy", _BY_ESTIMATE),
         **_each("adamuon muon muonclip normuon", _MUON),
-        **_each("alice dash spam", Admitted(random=True)),
-        "adafactor": Admitted(arguments={"relative_step": False, "scale_parameter": False}),
-        "adamp": Admitted(decay="own", note="less where it takes weights for scale-invariant"),
-        "adams": Admitted(decay="own", note="inside its denominator"),
-        "fadam": Admitted(decay="own", note="through its preconditioner"),
-        "focus": Admitted(decay="own", note="through a mean of the weights"),
-        "madgrad": Admitted(decay="own", note="its starting point"),
-        "mars": Admitted(reserved=("lr_1d", "weight_decay_1d")),
-        "sgdp": Admitted(decay="own", note="less where it takes weights for scale-invariant"),
+        **_each("alice dash spam", Compatible(random=True)),
+        "adafactor": Compatible(arguments={"relative_step": False, "scale_parameter": False}),
+        "adamp": Compatible(decay="own", note="less where it takes weights for scale-invariant"),
+        "adams": Compatible(decay="own", note="inside its denominator"),
+        "fadam": Compatible(decay="own", note="through its preconditioner"),
+        "focus": Compatible(decay="own", note="through a mean of the weights"),
+        "madgrad": Compatible(decay="own", note="its starting point"),
+        "mars": Compatible(reserved=("lr_1d", "weight_decay_1d")),
+        "sgdp": Compatible(decay="own", note="less where it takes weights for scale-invariant"),
     },
     "bnb": {
         **_each(
@@ -84,12 +84,12 @@ ADMITTED: dict[str, dict[str, Admitted]] = {
         **_each("adagrad adagrad32bit adagrad8bit", _L2),
         **_each(
             "lars lars32bit lars8bit pytorchlars sgd sgd32bit sgd8bit",
-            Admitted(decay="L2", arguments={"momentum": 0.9}),
+            Compatible(decay="L2", arguments={"momentum": 0.9}),
         ),
     },
     "ao": {
-        **_each("adamw8bit adamw4bit adamwfp8", Admitted(tensor_rate=True)),
-        **_each("adam8bit adam4bit adamfp8", Admitted(decay="L2", tensor_rate=True)),
+        **_each("adamw8bit adamw4bit adamwfp8", Compatible(tensor_rate=True)),
+        **_each("adam8bit adam4bit adamfp8", Compatible(decay="L2", tensor_rate=True)),
     },
 }
 
@@ -119,7 +119,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "adago": "it moves at a learning rate of 0",
         "adashift": "it keeps a queue, which no checkpoint can hold",
         "apollodqn": "it warms up by itself and ignores the schedule meanwhile",
-        "asgd": "it fails at a learning rate of 0, and a refused step leaves traces",
+        "asgd": "it fails at a learning rate of 0, and a skipped step leaves traces",
         "bsam": "it needs the number of samples, and noise in the weights during the forward pass",
         "demo": "it sends its own messages between ranks and needs another package (einops)",
         "distributedmuon": "it sends its own messages between ranks; po:muon does not",

@@ -20,7 +20,7 @@ from gpt2.config.library import LIBRARIES, is_own_code, split_name
 from gpt2.config.names import nearest
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.libraries.arguments import parameters, typed_arguments
-from gpt2.optim.libraries.compatibility import ADMITTED, REFUSED, Admitted
+from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED, Compatible
 
 Optimizer = torch.optim.Optimizer
 
@@ -35,7 +35,7 @@ class Found:
 
     name: str
     kind: type[Optimizer]
-    entry: Admitted
+    entry: Compatible
 
     def arguments(self, given: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the constructor, those in `given` typed. Raises UserError."""
@@ -78,18 +78,18 @@ def find(name: str) -> Found:
     """
     first, second = split_name(name)
     if is_own_code(name):
-        return Found(name, _own_class(first, second), Admitted(decay="unknown"))
+        return Found(name, _own_class(first, second), Compatible(decay="unknown"))
     if reason := REFUSED[first].get(second):
         raise UserError(f"--optimizer {name} cannot be used here: {reason}")
     known = classes(first)
-    if second in ADMITTED[first] and second in known:
-        return Found(name, known[second](), ADMITTED[first][second])
+    if second in COMPATIBLE[first] and second in known:
+        return Found(name, known[second](), COMPATIBLE[first][second])
     if second in known:
         raise UserError(
             f"--optimizer {name} is not in the table of versions tested: "
             "make check-optimizers tests what gpt2/optim/libraries/compatibility.py names"
         )
-    hint = nearest(second, sorted(ADMITTED[first]))
+    hint = nearest(second, sorted(COMPATIBLE[first]))
     raise UserError(
         f"--optimizer {name}: {LIBRARIES[first].module} has no {second!r}{hint} "
         "(make list-optimizers prints all)"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.gradual import GradualPruner, Score
 from gpt2.prune.pruner import Pruner
 
@@ -19,6 +19,6 @@ class Magnitude(Score):
         return weight.abs()
 
 
-def build(setting: Setting, options: None) -> Pruner:
+def build(context: PruningContext, options: None) -> Pruner:
     """Build the pruner."""
-    return GradualPruner(setting, Magnitude())
+    return GradualPruner(context, Magnitude())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt2.machine.shards import local_shard
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.gradual import GradualPruner, Score
 from gpt2.prune.pruner import Pruner
 
@@ -18,7 +18,7 @@ class Movement(Score):
 
     A step of gradient descent moves a weight away from zero where gradient and weight differ in
     sign; S rises there, and falls where the weight moves towards zero. S is accumulated from the
-    first step of the run on, from the true gradients, refused steps left out: 4 bytes per weight.
+    first step of the run on, from the true gradients, skipped steps left out: 4 bytes per weight.
 
     Two things differ from the paper. Pruning is final here, so a pruned weight gets no gradient
     and its score is frozen, where Sanh's straight-through estimator lets it return. And the paper
@@ -32,7 +32,7 @@ class Movement(Score):
         """Subtract gradient times weight from the score."""
         if name not in self._sums:
             self._sums[name] = torch.zeros_like(weight)
-        # where, not a product: what a refused step holds can be NaN.
+        # where, not a product: what a skipped step holds can be NaN.
         local_shard(self._sums[name]).sub_(
             torch.where(valid, local_shard(gradient) * local_shard(weight), 0.0)
         )
@@ -50,6 +50,6 @@ class Movement(Score):
         self._sums[name] = tensor
 
 
-def build(setting: Setting, options: None) -> Pruner:
+def build(context: PruningContext, options: None) -> Pruner:
     """Build the pruner."""
-    return GradualPruner(setting, Movement())
+    return GradualPruner(context, Movement())

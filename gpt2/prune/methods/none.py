@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.pruner import Pruner, Sparsity
 
 
@@ -14,7 +14,7 @@ class Dense:
     def mask_gradients(self, step: int, progress: float) -> None:
         """Do nothing."""
 
-    def observe(self, refused: Tensor) -> None:
+    def observe(self, skip: Tensor) -> None:
         """Do nothing."""
 
     def apply(self, step: int, progress: float) -> None:
@@ -35,6 +35,6 @@ class Dense:
         """Take nothing back."""
 
 
-def build(setting: Setting, options: None) -> Pruner:
+def build(context: PruningContext, options: None) -> Pruner:
     """Build the null pruner."""
     return Dense()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.gradual import GradualPruner, Score
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.seeded_random import uniform
@@ -23,6 +23,6 @@ class Random(Score):
         return uniform(weight.shape, self.seed, "random pruning", name).to(weight.device)
 
 
-def build(setting: Setting, options: None) -> Pruner:
+def build(context: PruningContext, options: None) -> Pruner:
     """Build the pruner."""
-    return GradualPruner(setting, Random(setting.seed))
+    return GradualPruner(context, Random(context.seed))

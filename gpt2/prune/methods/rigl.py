@@ -8,7 +8,7 @@ from typing import Annotated
 from torch import Tensor
 
 from gpt2.config.typed import Within
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.dynamic import DynamicPruner
 from gpt2.prune.pruner import Pruner
 
@@ -25,6 +25,6 @@ def largest_gradient(name: str, gradient: Tensor, step: int) -> Tensor:
     return gradient.abs()
 
 
-def build(setting: Setting, options: Options) -> Pruner:
+def build(context: PruningContext, options: Options) -> Pruner:
     """Build the pruner."""
-    return DynamicPruner(setting, largest_gradient, options.fraction)
+    return DynamicPruner(context, largest_gradient, options.fraction)

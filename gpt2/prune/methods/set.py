@@ -8,7 +8,7 @@ from typing import Annotated
 from torch import Tensor
 
 from gpt2.config.typed import Within
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.dynamic import DynamicPruner
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.seeded_random import uniform
@@ -21,10 +21,10 @@ class Options:
     fraction: Annotated[float, Within("[0, 1]")]
 
 
-def build(setting: Setting, options: Options) -> Pruner:
+def build(context: PruningContext, options: Options) -> Pruner:
     """Build the pruner."""
 
     def at_random(name: str, gradient: Tensor, step: int) -> Tensor:
-        return uniform(gradient.shape, setting.seed, "growth", name, step).to(gradient.device)
+        return uniform(gradient.shape, context.seed, "growth", name, step).to(gradient.device)
 
-    return DynamicPruner(setting, at_random, options.fraction)
+    return DynamicPruner(context, at_random, options.fraction)

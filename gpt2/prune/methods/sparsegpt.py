@@ -12,7 +12,7 @@ from torch import Tensor
 from gpt2.config.errors import UserError
 from gpt2.config.typed import Within
 from gpt2.prune.allocation import GROUPED, apportion, choose
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.oneshot import OneShotPruner
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.topk import keys
@@ -102,6 +102,6 @@ def _compensate(weight: Tensor, pruned: Tensor, inverse: Tensor) -> Tensor:
     return errors
 
 
-def build(setting: Setting, options: Options) -> Pruner:
+def build(context: PruningContext, options: Options) -> Pruner:
     """Build the pruner."""
-    return OneShotPruner(setting, functools.partial(Compensated, options=options))
+    return OneShotPruner(context, functools.partial(Compensated, options=options))

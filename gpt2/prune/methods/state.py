@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.gradual import GradualPruner, Score
 from gpt2.prune.pruner import Pruner
 
@@ -85,6 +85,6 @@ class FromState(Score):
         return self.formula(weight, state["exp_avg"], state["exp_avg_sq"])
 
 
-def build(setting: Setting, options: Options) -> Pruner:
+def build(context: PruningContext, options: Options) -> Pruner:
     """Build the pruner."""
-    return GradualPruner(setting, FromState(options.score))
+    return GradualPruner(context, FromState(options.score))

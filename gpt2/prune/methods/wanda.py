@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gpt2.prune.allocation import choose
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.oneshot import OneShotPruner
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.topk import keys
@@ -29,6 +29,6 @@ class InputNorms:
         return choose(keys(scores), pattern, count), self.weight
 
 
-def build(setting: Setting, options: None) -> Pruner:
+def build(context: PruningContext, options: None) -> Pruner:
     """Build the pruner."""
-    return OneShotPruner(setting, InputNorms)
+    return OneShotPruner(context, InputNorms)

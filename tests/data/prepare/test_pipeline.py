@@ -264,10 +264,10 @@ def test_an_error_keeps_what_was_journaled(tmp_path: Path, monkeypatch: pytest.M
         if calls[0] > 30:
             raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("gpt2.config.faults.point", fail)
+    monkeypatch.setattr("gpt2.config.faults.failpoint", fail)
     assert "No space left" in refused(lambda: run(corpus, folder))
     assert (folder / UNFINISHED / "journal.json").exists()
-    monkeypatch.setattr("gpt2.config.faults.point", lambda _: None)
+    monkeypatch.setattr("gpt2.config.faults.failpoint", lambda _: None)
     run(corpus, folder)
     run(corpus, tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")

@@ -104,7 +104,7 @@ def test_a_failing_disk_is_one_line(
         if name == point:
             raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("gpt2.config.faults.point", fail)
+    monkeypatch.setattr("gpt2.config.faults.failpoint", fail)
     message = refused(lambda: prepare(example(), tmp_path / "d", "text"))
     assert str(tmp_path / "d") in message
     assert os.strerror(number) in message

@@ -23,7 +23,7 @@ from gpt2.config.options import Options
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.libraries import lookup
 from gpt2.optim.libraries.arguments import typed_arguments
-from gpt2.optim.libraries.compatibility import ADMITTED
+from gpt2.optim.libraries.compatibility import COMPATIBLE
 from gpt2.planning import optimizer_list
 from gpt2.run_dir.resume import load_config
 from scripts import flags
@@ -133,7 +133,7 @@ def test_bad_names_are_refused_with_one_line(argv: tuple[str, ...], complaint: s
 
 
 def test_a_newer_name_is_refused_until_it_was_tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(ADMITTED["po"], "soap")
+    monkeypatch.delitem(COMPATIBLE["po"], "soap")
     assert "not in the table of versions tested" in refusal("--optimizer", "po:soap")
 
 
@@ -402,9 +402,9 @@ def test_a_run_is_recorded_and_no_other_optimizer_goes_on(data: Path, tmp_path: 
 def test_the_list_shows_what_can_be_and_what_cannot(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = {"po": {name: ADMITTED["po"][name] for name in ("lion", "soap", "sm3")}}
+    few = {"po": {name: COMPATIBLE["po"][name] for name in ("lion", "soap", "sm3")}}
     for prefix in LIBRARIES:
-        monkeypatch.setitem(ADMITTED, prefix, few.get(prefix, {}))
+        monkeypatch.setitem(COMPATIBLE, prefix, few.get(prefix, {}))
     monkeypatch.setitem(sys.modules, "torchao", None)
     optimizer_list.show()
     out = capsys.readouterr().out

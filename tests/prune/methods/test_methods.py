@@ -18,12 +18,12 @@ from gpt2.config.options import Options
 from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.prune.base import MaskedPruner
-from gpt2.prune.schedule import Ramp
+from gpt2.prune.schedule import SparsitySchedule
 from gpt2.prune.scope import prunable
 from tests.support.pruned import give_gradients, setting_of, small_gpt
 
 PACKAGE = "gpt2.prune.methods"
-AT_ONCE = Ramp("step", 0.0, 0.0, 0.5, None)
+AT_ONCE = SparsitySchedule("step", 0.0, 0.0, 0.5, None)
 
 
 def method(name: str) -> Any:
@@ -31,7 +31,7 @@ def method(name: str) -> Any:
 
 
 def masks(pruner: MaskedPruner) -> dict[str, Tensor]:
-    return {name: pruner.masks.pruned(name) for name in pruner.setting.weights}
+    return {name: pruner.masks.pruned(name) for name in pruner.context.weights}
 
 
 # -- magnitude -------------------------------------------------------------------------------------
@@ -44,7 +44,9 @@ def test_magnitude_against_torchs_global_unstructured() -> None:
     layers = [(module, "weight") for module in linear]
     total = sum(module.weight.numel() for module in linear)
     torch_prune.global_unstructured(layers, torch_prune.L1Unstructured, amount=round(0.7 * total))
-    pruner = method("magnitude").build(setting_of(model, ramp=Ramp("step", 0, 0, 0.7, None)), None)
+    pruner = method("magnitude").build(
+        setting_of(model, schedule=SparsitySchedule("step", 0, 0, 0.7, None)), None
+    )
     pruner.apply(1, 0.5)
     expected = {
         name + ".weight": module.weight_mask == 0
@@ -74,7 +76,7 @@ def test_movement_against_a_hand_sum() -> None:
     model = small_gpt()
     optimizer = torch.optim.SGD(parameter_groups(model, 0.05, 0.0))
     pruner = method("movement").build(
-        setting_of(model, optimizer, Ramp("step", 1, 1, 0.5, None)), None
+        setting_of(model, optimizer, SparsitySchedule("step", 1, 1, 0.5, None)), None
     )
     weights = prunable(model, "blocks")
     sums = {
@@ -111,7 +113,7 @@ def test_a_refused_step_leaves_the_movement_scores_finite() -> None:
 def test_movement_keeps_what_moves_away_from_zero() -> None:
     model = small_gpt()
     optimizer = torch.optim.SGD(parameter_groups(model, 0.001, 0.0))
-    ramp = Ramp("step", 1.0, 1.0, 0.5, None)
+    ramp = SparsitySchedule("step", 1.0, 1.0, 0.5, None)
     pruner = method("movement").build(setting_of(model, optimizer, ramp), None)
     away = {}
     for name, weight in prunable(model, "blocks").items():
@@ -226,7 +228,9 @@ def test_random_is_of_the_seed_alone_and_nested() -> None:
     for seed in (1, 2):
         for target in (0.3, 0.6):
             setting = setting_of(
-                small_gpt(target > 0.5), ramp=Ramp("step", 0, 0, target, None), seed=seed
+                small_gpt(target > 0.5),
+                schedule=SparsitySchedule("step", 0, 0, target, None),
+                seed=seed,
             )
             pruner = method("random").build(setting, None)
             pruner.apply(1, 1.0)
@@ -243,7 +247,7 @@ def test_random_is_of_the_seed_alone_and_nested() -> None:
 def test_dynamic_events_by_hand(name: str) -> None:
     model = small_gpt()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.0))
-    ramp = Ramp("linear", 0.0, 0.75, 0.8, 10)
+    ramp = SparsitySchedule("linear", 0.0, 0.75, 0.8, 10)
     setting = setting_of(model, optimizer, ramp, pattern="erk")
     pruner = method(name).build(setting, method(name).Options(fraction=0.3))
     weights = prunable(model, "blocks")
@@ -285,9 +289,9 @@ def test_dynamic_events_by_hand(name: str) -> None:
 
 def test_growth_waits_for_gradients_that_are_finite() -> None:
     model = small_gpt()
-    ramp = Ramp("linear", 0.0, 0.75, 0.5, 10)
+    ramp = SparsitySchedule("linear", 0.0, 0.75, 0.5, 10)
     pruner = method("rigl").build(
-        setting_of(model, ramp=ramp, pattern="layer"), method("rigl").Options(fraction=0.3)
+        setting_of(model, schedule=ramp, pattern="layer"), method("rigl").Options(fraction=0.3)
     )
     first = masks(pruner)
     for step, bad in ((1, True), (2, False)):
@@ -307,7 +311,7 @@ def test_what_rigl_grows_moves_under_spam() -> None:
     optimizer = plugins.load("gpt2.optim.optimizers", "adamwspam").build(
         parameter_groups(model, 0.01, 0.0), optim.options
     )
-    ramp = Ramp("linear", 0.0, 0.75, 0.8, 10)
+    ramp = SparsitySchedule("linear", 0.0, 0.75, 0.8, 10)
     pruner = method("rigl").build(
         setting_of(model, optimizer, ramp, pattern="erk"), method("rigl").Options(fraction=0.3)
     )
