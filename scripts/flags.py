@@ -6,7 +6,6 @@ Without a .config it takes the defconfig that fits the machine, and says which a
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import shlex
@@ -19,6 +18,7 @@ if __name__ == "__main__":
     sys.path[0] = str(REPOSITORY)
 
 from gpt2.config.bind import bind
+from gpt2.config.cli import Parser
 from gpt2.config.errors import UserError, run_entry
 from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
@@ -34,7 +34,7 @@ DATA_OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
 
 def main() -> int:
     """Print one line of flags. Raises UserError when the .config is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", default=REPOSITORY / ".config")
     parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
     parser.add_argument("--unfinished", type=Path, help="folder of runs to look through")

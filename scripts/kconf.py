@@ -6,17 +6,16 @@ what it held before goes to .config.old.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(REPOSITORY)
 
 from gpt2.config.bind import bind
+from gpt2.config.cli import Parser
 from gpt2.config.errors import UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
@@ -95,14 +94,9 @@ TOOLS: dict[str, Callable[[Path], None]] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def main() -> int:
     """Run one tool."""
-    parser = _Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", type=Path, default=REPOSITORY / ".config")
     tools = parser.add_subparsers(dest="tool", required=True)
     for tool in (*TOOLS, "list-defconfigs"):

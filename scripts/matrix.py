@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(REPOSITORY)
 
+from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
@@ -41,18 +42,10 @@ TRAIN = (sys.executable, "gpt2/train.py")
 REPORT = REPOSITORY / "scripts" / "report.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def main(argv: Sequence[str]) -> int:
     """Do what `argv` says with a matrix; return the exit code. Raises UserError."""
-    own, more = list(argv), []
-    if "--" in own:
-        cut = own.index("--")
-        own, more = own[:cut], own[cut + 1 :]
-    asked = _parser().parse_args(own)
+    own, more = split_at_dashes(argv)
+    asked = parser().parse_args(own)
     found = _asked_for(asked, more)
     folder = MatrixFolder(asked.out or REPOSITORY / "runs" / f"matrix-{found.texts['NAME']}")
     if asked.status:
@@ -68,22 +61,23 @@ def main(argv: Sequence[str]) -> int:
     return run(folder, matrix, made)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="matrix.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
-    parser.add_argument("--spec", type=Path, help="a matrix kept in a YAML file, instead")
-    parser.add_argument("--out", type=Path, help="its folder (default: runs/matrix-NAME)")
-    parser.add_argument("--plan", action="store_true", help="only say what would be run")
-    parser.add_argument("--no-probe", action="store_true", help="a plan without short runs")
-    parser.add_argument("--status", action="store_true", help="only say where it stands")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of what stands before the --."""
+    found = Parser(prog="matrix.py", description=__doc__, allow_abbrev=False)
+    found.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
+    found.add_argument("--spec", type=Path, help="a matrix kept in a YAML file, instead")
+    found.add_argument("--out", type=Path, help="its folder (default: runs/matrix-NAME)")
+    found.add_argument("--plan", action="store_true", help="only say what would be run")
+    found.add_argument("--no-probe", action="store_true", help="a plan without short runs")
+    found.add_argument("--status", action="store_true", help="only say where it stands")
+    found.add_argument(
         "--rerun", metavar="CELLS", help="have cells run again: failed, or a pattern of names"
     )
-    parser.add_argument("--jobs", metavar="N", help="cells at a time, on each GPU or on the CPU")
-    parser.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
+    found.add_argument("--jobs", metavar="N", help="cells at a time, on each GPU or on the CPU")
+    found.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
     keeping = "{" + ",".join(Options(ROOT_TREE).members("MATRIX_KEEP")) + "}"
-    parser.add_argument("--keep", metavar=keeping, help="checkpoints of finished cells that stay")
-    return parser
+    found.add_argument("--keep", metavar=keeping, help="checkpoints of finished cells that stay")
+    return found
 
 
 def _asked_for(asked: argparse.Namespace, more: Sequence[str]) -> Asked:

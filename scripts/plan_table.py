@@ -12,10 +12,10 @@ import sys
 if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gpt2.config.cli import Parser
 from gpt2.config.errors import UserError, run_entry
 from gpt2.planning.fixes import CONTEXT, RESERVED
 from gpt2.planning.replay.shape import FP32, Work
@@ -38,7 +38,7 @@ _ROWS = 64 * 2**20 // (4 * VOCABULARY)
 
 def main(argv: Sequence[str]) -> int:
     """Print, check or write the table; return the exit code."""
-    parser = argparse.ArgumentParser(prog="plan_table.py", description=__doc__)
+    parser = Parser(prog="plan_table.py", description=__doc__)
     parser.add_argument("--check", type=Path, metavar="FILE")
     parser.add_argument("--write", type=Path, metavar="FILE")
     asked = parser.parse_args(argv)

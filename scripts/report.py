@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(REPOSITORY)
 
+from gpt2.config.cli import Parser
 from gpt2.config.errors import Exit, UserError, run_entry
 from scripts.reports.study import CELLS, is_study, newest, read_study
 
@@ -25,7 +26,7 @@ RUNS = REPOSITORY / "runs"
 
 def main(argv: list[str]) -> int:
     """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:  # Only now: the libraries for pictures and statistics take a second.
         from scripts.reports.content import compose
         from scripts.reports.runs import read_run
@@ -79,20 +80,21 @@ def main(argv: list[str]) -> int:
     return Exit.OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="report.py", description=__doc__, allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group()
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
+    what = found.add_mutually_exclusive_group()
     what.add_argument("--out", type=Path, metavar="FOLDER", help="the matrix to report")
     what.add_argument(
         "--runs", type=Path, nargs="+", metavar="RUN", help="runs, or folders that hold runs"
     )
-    parser.add_argument(
+    found.add_argument(
         "--to",
         type=Path,
         metavar="FOLDER",
         help="where to write (default: the matrix's folder; of runs, runs/report)",
     )
-    parser.add_argument(
+    found.add_argument(
         "--tuning-seeds",
         type=int,
         nargs="*",
@@ -100,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seeds that only choose learning rates (default: as the matrix says, or else the "
         "seeds that ran with several rates when others did not; none: nothing is chosen)",
     )
-    return parser
+    return found
 
 
 def _newest_matrix() -> Path:

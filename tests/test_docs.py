@@ -15,12 +15,13 @@ from gpt2 import evaluate, export, prepare_data, sample
 from gpt2.config.actions import (
     EvaluateActions,
     ExportActions,
+    NoActions,
     PrepareActions,
     SampleActions,
     TrainActions,
 )
 from gpt2.config.bind import bind
-from gpt2.config.cli import parse
+from gpt2.config.cli import parse, split_at_dashes
 from gpt2.config.options import Options
 from scripts import bench, matrix
 from tests.support import tiny
@@ -76,15 +77,10 @@ def test_the_entry_takes_its_flags(command: str) -> None:
 
 def accepts(entry: str, arguments: list[str]) -> None:
     """Parse `arguments` as the entry does; raises UserError for a flag that does not exist."""
-    if entry == "matrix.py":
-        cut = arguments.index("--") if "--" in arguments else len(arguments)
-        matrix._parser().parse_args(arguments[:cut])
-        bind(parse(entry, "", arguments[cut + 1 :], bench._NoActions)[0])
-        return
-    if entry == "bench.py":
-        own, more = bench._split(arguments)
-        bench._parser().parse_args(own)
-        bind(parse(entry, "", more, bench._NoActions)[0])
+    if entry in ("matrix.py", "bench.py"):
+        own, more = split_at_dashes(arguments)
+        (matrix if entry == "matrix.py" else bench).parser().parse_args(own)
+        bind(parse(entry, "", more, NoActions)[0])
         return
     actions, names = ENTRIES[entry]
     if arguments == ["--help"]:

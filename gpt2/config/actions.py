@@ -17,6 +17,11 @@ class Help:
     metavar: str | None = None
 
 
+@dataclass(frozen=True)
+class NoActions:
+    """No actions: where a command line holds options of a run alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainActions:
     """What train.py shall do with the run."""

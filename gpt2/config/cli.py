@@ -26,10 +26,11 @@ Actions = TypeVar("Actions")
 _FLAG = re.compile(r"--[a-z][a-z0-9-]*(=|$)")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse whose errors are UserErrors: one line, and no usage text in front of it."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
         raise UserError(f"{message} (see --help)")
 
 
@@ -48,7 +49,7 @@ def parse(
     """
     options = Options()
     chosen = options.names() if names is None else list(names)
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description=description,
         allow_abbrev=False,
@@ -81,6 +82,13 @@ def parse(
             problems += error.messages
         raise UserError(*problems)
     return options, actions(**ready)
+
+
+def split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divide a command line at the first --: what the entry takes, and flags of train.py."""
+    words = list(argv)
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut + 1 :]
 
 
 def _one_list(values: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
@@ -47,11 +48,6 @@ _AMPERE = (8, 0)
 _USED = ("sparse", "steps", "repeats", "warmup", "json")
 
 
-@dataclasses.dataclass(frozen=True)
-class _NoActions:
-    """After the -- there are options only."""
-
-
 def main(arguments: argparse.Namespace, defaults: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare the two forms of the run `arguments.sparse`; print a table and the verdict.
 
@@ -63,7 +59,7 @@ def main(arguments: argparse.Namespace, defaults: argparse.Namespace, more: Sequ
             raise UserError(
                 f"{flag} has no effect with --sparse, which measures inference; drop it"
             )
-    options, _ = parse("bench.py", "", more, _NoActions, OPTIONS)
+    options, _ = parse("bench.py", "", more, NoActions, OPTIONS)
     report = compare(bind(options).machine, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

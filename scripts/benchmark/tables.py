@@ -15,8 +15,6 @@ def tables(report: dict[str, Any]) -> str:
 
 def _result(report: dict[str, Any], result: dict[str, Any]) -> str:
     parts = [_heading(report, result), _speed(result)]
-    if result["sampling"]:
-        parts.append(_sampling(result["sampling"]))
     if result["profile"]:
         parts.append(_profile(result["profile"]))
     return "\n\n".join(parts)
@@ -49,7 +47,7 @@ def _speed(result: dict[str, Any]) -> str:
     peak = result["matmul"]["card_peak"]
     titles = ["", "ms/step", "tokens/s", "GFLOP/s", "of the matmul limit"]
     titles += ["MFU"] if peak else []
-    titles += ["ours is faster by", "device MiB", "host RssAnon MiB", "compile s"]
+    titles += ["ours is faster by", "device MiB", "host MiB", "compile s"]
     rows = []
     for name, side in result["sides"].items():
         row = [
@@ -65,16 +63,6 @@ def _speed(result: dict[str, Any]) -> str:
         row += ["" if side["compile_seconds"] is None else f"{side['compile_seconds']:.1f}"]
         rows.append(row)
     return table(titles, rows)
-
-
-def _sampling(found: dict[str, Any]) -> str:
-    rows = [
-        [name, _spread(form["ms_per_token"], 2), f"{form['tokens_per_second']:,.1f}"]
-        for name, form in found["forms"].items()
-    ]
-    return f"One text of {found['tokens']} tokens after a prompt of one, fp32:\n\n" + table(
-        ["", "ms/token", "tokens/s"], rows
-    )
 
 
 def _profile(costs: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
@@ -89,14 +90,9 @@ def from_options(options: Options) -> Asked:
     return asked
 
 
-@dataclass(frozen=True)
-class _NoActions:
-    """Nothing: the flags of a matrix are options alone."""
-
-
 def add_flags(asked: Asked, argv: Sequence[str]) -> None:
     """Give every cell the flags `argv` of train.py. Raises UserError for wrong ones."""
-    options, _ = parse("matrix.py", "", argv, _NoActions)
+    options, _ = parse("matrix.py", "", argv, NoActions)
     for given in options.given.values():
         choice = options.symbols[given.name].choice
         if choice and given.value == "n":

@@ -15,8 +15,9 @@ import torch
 
 from gpt2.config.errors import UserError
 from scripts import bench
-from scripts.benchmark import contestants, sampling
+from scripts.benchmark import contestants, training
 from scripts.benchmark import measure as bench_measure
+from scripts.benchmark.vocabulary import usual_vocabulary
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ def _global_state() -> Iterator[None]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("bench")
     own = ["--against", "plain", "--vocab-size", "256", "--steps", "1", "--repeats", "3"]
-    own += ["--against", "transformers", "--sampling", "8"]
+    own += ["--against", "transformers"]
     own += ["--json", str(folder / "all.json"), "--profile", str(folder / "trace.json")]
     assert bench.main([*own, "--", *TINY]) == 0
     assert json.loads((folder / "trace.json").read_text())["traceEvents"]
@@ -74,23 +75,12 @@ def test_the_numbers_agree_with_each_other(report: dict[str, Any]) -> None:
     assert sum(cost["share"] for cost in result["profile"]) <= 1.0
 
 
-def test_texts_are_written_with_and_without_the_cache(report: dict[str, Any]) -> None:
-    (result,) = report["results"]
-    assert result["sampling"]["tokens"] == 8
-    forms = result["sampling"]["forms"]
-    assert list(forms) == ["ours, cached", "ours, uncached", "transformers, cached"]
-    for form in forms.values():
-        times = form["ms_per_token"]
-        assert times["median"] == sorted(times["values"])[1]
-        assert form["tokens_per_second"] * times["median"] == pytest.approx(1000.0)
-
-
 def test_the_table_says_what_was_measured_where(report: dict[str, Any]) -> None:
     text = bench.tables(report)
     for word in (torch.__version__, "1 threads", "fp32", "not compiled", "batch 2 x 2 x 32"):
         assert word in text
     rows = [line for line in text.splitlines() if line.startswith(("| ours", "| plain |"))]
-    assert len(rows) == 4
+    assert len(rows) == 2
     assert "not idle" in bench.tables({**report, "load_average": 2.0})
     assert "not idle" not in bench.tables({**report, "load_average": 0.0})
 
@@ -104,7 +94,7 @@ def test_several_sizes_make_several_tables(
         seen.append(config.model.n_layer)
         return {}
 
-    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(training, "measure", measure)
     monkeypatch.setattr(bench, "tables", lambda report: str(len(report["results"])))
     assert bench.main(["--sizes", "gpt2-mini,gpt2", "--", "--batch-size", "2"]) == 0
     assert seen == [6, 12]
@@ -133,7 +123,7 @@ def test_cards_are_told_apart() -> None:
 
 @pytest.fixture
 def contest() -> Iterator[tuple[Any, contestants.Ours, Any]]:
-    config = bench._config([*TINY, "--precision", "fp32"], None)
+    config = bench.configured([*TINY, "--precision", "fp32"], None)
     tokens = contestants.synthetic_tokens(config, 256)
     ours = contestants.Ours(config, tokens, torch.device("cpu"), "fp32")
     yield config, ours, tokens
@@ -159,33 +149,9 @@ def test_a_peer_starts_equal_and_trains(
     )
 
 
-def test_a_form_of_sampling_writes_what_it_is_asked_for(
-    contest: tuple[Any, contestants.Ours, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, ours, tokens = contest
-    seen: list[tuple[int, bool]] = []
-    logits = ours.model.logits
-
-    def watched(ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
-        seen.append((ids.size(1), cache is not None))
-        return logits(ids, cache)
-
-    monkeypatch.setattr(ours.model, "logits", watched)
-    peer = contestants.build_peer("transformers", config, tokens, ours)
-    lengths: list[int] = []
-    peer.model.register_forward_hook(lambda _m, _a, out: lengths.append(out.logits.size(1)))
-    forms = sampling._forms([ours, peer])
-    for write in forms.values():
-        write(5)
-    assert seen == [(1, True)] * 5 + [(n, False) for n in range(1, 6)]
-    assert lengths == [1] * 5
-    assert ours.model.training
-    assert peer.model.training
-
-
 def test_who_is_compiled(contest: tuple[Any, contestants.Ours, Any]) -> None:
     config, ours, tokens = contest
-    compiling = bench._config([*TINY, "--compile"], None)
+    compiling = bench.configured([*TINY, "--compile"], None)
     for given, wanted in ((config, False), (compiling, True)):
         assert contestants.wants_compiling(ours, given) is wanted
         for name, compiled in (("plain", False), ("plain-compiled", True)):
@@ -238,8 +204,6 @@ def test_a_lost_weight_is_refused(contest: tuple[Any, contestants.Ours, Any]) ->
     ("argv", "words"),
     [
         (["--against", "jax"], "'jax' is unknown (there are: plain, plain-compiled, transfo"),
-        (["--sampling", "0"], "'0' is not a number from 1"),
-        (["--sampling", "33", "--", *TINY], "--sampling 33: --block-size 32 holds no more"),
         (["--sizes", "gpt3"], "--model 'gpt3' is unknown"),
         (["--steps", "0"], "'0' is not a number from 1"),
         (["--vocab-size", "70000"], "70000 is not within 2..65536"),
@@ -265,5 +229,5 @@ def test_bad_input_is_one_line(argv: list[str], words: str) -> None:
 
 def test_a_defconfig_may_be_named() -> None:
     given = bench.flags_of("gpt2-shakespeare-char-cpu")
-    assert bench._config(given, None).data.dataset == "shakespeare-char"
-    assert bench._usual_vocabulary(bench._config(given, None)) == 65
+    assert bench.configured(given, None).data.dataset == "shakespeare-char"
+    assert usual_vocabulary(bench.configured(given, None)) == 65
