@@ -2,10 +2,10 @@
 
 PYTHON ?= python3
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
 $(if $(call NO_DIGITS,$(TIME)),$(error TIME=$(TIME) is no whole number of seconds))
@@ -32,7 +32,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
-        list-defconfigs list-optimizers report explain doctor bench check check-optimizers torture lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -131,8 +131,14 @@ bench:                     ## measure speed and memory for .config; ARGS="--agai
 
 check: lint types test     ## everything a change must pass
 
+check-all:                 ## the tests that take many minutes, which check leaves out
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m long"
+
 check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
 	@$(SH) $(DEVPY) && become "$$py -m pytest tests/optim/check_optimizers.py"
+
+check-gpu:                 ## checks on a CUDA or ROCm card, twelve minutes: PART=a or PART=b one half, DRY=1 on a CPU
+	@$(SH) $(PY) && PY="$$py" exec bash tests/cuda/check.sh "$${PART:-a b}"
 
 torture:                   ## kills and damage at random, for minutes: ARGS="--seed 7" does the same again
 	@$(SH) $(DEVPY) && become "$$py tests/faults/torture.py$(MORE)"
@@ -143,11 +149,11 @@ lint:                      ## style (ruff)
 types:                     ## types (mypy, strict)
 	@$(SH) $(DEVPY) && become "$$py -m mypy"
 
-test:                      ## all tests
-	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile"
+test:                      ## the tests, but for those of check-all
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not long'"
 
 test-fast:                 ## the tests for between two edits
-	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not slow'"
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not slow and not long'"
 
 clean:                     ## remove caches
 	@find gpt2 scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +; rm -rf .mypy_cache .pytest_cache .ruff_cache
