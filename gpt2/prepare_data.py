@@ -27,12 +27,15 @@ from gpt2.config.errors import Exit, UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
 from gpt2.data.corpus import Request
+from gpt2.data.declaration import needs_input, tokenizer_of
 from gpt2.data.prepare.backends import BACKENDS
 from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
 from gpt2.data.tokens import Meta
 
 #: The options of a run that matter here.
 OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
+#: The corpus that files of the user are, unless another is named.
+OWN_TEXT = "text"
 _LINE_SECONDS = 10  # between lines, where there is no terminal
 
 
@@ -45,12 +48,12 @@ def main(argv: Sequence[str]) -> int:
     given = any(name.startswith("DATASET_") for name in options.given)
     if not given and (actions.input or actions.adopt):
         # Files of one's own are one's own text, unless they are said to be something else.
-        options.give("DATASET", "text", "--dataset")
+        options.give("DATASET", OWN_TEXT, "--dataset")
     config = bind(options).data
-    if actions.text_column and config.dataset != "text":
+    if actions.text_column and not needs_input(config.dataset):
         raise UserError(
             f"--text-column {actions.text_column}: --dataset {config.dataset} knows where its text"
-            " is; it is for --dataset text"
+            f" is; it is for --dataset {OWN_TEXT}"
         )
     folder = config.data_dir / config.dataset
     if not actions.force:
@@ -95,8 +98,7 @@ def _check(actions: PrepareActions) -> None:
 
 def _prepare(config: DataConfig, actions: PrepareActions, folder: Path, bar: Bar) -> Meta:
     if actions.adopt:
-        tokenizer = config.tokenizer or ("char" if config.dataset.endswith("-char") else "gpt2")
-        return adopt(actions.adopt, folder, config.dataset, tokenizer, bar.reached)
+        return adopt(actions.adopt, folder, config.dataset, tokenizer_of(config), bar.reached)
     plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
     downloads = config.data_dir / "downloads"
     request = Request(actions.input, config.tokenizer, downloads, actions.text_column)

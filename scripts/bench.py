@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -26,9 +25,6 @@ from gpt2.config.typed import Config
 from scripts import flags
 from scripts.benchmark.tables import tables
 from scripts.benchmark.vocabulary import usual_vocabulary
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(argv: Sequence[str]) -> int:

@@ -202,8 +202,8 @@ def test_packages_are_empty_where_something_light_lies_below() -> None:
 
 def test_nobody_compares_with_the_name_of_a_plugin() -> None:
     words = {name for package in PLUGIN_PACKAGES.values() for name in plugins.names(package)}
-    # The null object, the files of the user, and what every optimizer calls its state.
-    words -= {"none", "text", "state"}
+    # The null object, what every optimizer calls its state, and a key of many a dictionary.
+    words -= {"none", "state", "text"}
     for path in SOURCES:
         if within(name_of(path), *PLUGIN_PACKAGES.values()):
             continue
@@ -222,6 +222,17 @@ def test_nobody_compares_with_the_name_of_a_plugin() -> None:
                 if isinstance(leaf, ast.Constant)
             }
             assert not found & words, f"{name_of(path)}:{node.lineno}"
+
+
+def test_nobody_takes_the_name_of_a_corpus_apart() -> None:
+    """What a corpus is, it declares: see gpt2.data.declaration."""
+    asked = re.compile(
+        r"\bdataset(\.(ends|starts)with| *(==|!=|in|not in) *[(\[{\"'])|\bin dataset\b"
+    )
+    assert asked.search('"-char" in dataset')
+    assert asked.search('config.data.dataset.endswith("-char")')
+    for path in SOURCES:
+        assert not asked.search(path.read_text(encoding="utf-8")), name_of(path)
 
 
 # -- every option is read ------------------------------------------------------------------------
@@ -461,7 +472,7 @@ def test_a_file_says_its_job_and_has_one(path: Path) -> None:
 
 @pytest.mark.slow
 def test_texts_are_ascii_and_finished() -> None:
-    kinds = ("*.py", "Kconfig", "*.md", "Makefile", "*.txt", "*.toml", "*.ini")
+    kinds = ("*.py", "*Kconfig", "*.md", "Makefile", "*.txt", "*.toml", "*.ini")
     hidden = {"data", "runs", ".venv", "tests"}  # what a test feeds in may be odd
     files = [
         path

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import kconfiglib as kc
 
+from gpt2.config import plugins
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of, nearest, word_of
 from gpt2.config.tree import Kconfig, setters
-from gpt2.config.typed import QUALIFIED
+from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The tree behind train.py's flags, and the root that the .config tools load.
@@ -83,6 +84,9 @@ class Options:
             self.give(symbol, value, where)
         elif name in self.choices:
             members = self.members(name)
+            if lacking := plugins.lack(name, value, members):
+                self.problems.append(f"{where} {value!r}: {lacking}")
+                return
             if value not in members:
                 hint = nearest(value, list(members))
                 known = ", ".join(members)
@@ -137,8 +141,7 @@ class Options:
                 continue
             name = match[1]
             if name not in self.symbols:
-                known = list(self.symbols)
-                self.problems.append(f"{where}: CONFIG_{name} is unknown{nearest(name, known)}")
+                self.problems.append(f"{where}: CONFIG_{name} is unknown{self._hint(name)}")
             elif name in seen:
                 self.problems.append(
                     f"{where}: CONFIG_{name} is set again (first on line {seen[name]})"
@@ -149,6 +152,15 @@ class Options:
                     self.problems.append(f"{where}: CONFIG_{name} needs a value; or drop the line")
                     continue
                 self._read_value(name, "n" if unset else match[2], f"{where}: CONFIG_{name}")
+
+    def _hint(self, name: str) -> str:
+        """Return what helps with an unknown symbol: what its plug-in lacks, or similar ones."""
+        for choice in PLUGIN_PACKAGES:
+            if name.startswith(choice + "_") and choice in self.choices:
+                plugin = word_of(name, choice)
+                if lacking := plugins.lack(choice, plugin, self.members(choice)):
+                    return f": {lacking}"
+        return nearest(name, list(self.symbols))
 
     def _read_value(self, name: str, text: str, where: str) -> None:
         symbol = self.symbols[name]
@@ -202,6 +214,7 @@ class Options:
                 found.append(f"{given.where}: {given.value} is out of range {bounds}")
             else:
                 found.append(f"{given.where}: {given.value!r} cannot be set here")
+        found += self._half_plugins()
         for line in self.derived:
             if (now := self.symbols[line.name].str_value) != line.value:
                 found.append(
@@ -209,6 +222,14 @@ class Options:
                     "drop the line"
                 )
         return found
+
+    def _half_plugins(self) -> list[str]:
+        """Return what is missing of the plug-ins that are chosen."""
+        chosen = {name: self.value(name) for name in PLUGIN_PACKAGES if name in self.choices}
+        lacking = {
+            name: plugins.lack(name, value, [value]) for name, value in chosen.items() if value
+        }
+        return [f"{self.origin(name)}: {what}" for name, what in lacking.items() if what]
 
     def unmet(self, name: str) -> list[str]:
         """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""

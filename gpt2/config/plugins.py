@@ -1,4 +1,4 @@
-"""The folder is the registry: a plug-in is a module in a package, found by its name."""
+"""The folder is the registry: a plug-in is NAME.py and NAME.Kconfig, found by their name."""
 
 from __future__ import annotations
 
@@ -7,22 +7,51 @@ import functools
 import importlib
 import importlib.util
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from gpt2.config.errors import UserError
+from gpt2.config.typed import PLUGIN_PACKAGES
 
 _LIGHT = {"__future__", "dataclasses", "typing"}
 
 
 def names(package: str) -> list[str]:
     """Names a user may type for the plug-ins of `package`: file names with '-' for '_'."""
-    return sorted(
-        path.stem.replace("_", "-")
-        for path in _folder(package).glob("*.py")
-        if not path.stem.startswith("_")
-    )
+    return sorted(_names_of(package, ".py"))
+
+
+def lack(choice: str, name: str, members: Collection[str]) -> str:
+    """Say what keeps plug-in `name` of `choice`, which lists `members`, from being whole.
+
+    Returns "" for one that is whole, and for a name that no file has.
+    """
+    package = PLUGIN_PACKAGES.get(choice)
+    if package is None:
+        return ""
+    if missing := _missing_file(package, name):
+        return missing
+    if name in members or name not in names(package):
+        return ""
+    stem = name.replace("-", "_")
+    return f"{_place(package, stem)}.Kconfig does not add {choice}_{stem.upper()} to {choice}"
+
+
+def _missing_file(package: str, name: str) -> str:
+    """Say which of the two files of a plug-in is missing; "" if both or neither is there."""
+    module, entry = (name in _names_of(package, ending) for ending in (".py", ".Kconfig"))
+    if module == entry:
+        return ""
+    stem = name.replace("-", "_")
+    missing, found = (".py", ".Kconfig") if entry else (".Kconfig", ".py")
+    place = _place(package, stem)
+    return f"{place}{missing} is missing beside {stem}{found}: a plug-in is both files"
+
+
+def _place(package: str, stem: str) -> str:
+    return f"{package.replace('.', '/')}/{stem}"
 
 
 def load(package: str, name: str) -> ModuleType:
@@ -32,7 +61,8 @@ def load(package: str, name: str) -> ModuleType:
     else. Raises UserError when there is no such plug-in or when a package it needs is missing.
     """
     if name not in names(package):
-        raise UserError(f"no plug-in {name!r} in {package}; there are: {', '.join(names(package))}")
+        known = f"no plug-in {name!r} in {package}; there are: {', '.join(names(package))}"
+        raise UserError(_missing_file(package, name) or known)
     module = f"{package}.{name.replace('-', '_')}"
     try:
         return importlib.import_module(module)
@@ -56,7 +86,7 @@ def options_class(package: str, name: str) -> type[Any] | None:
     path = _folder(package) / f"{name.replace('-', '_')}.py"
     if not path.is_file():
         return None
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    tree = _parsed(path)
     body = [node for node in tree.body if _is_light_import(node) or _is_options(node)]
     if not any(_is_options(node) for node in body):
         return None
@@ -70,9 +100,30 @@ def options_class(package: str, name: str) -> type[Any] | None:
 
 def defines(package: str, name: str, function: str) -> bool:
     """Whether a plug-in has `function` at its top level, told without importing it."""
-    path = _folder(package) / f"{name.replace('-', '_')}.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    tree = _parsed(_folder(package) / f"{name.replace('-', '_')}.py")
     return any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body)
+
+
+def constants(package: str, name: str) -> dict[str, Any]:
+    """Return the literal constants at a plug-in's top level, by name, without importing it."""
+    found = {}
+    for node in _parsed(_folder(package) / f"{name.replace('-', '_')}.py").body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue  # computed: known only to whoever imports it
+    return found
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _names_of(package: str, ending: str) -> set[str]:
+    """Names of the files of `package` with this ending, '-' for '_'."""
+    stems = [path.stem for path in _folder(package).glob("*" + ending)]
+    return {stem.replace("_", "-") for stem in stems if not stem.startswith("_")}
 
 
 def _folder(package: str) -> Path:

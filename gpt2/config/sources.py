@@ -14,7 +14,7 @@ def code_hash(root: Path = _PACKAGE) -> str:
     A commit says the same only where nothing is changed; and a commit may change nothing here.
     """
     digest = hashlib.sha256()
-    sources = [*root.rglob("*.py"), *root.rglob("Kconfig")]
+    sources = [*root.rglob("*.py"), *root.rglob("*Kconfig")]
     for path in sorted(sources, key=lambda path: path.relative_to(root).as_posix()):
         data = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()}\0{len(data)}\0".encode())

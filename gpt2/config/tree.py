@@ -42,6 +42,12 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
             super().__init__(str(path), warn_to_stderr=False)
         # Syntax mistakes in our own files are bugs, not the user's.
         assert not self.warnings, self.warnings
+        for item in (*self.unique_defined_syms, *self.unique_choices):
+            if len(item.nodes) > 1:
+                _join(item)
+        # A minimal file is written in this order: make it the menu's, as in the full file.
+        in_menu = [node.item for node in self.node_iter(unique_syms=True)]
+        self.unique_defined_syms[:] = [item for item in in_menu if isinstance(item, kc.Symbol)]
         for node in self.node_iter():
             described = isinstance(node.item, kc.Symbol | kc.Choice)
             if described and node.help and _NAMES.search(node.help):
@@ -66,6 +72,65 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
             self.write_min_config(minimal, header="")
             super().load_config(minimal, replace=True)
         return message
+
+
+def _join(item: kc.Symbol | kc.Choice) -> None:
+    """Make the several definitions of an option or choice one, as if one file had all of it.
+
+    Plug-ins add members to a choice, and defaults to an option that is defined elsewhere. The one
+    definition with a prompt stays, and what the others add counts only where that one does. A
+    choice goes to where its first members were, since options that depend on them follow there.
+    Its general default, which is its last, is its first member.
+    """
+    prompted = [node for node in item.nodes if node.prompt]
+    if not prompted:
+        return  # what only plug-ins select is not in the menu
+    places = ", ".join(f"{node.filename}:{node.linenr}" for node in prompted)
+    assert len(prompted) == 1, f"{item.name} has several prompts: {places}"
+    (shown,) = prompted
+    place = shown
+    if isinstance(item, kc.Choice):
+        place = next((node for node in item.nodes if node.list), shown)
+        members = [member for node in item.nodes for member in _children(node)]
+        if item.defaults:
+            general = item.defaults[-1][0]
+            members.sort(key=lambda member: member.item is not general)
+        item.syms[:] = [node.item for node in members if node.item in item.syms]
+    for node in item.nodes:
+        if node is not place:
+            _replace(node, [])
+    if place is not shown:
+        _replace(place, [shown])
+    if isinstance(item, kc.Choice):
+        _hang(shown, members)
+    if shown.dep is not item.kconfig.y:
+        item.defaults[:] = [(value, (kc.AND, when, shown.dep)) for value, when in item.defaults]
+    item.direct_dep = shown.dep
+    shown.defaults = item.defaults
+    item.nodes[:] = prompted
+
+
+def _children(node: kc.MenuNode) -> list[kc.MenuNode]:
+    found = []
+    child = node.list
+    while child:
+        found.append(child)
+        child = child.next
+    return found
+
+
+def _hang(parent: kc.MenuNode, children: list[kc.MenuNode]) -> None:
+    """Give `parent` these children in place of its own."""
+    parent.list = children[0] if children else None
+    for child, following in zip(children, [*children[1:], None], strict=True):
+        child.parent, child.next = parent, following
+
+
+def _replace(node: kc.MenuNode, others: list[kc.MenuNode]) -> None:
+    """Put `others` into the menu in place of `node`."""
+    siblings = _children(node.parent)
+    at = next(i for i, sibling in enumerate(siblings) if sibling is node)
+    _hang(node.parent, [*siblings[:at], *others, *siblings[at + 1 :]])
 
 
 def setters(condition: object) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt2.data.tokenizer import Tokenizer
+from gpt2.data.tokens import SPLITS
 
 TRAIN_SHARE = 0.9  # of a text's characters; the rest, its end, is for validation
 DOCUMENT_END = "\n"  # what ends a document where the tokenizer has no end-of-text
@@ -32,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Document:
-    """A document of the split "train" or "val", in pieces of text of any length.
+    """A document of one of its corpus's splits, in pieces of text of any length.
 
     `pieces` are to be read to their end before the next document is asked for. `name` says where it
     is (a file, a line of one), for errors.
@@ -44,10 +45,11 @@ class Document:
 
 
 class Corpus(Protocol):
-    """A text in two splits, read once and in pieces: no document need ever be whole in memory.
+    """A text in splits, read once and in pieces: no document need ever be whole in memory.
 
     `separated` says that it is made of documents, each of which is to be ended by end-of-text (by
-    a newline, where the tokenizer has none); otherwise it is one text. `source` is JSON, with at
+    a newline, where the tokenizer has none); otherwise it is one text. `splits` are "train", "val"
+    and any others, in the order in which meta.json lists them. `source` is JSON, with at
     least `address` and, at the latest when all was read, `sha256`: where the text came from, and
     what it was. As it is before anything was read, it tells one corpus from another: an interrupted
     preparation goes on only where it is the same.
@@ -56,6 +58,11 @@ class Corpus(Protocol):
     @property
     def separated(self) -> bool:
         """Whether the corpus is made of documents."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of its splits, in lower case: each becomes a file of that name."""
         ...
 
     @property
@@ -73,7 +80,7 @@ class Corpus(Protocol):
         ...
 
     def documents(self, skip: int = 0) -> Iterator[Document]:
-        """Yield the documents of both splits in one pass, always in the same order.
+        """Yield the documents of all splits in one pass, always in the same order.
 
         The first `skip` of them are passed over, as cheaply as the corpus can: that is where an
         interrupted preparation goes on. Empty documents may be among them. Raises UserError (DATA)
@@ -86,6 +93,7 @@ class WholeText:
     """A corpus of one text that is small enough to hold: its last tenth is for validation."""
 
     separated = False
+    splits = SPLITS
 
     def __init__(self, text: str, source: dict[str, Any], tokenizer: Tokenizer) -> None:
         self.source = source
@@ -126,7 +134,9 @@ def train_characters(characters: int) -> int:
 
 
 class CorpusPlugin(Protocol):
-    """What every module in corpora/ is."""
+    """What every module in corpora/ is. Its constants are literals: see gpt2.data.declaration."""
+
+    TOKENIZERS: tuple[str, ...]
 
     def open_corpus(self, request: Request) -> Corpus:
         """Open the corpus; raises UserError (DATA) for what it cannot do with `request`."""

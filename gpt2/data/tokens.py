@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -19,13 +20,14 @@ import numpy as np
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import hash_cache
+from gpt2.data.declaration import needs_input
 from gpt2.data.integrity import WatchedFiles, opened, sha256_of
 from gpt2.data.memmap import DTYPE, IdArray, Ids, open_files
 from gpt2.files.json import parse
 
 FORMAT = 2
 MOST_IDS = 1 << 16  # that uint16 tells apart
-SPLITS = ("train", "val")
+SPLITS = ("train", "val")  # those that all data have
 META = "meta.json"
 UNFINISHED = ".unfinished"  # folder of what is being made
 _SCAN = 1 << 20  # ids of a long file that are looked at together
@@ -56,7 +58,7 @@ class Split:
     shards: tuple[Shard, ...] = ()
 
     def files(self, name: str) -> tuple[Shard, ...]:
-        """Return the files of this split, whose name is "train" or "val"."""
+        """Return the files of this split, which is called `name`."""
         return self.shards or (Shard(f"{name}.bin", self.tokens, self.bytes, self.sha256),)
 
     def to_json(self) -> dict[str, Any]:
@@ -79,8 +81,9 @@ class Meta:
 
     @property
     def data_hash(self) -> str:
-        """One SHA-256 over the hashes of both splits: equal data, equal hash."""
-        return hashlib.sha256("".join(self.splits[s].sha256 for s in SPLITS).encode()).hexdigest()
+        """One SHA-256 over the hashes of all splits: equal data, equal hash."""
+        hashes = "".join(split.sha256 for split in self.splits.values())
+        return hashlib.sha256(hashes.encode()).hexdigest()
 
     @property
     def vocab_size(self) -> int:
@@ -192,7 +195,7 @@ def verify_hashes(folder: Path) -> Meta:
     A large file is read whole once, and then again only when its size, times or inode have changed.
     """
     meta = read_meta(folder)
-    for split in SPLITS:
+    for split in meta.splits:
         for shard in meta.splits[split].files(split):
             path = folder / shard.file
             _check_size(path, shard.tokens)
@@ -238,7 +241,7 @@ def prepare_command(folder: Path) -> str:
     """Return the command that makes a data folder DATA_DIR/DATASET."""
     folder = folder.absolute()
     command = ["python3", "gpt2/prepare_data.py", "--dataset", folder.name]
-    if folder.name == "text":
+    if needs_input(folder.name):
         command += ["--input", "FILE_OR_FOLDER"]
     if folder.parent != _DEFAULT_DATA:
         command += ["--data-dir", str(folder.parent)]
@@ -271,7 +274,8 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
     if raw.get("dtype") != "uint16":
         raise _error(f"{path} says dtype {raw.get('dtype')!r}, only 'uint16' can be read; {again}")
     try:
-        splits = {name: _parse_split(name, raw["splits"][name]) for name in SPLITS}
+        names = [*SPLITS, *(name for name in raw["splits"] if name not in SPLITS)]
+        splits = {name: _parse_split(name, raw["splits"][name]) for name in names}
         meta = Meta(str(raw["dataset"]), dict(raw["tokenizer"]), dict(raw["source"]), splits)
         complete = (
             type(raw["format"]) is int and raw["format"] >= 1 and raw["data_hash"] == meta.data_hash
@@ -287,6 +291,8 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
 
 def _parse_split(name: str, raw: Any) -> Split:
     """Turn one split's JSON into a Split; ValueError where its numbers contradict each other."""
+    if not re.fullmatch("[a-z]+", name):  # which is the name of a file, too
+        raise ValueError(f"{name[:20]!r} is no name of a split")
     if not isinstance(raw, dict):
         raise TypeError(f"{name} is no JSON object")
     shards = tuple(

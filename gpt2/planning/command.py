@@ -9,7 +9,8 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config
-from gpt2.data.tokenizer import GPT2_VOCAB_SIZE
+from gpt2.data.declaration import tokenizer_of
+from gpt2.data.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer
 from gpt2.data.tokens import META
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning.fixes import largest
@@ -30,7 +31,7 @@ def show(config: Config, options: Options, actions: TrainActions) -> int:
     if (config.data.data_dir / config.data.dataset / META).exists():
         data = open_data(config)
         vocabulary = data["train"].meta.vocab_size
-    elif config.data.tokenizer == "char" or config.data.dataset.endswith("-char"):
+    elif tokenizer_of(config.data) != Gpt2Tokenizer.name:
         raise UserError(
             f"--plan: the vocabulary of {config.data.dataset} is known once its text is prepared: "
             "make prepare",

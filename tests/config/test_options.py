@@ -200,7 +200,10 @@ BAD_LINES = {
     ),
     "unmet choice": (
         ["CONFIG_TOKENIZER_CHAR=y"],
-        ["1: CONFIG_TOKENIZER_CHAR has no effect here: it needs DATASET_TEXT"],
+        [
+            "1: CONFIG_TOKENIZER_CHAR has no effect here: it needs CHOOSES_TOKENIZER"
+            " (as with DATASET_TEXT)"
+        ],
     ),
     "unmet bool": (
         ["CONFIG_SGD_NESTEROV=y"],
@@ -303,7 +306,7 @@ def test_a_flag_that_plays_no_part_is_refused() -> None:
         "--sgd-nesterov has no effect here: it needs OPTIMIZER_SGD"
     ]
     assert given(("TOKENIZER", "gpt2")).check() == [
-        "--tokenizer has no effect here: it needs DATASET_TEXT"
+        "--tokenizer has no effect here: it needs CHOOSES_TOKENIZER (as with DATASET_TEXT)"
     ]
     assert given(("N_LAYER", "12"), ("MODEL", "custom")).check() == []
 

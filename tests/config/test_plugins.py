@@ -1,19 +1,19 @@
-"""The folder is the registry: a plug-in is one file and one Kconfig entry."""
+"""The folder is the registry: a plug-in is NAME.py and NAME.Kconfig, and nothing else."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import subprocess
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import kconfiglib
 import pytest
 
 from gpt2.config import plugins
 from gpt2.config.errors import UserError
-from gpt2.config.options import Options
+from gpt2.config.options import TRAIN_TREE, Options
 from gpt2.config.typed import PLUGIN_PACKAGES
 from tests.conftest import REPOSITORY
 
@@ -56,6 +56,47 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize(("choice", "package_name"), PLUGIN_PACKAGES.items())
 def test_a_choice_lists_exactly_the_files(choice: str, package_name: str) -> None:
     assert sorted(Options().members(choice)) == plugins.names(package_name)
+
+
+@pytest.mark.parametrize("package_name", PLUGIN_PACKAGES.values())
+def test_every_plugin_is_two_files(package_name: str) -> None:
+    folder = REPOSITORY.joinpath(*package_name.split("."))
+    files = {path.name for path in folder.iterdir() if path.is_file()} - {"__init__.py"}
+    stems = [name.replace("-", "_") for name in plugins.names(package_name)]
+    assert files == {stem + ending for stem in stems for ending in (".py", ".Kconfig")}
+
+
+def test_no_kconfig_file_knows_a_plugin_of_another() -> None:
+    """A plug-in is named where it is, and where a choice has its general default, only."""
+    tree = REPOSITORY / "gpt2"
+    owner = {
+        f"{choice}_{name.upper().replace('-', '_')}": (package, name)
+        for choice, package in PLUGIN_PACKAGES.items()
+        for name in plugins.names(package)
+    }
+    for path in tree.rglob("*Kconfig"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            for symbol in set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", line)) & owner.keys():
+                package, name = owner[symbol]
+                own = REPOSITORY.joinpath(*package.split("."), f"{name.replace('-', '_')}.Kconfig")
+                # The null object is what options are hidden by.
+                general = line == f"\tdefault {symbol}" or symbol == "PRUNING_METHOD_NONE"
+                assert path == own or general, f"{path}: {line.strip()}"
+
+
+def test_a_default_for_another_option_is_for_the_plugin_alone() -> None:
+    """Without a condition it would be the default of every plug-in."""
+    raw = kconfiglib.Kconfig(str(TRAIN_TREE), warn_to_stderr=False)
+    added = [
+        (node, when)
+        for item in (*raw.unique_defined_syms, *raw.unique_choices)
+        for node in item.nodes
+        if node.filename.endswith(".Kconfig") and not node.prompt
+        for _, when in node.defaults
+    ]
+    assert len(added) > 20
+    for node, when in added:
+        assert when is not raw.y, f"{node.filename}:{node.linenr}"
 
 
 @pytest.mark.parametrize("choice", PLUGIN_PACKAGES)
@@ -130,37 +171,60 @@ def test_a_mistake_of_ours_is_no_missing_package(package: Path) -> None:
         plugins.load("some_plugins", "wrong")
 
 
-def test_a_file_and_a_kconfig_entry_make_a_plugin(tmp_path: Path) -> None:
-    """Nothing else names a plug-in: a copy of the tree learns a new one by these two."""
-    ignored = shutil.ignore_patterns("__pycache__", "vocabulary")
-    shutil.copytree(REPOSITORY / "gpt2", tmp_path / "gpt2", ignore=ignored)
-    shutil.copy(REPOSITORY / "Kconfig", tmp_path)
-    (tmp_path / "gpt2" / "optim" / "optimizers" / "two_words.py").write_text(PLUGIN)
-    kconfig = tmp_path / "gpt2" / "optim" / "Kconfig"
-    entry = 'config OPTIMIZER_TWO_WORDS\n\tbool "Two words"\n\tdepends on !DETERMINISTIC\n\n'
-    own = (
-        'config TWO_WORDS_STRENGTH\n\tstring "S"\n\tdepends on OPTIMIZER_TWO_WORDS\n\tdefault "1"\n'
-    )
-    text = kconfig.read_text().replace(
-        "config OPTIMIZER_SGD\n", entry + "config OPTIMIZER_SGD\n", 1
-    )
-    kconfig.write_text(text.replace("\nendmenu", f"\n{own}\nendmenu", 1))
+# -- half a plug-in ------------------------------------------------------------------------------
 
-    def check(*flags: str) -> str:
-        command = [sys.executable, "gpt2/train.py", "--check-config", *flags]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.stderr
 
-    chosen = ("--optimizer", "two-words")
-    assert check(*chosen, "--two-words-strength", "0.5") == ""
-    assert check(*chosen, "--two-words-strength", "2") == (
-        "train.py: error: --two-words-strength: 2 is outside [0, 1]\n"
-    )
-    assert check("--two-words-strength", "0.5") == (
-        "train.py: error: --two-words-strength has no effect here: it needs OPTIMIZER_TWO_WORDS\n"
-    )
-    assert check(*chosen, "--deterministic") == (
-        "train.py: error: --optimizer: 'two-words' cannot be chosen here: it needs !DETERMINISTIC\n"
-    )
+@pytest.fixture
+def tracked(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package as that of the trackers, with a copy of the null tracker that they all need."""
+    monkeypatch.setitem(PLUGIN_PACKAGES, "TRACKER", "some_plugins")
+    (package / "none.py").touch()
+    (package / "none.Kconfig").touch()
+    return package
+
+
+def complaints(value: str) -> list[str]:
+    options = Options()
+    options.give("TRACKER", value, "--tracker")
+    return options.check()
+
+
+def test_a_module_without_its_kconfig_file_is_named(tracked: Path, tmp_path: Path) -> None:
+    (tracked / "two_words.py").touch()
+    lack = "some_plugins/two_words.Kconfig is missing beside two_words.py: a plug-in is both files"
+    assert complaints("two-words") == [f"--tracker 'two-words': {lack}"]
+    lines = tmp_path / ".config"
+    lines.write_text("CONFIG_TRACKER_TWO_WORDS=y\nCONFIG_TRACKER_TREE_WORDS=y\n")
+    options = Options()
+    options.read(lines)
+    half, unknown = options.check()
+    assert half == f"{lines}:1: CONFIG_TRACKER_TWO_WORDS is unknown: {lack}"
+    assert unknown.startswith(f"{lines}:2: CONFIG_TRACKER_TREE_WORDS is unknown; did you mean ")
+
+
+def test_a_kconfig_file_that_adds_nothing_is_named(tracked: Path) -> None:
+    (tracked / "two_words.py").touch()
+    (tracked / "two_words.Kconfig").touch()
+    assert complaints("two-words") == [
+        "--tracker 'two-words': some_plugins/two_words.Kconfig does not add TRACKER_TWO_WORDS to "
+        "TRACKER"
+    ]
+
+
+def test_a_kconfig_file_without_its_module_is_named(tracked: Path, tmp_path: Path) -> None:
+    (tracked / "wandb.Kconfig").touch()
+    lack = "some_plugins/wandb.py is missing beside wandb.Kconfig: a plug-in is both files"
+    assert complaints("wandb") == [f"--tracker 'wandb': {lack}"]
+    lines = tmp_path / ".config"
+    lines.write_text("CONFIG_TRACKER_WANDB=y\n")
+    options = Options()
+    options.read(lines)
+    assert options.check() == [f"{lines}:1: CONFIG_TRACKER_WANDB: {lack}"]
+    with pytest.raises(UserError, match=re.escape(lack)):
+        plugins.load("some_plugins", "wandb")
+
+
+def test_literal_constants_are_read_without_the_plugin(package: Path) -> None:
+    (package / "heavy.py").write_text(PLUGIN + 'NAMES = ("a", "b")\nA, B = 1, 2\nNAMES[0]\n')
+    assert plugins.constants("some_plugins", "heavy") == {"NAMES": ("a", "b")}
+    assert "some_plugins.heavy" not in sys.modules

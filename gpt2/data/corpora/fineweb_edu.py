@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpt2.data.corpus import Corpus, Request
 from gpt2.data.sources.hub import Repository, open_repository
 
+TOKENIZERS = ("gpt2",)
 REPOSITORY = Repository(
     dataset="fineweb-edu",
     name="HuggingFaceFW/fineweb-edu",

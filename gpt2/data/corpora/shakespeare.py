@@ -7,10 +7,12 @@ from gpt2.data.corpus import Corpus, Request, WholeText
 from gpt2.data.sources import shakespeare
 from gpt2.data.tokenizer import Gpt2Tokenizer
 
+TOKENIZERS = ("gpt2",)
+
 
 def open_corpus(request: Request) -> Corpus:
     """Fetch the text, or take --input; UserError (DATA) when there is none."""
-    if request.tokenizer not in (None, Gpt2Tokenizer.name):
+    if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: --dataset shakespeare is in GPT-2's encoding; use"
             " --dataset shakespeare-char",

@@ -7,10 +7,12 @@ from gpt2.data.corpus import Corpus, Request, WholeText
 from gpt2.data.sources import shakespeare
 from gpt2.data.tokenizer import CharTokenizer
 
+TOKENIZERS = ("char",)
+
 
 def open_corpus(request: Request) -> Corpus:
     """Fetch the text, or take --input; the character table is that of the whole text."""
-    if request.tokenizer not in (None, CharTokenizer.name):
+    if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: --dataset shakespeare-char is in characters; use"
             " --dataset shakespeare",

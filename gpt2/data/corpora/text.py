@@ -18,7 +18,10 @@ from gpt2.data.corpus import (
 )
 from gpt2.data.sources import parquet_files, text_files
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
+from gpt2.data.tokens import SPLITS
 
+TOKENIZERS = ("gpt2", "char")
+NEEDS_INPUT = True
 _VALIDATION_ONE_IN = 10
 _WITH_COLUMNS = (".jsonl", ".parquet")
 
@@ -27,11 +30,11 @@ def open_corpus(request: Request) -> Corpus:
     """Open --input for the tokenizer gpt2 (the default) or char; UserError (DATA) if it cannot."""
     if request.input is None:
         raise UserError("--dataset text needs --input FILE_OR_FOLDER", code=Exit.DATA)
-    if request.tokenizer not in (None, Gpt2Tokenizer.name, CharTokenizer.name):
+    if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: a text can be gpt2 or char", code=Exit.DATA
         )
-    return TextCorpus(request.input, request.tokenizer or Gpt2Tokenizer.name, request.text_column)
+    return TextCorpus(request.input, request.tokenizer or TOKENIZERS[0], request.text_column)
 
 
 class TextCorpus:
@@ -44,6 +47,7 @@ class TextCorpus:
     """
 
     separated = True
+    splits = SPLITS
 
     def __init__(self, where: Path, tokenizer: str, column: str | None) -> None:
         self._files = text_files.find(where)
@@ -121,7 +125,7 @@ class TextCorpus:
             for place, parse in text_files.unread_records(path, self._column):
                 yield partial(_line, place, parse)
         else:
-            for split in ("train", "val"):
+            for split in self.splits:
                 yield partial(self._part, path, split)
 
     def _text(self, path: Path) -> Iterator[str]:

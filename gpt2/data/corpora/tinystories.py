@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpt2.data.corpus import Corpus, Request
 from gpt2.data.sources.hub import Repository, open_repository
 
+TOKENIZERS = ("gpt2",)
 # Its validation file is not read: stories occur more than once, and a hash puts equal ones into
 # one split, while the published split does not.
 REPOSITORY = Repository(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,9 +21,9 @@ Encode = Callable[[str], Ids]
 class Encoded:
     """The ids of a batch.
 
-    `ids` are those of each split, `ends` (documents, 2) the tokens of this batch that lie before
-    the end of each document that ends in it, for training and for validation. `position` and
-    `empty` are the batch's.
+    `ids` are those of each split, `ends` (documents, splits) the tokens of this batch that lie
+    before the end of each document that ends in it, by split. `position` and `empty` are the
+    batch's.
     """
 
     ids: dict[str, Ids]
@@ -33,13 +33,17 @@ class Encoded:
 
     def until(self, document: int) -> Encoded:
         """The same, cut off behind the end of the given of its documents."""
-        counts = dict(zip(SPLITS, self.ends[document], strict=True))
-        ids = {split: self.ids[split][: counts[split]] for split in SPLITS}
+        counts = dict(zip(self.ids, self.ends[document], strict=True))
+        ids = {split: ids[: counts[split]] for split, ids in self.ids.items()}
         return Encoded(ids, self.ends[: document + 1], self.position, self.empty)
 
 
 def encode_batches(
-    batches: Iterable[Batch], encode: Encode, end: Ids | None, workers: int
+    batches: Iterable[Batch],
+    encode: Encode,
+    end: Ids | None,
+    workers: int,
+    splits: Sequence[str] = SPLITS,
 ) -> Generator[Encoded]:
     """Yield the ids of each batch in the order of the batches; `end` closes every document.
 
@@ -48,13 +52,13 @@ def encode_batches(
     workers cannot outlive their process. What encoding raises is raised here.
     """
     if workers <= 1:
-        yield from (_encode(batch, encode, end) for batch in batches)
+        yield from (_encode(batch, encode, end, splits) for batch in batches)
         return
     flying: deque[Future[Encoded]] = deque()
     with ThreadPoolExecutor(workers, "encode") as pool:
         try:
             for batch in batches:
-                flying.append(pool.submit(_encode, batch, encode, end))
+                flying.append(pool.submit(_encode, batch, encode, end, splits))
                 if len(flying) >= 2 * workers:
                     yield flying.popleft().result()
             while flying:
@@ -63,9 +67,9 @@ def encode_batches(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _encode(batch: Batch, encode: Encode, end: Ids | None) -> Encoded:
-    found: dict[str, list[Ids]] = {split: [] for split in SPLITS}
-    counts = dict.fromkeys(SPLITS, 0)
+def _encode(batch: Batch, encode: Encode, end: Ids | None, splits: Sequence[str]) -> Encoded:
+    found: dict[str, list[Ids]] = {split: [] for split in splits}
+    counts = dict.fromkeys(splits, 0)
     ends = []
     for text in batch.texts:
         for ids in (encode(text.text) if text.text else None, end if text.ends else None):
@@ -73,11 +77,11 @@ def _encode(batch: Batch, encode: Encode, end: Ids | None) -> Encoded:
                 found[text.split].append(ids)
                 counts[text.split] += len(ids)
         if text.ends:
-            ends.append([counts[split] for split in SPLITS])
+            ends.append([counts[split] for split in splits])
     nothing = np.empty(0, dtype=np.uint16)
     return Encoded(
-        {split: np.concatenate([nothing, *found[split]]) for split in SPLITS},
-        np.array(ends, dtype=np.int64).reshape(-1, len(SPLITS)),
+        {split: np.concatenate([nothing, *found[split]]) for split in splits},
+        np.array(ends, dtype=np.int64).reshape(-1, len(splits)),
         batch.position,
         batch.empty,
     )

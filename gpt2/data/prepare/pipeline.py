@@ -33,7 +33,8 @@ class Settings:
     """How to prepare.
 
     `workers` threads encode; with `max_tokens` preparation stops at the first end of a document
-    with that many training tokens and any validation tokens; `backend` is --tokenizer-backend.
+    with that many training tokens and any tokens of each other split; `backend` is
+    --tokenizer-backend.
     """
 
     workers: int = 1
@@ -74,7 +75,7 @@ def prepare(
     with made(folder) as aside:
         if (meta := published(folder, identity)) is not None:
             return meta
-        work = Work(aside, tokenizer.byte_lengths(), identity)
+        work = Work(aside, tokenizer.byte_lengths(), identity, corpus.splits)
         with contextlib.closing(work):
             _say_where(work, say)
             progress(work.text_bytes, corpus.text_bytes)
@@ -191,17 +192,20 @@ def _read(
     first = next(found)
     encode = choose(settings.backend, tokenizer, [text.text for text in first.texts], say)
     all_of_them: Iterator[Batch] = itertools.chain([first], found)
-    encoded = encode_batches(all_of_them, encode, _end(corpus, tokenizer), settings.workers)
-    counts = np.array([work.tokens_of(split) for split in SPLITS])
+    end, splits = _end(corpus, tokenizer), corpus.splits
+    encoded = encode_batches(all_of_them, encode, end, settings.workers, splits)
+    counts = np.array([work.tokens_of(split) for split in splits])
+    train = splits.index("train")
     with contextlib.closing(encoded):
         for batch in encoded:
             if settings.max_tokens is not None:
-                train, val = (counts + batch.ends).T
-                enough = np.flatnonzero((train >= settings.max_tokens) & (val > 0))
+                reached = counts + batch.ends
+                full = (reached > 0).all(axis=1) & (reached[:, train] >= settings.max_tokens)
+                enough = np.flatnonzero(full)
                 if len(enough):
                     yield batch.until(int(enough[0]))
                     return
-            counts = counts + [len(batch.ids[split]) for split in SPLITS]
+            counts = counts + [len(batch.ids[split]) for split in splits]
             yield batch
 
 

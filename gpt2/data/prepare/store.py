@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from gpt2.files.atomic import replace_file, sync_folder
 from gpt2.files.lock import HeldError, lock_folder
 
 JOURNALED = 1 << 25  # tokens after which the journal is written anew
-_OURS = re.compile(rf"({'|'.join(SPLITS)})(-\d{{5}})?\.bin")
 
 
 @contextmanager
@@ -91,9 +90,15 @@ class Work:
     gone on with. `lengths` are the text bytes of each id.
     """
 
-    def __init__(self, aside: Path, lengths: NDArray[np.int64], identity: str | None) -> None:
+    def __init__(
+        self,
+        aside: Path,
+        lengths: NDArray[np.int64],
+        identity: str | None,
+        splits: Sequence[str] = SPLITS,
+    ) -> None:
         self._aside, self._lengths, self._identity = aside, lengths, identity
-        self._journaled = 0
+        self._splits, self._journaled = splits, 0
         self.position = Position()
         self.empty = 0
         self.discarded = ""  # why an earlier beginning was of no use, if there was one
@@ -105,7 +110,7 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Tokens of both splits so far."""
+        """Tokens of all splits so far."""
         return sum(writer.tokens for writer in self._writers.values())
 
     @property
@@ -139,10 +144,10 @@ class Work:
             faults.failpoint("data.journal")
 
     def finish(self) -> dict[str, Split]:
-        """End both splits and return them; UserError (DATA) for one without text."""
+        """End all splits and return them; UserError (DATA) for one without text."""
         splits = {split: writer.finish() for split, writer in self._writers.items()}
-        for split in SPLITS:
-            if not splits[split].bytes:
+        for split, found in splits.items():
+            if not found.bytes:
                 self._clear()
                 raise UserError(f"the {split} split is empty: give more text", code=Exit.DATA)
         return splits
@@ -153,7 +158,7 @@ class Work:
             writer.close()
 
     def _new_writers(self) -> dict[str, ShardWriter]:
-        return {split: ShardWriter(self._aside, split, self._lengths) for split in SPLITS}
+        return {split: ShardWriter(self._aside, split, self._lengths) for split in self._splits}
 
     def _take_up(self, found: Journal) -> None:
         """Go on from a journal, if it is of the same data and its shards are what it says."""
@@ -206,15 +211,16 @@ def _put_in_place(folder: Path, meta: Meta) -> None:
     sync_folder(folder)
     places = {
         aside / made_as: folder / shard.file
-        for split in SPLITS
+        for split in meta.splits
         for made_as, shard in zip(
             shard_names(split, len(meta.splits[split].files(split))),
             meta.splits[split].files(split),
             strict=True,
         )
     }
+    ours = re.compile(rf"({'|'.join({*SPLITS, *meta.splits})})(-\d{{5}})?\.bin")
     for path in folder.iterdir():
-        if _OURS.fullmatch(path.name) and path not in places.values():
+        if ours.fullmatch(path.name) and path not in places.values():
             path.unlink()
     for path, place in places.items():
         faults.failpoint("data.rename")

@@ -14,7 +14,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpus import Corpus, Document, Request, is_validation
 from gpt2.data.sources import parquet_files, streaming, text_files
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import prepare_command
+from gpt2.data.tokens import SPLITS, prepare_command
 
 _NUMBERED = re.compile(r"-of-(\d+)")  # what tells a file how many it is one of
 
@@ -70,6 +70,7 @@ class HubCorpus:
     """The rows of parquet files, a document each, opened by the `datasets` library as streams."""
 
     separated = True
+    splits = SPLITS
 
     def __init__(self, repository: Repository, files: Files, library: streaming.Library) -> None:
         self._repository = repository

@@ -1,9 +1,9 @@
-"""Plug-ins: one optimizer per file.
+"""Plug-ins: one optimizer per NAME.py and NAME.Kconfig.
 
 Each has `build(groups, options) -> torch.optim.Optimizer` and, when it has options of its own, a
-frozen dataclass `Options`. A file NAME.py is the Kconfig symbol OPTIMIZER_NAME; its option `x` is
-NAME_X. Where some of it can only be refused when a library is imported, `check(optim, ranks)` does
-that before there is a run directory.
+frozen dataclass `Options`. NAME.Kconfig adds OPTIMIZER_NAME, NAME_X for its option `x`, and its own
+default learning rate and weight decay. Where some of it can only be refused when a library is
+imported, `check(optim, ranks)` does that before there is a run directory.
 """
 
 from __future__ import annotations

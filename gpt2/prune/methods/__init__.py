@@ -1,7 +1,7 @@
-"""Plug-ins: one pruning method per file, each with `build(context, options) -> Pruner`.
+"""Plug-ins: one pruning method per NAME.py and NAME.Kconfig.
 
-Most are a score: see gpt2.prune.gradual. A file NAME.py is the Kconfig symbol PRUNING_METHOD_NAME;
-its option `x` is NAME_X.
+Each has `build(context, options) -> Pruner`. Most are a score: see gpt2.prune.gradual. NAME.Kconfig
+adds PRUNING_METHOD_NAME, and NAME_X for its option `x`.
 """
 
 from __future__ import annotations

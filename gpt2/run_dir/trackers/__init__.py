@@ -1,7 +1,7 @@
-"""Plug-ins: one tracker per file, with `open(folder, name, config)`; `none` has none.
+"""Plug-ins: one tracker per NAME.py and NAME.Kconfig.
 
-A file NAME.py is the Kconfig symbol TRACKER_NAME. Its library is optional: it is imported when it
-is asked for.
+NAME.py has `open(folder, name, config)`; that of `none` has nothing. NAME.Kconfig adds
+TRACKER_NAME. A tracker's library is optional: it is imported when the tracker is asked for.
 """
 
 from __future__ import annotations

@@ -14,11 +14,14 @@ import zstandard
 
 from gpt2 import prepare_data
 from gpt2.config import plugins
+from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
 from gpt2.data.corpora.text import open_corpus
 from gpt2.data.corpus import Corpus, Request, WholeText, is_validation
+from gpt2.data.declaration import declaration, needs_input, tokenizer_of
 from gpt2.data.sources import text_files
-from gpt2.data.tokenizer import CharTokenizer, Tokenizer
+from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from tests.support.hub_server import write_parquet
 
 CORPORA = "gpt2.data.corpora"
@@ -65,6 +68,7 @@ def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     assert isinstance(corpus.separated, bool)
     assert {"address", "sha256"} <= json.loads(json.dumps(corpus.source)).keys()
     assert corpus.source["address"] == str(path)
+    assert {d.split for d in corpus.documents()} == set(corpus.splits)
     train, val = whole(corpus, "train"), whole(corpus, "val")
     assert train == whole(corpus, "train")
     assert_skips(corpus)
@@ -72,6 +76,44 @@ def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     assert len("".join(train)) == int(0.9 * len(TEXT))
     for text in train + val:
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("name", plugins.names(CORPORA))
+def test_every_corpus_declares_what_its_module_has(name: str) -> None:
+    module = plugins.load(CORPORA, name)
+    declared = declaration(name)
+    assert declared.tokenizers == module.TOKENIZERS
+    assert set(declared.tokenizers) <= {Gpt2Tokenizer.name, CharTokenizer.name}
+    assert declared.needs_input == vars(module).get("NEEDS_INPUT", False)
+    # Where there is a choice, the menu has it, and its default is the corpus's own.
+    options = Options()
+    options.give("DATASET", name, "--dataset")
+    chosen = options.value("TOKENIZER")
+    assert (chosen is None) == (len(declared.tokenizers) == 1)
+    assert chosen in (None, declared.tokenizers[0])
+    assert tokenizer_of(bind(options).data) == declared.tokenizers[0]
+
+
+def test_what_is_declared_is_what_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    for name in OF_TEXT:
+        load = plugins.load(CORPORA, name).open_corpus
+        assert load(request(tmp_path, path)).tokenizer().name == declaration(name).tokenizers[0]
+        for tokenizer in declaration(name).tokenizers:
+            assert load(request(tmp_path, path, tokenizer)).tokenizer().name == tokenizer
+        if declaration(name).needs_input:
+            assert "--input" in refused(lambda load=load: load(request(tmp_path, None)))  # type: ignore[misc]
+
+
+def test_a_corpus_that_does_not_say_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"NEEDS_INPUT": True}
+    monkeypatch.setattr(plugins, "constants", lambda *_: found)
+    for wrong in ({}, {"TOKENIZERS": "gpt2"}, {"TOKENIZERS": ()}):
+        monkeypatch.setattr(plugins, "constants", lambda *_, wrong=wrong: found | wrong)
+        with pytest.raises(UserError, match=r"shakespeare_char\.py does not say its tokenizers"):
+            declaration("shakespeare-char")
+    assert not needs_input("a folder of another name")
 
 
 @pytest.mark.parametrize("name", OF_TEXT)

@@ -17,10 +17,10 @@ import pytest
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora import shakespeare, shakespeare_char, text
 from gpt2.data.corpus import Document, Request, WholeText
-from gpt2.data.prepare.pipeline import adopt, already_prepared, prepare
+from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
 from gpt2.data.sources import shakespeare as shakespeare_source
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import open_split, read_meta, verify_hashes
+from gpt2.data.tokens import SPLITS, open_split, read_meta, verify_hashes
 
 ROOT = Path(__file__).resolve().parents[3]
 GPT2 = Gpt2Tokenizer()
@@ -32,6 +32,7 @@ class Documents:
     """A corpus of given documents, each in pieces of three characters."""
 
     separated = True
+    splits = SPLITS
 
     def __init__(self, train: list[str], val: list[str], tokenizer: Tokenizer) -> None:
         self.source: dict[str, Any] = {"address": "a test", "sha256": "0", "bytes": 1}
@@ -49,6 +50,16 @@ class Documents:
         every = [(split, doc) for split, docs in self._splits.items() for doc in docs]
         for split, doc in every[skip:]:
             yield Document(split, [doc[i : i + 3] for i in range(0, len(doc), 3)])
+
+
+class ThreeSplits(Documents):
+    """A corpus that has a third split."""
+
+    splits = (*SPLITS, "test")
+
+    def __init__(self) -> None:
+        super().__init__(["a b", "c"], ["d e"], GPT2)
+        self._splits["test"] = ["f g h"]
 
 
 def example(tokenizer: Tokenizer = GPT2) -> Documents:
@@ -285,3 +296,33 @@ def test_shakespeare_has_everybodys_counts(tmp_path: Path) -> None:
         assert counts == [301_966, 36_059, 1_003_854, 111_540]
     else:
         assert counts == [306_215, 36_555, 1_018_970, 113_219]
+
+
+def test_a_corpus_has_the_splits_that_it_says(tmp_path: Path) -> None:
+    meta = prepare(ThreeSplits(), tmp_path / "data", "three")
+    assert list(meta.splits) == ["train", "val", "test"]
+    assert read_meta(tmp_path / "data") == verify_hashes(tmp_path / "data") == meta
+    assert ids_of(tmp_path / "data", "test") == [*GPT2.encode("f g h").tolist(), END]
+    two = prepare(Documents(["a b", "c"], ["d e"], GPT2), tmp_path / "two", "two")
+    assert meta.data_hash != two.data_hash  # the third counts
+    (tmp_path / "data" / "test.bin").write_bytes(b"\0\0" * meta.splits["test"].tokens)
+    with pytest.raises(UserError, match=r"test\.bin has changed"):
+        verify_hashes(tmp_path / "data")
+    again = prepare(Documents(["a b"], ["d e"], GPT2), tmp_path / "data", "two")
+    assert list(again.splits) == ["train", "val"]
+
+
+def test_a_limit_waits_for_every_split(tmp_path: Path) -> None:
+    meta = prepare(ThreeSplits(), tmp_path, "three", settings=Settings(max_tokens=1))
+    assert meta.splits["test"].tokens == 4
+    assert meta.splits["train"].tokens == 5
+
+
+@pytest.mark.parametrize("name", ["../test", "Test", "", "te st", "t\n"])
+def test_a_split_has_the_name_of_a_file(name: str, tmp_path: Path) -> None:
+    prepare(ThreeSplits(), tmp_path, "three")
+    raw = json.loads((tmp_path / "meta.json").read_text())
+    raw["splits"][name] = raw["splits"].pop("test")
+    (tmp_path / "meta.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="is no name of a split"):
+        read_meta(tmp_path)

@@ -24,7 +24,7 @@ from gpt2.data.corpus import Document, Request, is_validation
 from gpt2.data.prepare import chunking, encoding, shard_writer, store
 from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
 from gpt2.data.tokenizer import Gpt2Tokenizer
-from gpt2.data.tokens import META, UNFINISHED, Meta, open_split, read_meta, verify_hashes
+from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, open_split, read_meta, verify_hashes
 from gpt2.prepare_data import Bar, main, progress_line
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -316,6 +316,7 @@ class Stories:
 
     separated = True
     text_bytes = None
+    splits = SPLITS
 
     def __init__(self, count: int) -> None:
         self.source: dict[str, Any] = {"address": "a test"}

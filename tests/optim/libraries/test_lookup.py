@@ -118,7 +118,7 @@ def test_of_two_optimizers_the_last_counts() -> None:
         (("--optimizer", "po:soap", "--optimizer-name", "po:lion"), "contradicts --optimizer"),
         (
             ("--optimizer", "po:soap", "--shard", "fsdp"),
-            "--shard: 'fsdp' cannot be chosen here: it needs !OPTIMIZER_LIBRARY",
+            "--shard: 'fsdp' cannot be chosen here: it needs CAN_SHARD (as with ",
         ),
         (("--optimizer", "adamw", "--opt-arg", "eps=1"), "it needs OPTIMIZER_LIBRARY"),
         (("--optimizer", "nowhere.at.all:Lion"), "no library or module 'nowhere'"),

@@ -15,7 +15,7 @@ EVERY_BASE = pytest.mark.parametrize("base", BASES)
 
 
 def test_its_bases() -> None:
-    assert BASES == ("adam", "adamw", "adamwadv", "adamwspam")
+    assert BASES == ("adamw", "adam", "adamwadv", "adamwspam")  # the default first
     assert bound("adamwprune").options.base == "adamw"
 
 

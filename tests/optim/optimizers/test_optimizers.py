@@ -253,16 +253,14 @@ print(method.build(None, config.prune.options).share)
 """
 
 
-def add_entry(kconfig: Path, choice: str, name: str, option: str, default: str) -> None:
-    """Write a plug-in's Kconfig entry: a member of its choice, and its one option."""
-    text = kconfig.read_text(encoding="utf-8")
-    head, tail = text.split("endchoice\n", 1)
-    member = f'config {choice}_{name}\n\tbool "{name}"\n\n'
+def write_entry(folder: Path, choice: str, name: str, option: str, default: str) -> None:
+    """Write a plug-in's Kconfig file: a member of its choice, and its one option."""
+    member = f'choice {choice}\n\nconfig {choice}_{name}\n\tbool "{name}"\n\nendchoice\n'
     own = (
         f'\nconfig {name}_{option}\n\tstring "{name}: its {option}"\n'
         f'\tdepends on {choice}_{name}\n\tdefault "{default}"\n'
     )
-    kconfig.write_text(f"{head}{member}endchoice\n{own}{tail}", encoding="utf-8")
+    (folder / f"{name.lower()}.Kconfig").write_text(member + own, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -275,10 +273,11 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ignore=shutil.ignore_patterns("__pycache__", "vocabulary"),
     )
     shutil.copy(REPOSITORY / "Kconfig", root)
-    (root / "gpt2/optim/optimizers/signs.py").write_text(OPTIMIZER_FILE, encoding="utf-8")
-    (root / "gpt2/prune/methods/slight.py").write_text(METHOD_FILE, encoding="utf-8")
-    add_entry(root / "gpt2/optim/Kconfig", "OPTIMIZER", "SIGNS", "REACH", "1.0")
-    add_entry(root / "gpt2/prune/Kconfig", "PRUNING_METHOD", "SLIGHT", "SHARE", "0.25")
+    optimizers, methods = root / "gpt2/optim/optimizers", root / "gpt2/prune/methods"
+    (optimizers / "signs.py").write_text(OPTIMIZER_FILE, encoding="utf-8")
+    (methods / "slight.py").write_text(METHOD_FILE, encoding="utf-8")
+    write_entry(optimizers, "OPTIMIZER", "SIGNS", "REACH", "1.0")
+    write_entry(methods, "PRUNING_METHOD", "SLIGHT", "SHARE", "0.25")
     return root
 
 
@@ -301,7 +300,7 @@ def test_a_new_plugins_name_and_options_are_flags(train: Any) -> None:
     result = train("--help")
     assert result.returncode == 0, result.stderr
     assert ",signs}" in result.stdout
-    assert ",wanda,slight}" in result.stdout
+    assert ",set,slight,sparsegpt,state,wanda}" in result.stdout
     assert "--signs-reach X" in result.stdout
     assert "--slight-share X" in result.stdout
 

@@ -1,0 +1,44 @@
+"""What a corpus says of itself before it is opened: read from its module, which is not imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpt2.config import plugins
+from gpt2.config.errors import UserError
+from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
+
+PACKAGE = PLUGIN_PACKAGES["DATASET"]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Constants of a corpus module.
+
+    `tokenizers` (TOKENIZERS) are the names it can be made with; the first is used unless another is
+    asked for. `needs_input` (NEEDS_INPUT, False if absent) says that --input brings its text: files
+    of the user, in any layout.
+    """
+
+    tokenizers: tuple[str, ...]
+    needs_input: bool
+
+
+def declaration(dataset: str) -> Declaration:
+    """Return what corpus `dataset` declares. Raises UserError where TOKENIZERS is missing."""
+    found = plugins.constants(PACKAGE, dataset)
+    tokenizers = found.get("TOKENIZERS")
+    if not (isinstance(tokenizers, tuple) and tokenizers):
+        place = f"{PACKAGE.replace('.', '/')}/{dataset.replace('-', '_')}.py"
+        raise UserError(f'{place} does not say its tokenizers: add TOKENIZERS = ("gpt2",)')
+    return Declaration(tokenizers, bool(found.get("NEEDS_INPUT", False)))
+
+
+def tokenizer_of(config: DataConfig) -> str:
+    """Return the name of the tokenizer that the data of `config` are made with."""
+    return config.tokenizer or declaration(config.dataset).tokenizers[0]
+
+
+def needs_input(dataset: str) -> bool:
+    """Whether --input brings the text of `dataset`; False for a name that no corpus has."""
+    return dataset in plugins.names(PACKAGE) and declaration(dataset).needs_input
