@@ -21,6 +21,7 @@ from gpt2.config.typed import (
     OptimConfig,
     OptionsOf,
     PruneConfig,
+    Required,
     Size,
     TrainConfig,
     Within,
@@ -152,6 +153,9 @@ class _Binder:
             return None
         if kind is Path and text == "" and type(None) in get_args(hint):
             return None
+        if text == "" and (needed := [n.message for n in notes if isinstance(n, Required)]):
+            self.problems += needed
+            return _Unbound()
         try:
             return convert(text, kind, notes)
         except ValueError as error:

@@ -69,6 +69,13 @@ class OptionsOf:
 
 
 @dataclass(frozen=True)
+class Required:
+    """What to say where an option has neither a value nor a default with the others chosen."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Named:
     """The symbol of a plug-in's option, where it is not the plug-in's name with the option's."""
 
@@ -117,7 +124,14 @@ class OptimConfig:
 
     optimizer: str
     options: Any
-    learning_rate: Annotated[float, Within("[0, inf)")]
+    learning_rate: Annotated[
+        float,
+        Within("[0, inf)"),
+        Required(
+            "--learning-rate is needed: an optimizer of a library has no default here; "
+            "docs/optimizers.md lists a rate at which each of them descends"
+        ),
+    ]
     min_lr: Annotated[float | None, Auto(), Within("[0, inf)")]
     warmup_steps: Annotated[int | None, Auto(), Within("[0, inf)")]
     lr_schedule: str

@@ -123,6 +123,7 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
             "worse": "worse",
             "equal": "the same to the last digit",
             "undecided": "cannot be told apart",
+            "uneven": "no claim: seeds without results",
             "too few": f"no claim: {difference.count} seeds"
             if difference.count > 1
             else "no claim: 1 seed",

@@ -35,7 +35,8 @@ class Comparison:
     """Final losses of `row` minus those of `against`, paired by seed.
 
     objections: why the two cannot be compared; then nothing else is given. p: the test's p value,
-    corrected: by Holm within the table; both None where no claim is made, of fewer than five seeds.
+    corrected: by Holm within the table; both None where no claim is made: of fewer than five
+    seeds, or where unequal numbers of seeds failed.
     detectable: the difference that so many seeds would have shown with a chance of 80 %.
     """
 
@@ -50,10 +51,21 @@ class Comparison:
     objections: tuple[str, ...] = ()
 
     @property
+    def uneven(self) -> bool:
+        """Whether more seeds of one side than of the other have no results.
+
+        Whether a seed diverges depends on the method, so the seeds that are left are then no fair
+        sample: those that do worst are missing on one side.
+        """
+        return self.row.unfinished != self.against.unfinished
+
+    @property
     def outcome(self) -> str:
-        """One of: refused, too few, better, worse, equal (to the last digit), undecided."""
+        """One of: refused, uneven, too few, better, worse, equal (to the last digit), undecided."""
         if self.difference is None:
             return "refused"
+        if self.uneven:
+            return "uneven"
         if self.corrected is None:
             return "too few"
         if self.difference.mean == 0.0 and self.difference.deviation == 0.0:
@@ -130,7 +142,9 @@ def _compare(row: Row, against: Row, purpose: str) -> Comparison:
 
 def _tested(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
     """Yield the comparisons of a table with their p values and what could have been seen."""
-    testable = [c for c in comparisons if c.difference and c.difference.count >= FEWEST]
+    testable = [
+        c for c in comparisons if c.difference and c.difference.count >= FEWEST and not c.uneven
+    ]
     raw = [
         p_value([ours.loss - theirs.loss for ours, theirs in paired(c.row, c.against)])
         for c in testable

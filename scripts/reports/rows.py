@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,7 +55,7 @@ class Row:
     """Runs of equal options and conditions, one for each seed, in the order of seeds.
 
     conditions: what must be equal for a comparison; None where a run does not say.
-    repeats: further runs of a seed, left out. unfinished: runs of it that have no results.
+    repeats: further runs of a seed, left out. unfinished: seeds that have no results.
     series: its name without the optimizer, the method and what else tells it from others.
     """
 
@@ -100,6 +100,10 @@ class Row:
         """The final validation loss: mean over the seeds, and its interval."""
         return interval([run.loss for run in self.runs])
 
+    def loss_over(self, seeds: Collection[int]) -> Interval:
+        """Return the final validation loss over those of its runs whose seed is in `seeds`."""
+        return interval([run.loss for run in self.runs if run.seed in seeds])
+
     @property
     def perplexity(self) -> Interval:
         """The perplexity at the mean loss and at the ends of its interval.
@@ -128,11 +132,10 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
     for run in sorted(runs, key=_age):
         if run.finished:
             groups.setdefault(_key(run), []).append(run)
-    waiting: dict[Hashable, int] = {}
+    without: dict[Hashable, set[int]] = {}
     for run in runs:
         if not run.finished:
-            key = options_key(run)
-            waiting[key] = waiting.get(key, 0) + 1
+            without.setdefault(options_key(run), set()).add(run.seed)
     rows = []
     for members in groups.values():
         first: dict[int, Run] = {}
@@ -140,7 +143,7 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
             first.setdefault(run.seed, run)
         chosen = tuple(first[seed] for seed in sorted(first))
         rest = tuple(run for run in members if first[run.seed] is not run)
-        left = waiting.get(options_key(chosen[0]), 0)
+        left = len(without.get(options_key(chosen[0]), set()) - first.keys())
         rows.append(Row(chosen[0].options, _conditions(chosen[0]), chosen, rest, left))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))

@@ -97,6 +97,8 @@ def _no_claim(compared: Sequence[Comparison]) -> str:
     most = max((c.difference.count for c in compared if c.difference), default=0)
     if most == 0:
         return "No claim is made: none of these rows can be compared, for the reasons below."
+    if most >= FEWEST:
+        return "No claim is made: seeds have no results, and not as many of each row; see below."
     return (
         f"No claim is made: there {'is' if most == 1 else 'are'} {counted(most, 'seed')} to a "
         f"comparison, and with fewer than {FEWEST} a difference cannot be told from chance."
@@ -120,12 +122,24 @@ def _table_sentences(table: Table) -> Iterator[str]:
     ordered = sorted(groups.values(), key=lambda each: each[0].purpose == AGAINST_DENSE)
     for members in ordered:
         yield from _against_one(members)
-    if len(table.rows) > 1:
-        lowest = min(table.rows, key=lambda row: row.loss.mean)
-        yield (
-            f"The lowest mean is that of {lowest.label}: loss {lowest.loss.mean:.4f}, perplexity "
-            f"{lowest.perplexity.mean:.3f}. The order of means alone is no claim."
-        )
+    yield from _lowest_mean(table.rows)
+
+
+def _lowest_mean(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield which row has the lowest mean over the seeds that all rows have."""
+    common = set.intersection(*(set(row.seeds) for row in rows)) if len(rows) > 1 else set()
+    if not common:
+        return
+    means = {id(row): row.loss_over(common).mean for row in rows}
+    lowest = min(rows, key=lambda row: means[id(row)])
+    mean = means[id(lowest)]
+    over = ""
+    if any(len(row.seeds) > len(common) for row in rows):
+        over = f" over {counted(len(common), 'seed')} that all rows have"
+    yield (
+        f"The lowest mean{over} is that of {lowest.label}: loss {mean:.4f}, perplexity "
+        f"{math.exp(mean):.3f}. The order of means alone is no claim."
+    )
 
 
 def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
@@ -149,6 +163,11 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     equal = [_name(c) for c in members if c.outcome == "equal"]
     if equal:
         yield f"The same as {against} to the last digit, for every seed: {_listed(equal)}."
+    for found in (c for c in members if c.outcome == "uneven"):
+        yield (
+            f"No claim on {_name(found)} against {against}: {_without_results(found.row)}, "
+            f"{_without_results(found.against)}; the seeds that are left may be the better ones."
+        )
     few = [c for c in members if c.outcome == "too few"]
     if few:
         names = _listed([_name(c) for c in few])
@@ -170,8 +189,19 @@ def _claim(found: Comparison) -> str:
     change = signed(100.0 * math.expm1(difference.mean), 1)
     return (
         f"{_name(found)} is {found.outcome} by {_reach(found, sign=False)} nats "
-        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%)"
+        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%{_failures(found)})"
     )
+
+
+def _failures(found: Comparison) -> str:
+    """Return the clause on seeds without results, of which both sides have as many."""
+    count = found.row.unfinished
+    return f"; {counted(count, 'seed')} of each without results" if count else ""
+
+
+def _without_results(row: Row) -> str:
+    known = len(row.seeds) + row.unfinished
+    return f"{row.unfinished} of {counted(known, 'seed')} of {row.label} have no results"
 
 
 def _reach(found: Comparison, sign: bool = True) -> str:
@@ -237,6 +267,8 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
                 f"{row.label}: {counted(len(row.repeats), 'further run')} of the same seeds; the "
                 "earliest of each seed counts."
             )
+        if row.unfinished:
+            found.append(f"{_without_results(row)}: they failed or are not finished.")
         found += _wrong_steps(row)
     found += _machines(runs, shared)
     found += [f"{run.name}: {problem}." for run in runs for problem in run.problems]

@@ -116,6 +116,7 @@ def test_code_of_ones_own_comes_from_no_file(
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "config"
     named = 'CONFIG_OPTIMIZER_LIBRARY=y\nCONFIG_OPTIMIZER_NAME="mine:Own"\nCONFIG_MAX_STEPS=1\n'
+    named += 'CONFIG_LEARNING_RATE="0.01"\n'
     path.write_text(named)
     spec = tmp_path / "spec.yaml"
     spec.write_text("options: {optimizer: 'mine:Own', max-steps: 1}\nseeds: 1\n")

@@ -23,7 +23,12 @@ class Options:
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
-    """Build torch's Adafactor over `groups`."""
+    """Build torch's Adafactor over `groups`.
+
+    The paper's first epsilon is 1e-30, under the squared gradients. torch squares the number that
+    it is given; its own default, fp32's resolution, is above the mean squared gradient of a matrix
+    as soon as a clipped model has some eight million weights, and would then stand in its place.
+    """
     return torch.optim.Adafactor(
-        groups, beta2_decay=-options.decay, eps=(None, options.eps), d=options.clip
+        groups, beta2_decay=-options.decay, eps=(1e-15, options.eps), d=options.clip
     )

@@ -64,8 +64,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
+RATE = ("--learning-rate", "0.01")
+
+
 def given(*argv: str) -> Options:
-    options, _ = parse("train.py", "", argv, TrainActions)
+    """The options of a command line that gives the rate, which an optimizer of a library needs."""
+    options, _ = parse("train.py", "", (*RATE, *argv), TrainActions)
     bind(options)
     return options
 
@@ -262,7 +266,7 @@ def test_a_file_may_not_give_an_argument_twice(write_config: WriteConfig) -> Non
 
 
 def test_every_wrong_argument_is_named_and_nothing_is_made(data: Path, tmp_path: Path) -> None:
-    more = ("--optimizer", "po:soap", "--opt-arg", "bettas=1", "--opt-arg", "eps=small")
+    more = (*RATE, "--optimizer", "po:soap", "--opt-arg", "bettas=1", "--opt-arg", "eps=small")
     with pytest.raises(UserError) as caught:
         tiny.train(data, tmp_path / "run", *more)
     assert len(caught.value.messages) == 2
@@ -270,7 +274,7 @@ def test_every_wrong_argument_is_named_and_nothing_is_made(data: Path, tmp_path:
 
 
 def test_what_the_constructor_refuses_is_an_error_of_the_user(data: Path, tmp_path: Path) -> None:
-    more = ("--optimizer", "po:soap", "--opt-arg", "betas=2:0.9")
+    more = (*RATE, "--optimizer", "po:soap", "--opt-arg", "betas=2:0.9")
     with pytest.raises(UserError, match="po:soap cannot be built: beta1 must be in"):
         tiny.train(data, tmp_path / "run", *more)
     assert not (tmp_path / "run").exists()
@@ -281,9 +285,10 @@ def test_checking_the_options_checks_those_of_the_library(
 ) -> None:
     from gpt2.train import main
 
-    assert main(["--check-config", "--optimizer", "po:soap", "--opt-arg", "eps=1e-6"]) == 0
+    right = ["--check-config", "--optimizer", "po:soap", *RATE]
+    assert main([*right, "--opt-arg", "eps=1e-6"]) == 0
     with pytest.raises(UserError, match="takes no epsilon; did you mean eps"):
-        main(["--check-config", "--optimizer", "po:soap", "--opt-arg", "epsilon=1e-6"])
+        main([*right, "--opt-arg", "epsilon=1e-6"])
 
 
 # -- what is built -------------------------------------------------------------------------------
@@ -349,7 +354,7 @@ def test_a_file_has_no_code_executed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """A run of one's own optimizer can be used, but goes on only by its flag."""
-    more = ("--optimizer", f"{mine}:Mine", "--opt-arg", "drag=0.25", "--max-steps", "2")
+    more = (*RATE, "--optimizer", f"{mine}:Mine", "--opt-arg", "drag=0.25", "--max-steps", "2")
     run = tmp_path / "runs" / "own"
     assert tiny.train(data, run, *more) == Exit.OK
     assert load_config(run).optim.options.name == f"{mine}:Mine"
@@ -370,18 +375,29 @@ def test_a_file_has_no_code_executed(
 def test_a_config_gives_the_flag_of_a_library(write_config: WriteConfig) -> None:
     config = write_config(
         "CONFIG_OPTIMIZER_LIBRARY=y", 'CONFIG_OPTIMIZER_NAME="po:lion"',
-        'CONFIG_OPT_ARGS="betas=0.9:0.95"',
+        'CONFIG_OPT_ARGS="betas=0.9:0.95"', 'CONFIG_LEARNING_RATE="1e-4"',
     )  # fmt: skip
-    assert flags.flags(config) == ["--optimizer", "po:lion", "--opt-args", "betas=0.9:0.95"]
-    default = write_config("CONFIG_OPTIMIZER_LIBRARY=y")
-    assert flags.flags(default) == ["--optimizer", "po:soap"]
+    rate = ["--learning-rate", "1e-4"]
+    found = flags.flags(config)
+    assert found == ["--optimizer", "po:lion", "--opt-args", "betas=0.9:0.95", *rate]
+    default = write_config("CONFIG_OPTIMIZER_LIBRARY=y", 'CONFIG_LEARNING_RATE="1e-4"')
+    assert flags.flags(default) == ["--optimizer", "po:soap", *rate]
+
+
+def test_the_rate_is_demanded_since_none_suits_all(write_config: WriteConfig) -> None:
+    with pytest.raises(UserError) as caught:
+        bind(parse("train.py", "", ("--optimizer", "po:prodigy"), TrainActions)[0])
+    (message,) = caught.value.messages
+    assert message.startswith("--learning-rate is needed: an optimizer of a library has no default")
+    with pytest.raises(UserError, match="--learning-rate is needed"):
+        flags.flags(write_config("CONFIG_OPTIMIZER_LIBRARY=y"))
 
 
 # -- runs ----------------------------------------------------------------------------------------
 
 
 def test_a_run_is_recorded_and_no_other_optimizer_goes_on(data: Path, tmp_path: Path) -> None:
-    more = ("--optimizer", "po:soap", "--opt-arg", "eps=1e-6", "--max-steps", "2")
+    more = (*RATE, "--optimizer", "po:soap", "--opt-arg", "eps=1e-6", "--max-steps", "2")
     run = tmp_path / "run"
     assert tiny.train(data, run, *more) == Exit.OK
     record = json.loads((run / "run.json").read_text())
@@ -389,7 +405,7 @@ def test_a_run_is_recorded_and_no_other_optimizer_goes_on(data: Path, tmp_path: 
     assert 'CONFIG_OPT_ARGS="eps=1e-6"' in (run / "config").read_text()
     (run / "summary.json").unlink()
     with pytest.raises(UserError) as caught:
-        tiny.train(data, run, "--optimizer", "po:lion", "--max-steps", "2")
+        tiny.train(data, run, *RATE, "--optimizer", "po:lion", "--max-steps", "2")
     assert [message.split(" is ")[0] for message in caught.value.messages] == [
         "--opt-args",
         "--optimizer-name",

@@ -215,7 +215,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from gpt2.config.typed import Within
-from gpt2.prune.base import Setting
+from gpt2.prune.base import PruningContext
 from gpt2.prune.methods.none import Dense
 from gpt2.prune.pruner import Pruner
 
@@ -229,7 +229,7 @@ class Slight(Dense):
     share = 0.0
 
 
-def build(setting: Setting, options: Options) -> Pruner:
+def build(setting: PruningContext, options: Options) -> Pruner:
     pruner = Slight()
     pruner.share = options.share
     return pruner
