@@ -44,7 +44,8 @@ def steps_for(epochs: float, tokens: int, block_size: int, effective_batch: int)
 class EpochOrder:
     """The order of an epoch's sequences: a pure function of (seed, epoch). Thread-safe.
 
-    Every epoch starts at another offset into the text, so that the borders between sequences move.
+    Every epoch draws an offset into the text, so that the borders between sequences move. There
+    are (tokens - 1) mod block size + 1 offsets: one alone where the block size divides tokens - 1.
     """
 
     def __init__(self, tokens: int, block_size: int, seed: int) -> None:

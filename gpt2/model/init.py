@@ -12,8 +12,9 @@ from torch import nn
 def initialise(model: nn.Module, seed: int, n_layer: int) -> None:
     """Fill every parameter of `model`, in place.
 
-    GPT-2 (Radford et al. 2019, 2.3, and the published code): normal with deviation 0.02, the
-    projections into the residual stream scaled by 1/sqrt(2 n_layer), biases 0, norms 1. Each
+    Normal with deviation 0.02, the projections into the residual stream scaled by
+    1/sqrt(2 n_layer) (Radford et al. 2019, section 2.3), biases 0, norms 1. Positions have 0.02, as
+    in Hugging Face's GPT-2 and nanoGPT; OpenAI's code has 0.01, and does not scale. Each
     tensor is drawn on the CPU by a generator seeded with hash(seed, name), so neither the device
     nor the order of the parameters matters, and no more than one tensor lives twice.
     """

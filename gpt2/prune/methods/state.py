@@ -31,7 +31,7 @@ def fisher(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
 
 
 def fourth_root(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
-    """|w| v^(1/4): between fisher and magnitude (AdamWPrune, variants bitter7 to bitter9)."""
+    """|w| v^(1/4): between fisher and magnitude (AdamWPrune, variant bitter7)."""
     return weight.abs() * v.sqrt().sqrt()
 
 
