@@ -82,14 +82,46 @@ class Named:
     symbol: str
 
 
+@dataclass(frozen=True)
+class ResultNeutral:
+    """Marks an option that changes no result, or by rounding alone, which run.json then records.
+
+    It may differ when a run is resumed, and makes no difference between rows of a report. `unless`
+    names another option and the value with which that does not hold.
+    """
+
+    unless: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Marks an option that says which run it is, or where its data lie.
+
+    It makes no difference between rows. Only a `path` may differ when a run is resumed: what lies
+    there is compared by its hash.
+    """
+
+    path: bool = False
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Marks an option of which run.json records what it came to: that is compared between rows.
+
+    `product`: when a run is resumed, only the product of these options must be the same.
+    """
+
+    product: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What the model is trained on."""
 
     dataset: str
     tokenizer: str | None
-    data_dir: Path
-    num_workers: int
+    data_dir: Annotated[Path, Identity(path=True)]
+    num_workers: Annotated[int, ResultNeutral()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +136,7 @@ class ModelConfig:
     dropout: Annotated[float, Within("[0, 1)")]
     bias: bool
     flash_attention: bool
-    activation_checkpointing: str
+    activation_checkpointing: Annotated[str, ResultNeutral()]
     loss: str
     loss_chunk_mib: int | None
     init_from: Path | None
@@ -138,7 +170,7 @@ class OptimConfig:
     wsd_decay: Annotated[float | None, Within("[0, 1]")]
     weight_decay: Annotated[float, Within("[0, inf)")]
     grad_clip: Annotated[float, Within("[0, inf)")]
-    precision: str
+    precision: Annotated[str, Recorded()]
 
     def __post_init__(self) -> None:
         """Refuse a schedule that would rise to its end. Raises ValueError."""
@@ -185,24 +217,25 @@ class TrainConfig:
     `eval_batch_size` None is `batch_size`; those of spikes are None where none is looked for.
     """
 
-    batch_size: int
-    gradient_accumulation: int
+    batch_size: Annotated[int, Recorded(product=True)]
+    gradient_accumulation: Annotated[int, Recorded(product=True)]
     num_epochs: Annotated[float, Within("[0, inf)")]
     max_steps: int
     max_time: int
-    eval_interval: int
-    eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]")]
-    log_interval: int
-    checkpoint_interval: int
-    async_checkpoint: bool
+    eval_interval: Annotated[int, ResultNeutral()]
+    eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]"), ResultNeutral()]
+    log_interval: Annotated[int, ResultNeutral()]
+    # A rollback goes back to the last checkpoint, wherever that is.
+    checkpoint_interval: Annotated[int, ResultNeutral(unless=("spike", "rollback"))]
+    async_checkpoint: Annotated[bool, ResultNeutral()]
     nonfinite: str
     spike: str
     spike_window: int | None
     spike_sigmas: Annotated[float | None, Within("(0, inf)")]
-    max_rollbacks: int | None
-    sample_tokens: int
-    tracker: str
-    seed: int
+    max_rollbacks: Annotated[int | None, ResultNeutral()]
+    sample_tokens: Annotated[int, ResultNeutral()]
+    tracker: Annotated[str, ResultNeutral()]
+    seed: Annotated[int, Identity()]
 
     def __post_init__(self) -> None:
         """Refuse a run without an end. Raises ValueError."""
@@ -216,13 +249,13 @@ class TrainConfig:
 class MachineConfig:
     """Where and in which way it is computed."""
 
-    device: str
-    shard: str
-    compile: bool | None
-    deterministic: bool
-    num_threads: int
-    host_memory_limit: Annotated[int | None, Auto(), Size()]
-    hang_timeout: Annotated[int | None, Auto(), Within("[0, 1e8]")]
+    device: Annotated[str, ResultNeutral()]
+    shard: Annotated[str, ResultNeutral()]
+    compile: Annotated[bool | None, Recorded()]
+    deterministic: Annotated[bool, Recorded()]
+    num_threads: Annotated[int, ResultNeutral()]
+    host_memory_limit: Annotated[int | None, Auto(), Size(), ResultNeutral()]
+    hang_timeout: Annotated[int | None, Auto(), Within("[0, 1e8]"), ResultNeutral()]
 
     def __post_init__(self) -> None:
         """Refuse a limit that Python and torch alone would reach. Raises ValueError."""

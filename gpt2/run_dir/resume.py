@@ -12,6 +12,7 @@ from typing import Any
 from gpt2.config import plugins
 from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind, own_values
+from gpt2.config.effects import free_at_resume, product_at_resume
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import REPOSITORY, Options
@@ -23,27 +24,6 @@ from gpt2.run_dir.folder import FollowedFolder, RunFolder, new_folder, read_json
 from gpt2.run_dir.tracking import Tracking
 
 RUNS = REPOSITORY / "runs"
-#: Options that may differ when a run goes on; all others define its result.
-FREE_AT_RESUME = frozenset(
-    {
-        "device",
-        "shard",
-        "activation_checkpointing",
-        "num_threads",
-        "num_workers",
-        "host_memory_limit",
-        "hang_timeout",
-        "log_interval",
-        "eval_interval",
-        "eval_batch_size",
-        "checkpoint_interval",
-        "max_rollbacks",
-        "async_checkpoint",
-        "tracker",
-    }
-)
-#: Options whose product alone defines the result.
-_PRODUCT = ("batch_size", "gradient_accumulation")
 
 
 def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) -> RunFolder:
@@ -182,9 +162,9 @@ def equal_unfinished(config: Config, besides: Path) -> Path | None:
 
 def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
     before, now = _flat(load_config(path)), _flat(config)
-    free = set(FREE_AT_RESUME)
+    free = free_at_resume(before)
     if _product(before) == _product(now):
-        free |= set(_PRODUCT)  # the steps see the same samples
+        free |= set(product_at_resume())  # the steps see the same samples
     problems = [
         f"{flag_of(name)} is {now.get(name)} but the run in {path} has {before.get(name)}; "
         "leave it as it was, or choose another --run-dir"
@@ -213,7 +193,7 @@ def _other_data(path: Path, began: dict[str, Any], data: Meta) -> list[str]:
 
 
 def _product(flat: dict[str, Any]) -> int:
-    return math.prod(flat[name] for name in _PRODUCT)
+    return math.prod(flat[name] for name in product_at_resume())
 
 
 def _flat(config: Config) -> dict[str, Any]:

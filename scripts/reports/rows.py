@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from gpt2.config.effects import not_compared
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.typed import PruneConfig
@@ -20,31 +21,6 @@ from scripts.reports.statistics import Interval, interval
 
 #: The method that prunes nothing, and the one that others are held against.
 DENSE, REFERENCE = "none", "magnitude"
-#: Options that do not say what a run computes, or of which run.json has the truth.
-_NOT_COMPARED = frozenset(
-    {
-        "SEED",
-        "ASYNC_CHECKPOINT",
-        "HANG_TIMEOUT",
-        "HOST_MEMORY_LIMIT",
-        "MAX_ROLLBACKS",
-        "DEVICE",
-        "SHARD",
-        "NUM_THREADS",
-        "NUM_WORKERS",
-        "DATA_DIR",
-        "SAMPLE_TOKENS",
-        "LOG_INTERVAL",
-        "TRACKER",
-        "EVAL_INTERVAL",
-        "CHECKPOINT_INTERVAL",
-        "BATCH_SIZE",
-        "GRADIENT_ACCUMULATION",
-        "PRECISION",
-        "COMPILE",
-        "DETERMINISTIC",
-    }
-)
 _PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
 #: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
 _CLOSE = 1e-3
@@ -154,7 +130,7 @@ def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> 
 
     Without `pruning`, those of pruning play no part either.
     """
-    kept = run.options.keys() - _NOT_COMPARED - set(besides)
+    kept = run.options.keys() - _not_compared(run.options) - set(besides)
     return tuple(
         (name, _plain(run.options[name]))
         for name in sorted(kept)
@@ -164,9 +140,10 @@ def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> 
 
 def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
     """Return the options in which two rows differ, with both values; None where one has none."""
+    same = _not_compared(a.options) & _not_compared(b.options)
     return {
         name: (a.options.get(name), b.options.get(name))
-        for name in sorted((a.options.keys() | b.options.keys()) - _NOT_COMPARED)
+        for name in sorted((a.options.keys() | b.options.keys()) - same)
         if _plain(a.options.get(name)) != _plain(b.options.get(name))
     }
 
@@ -263,6 +240,12 @@ def _plain(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def _not_compared(options: Mapping[str, str]) -> set[str]:
+    """Return the options, by symbol, that make no difference between rows."""
+    values = {name.lower(): value for name, value in options.items()}
+    return {name.upper() for name in not_compared(values)}
 
 
 def _of_pruning(name: str) -> bool:

@@ -146,6 +146,25 @@ def test_a_resume_on_other_data_is_refused(
         tiny.train(own, tmp_path / "run", "--max-steps", "6")
 
 
+def test_the_data_may_have_been_moved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tiny.make_data(tmp_path / "data")
+    more = ("--max-steps", "4", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 2, own, tmp_path / "run", *more)
+    own.rename(tmp_path / "elsewhere")
+    assert tiny.train(tmp_path / "elsewhere", tmp_path / "run", *more) == Exit.OK
+
+
+def test_with_rollbacks_the_checkpoint_interval_must_stay(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "6", "--spike", "rollback")
+    train_killed(monkeypatch, 2, data, tmp_path / "run", *more, "--checkpoint-interval", "1")
+    with pytest.raises(UserError, match="--checkpoint-interval is 2 but the run in"):
+        tiny.train(data, tmp_path / "run", *more, "--checkpoint-interval", "2")
+
+
 @pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_leaves_no_double_lines(
     data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

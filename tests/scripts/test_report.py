@@ -171,6 +171,29 @@ def test_how_a_step_is_divided_and_logged_makes_no_other_row(tmp_path: Path) -> 
     assert row.seeds == (1, 2)
 
 
+def test_seeds_that_differ_in_what_changes_no_bit_are_a_pair(tmp_path: Path) -> None:
+    """These two are free at a resume, so they cannot make another row either."""
+    for seed in range(1, 6):
+        for method, loss in (("magnitude", 1.54), ("state", 1.50)):
+            options = {"EVAL_BATCH_SIZE": str(4 * seed)}
+            if seed == 2:
+                options["ACTIVATION_CHECKPOINTING"] = "full"
+            name = f"{method}{seed}"
+            final = loss + 0.02 * seed + 0.0007 * ((3 * seed + len(method)) % 5)
+            write_run(tmp_path / name, final, seed, method=method, options=options)
+    rows = rows_of(runs_of(tmp_path))
+    assert [row.seeds for row in rows] == [(1, 2, 3, 4, 5)] * 2
+    (found,) = tables_of(rows)[0].comparisons
+    assert (found.row.label, found.outcome) == ("adamw + state", "better")
+
+
+def test_with_rollbacks_the_checkpoint_interval_makes_another_row(tmp_path: Path) -> None:
+    for seed, spike in ((1, "off"), (2, "off"), (3, "rollback"), (4, "rollback")):
+        options = {"SPIKE": spike, "CHECKPOINT_INTERVAL": str(10 * seed)}
+        write_run(tmp_path / f"{seed}", 1.5, seed, options=options)
+    assert [row.seeds for row in rows_of(runs_of(tmp_path))] == [(1, 2), (3,), (4,)]
+
+
 def test_a_number_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 1.5, 1, options={"WEIGHT_DECAY": "0.05"})
     write_run(tmp_path / "b", 1.6, 2, options={"WEIGHT_DECAY": "5e-2"})

@@ -1,0 +1,65 @@
+"""What an option is to a result, by the notes on its field: read by resume and by the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from gpt2.config.bind import unwrap
+from gpt2.config.typed import (
+    DataConfig,
+    Identity,
+    MachineConfig,
+    ModelConfig,
+    OptimConfig,
+    PruneConfig,
+    Recorded,
+    ResultNeutral,
+    TrainConfig,
+)
+
+Note = ResultNeutral | Identity | Recorded
+_KINDS = (DataConfig, ModelConfig, OptimConfig, PruneConfig, TrainConfig, MachineConfig)
+
+
+@cache
+def notes() -> dict[str, Note]:
+    """Return the note on every option that has one, by the name of its field."""
+    found: dict[str, Note] = {}
+    for kind in _KINDS:
+        for field, hint in get_type_hints(kind, include_extras=True).items():
+            for note in unwrap(hint)[1]:
+                if isinstance(note, Note):
+                    found[field] = note
+    return found
+
+
+def free_at_resume(values: Mapping[str, Any]) -> set[str]:
+    """Return the options that may differ when a run with these `values`, by field, is resumed."""
+    return {
+        field
+        for field, note in notes().items()
+        if (isinstance(note, ResultNeutral) and _holds(note, values))
+        or (isinstance(note, Identity) and note.path)
+    }
+
+
+def product_at_resume() -> tuple[str, ...]:
+    """Return the options of which only the product must stay the same at a resume."""
+    return tuple(
+        field for field, note in notes().items() if isinstance(note, Recorded) and note.product
+    )
+
+
+def not_compared(values: Mapping[str, Any]) -> set[str]:
+    """Return the options that make no difference between rows, of a run with these `values`."""
+    return {
+        field
+        for field, note in notes().items()
+        if not isinstance(note, ResultNeutral) or _holds(note, values)
+    }
+
+
+def _holds(note: ResultNeutral, values: Mapping[str, Any]) -> bool:
+    return note.unless is None or values.get(note.unless[0]) != note.unless[1]
