@@ -32,11 +32,12 @@ from scripts.study.cells import Matrix, expand, needs_a_look
 from scripts.study.folder import FORMAT, MatrixFolder, holder
 from scripts.study.forecast import checkpoint_bytes, dataset, probe, steps
 from scripts.study.memory import make_plans
+from scripts.study.rates import RULE
 from scripts.study.runner import Runner
 from scripts.study.spec import Asked, Study, add_flags, from_config, from_options, study, typed
 from scripts.study.spec_yaml import from_yaml
 from scripts.study.state import states
-from scripts.study.tuning import RATE, RULE
+from scripts.study.tuning import RATE
 
 TRAIN = (sys.executable, "gpt2/train.py")
 REPORT = REPOSITORY / "scripts" / "report.py"

@@ -1,17 +1,18 @@
 """Which learning rate each optimizer is reported with, chosen on seeds that are not reported.
 
-Rule: of the dense runs of an optimizer with the tuning seeds, the rate whose mean final validation
-loss is lowest; of equal ones the smaller.
+The rule is that of the matrix: scripts/study/rates.py.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from scripts.reports.rows import DENSE, options_key
 from scripts.reports.runs import Run
+from scripts.study.rates import best_rate
 
 RATE = "LEARNING_RATE"
 
@@ -58,9 +59,11 @@ def tune(runs: Sequence[Run], named: Iterable[int] | None = None) -> Tuning | No
     for number, members in enumerate(families.values()):
         tried = [run for run in members if run.seed in seeds and run.finished]
         if tried and tried[0].options.get("PRUNING_METHOD", DENSE) == DENSE:
-            found, best = _choose(number, tried)
+            own = {run.seed for run in members} & seeds
+            found, best = _choose(number, tried, own)
             trials += found
-            chosen[options_key(tried[0], besides=(RATE,), pruning=False)] = best
+            if best is not None:
+                chosen[options_key(tried[0], besides=(RATE,), pruning=False)] = best
     if not named and (not trials or all(_lone(trial, trials) for trial in trials)):
         return None
     reported = tuple(run for run in runs if run.seed not in seeds and _stays(run, chosen))
@@ -81,7 +84,10 @@ def _tuning_seeds(families: Iterable[Sequence[Run]]) -> set[int]:
     return several if single - several else set()
 
 
-def _choose(number: int, tried: Sequence[Run]) -> tuple[list[Trial], str]:
+def _choose(
+    number: int, tried: Sequence[Run], seeds: Collection[int]
+) -> tuple[list[Trial], str | None]:
+    """Return what was tried for one optimizer, and the rate that was chosen; None for no rate."""
     by_rate: dict[float, list[Run]] = {}
     for run in tried:
         by_rate.setdefault(float(run.options.get(RATE, "nan")), []).append(run)
@@ -93,10 +99,8 @@ def _choose(number: int, tried: Sequence[Run]) -> tuple[list[Trial], str]:
         text = members[0].options.get(RATE, "")
         name = members[0].options.get("OPTIMIZER", "?")
         trials.append(Trial(name, number, text, losses, tokens))
-    # A rate that some seeds have not finished cannot win by the easier ones.
-    most = max(len(trial.losses) for trial in trials)
-    best = min((t for t in trials if len(t.losses) == most), key=lambda t: t.mean)
-    return [Trial(**{**vars(t), "chosen": t is best}) for t in trials], best.rate
+    best = best_rate({t.rate: [t.losses.get(seed, math.inf) for seed in seeds] for t in trials})
+    return [Trial(**{**vars(t), "chosen": t.rate == best}) for t in trials], best
 
 
 def _lone(trial: Trial, trials: Sequence[Trial]) -> bool:
@@ -125,12 +129,16 @@ def _remarks(trials: Sequence[Trial]) -> list[str]:
             "or tokens, which favours those with more."
         ]
     for found in groups.values():
-        best = next(trial for trial in found if trial.chosen)
-        name = best.optimizer
-        uneven = len({len(trial.losses) for trial in found}) > 1
-        if uneven:
+        best = next((trial for trial in found if trial.chosen), None)
+        name = found[0].optimizer
+        if len({len(trial.losses) for trial in found}) > 1:
             remarks.append(f"{name}: not every rate has every tuning seed; those are left aside.")
-        if len(found) > 1 and best in (found[0], found[-1]):
+        if best is None:
+            remarks.append(
+                f"{name}: no rate has results of every tuning seed, so none was chosen; each is a "
+                "row of its own."
+            )
+        elif len(found) > 1 and best in (found[0], found[-1]):
             remarks.append(
                 f"{name}: the best rate, {best.rate}, is at the edge of those tried; a better one "
                 "may lie beyond."

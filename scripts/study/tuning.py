@@ -7,16 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scripts.study.folder import MatrixFolder
+from scripts.study.rates import best_rate, mean_loss
 from scripts.study.spec import LISTS, typed
 from scripts.study.spec import RATE as _OPTION
 from scripts.study.state import results
 
 RATE = typed(_OPTION)
-#: What is said of the rule wherever a choice is shown.
-RULE = (
-    "the lowest mean final validation loss over the tuning seeds, of the dense runs; of equal ones "
-    "the smaller rate; a rate that fails on any of them is out"
-)
 #: Axes that a rate is not chosen apart for.
 _TOGETHER = (typed(LISTS["MATRIX_PRUNING_METHODS"]), typed(LISTS["MATRIX_SPARSITIES"]), RATE)
 
@@ -24,7 +20,7 @@ _TOGETHER = (typed(LISTS["MATRIX_PRUNING_METHODS"]), typed(LISTS["MATRIX_SPARSIT
 def choose(
     cells: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Return the rate of each group by RULE, as {"for", "rate", "losses"}.
+    """Return the rate of each group by rates.RULE, as {"for", "rate", "losses"}.
 
     `cells` are the tuning cells and `losses` their final validation losses, infinity where a run
     failed. A group agrees in all axes but the rate and those of pruning. `rate` is None where no
@@ -40,11 +36,9 @@ def choose(
         rates.setdefault(cell["point"][RATE], []).append(losses[name])
     chosen: list[dict[str, Any]] = []
     for group, rates in groups:
-        means = {rate: math.fsum(found) / len(found) for rate, found in rates.items()}
-        best = min(means, key=lambda rate: (means[rate], float(rate)))
+        means = {rate: mean_loss(found) for rate, found in rates.items()}
         finite = {rate: mean if math.isfinite(mean) else None for rate, mean in means.items()}
-        rate = best if finite[best] is not None else None
-        chosen.append({"for": group, "rate": rate, "losses": finite})
+        chosen.append({"for": group, "rate": best_rate(rates), "losses": finite})
     return chosen
 
 
