@@ -30,7 +30,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
-        savedefconfig listnewconfig diffconfig merge randconfig allyesconfig allnoconfig alldefconfig \
+        savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
         list-defconfigs list-optimizers report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
 
@@ -89,12 +89,6 @@ merge:                     ## apply files to .config in order, and say what each
 
 randconfig:                ## make .config a random one; SEED=1 makes the same one again
 	@$(SH) $(PY) && become "$$py scripts/kconf.py randconfig -- \"\$$SEED\""
-
-allyesconfig:              ## make .config the defaults with every y that can be
-	@$(SH) $(PY) && become "$$py scripts/kconf.py allyesconfig"
-
-allnoconfig:               ## make .config the defaults with every n that can be
-	@$(SH) $(PY) && become "$$py scripts/kconf.py allnoconfig"
 
 alldefconfig:              ## make .config the defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py alldefconfig"

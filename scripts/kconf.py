@@ -20,7 +20,7 @@ from gpt2.config.errors import UserError, run_entry
 from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
 from scripts.kconfig.files import read, write, writing
-from scripts.kconfig.generate import alldefconfig, allnoconfig, allyesconfig, merge, randconfig
+from scripts.kconfig.generate import alldefconfig, merge, randconfig
 from scripts.kconfig.menus import guiconfig, menuconfig, oldconfig
 from scripts.kconfig.show import diffconfig, explain, listnewconfig
 
@@ -87,8 +87,6 @@ TOOLS: dict[str, Callable[[Path], None]] = {
         olddefconfig,
         savedefconfig,
         listnewconfig,
-        allyesconfig,
-        allnoconfig,
         alldefconfig,
     )
 }

@@ -7,14 +7,9 @@ Flags of train.py after -- hold for every cell: scripts/matrix.py -- --data-dir 
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -22,25 +17,13 @@ if __name__ == "__main__":
 
 from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.errors import Exit, UserError, run_entry
-from gpt2.config.names import nearest
 from gpt2.config.options import ROOT_TREE, Options
-from gpt2.config.sources import code_hash
-from gpt2.run_dir.folder import write_whole
-from scripts.study import machine
-from scripts.study import views as show
-from scripts.study.cells import Matrix, expand, needs_a_look
-from scripts.study.folder import FORMAT, MatrixFolder, holder
-from scripts.study.forecast import checkpoint_bytes, dataset, probe, steps
-from scripts.study.memory import make_plans
-from scripts.study.rates import RULE
-from scripts.study.runner import Runner
-from scripts.study.spec import Asked, Study, add_flags, from_config, from_options, study, typed
+from scripts.study import actions, views
+from scripts.study.cells import expand
+from scripts.study.description import described, with_threads
+from scripts.study.folder import MatrixFolder
+from scripts.study.spec import Asked, add_flags, from_config, from_options, study
 from scripts.study.spec_yaml import from_yaml
-from scripts.study.state import states
-from scripts.study.tuning import RATE
-
-TRAIN = (sys.executable, "gpt2/train.py")
-REPORT = REPOSITORY / "scripts" / "report.py"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,16 +33,16 @@ def main(argv: Sequence[str]) -> int:
     found = _asked_for(asked, more)
     folder = MatrixFolder(asked.out or REPOSITORY / "runs" / f"matrix-{found.texts['NAME']}")
     if asked.status:
-        print("\n".join(show.status(folder)))
+        print("\n".join(views.status(folder)))
         return Exit.OK
     if asked.rerun is not None:
-        return rerun(folder, asked.rerun)
-    matrix = expand(_with_threads(study(found), folder))
+        return actions.rerun(folder, asked.rerun)
+    matrix = expand(with_threads(study(found), folder))
     made = described(matrix, asked.gpus)
     if asked.plan:
-        print("\n".join(planned(folder, matrix, made, asked.no_probe)))
+        print("\n".join(actions.planned(folder, matrix, made, asked.no_probe)))
         return Exit.OK
-    return run(folder, matrix, made)
+    return actions.run(folder, matrix, made)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,212 +86,6 @@ def _asked_for(asked: argparse.Namespace, more: Sequence[str]) -> Asked:
             found.texts[name] = value
             found.where[name] = f"--{name.lower()}"
     return found
-
-
-def _with_threads(wanted: Study, folder: MatrixFolder) -> Study:
-    """Divide the cores among the cells that run at once, unless their threads are given.
-
-    They are part of a result: a matrix that was begun keeps its number, whatever runs at once now.
-    """
-    if "NUM_THREADS" in (*wanted.base, *wanted.axes):
-        return wanted
-    if (folder.path / "matrix.json").exists():
-        threads = folder.matrix()["threads"]
-    else:
-        threads = max(1, machine.cores() // wanted.jobs) if wanted.jobs > 1 else None
-    if threads is None:
-        return wanted
-    return replace(wanted, base={**wanted.base, "NUM_THREADS": str(threads)})
-
-
-# -- matrix.json ------------------------------------------------------------------------------
-
-
-def described(matrix: Matrix, gpus: str) -> dict[str, Any]:
-    """Return the content of matrix.json. Raises UserError where data are missing."""
-    wanted, cells, problems = matrix.study, [], dict[str, None]()
-    for cell in matrix.cells:
-        config = cell.config
-        try:
-            tokens, vocabulary = dataset(config)
-        except UserError as error:
-            problems |= dict.fromkeys(error.messages)
-            continue
-        cells.append(
-            {
-                "name": cell.name,
-                "label": cell.label,
-                "kind": cell.kind,
-                "point": {typed(option): value for option, value in cell.point.items()},
-                "seed": cell.seed,
-                "tuning": cell.tuning,
-                "flags": list(cell.flags),
-                "batch": [config.train.batch_size, config.train.gradient_accumulation],
-                "steps": steps(config, tokens),
-                "max_time": config.train.max_time,
-                "eval_interval": config.train.eval_interval,
-                "checkpoint_bytes": checkpoint_bytes(config, vocabulary),
-            }
-        )
-    if problems:
-        raise UserError(*problems, code=Exit.DATA)
-    on_cpu = all(cell.config.machine.device == "cpu" for cell in matrix.cells)
-    tuning = {
-        "axis": RATE,
-        "seeds": list(wanted.tuning_seeds),
-        "rule": RULE,
-    }
-    return {
-        "format": FORMAT,
-        "name": wanted.name,
-        "axes": {typed(option): list(values) for option, values in wanted.axes.items()},
-        "seeds": list(wanted.seeds),
-        "threads": _threads(wanted),
-        "base": {typed(option): value for option, value in wanted.base.items()},
-        "tuning": tuning if wanted.tuned else None,
-        "left_out": [{"cell": label, "reason": why} for label, why in matrix.left_out],
-        "shared": [{"cell": one, "same_as": other} for one, other in matrix.shared],
-        "jobs": wanted.jobs,
-        "gpus": machine.chosen_gpus(gpus, on_cpu),
-        "timeout": wanted.timeout,
-        "wait": wanted.wait,
-        "keep": wanted.keep,
-        "cells": cells,
-    }
-
-
-def _threads(wanted: Study) -> int | None:
-    """Return the threads of each cell, where all have the same number of their own."""
-    given = wanted.base.get("NUM_THREADS")
-    return int(given) if given else None
-
-
-def refuse_another(folder: MatrixFolder, made: dict[str, Any]) -> list[str]:
-    """Return what is to be said of what the folder holds; raise UserError if it is another matrix.
-
-    Seeds and values may come and go; a cell that was begun stays what it was.
-    """
-    if not (folder.path / "matrix.json").exists():
-        return []
-    earlier = {cell["name"]: cell for cell in folder.matrix()["cells"]}
-    problems = []
-    for cell in made["cells"]:
-        before = earlier.pop(cell["name"], cell)
-        if before["flags"] != cell["flags"] and folder.run_dir(cell["name"]).exists():
-            changed = [w for w in cell["flags"] if w not in before["flags"]]
-            changed += [w for w in before["flags"] if w not in cell["flags"]]
-            problems.append(f"{cell['name']} differs in {' '.join(changed)}")
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(
-            f"{folder.path} holds runs of another matrix: {problems[0]}{more}; "
-            "choose another --out (or MATRIX_NAME), or put the options back"
-        )
-    gone = [name for name in earlier if folder.run_dir(name).exists()]
-    return [f"{len(gone)} runs in it are no longer in the matrix; they stay"] if gone else []
-
-
-# -- what can be done -------------------------------------------------------------------------
-
-
-def say(text: str) -> None:
-    """Tell the user what happens, with the time."""
-    print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
-
-
-def planned(
-    folder: MatrixFolder, matrix: Matrix, made: dict[str, Any], no_probe: bool
-) -> list[str]:
-    """Make the short runs that are missing, and return the plan."""
-    notes: list[str] = []
-    if not no_probe and holder(folder.path):
-        notes = ["it is running: no short runs are made beside it"]
-    elif not no_probe:
-        folder.open()
-        try:
-            failures = probe(folder, made["cells"], TRAIN, REPOSITORY, say)
-        finally:
-            folder.close()
-        notes = [f"{kind}: {why}" for kind, why in failures.items()]
-    return [*show.plan(folder, matrix, made), *notes]
-
-
-def run(folder: MatrixFolder, matrix: Matrix, made: dict[str, Any]) -> int:
-    """Run what is left of a matrix, print its table, make its report; return the exit code."""
-    for cell in {c.label: c for c in matrix.cells if needs_a_look(c.config)}.values():
-        _check_by_train(cell.name, cell.flags)
-    folder.open()
-    try:
-        for note in refuse_another(folder, made):
-            say(note)
-        folder.write_json("matrix.json", made)
-        code = code_hash()
-        before = [line.get("code") for line in folder.journal() if line["event"] == "begin"]
-        if before and before[-1] != code:
-            say("gpt2/ has changed since these runs were made: a report does not compare across it")
-        make_plans(folder, _unknown(folder, made), TRAIN, REPOSITORY, say)
-        folder.write("begin", code=code, cells=len(made["cells"]), jobs=made["jobs"])
-        ended = Runner(folder, made, TRAIN, REPOSITORY, say).run()
-        folder.write("end", exit_code=ended)
-        text = "\n".join(show.summary(folder, made))
-        write_whole(folder.path / "summary.txt", text + "\n")
-    finally:
-        folder.close()
-    print(text)
-    if ended not in (Exit.OK, Exit.PREEMPTED):
-        print("'make matrix-rerun CELLS=failed' has what failed run again")
-    return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
-
-
-def _unknown(folder: MatrixFolder, made: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the cells of the kinds that none has finished of."""
-    done = {cell["kind"] for cell in made["cells"] if folder.finished(cell["name"])}
-    return [cell for cell in made["cells"] if cell["kind"] not in done]
-
-
-def report(out: Path, ended: int) -> int:
-    """Make the report of a matrix, where the program for that is there."""
-    if not REPORT.exists():
-        return ended
-    done = subprocess.run([sys.executable, REPORT, "--out", out], cwd=Path.cwd(), check=False)
-    return ended or done.returncode
-
-
-def _check_by_train(name: str, flags: Sequence[str]) -> None:
-    """Let train.py check what only it can. Raises UserError."""
-    command = [*TRAIN, *flags, "--check-config"]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=600
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it was refused"]
-        raise UserError(*(f"cell {name}: {line.partition('error: ')[2] or line}" for line in lines))
-
-
-def rerun(folder: MatrixFolder, pattern: str) -> int:
-    """Have cells run again: what failed goes on, what has results is set aside and run anew."""
-    made = folder.matrix()
-    names = [cell["name"] for cell in made["cells"]]
-    folder.open()
-    try:
-        known = states(folder, names, alive=False)
-        failed = [name for name in names if known[name].status == "failed"]
-        chosen = failed if pattern == "failed" else fnmatch.filter(names, pattern)
-        if not chosen and pattern != "failed":
-            raise UserError(
-                f"no cell is called {pattern!r}{nearest(pattern, names)}; CELLS=failed takes those "
-                "that failed, CELLS='*-seed1' all of a seed"
-            )
-        for name in chosen:
-            anew = folder.finished(name) or known[name].kind in ("diverged", "checkpoint")
-            if anew:
-                folder.set_aside(name)
-            folder.write("again", name, anew=anew)
-    finally:
-        folder.close()
-    aside = " (results that were there are in set-aside/)" if chosen else ""
-    print(f"{len(chosen)} cells will be run again{aside}: 'make test-matrix' does")
-    return Exit.OK
 
 
 if __name__ == "__main__":

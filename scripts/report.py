@@ -7,10 +7,7 @@ or folders of runs (one run: its curves). It can be made at any time, of half-do
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -19,7 +16,8 @@ if __name__ == "__main__":
 
 from gpt2.config.cli import Parser
 from gpt2.config.errors import Exit, UserError, run_entry
-from scripts.reports.study import CELLS, is_study, newest, read_study
+from scripts.reports.output import run_folders, write_all
+from scripts.reports.study import is_study, newest, read_study
 
 RUNS = REPOSITORY / "runs"
 
@@ -113,61 +111,6 @@ def _newest_matrix() -> Path:
             'make report RUNS="runs/a runs/b" reports any runs'
         )
     return found
-
-
-def run_folders(given: Iterable[Path]) -> list[Path]:
-    """Return the run directories among `given`, and in those that only hold some; each once.
-
-    Raises UserError naming a folder that is neither.
-    """
-    from scripts.reports.runs import is_run
-
-    found: dict[Path, None] = {}
-    problems = []
-    for path in given:
-        folder = path.resolve()
-        if not folder.is_dir():
-            problems.append(f"{path}: there is no such folder")
-            continue
-        if is_run(folder):
-            found[folder] = None
-            continue
-        parent = folder / CELLS if is_study(folder) else folder
-        inside = sorted(parent.glob("*/config"))
-        inside = [p.parent for p in inside if is_run(p.parent) and not p.parent.is_symlink()]
-        if not inside:
-            problems.append(f"{path} holds no run: a run directory has a config; name one")
-        found.update(dict.fromkeys(inside))
-    if problems:
-        raise UserError(*problems)
-    return list(found)
-
-
-def write_all(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files so that all of them are new ones, or all the old ones. Raises UserError."""
-    made: list[tuple[Path, Path]] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            aside = folder / f".tmp-{name}-{os.getpid()}"
-            made.append((aside, folder / name))
-            # A name in it may be of bytes that are no UTF-8.
-            with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        for _, place in made:
-            if place.is_dir():
-                raise IsADirectoryError(errno.EISDIR, f"{place.name} is a folder")
-        for aside, place in made:
-            aside.rename(place)
-    except OSError as error:
-        for aside, _ in made:
-            aside.unlink(missing_ok=True)
-        raise UserError(
-            f"{folder}: the report cannot be written ({error.strerror}); an earlier one is as it "
-            "was. Make room, or name another folder with --to"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -205,27 +205,6 @@ def refuse_if_low(host: Host) -> None:
             )
 
 
-def refuse_if_too_small(needed: int, own: Budget, host: Host) -> None:
-    """Refuse what cannot fit: `needed` is the peak of held() that a run will reach.
-
-    Raises UserError, exit 6, when that is above the budget, or more than can still be taken.
-    """
-    if needed > own.bytes:
-        raise UserError(
-            f"the run needs {show_size(needed)} of host memory, above {show_size(own.bytes)} "
-            f"({own.why}): a smaller --batch-size with more --gradient-accumulation needs less",
-            code=Exit.MEMORY,
-        )
-    for pool in host.pools():
-        if needed - host.held() > pool.available - pool.floor:
-            raise UserError(
-                f"the run needs {show_size(needed)} of host memory, and {pool}, of which "
-                f"{show_size(pool.floor)} must stay free: end other programs, or give a smaller "
-                "--batch-size with more --gradient-accumulation",
-                code=Exit.MEMORY,
-            )
-
-
 class Guard:
     """Thread that watches the host's memory while the context is open.
 

@@ -28,22 +28,6 @@ def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: turned(name, tensor) for name, tensor in tensors.items()}
 
 
-def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a GPT2LMHeadModel, or of its bare GPT2Model, for GPT.load_state_dict.
-
-    The tied lm_head and the causal masks of old files are left out; turned weights are views.
-    Raises ValueError when lm_head is a matrix of its own.
-    """
-    ours: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if full := our_name(name):
-            ours[full] = turned(full, tensor)
-    head = tensors.get(HEAD)
-    if head is not None and EMBEDDING in ours and not torch.equal(head, ours[EMBEDDING]):
-        raise ValueError(f"{HEAD} differs from {EMBEDDING}: only tied heads can be taken over")
-    return ours
-
-
 def our_name(name: str) -> str | None:
     """Return our name of Hugging Face's tensor `name`; None where we have none (head, masks)."""
     if name == HEAD or name.endswith(_MASKS):

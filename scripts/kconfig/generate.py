@@ -1,4 +1,4 @@
-"""The tools that make a .config: merge, randconfig, allyesconfig, allnoconfig, alldefconfig."""
+"""The tools that make a .config: merge, randconfig, alldefconfig."""
 
 from __future__ import annotations
 
@@ -151,34 +151,7 @@ def _fits(text: str, kind: type[Any], notes: tuple[Any, ...]) -> bool:
     return True
 
 
-def allyesconfig(config: Path) -> None:
-    """Make `config` the defaults with every yes-or-no option that can be y."""
-    _all(config, "y")
-
-
-def allnoconfig(config: Path) -> None:
-    """Make `config` the defaults with every yes-or-no option that can be n."""
-    _all(config, "n")
-
-
 def alldefconfig(config: Path) -> None:
     """Make `config` the defaults."""
-    _all(config, None)
-
-
-def _all(config: Path, value: str | None) -> None:
-    options = Options(ROOT_TREE)
-    # A yes can open further options.
-    while value and (rest := [name for name in _bools(options) if name not in options.given]):
-        options.give(rest[0], value, config.name)
-    write(options, config)
-    what = {
-        None: "the defaults",
-        "y": "the defaults with every y",
-        "n": "the defaults with every n",
-    }
-    print(f"{config.name} is now {what[value]}")
-
-
-def _bools(options: Options) -> list[str]:
-    return [name for name in options.names() if options.is_bool(name) and not options.unmet(name)]
+    write(Options(ROOT_TREE), config)
+    print(f"{config.name} is now the defaults")

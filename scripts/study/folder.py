@@ -10,12 +10,10 @@ plans.json     the memory that train.py planned, by the kind of cell
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any, TextIO
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.json import mismatch, parse
+from gpt2.files.lock import HeldError, lock_folder
 from gpt2.run_dir.folder import now, read_json, write_whole
 
 FORMAT = 1
@@ -91,24 +90,29 @@ class MatrixFolder:
                 )
             for folder in (self.path, self.cells, self.path / "output"):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a+")
-            _take(self._lock)
-            self._lock.truncate(0)
-            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            self._lock.flush()
+            self._lock = self._take_lock()
             self._journal = os.open(
                 self.path / "journal.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644
             )
             self._end_torn_line(self._journal)
-        except BlockingIOError:
+        except HeldError as error:
             raise UserError(
-                f"{self.path}: in use by {holder(self.path) or 'another process'}; "
+                f"{self.path}: in use by {error.holder}; "
                 "'make matrix-status' shows what it does, Ctrl-C there stops it"
             ) from None
         except OSError as error:
             raise UserError(
                 f"--out {self.path}: cannot be written: {error.strerror}; choose another folder"
             ) from error
+
+    def _take_lock(self) -> TextIO:
+        """Lock the folder. Raises HeldError when that is held for longer than a look takes."""
+        advice = "two runners would not see each other: choose an --out on a local disk"
+        for _ in range(5):
+            with suppress(HeldError):
+                return lock_folder(self.path, str(self.path), advice)
+            time.sleep(0.05)
+        return lock_folder(self.path, str(self.path), advice)
 
     def close(self) -> None:
         """Free the folder for others."""
@@ -233,38 +237,3 @@ class MatrixFolder:
                 # Its manifest goes first: what a kill leaves of it is then no checkpoint.
                 (path / "MANIFEST.json").unlink(missing_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _take(lock: TextIO) -> None:
-    """Lock a file. Raises BlockingIOError when it is locked for longer than a look takes."""
-    for _ in range(5):
-        with suppress(BlockingIOError):
-            return _flock(lock)
-        time.sleep(0.05)
-    return _flock(lock)
-
-
-def _flock(lock: TextIO) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        lock.close()
-        raise UserError(
-            f"{Path(lock.name).parent}: its file system locks no files ({error.strerror}), and two "
-            "runners would not see each other: choose an --out on a local disk"
-        ) from error
-
-
-def holder(folder: Path) -> str:
-    """Return who holds the lock of a matrix or a run: "process 123 on here", or nothing."""
-    try:
-        with (folder / ".lock").open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read().strip() or "another process"
-    except OSError:  # there is none, or nobody can tell
-        pass
-    return ""

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit
+from gpt2.files.lock import holder
 from gpt2.machine.signals import StopRequest
 from scripts.study import process as processes
 from scripts.study.admission import Room
 from scripts.study.command import arguments, can_halve, pasteable
-from scripts.study.folder import MatrixFolder, holder
+from scripts.study.folder import MatrixFolder
 from scripts.study.process import CellProcess
 from scripts.study.state import CellState, results, states
 from scripts.study.tuning import RATE, chosen_rates, rate_for

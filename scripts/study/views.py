@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gpt2.files.lock import holder
 from scripts.study import machine
 from scripts.study.admission import disk_need, gib
 from scripts.study.cells import Matrix
-from scripts.study.folder import MatrixFolder, holder
+from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import seconds
 from scripts.study.memory import predicted_memory
 from scripts.study.spec import typed

@@ -257,12 +257,11 @@ def test_a_matrix_with_a_cell_that_diverges_and_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 32: the others finish, the code says so, a rerun does what is unfinished alone."""
-    from scripts import matrix
-    from scripts.study import runner
+    from scripts.study import actions, runner
     from tests.scripts.study.test_runner import Work
 
-    monkeypatch.setattr(matrix, "TRAIN", TRAIN)
-    monkeypatch.setattr(matrix, "REPORT", tmp_path / "no report")
+    monkeypatch.setattr(actions, "TRAIN", TRAIN)
+    monkeypatch.setattr(actions, "REPORT", tmp_path / "no report")
     monkeypatch.setattr(runner, "_LOOK", 0.01)
     monkeypatch.setenv("FAKE_FAULTS", str(tmp_path / "faults"))
     work = Work(tmp_path, capsys)

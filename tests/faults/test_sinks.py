@@ -23,12 +23,13 @@ from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.prepare import store as data_store
 from gpt2.files.atomic import new_folder
+from gpt2.files.lock import holder
 from gpt2.machine import device
 from gpt2.machine.host_memory import Host
 from gpt2.run_dir import folder as runs
 from gpt2.training import loop
 from gpt2.training.recorder import RunRecorder
-from scripts.study.folder import MatrixFolder, holder
+from scripts.study.folder import MatrixFolder
 from tests.support import tiny
 
 STEPS = ("--max-steps", "6", "--dropout", "0.1", "--checkpoint-interval", "2")

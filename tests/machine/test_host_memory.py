@@ -20,7 +20,6 @@ from gpt2.machine.host_memory import (
     Pool,
     budget,
     refuse_if_low,
-    refuse_if_too_small,
 )
 from tests.conftest import REPOSITORY, RunScript
 
@@ -137,16 +136,6 @@ def test_low_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1\.07 GB of 25\.77 GB are left on this machine") as error:
         refuse_if_low(Host(fake(tmp_path, available=GIB)))
     assert error.value.code == Exit.MEMORY
-
-
-def test_a_run_that_will_not_fit(tmp_path: Path) -> None:
-    machine = Host(fake(tmp_path, available=8 * GIB, held=GIB))
-    refuse_if_too_small(7 * GIB, budget(None, machine), machine)
-    with pytest.raises(UserError, match=r"above 4\.29 GB \(--host-memory-limit") as error:
-        refuse_if_too_small(7 * GIB, budget(4 * GIB, machine), machine)
-    assert error.value.code == Exit.MEMORY
-    with pytest.raises(UserError, match="must stay free"):  # 8 GiB more, and 1.2 must stay
-        refuse_if_too_small(9 * GIB, budget(None, machine), machine)
 
 
 # -- the guard -----------------------------------------------------------------------------------

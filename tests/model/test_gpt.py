@@ -15,7 +15,7 @@ from gpt2.config.typed import ModelConfig
 from gpt2.model import gpt
 from gpt2.model.gpt import GPT
 from gpt2.model.loss import IGNORED
-from gpt2.weights.hugging_face import from_hugging_face
+from tests.support.hugging_face import from_hugging_face
 
 transformers = pytest.importorskip("transformers")
 

@@ -10,13 +10,13 @@ sys.path.insert(0, str(REPOSITORY))
 
 from gpt2.config.errors import run_entry  # noqa: E402
 from scripts import matrix  # noqa: E402
-from scripts.study import process, runner  # noqa: E402
+from scripts.study import actions, process, runner  # noqa: E402
 
 TRAIN = (sys.executable, str(REPOSITORY / "tests" / "support" / "fake_cell.py"))
 
 if __name__ == "__main__":
-    matrix.TRAIN = TRAIN
-    matrix.REPORT = Path("/nonexistent")
+    actions.TRAIN = TRAIN
+    actions.REPORT = Path("/nonexistent")
     runner._LOOK = 0.01
     process.GRACE = 1.0
     run_entry("matrix.py", lambda: matrix.main(sys.argv[1:]))

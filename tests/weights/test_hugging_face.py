@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gpt2.config.typed import ModelConfig
 from gpt2.model.gpt import GPT, build_model
-from gpt2.weights.hugging_face import from_hugging_face, to_hugging_face
+from gpt2.weights.hugging_face import to_hugging_face
+from tests.support.hugging_face import from_hugging_face
 
 transformers = pytest.importorskip("transformers")
 

@@ -23,9 +23,10 @@ from gpt2.data.corpora.text import open_corpus
 from gpt2.data.corpus import Document, Request, is_validation
 from gpt2.data.prepare import chunking, encoding, shard_writer, store
 from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
+from gpt2.data.prepare.progress import Bar, progress_line
 from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, open_split, read_meta, verify_hashes
-from gpt2.prepare_data import Bar, main, progress_line
+from gpt2.prepare_data import main
 
 ROOT = Path(__file__).resolve().parents[3]
 GPT2 = Gpt2Tokenizer()
@@ -460,7 +461,7 @@ def test_progress_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("gpt2.prepare_data.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gpt2.data.prepare.progress.time.monotonic", lambda: now[0])
     with Bar() as bar:
         for second, done in enumerate(range(2_000_000, 26_000_000, 1_000_000)):
             now[0] = float(second)

@@ -149,22 +149,6 @@ def test_random_values_reach_every_choice_and_stay_in_range() -> None:
         assert set(options.members(name)) <= chosen[name] or options.unmet(name), name
 
 
-@pytest.mark.parametrize(("tool", "wanted"), [("allyesconfig", "y"), ("allnoconfig", "n")])
-def test_all_yes_and_all_no(tool: str, wanted: str, tmp_path: Path) -> None:
-    config = tmp_path / ".config"
-    kconf.TOOLS[tool](config)
-    options, defaults = kconf.read(config), Options(ROOT_TREE)
-    bind(options)
-    bools = 0
-    for name in options.names():
-        if options.is_bool(name):
-            bools += 1
-            assert options.value(name) == wanted or options.unmet(name), name
-        elif name in options.choices:
-            assert options.value(name) == defaults.value(name), name
-    assert bools >= 5
-
-
 def test_alldefconfig_is_the_defaults(write_config: WriteConfig) -> None:
     config = write_config("CONFIG_SEED=3", "CONFIG_GONE=y")
     kconf.alldefconfig(config)

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.files.lock import holder
 from gpt2.machine.host_memory import Pool
 from scripts import matrix
-from scripts.study import machine, process, runner
-from scripts.study.folder import MatrixFolder, holder
+from scripts.study import actions, machine, process, runner
+from scripts.study.folder import MatrixFolder
 from scripts.study.machine import GIB, Gpu
 from scripts.study.memory import make_plans, predicted_memory
 from tests.support import tiny
@@ -67,8 +68,8 @@ class Work:
 def work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Work:
-    monkeypatch.setattr(matrix, "TRAIN", TRAIN)
-    monkeypatch.setattr(matrix, "REPORT", tmp_path / "no report")
+    monkeypatch.setattr(actions, "TRAIN", TRAIN)
+    monkeypatch.setattr(actions, "REPORT", tmp_path / "no report")
     monkeypatch.setattr(runner, "_LOOK", 0.01)
     monkeypatch.setattr(process, "GRACE", 0.3)
     monkeypatch.setenv("FAKE_FAULTS", str(tmp_path / "faults"))
@@ -199,7 +200,7 @@ def test_what_another_version_left_is_refused(work: Work) -> None:
 @pytest.mark.slow
 def test_other_sources_are_said(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     assert work(*ONE) == 0
-    monkeypatch.setattr(matrix, "code_hash", lambda: "another")
+    monkeypatch.setattr(actions, "code_hash", lambda: "another")
     assert work(*ONE) == 0
     assert "gpt2/ has changed since these runs were made" in work.said
 
@@ -440,7 +441,7 @@ def test_train_plans_what_the_matrix_asks_for(tmp_path: Path) -> None:
     folder = MatrixFolder(tmp_path / "m")
     folder.open()
     cells = [{"kind": "one", "name": "one-seed1", "flags": flags}]
-    make_plans(folder, cells, matrix.TRAIN, matrix.REPOSITORY, print)
+    make_plans(folder, cells, actions.TRAIN, tiny.REPOSITORY, print)
     folder.close()
     (peak,) = predicted_memory(folder, cells).values()
     assert peak.device == 0
@@ -492,6 +493,6 @@ def test_the_report_is_made_at_the_end(work: Work) -> None:
     assert tiny.REPOSITORY  # the report is a program of its own
     report = work.folder / "report.py"
     report.write_text("import sys, pathlib; pathlib.Path(sys.argv[2], 'made').touch(); sys.exit(3)")
-    matrix.REPORT = report
+    actions.REPORT = report
     assert work(*ONE) == 3
     assert (work.out / "made").exists()

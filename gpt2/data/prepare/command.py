@@ -1,0 +1,91 @@
+"""What prepare_data.py does: from its options and actions to data that are ready."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gpt2.config import plugins
+from gpt2.config.actions import PrepareActions
+from gpt2.config.bind import bind
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.names import nearest
+from gpt2.config.options import Options
+from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
+from gpt2.data.corpus import Request
+from gpt2.data.declaration import needs_input, tokenizer_of
+from gpt2.data.prepare.backends import BACKENDS
+from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
+from gpt2.data.prepare.progress import Bar
+from gpt2.data.tokens import Meta
+
+#: The corpus that files of the user are, unless another is named.
+OWN_TEXT = "text"
+
+
+def run(options: Options, actions: PrepareActions) -> None:
+    """Prepare a corpus and say where it is; data that are there already are left alone.
+
+    Raises UserError.
+    """
+    _check(actions)
+    given = any(name.startswith("DATASET_") for name in options.given)
+    if not given and (actions.input or actions.adopt):
+        # Files of one's own are one's own text, unless they are said to be something else.
+        options.give("DATASET", OWN_TEXT, "--dataset")
+    config = bind(options).data
+    if actions.text_column and not needs_input(config.dataset):
+        raise UserError(
+            f"--text-column {actions.text_column}: --dataset {config.dataset} knows where its text"
+            f" is; it is for --dataset {OWN_TEXT}"
+        )
+    folder = config.data_dir / config.dataset
+    if not actions.force:
+        source = actions.input or actions.adopt
+        if meta := already_prepared(
+            folder,
+            config.dataset,
+            config.tokenizer,
+            source,
+            actions.max_tokens,
+            actions.text_column,
+        ):
+            print(f"already prepared in {folder}: {meta.summary()}")
+            return
+    with Bar() as bar:
+        try:
+            meta = _prepare(config, actions, folder, bar)
+        except KeyboardInterrupt:
+            raise UserError(
+                "interrupted; the same command goes on from what is safe on the disk",
+                code=Exit.INTERRUPTED,
+            ) from None
+    print(f"prepared in {folder}: {meta.summary()}")
+
+
+def _check(actions: PrepareActions) -> None:
+    """Refuse actions that contradict each other; raises UserError."""
+    if actions.input and actions.adopt:
+        raise UserError("--input and --adopt are two ways to bring data; give one")
+    if actions.adopt and actions.max_tokens:
+        raise UserError("--max-tokens has no effect on --adopt, which takes all there is")
+    if actions.adopt and actions.text_column:
+        raise UserError("--text-column has no effect on --adopt, which reads no text")
+    if actions.tokenizer_backend not in BACKENDS:
+        known = f"there are {', '.join(BACKENDS)}{nearest(actions.tokenizer_backend, [*BACKENDS])}"
+        raise UserError(f"--tokenizer-backend {actions.tokenizer_backend!r}: {known}")
+    for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
+        if path and not path.exists():
+            raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)
+
+
+def _prepare(config: DataConfig, actions: PrepareActions, folder: Path, bar: Bar) -> Meta:
+    if actions.adopt:
+        return adopt(actions.adopt, folder, config.dataset, tokenizer_of(config), bar.reached)
+    plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
+    downloads = config.data_dir / "downloads"
+    request = Request(actions.input, config.tokenizer, downloads, actions.text_column)
+    workers = len(os.sched_getaffinity(0)) if actions.workers is None else actions.workers
+    settings = Settings(workers, actions.max_tokens, actions.tokenizer_backend)
+    corpus = plugin.open_corpus(request)
+    return prepare(corpus, folder, config.dataset, bar.reached, settings, bar.say)
