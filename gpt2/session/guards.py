@@ -25,13 +25,12 @@ STEP, COMPILED, SEVERAL = 60.0, 600.0, 1.5 * TIMEOUT.total_seconds()
 
 
 def check_host(config: MachineConfig) -> memory.Host:
-    """Look at the host before anything is built, and let the kernel end this process first.
+    """Look at the host before anything is built.
 
     Raises UserError, exit 6, when memory is low already; exit 2 for a limit nobody can watch.
     """
     host = memory.Host()
     if host.watched:
-        host.offer_to_the_oom_killer()
         memory.refuse_if_low(host)
     elif (limit := config.host_memory_limit) is not None:
         raise UserError(
@@ -83,7 +82,7 @@ def watchdog(config: Config, folder: RunFolder, ranks: DistributedContext) -> Wa
     return Watchdog(config.machine.hang_timeout, least, last_words)
 
 
-class Watched:
+class WatchdogRecorder:
     """The recorder of a run, whose steps and forward passes are reported to a watchdog."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a training session tells its user before the start and after the end."""
+"""What a training session tells its user: at the start, and when it is done."""
 
 from __future__ import annotations
 
@@ -7,41 +7,96 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2.run_dir.console import duration
-from gpt2.run_dir.resume import RUNS
+from gpt2.config.typed import Config
+from gpt2.data.tokens import TokenFile
+from gpt2.model.gpt import GPT
+from gpt2.optim.precision import emulated
+from gpt2.planning.duration import Left, predicted_seconds
+from gpt2.run_dir.console import Console, duration
+from gpt2.run_dir.resume import RUNS, equal_unfinished
+from gpt2.training.loop import Clock, Parts
 
 #: Seconds on a CPU beyond which the small defconfig is named.
 _LONG = 1800.0
 
 
-def introduction(facts: Mapping[str, Any]) -> list[str]:
+def startup(
+    config: Config,
+    model: GPT,
+    parts: Parts,
+    clock: Clock,
+    data: Mapping[str, TokenFile],
+    record: Mapping[str, Any],
+    folder: Path,
+    console: Console,
+) -> None:
+    """Say what a user may want to know before waiting; `record` is what run.json says."""
+    batches, sparsity = parts.batches, parts.pruner.sparsity()
+    known = {
+        **record,
+        "model": config.model.model,
+        "parameters": model.parameter_count(),
+        "block": config.model.block_size,
+        "dataset": config.data.dataset,
+        "tokens": len(data["train"].ids),
+        "steps": clock.steps,
+        "batch": batches.effective_batch,
+        "epochs": (clock.steps or 0) * batches.effective_batch / batches.sequences,
+        "max_time": config.train.max_time,
+        "folder": folder,
+        "pruning": config.prune and config.prune.pruning_method,
+        "pattern": config.prune and config.prune.sparsity_pattern,
+        "sparsity_asked": sparsity.asked,
+        "prunable": sum(model.get_parameter(name).numel() for name in sparsity.layers),
+    }
+    for line in startup_summary(known):
+        console.say(line)
+    device = parts.precision.device
+    if emulated(parts.precision.name, device):
+        console.warn(
+            "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
+            "slower in it; use --precision fp32"
+        )
+    if device.type == "cpu" and clock.steps is not None:
+        limit = clock.max_time and clock.max_time - clock.elapsed
+        left = Left(clock.steps - clock.step, batches.effective_batch, limit, len(data["val"].ids))
+        for line in cpu_warning(predicted_seconds(config, model.parameter_count(), left)):
+            console.say(line)
+    if clock.step or not parts.ranks.first:
+        return
+    if (other := equal_unfinished(config, folder)) is not None:
+        path = shown(other)
+        console.say(f"an unfinished run of the same options is in {path}: --run-dir {path} goes on")
+
+
+def startup_summary(known: Mapping[str, Any]) -> list[str]:
     """Say what will run, where, for how long.
 
-    `facts`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
+    `known`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
     threads, compiled, ranks, steps (None when time ends the run), batch, epochs, max_time, folder,
     pruning (the method, or None), sparsity_asked, prunable (weights), pattern.
     """
     lines = [
-        f"model {facts['model']}: {_millions(facts['parameters'])} parameters, "
-        f"context {facts['block']}, attention {facts['attention']}",
-        f"data {facts['dataset']}: {facts['tokens']:,} training tokens",
-        f"device {facts['device']} ({facts['device_name']}), {facts['precision']}, "
-        f"{facts['threads']} CPU threads, {'compiled' if facts['compiled'] else 'not compiled'}"
-        + (f", {facts['ranks']} ranks" if facts["ranks"] > 1 else ""),
+        f"model {known['model']}: {_millions(known['parameters'])} parameters, "
+        f"context {known['block']}, attention {known['attention']}",
+        f"data {known['dataset']}: {known['tokens']:,} training tokens",
+        f"device {known['device']} ({known['device_name']}), {known['precision']}, "
+        f"{known['threads']} CPU threads, {'compiled' if known['compiled'] else 'not compiled'}"
+        + (f", {known['ranks']} ranks" if known["ranks"] > 1 else ""),
     ]
-    if facts["steps"] is not None:
+    if known["steps"] is not None:
         lines.append(
-            f"{facts['steps']} steps of {facts['batch']} sequences "
-            f"({facts['batch'] * facts['block']:,} tokens), {facts['epochs']:.1f} epochs"
+            f"{known['steps']} steps of {known['batch']} sequences "
+            f"({known['batch'] * known['block']:,} tokens), {known['epochs']:.1f} epochs"
         )
-    if facts["pruning"]:
+    if known["pruning"]:
         lines.append(
-            f"pruning {facts['pruning']}: {facts['sparsity_asked']:.1%} of "
-            f"{_millions(facts['prunable'])} weights to zero, pattern {facts['pattern']}"
+            f"pruning {known['pruning']}: {known['sparsity_asked']:.1%} of "
+            f"{_millions(known['prunable'])} weights to zero, pattern {known['pattern']}"
         )
-    if facts["max_time"]:
-        lines.append(f"at most {duration(facts['max_time'])} of training")
-    return [*lines, f"run directory {shown(facts['folder'])}"]
+    if known["max_time"]:
+        lines.append(f"at most {duration(known['max_time'])} of training")
+    return [*lines, f"run directory {shown(known['folder'])}"]
 
 
 def cpu_warning(seconds: float) -> list[str]:
@@ -52,7 +107,7 @@ def cpu_warning(seconds: float) -> list[str]:
     return lines
 
 
-def conclusion(summary: Mapping[str, Any], folder: Path) -> list[str]:
+def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     """Say what came out (the content of summary.json), where it is, and what to try next."""
     lines = [
         f"validation loss {summary['val_loss']:.4f} nats per token, "

@@ -21,7 +21,7 @@ _SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micr
 _INERT = ("tiktoken", "safetensors", "kconfiglib")
 
 
-def begun(
+def run_record(
     folder: RunFolder,
     config: Config,
     parts: Parts,
@@ -63,7 +63,7 @@ def begun(
     record["moved"] = _kept(earlier, "moved", list)
     if not any(store.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
         return record
-    moved = differences(earlier, record) if known else ["how it was, run.json would say"]
+    moved = changed_conditions(earlier, record) if known else ["how it was, run.json would say"]
     if moved:
         warn(
             f"not bit-exact from here: {', '.join(moved)}; it goes on with the same samples, and "
@@ -75,7 +75,7 @@ def begun(
     return record
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
     pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
     versions = _kept(before, "versions", dict)

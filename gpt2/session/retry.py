@@ -1,10 +1,9 @@
-"""Fitting a run into memory: a micro-batch that proves too large is lowered, the run goes on."""
+"""Out of memory: a micro-batch that proves too large is halved, and the run begins anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from gpt2.config.typed import Config, TrainConfig
 from gpt2.machine.out_of_memory import (
     ERRORS,
     breakdown,
+    first_line,
     is_exhaustion,
     release,
     smaller_batch,
@@ -31,25 +31,18 @@ from gpt2.training.rollback import Rollback, RolledBackError
 #: is the first that holds it together with all activations.
 TRIAL_STEPS = 2
 
-#: Adds numbers up over ranks.
-Total = Callable[[Sequence[float]], Sequence[float]]
 
-
-class TooLargeError(Exception):
+class OutOfMemoryRetry(Exception):  # noqa: N818 - nobody sees it as an error
     """The micro-batch does not fit, and the run can begin anew with a smaller one."""
 
 
-class _ElsewhereError(Exception):
-    """Another rank ran out of memory."""
-
-
-def fit(
+def retry_on_oom(
     config: Config,
     folder: RunFolder,
     ranks: DistributedContext,
     attempt: Callable[[Config, bool, Rollback | None], int],
 ) -> int:
-    """Run `attempt`, with ever smaller micro-batches while it raises TooLargeError.
+    """Run `attempt`, with ever smaller micro-batches while it raises OutOfMemoryRetry.
 
     Every attempt builds all parts anew, from the seed or the last checkpoint, so that nothing of
     the one before is left, and its result is that of a run configured so from the start. It is told
@@ -62,7 +55,7 @@ def fit(
         reason = None
         try:
             return attempt(config, again, rollback)
-        except TooLargeError as error:
+        except OutOfMemoryRetry as error:
             reason = str(error)
         except RolledBackError as error:
             rollback = error.rollback
@@ -72,10 +65,10 @@ def fit(
         release()
         again = True
         if reason is not None:
-            config = _lowered(config, folder, console, reason)
+            config = _with_smaller_batch(config, folder, console, reason)
 
 
-def _lowered(config: Config, folder: RunFolder, console: Console, reason: str) -> Config:
+def _with_smaller_batch(config: Config, folder: RunFolder, console: Console, reason: str) -> Config:
     """Return `config` with the next smaller micro-batch, which the run directory notes."""
     before = config.train
     batch = smaller_batch(before.batch_size)
@@ -95,8 +88,8 @@ def _lowered(config: Config, folder: RunFolder, console: Console, reason: str) -
 
 
 @contextmanager
-def trial(training: TrainConfig, ranks: DistributedContext, clock: Clock) -> Iterator[None]:
-    """Context of the steps: out of memory in the first TRIAL_STEPS of them is a TooLargeError.
+def first_steps(training: TrainConfig, ranks: DistributedContext, clock: Clock) -> Iterator[None]:
+    """Context of the steps: out of memory in the first TRIAL_STEPS of them is a OutOfMemoryRetry.
 
     They are steps as all others, so where all goes well the trial costs nothing. Of several ranks
     the others would wait in the middle of their step: see try_micro_batch.
@@ -108,7 +101,7 @@ def trial(training: TrainConfig, ranks: DistributedContext, clock: Clock) -> Ite
         early = clock.step - first < TRIAL_STEPS and ranks.world_size == 1
         if not is_exhaustion(error) or not early or smaller_batch(training.batch_size) is None:
             raise
-        raise TooLargeError(first_line(error)) from error
+        raise OutOfMemoryRetry(first_line(error)) from error
 
 
 def try_micro_batch(parts: Parts, step: int) -> None:
@@ -116,7 +109,7 @@ def try_micro_batch(parts: Parts, step: int) -> None:
 
     It leaves no trace: gradients are dropped, random generators put back. Nothing is done for one
     rank alone, which can begin anew from anywhere, nor for ranks that share the weights, where no
-    one can compute alone. Raises TooLargeError on all ranks when it does not fit one of them.
+    one can compute alone. Raises OutOfMemoryRetry on all ranks when it does not fit one of them.
     """
     if parts.ranks.world_size == 1 or parts.ranks.sharded:
         return
@@ -136,11 +129,11 @@ def try_micro_batch(parts: Parts, step: int) -> None:
     load_random_state(before)
     failed, _ = parts.ranks.all_reduce_stop(bool(reason), 0.0)
     if failed:
-        raise TooLargeError(reason or "on another rank")
+        raise OutOfMemoryRetry(reason or "on another rank")
 
 
 @contextmanager
-def explained(
+def explain_out_of_memory(
     parts: Parts, clock: Clock, training: TrainConfig, folder: RunFolder
 ) -> Iterator[None]:
     """Turn running out of memory in a run under way into a UserError: what is held, how to go on.
@@ -165,71 +158,3 @@ def explained(
             code=Exit.MEMORY,
             everywhere=False,
         ) from error
-
-
-class EvaluationBatch:
-    """The micro-batch of evaluations: one that does not fit is lowered, on all ranks alike.
-
-    `lowered` is told of every change as run.json keeps it.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        ranks: DistributedContext,
-        console: Console,
-        lowered: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self.size = size
-        self._ranks, self._console, self._lowered = ranks, console, lowered
-
-    def evaluate(self, compute: Callable[[int, Total], float | None]) -> float | None:
-        """Return what `compute` gives for a micro-batch, and what adds its sums up over ranks.
-
-        Raises UserError when even a micro-batch of 1 is too large.
-        """
-        while True:
-            try:
-                return compute(self.size, self._total)
-            except _ElsewhereError:
-                reason = "on another rank"
-            except ERRORS as error:
-                if not is_exhaustion(error) or self._ranks.sharded:
-                    raise
-                reason = first_line(error)
-                # The others wait for this rank's sums, and so learn that there are none.
-                self._ranks.all_reduce_sum([0.0, 0.0, 1.0])
-            release()
-            self._lower(reason)
-
-    def _total(self, values: Sequence[float]) -> list[float]:
-        *sums, failed = self._ranks.all_reduce_sum([*values, 0.0])
-        if failed:
-            raise _ElsewhereError
-        return sums
-
-    def _lower(self, reason: str) -> None:
-        before, after = self.size, smaller_batch(self.size)
-        if after is None:
-            raise UserError(
-                "out of memory in an evaluation of one sequence at a time: "
-                "a smaller --block-size or --model needs less",
-                code=Exit.MEMORY,
-            )
-        self.size = after
-        self._console.warn(
-            f"out of memory in an evaluation of {before} sequences at a time: going on with {after}"
-        )
-        self._lowered({"batch": "evaluation", "from": before, "to": after, "error": reason})
-
-
-def evaluation_batch(size: int, lowered: Sequence[dict[str, Any]]) -> int:
-    """Return `size`, or what run.json's `lowered` says evaluations had to be lowered to."""
-    steps: list[int] = [change["to"] for change in lowered if change["batch"] == "evaluation"]
-    return min([size, *steps])
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, up to its first line end."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

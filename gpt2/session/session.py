@@ -1,59 +1,25 @@
-"""One training session: builds the parts, runs the loop, writes the results."""
+"""One start of train.py in three phases: check, open the run directory, run."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import traceback
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import torch
+from collections.abc import Sequence
 
 from gpt2.config.actions import TrainActions
-from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config
-from gpt2.data.batches import validation_batches
-from gpt2.data.tokenizer import from_description
-from gpt2.data.tokens import TokenFile
 from gpt2.machine import device as machine
 from gpt2.machine import out_of_memory
-from gpt2.machine.out_of_memory import way_out
-from gpt2.machine.ranks import DistributedContext, init_distributed
+from gpt2.machine.ranks import init_distributed
 from gpt2.machine.signals import StopRequest
-from gpt2.machine.watchdog import Watchdog
-from gpt2.model.attention import attention_form
-from gpt2.model.generate import Sampling, stream
-from gpt2.model.gpt import GPT, build_model
-from gpt2.model.loss import IGNORED
-from gpt2.optim.precision import DTYPES, resolve_precision
-from gpt2.planning.command import refuse_or_fit
-from gpt2.run_dir.console import Console
-from gpt2.run_dir.folder import RunFolder, now, point_latest
+from gpt2.model.gpt import build_model
+from gpt2.run_dir.folder import RunFolder, point_latest
 from gpt2.run_dir.resume import RUNS, keep_effective_batch, open_for_all, write_beginning
-from gpt2.session import messages
-from gpt2.session.guards import Watched, check_host, guard, watchdog
-from gpt2.session.introduction import introduce
-from gpt2.session.record import begun
-from gpt2.session.retry import (
-    EvaluationBatch,
-    TooLargeError,
-    Total,
-    evaluation_batch,
-    explained,
-    fit,
-    trial,
-    try_micro_batch,
-)
-from gpt2.session.summary import results
-from gpt2.training.assembly import build_parts, check_optimizer, open_data, refuse_pruning
-from gpt2.training.compilation import compile_or_fall_back
-from gpt2.training.evaluation import evaluate
-from gpt2.training.loop import Clock, Parts, forward_backward, train
-from gpt2.training.recorder import RunRecorder
-from gpt2.training.rollback import Rollback, RolledBackError
-from gpt2.weights.initial import find_weights
+from gpt2.session.attempt import Attempt
+from gpt2.session.check import Prepared, check
+from gpt2.session.guards import guard, watchdog
+from gpt2.session.retry import explain_out_of_memory, retry_on_oom
+from gpt2.training.assembly import build_parts, open_data
+from gpt2.training.rollback import Rollback
 
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
@@ -64,258 +30,60 @@ def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[
         # Before there is a model, a smaller micro-batch would change nothing.
         made = f"out of memory while {config.model.model} is made: choose a smaller --model"
         with out_of_memory.explained(made):
-            return _run(config, options, actions, argv, data, ranks)
+            prepared = check(config, options, actions, argv, data, ranks)
+            folder = open_run(prepared)
+            try:
+                return Session(prepared, folder).run()
+            finally:
+                folder.close()
     finally:
         ranks.close()
 
 
-def _run(
-    config: Config,
-    options: Options,
-    actions: TrainActions,
-    argv: Sequence[str],
-    data: dict[str, TokenFile],
-    ranks: DistributedContext,
-) -> int:
-    host = check_host(config.machine)
-    device = machine.resolve_device(config.machine.device)
-    machine.keep_freed_memory(device)
-    precision = resolve_precision(config.optim.precision, device)
-    meta = data["train"].meta
-    check_optimizer(config, ranks.world_size)
-    weights = find_weights(config, meta, actions.run_dir)
-    refuse_pruning(config, data["train"], ranks, actions.run_dir)
-    config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks)
-    folder = open_for_all(config, actions, meta, device.type, ranks)
-    try:
-        config = keep_effective_batch(config, folder.path, ranks.world_size)
-        fill = weights.copy_to if weights else None
-        stop = StopRequest()
-
-        def attempt(config: Config, again: bool, rollback: Rollback | None) -> int:
-            dog.starting()
-            # Every rank drops out its own activations.
-            machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
-            model = build_model(config.model, meta.vocab_size, device, config.train.seed, fill)
-            parts = build_parts(config, model, data["train"], device, precision, ranks)
-            write_beginning(folder, options, argv, config.train.batch_size)
-            if folder.path.parent == RUNS and ranks.first:
-                point_latest(folder.path)
-            session = Session(config, folder, model, parts, data, stop, dog)
-            with session.recorded(again), explained(parts, session.clock, config.train, folder):
-                return session.run(rollback)
-
-        dog = watchdog(config, folder, ranks)
-        with stop, guard(host, config.machine, folder, ranks, stop), dog:
-            return fit(config, folder, ranks, attempt)
-    finally:
-        folder.close()
+def open_run(prepared: Prepared) -> RunFolder:
+    """Open the run directory, a new one or that of an unfinished run. Raises UserError."""
+    meta, device = prepared.data["train"].meta, prepared.device.type
+    return open_for_all(prepared.config, prepared.actions, meta, device, prepared.ranks)
 
 
 class Session:
-    """A run under way in its folder."""
+    """A checked run in its open folder, from now until this process is done with it."""
 
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        model: GPT,
-        parts: Parts,
-        data: dict[str, TokenFile],
-        stop: StopRequest,
-        dog: Watchdog,
-    ) -> None:
-        self.config, self.folder, self.model, self.parts = config, folder, model, parts
-        self.data, self.meta = data, data["train"].meta
-        self.device = parts.precision.device
-        self.console = Console(folder.log, silent=not parts.ranks.first)
-        self.stop, self.dog = stop, dog
-        training = config.train
-        self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
-        self.recorder = RunRecorder(
-            folder,
-            self.console,
-            parts,
-            self.clock,
-            training,
-            self.evaluate,
-            self.stop,
-            self.dog.during,
-        )
-        size = training.eval_batch_size or training.batch_size
-        self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._lowered)
-        self.record: dict[str, Any] = {}
-        self._moved = False  # whether a part of the run was computed elsewhere
+    def __init__(self, prepared: Prepared, folder: RunFolder) -> None:
+        self.prepared, self.folder = prepared, folder
+        self.stop = StopRequest()
+        self.watchdog = watchdog(prepared.config, folder, prepared.ranks)
 
-    @contextlib.contextmanager
-    def recorded(self, again: bool) -> Iterator[None]:
-        """Keep run.json true to what happens: how the run started, and how it ended.
+    def run(self) -> int:
+        """Train to the end, or until it is asked to stop; return the exit code.
 
-        `again` is a further attempt of the process that has recorded itself already.
+        Raises UserError.
         """
-        self.record = begun(
-            self.folder, self.config, self.parts, self.meta, again, self.console.warn
-        )
-        self._moved = "determinism" in self.record
-        self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])
-        self._save_record()
-        try:
-            yield
-        except (TooLargeError, RolledBackError):
-            raise  # there will be another attempt
-        except BaseException as error:
-            if self.record["status"] == "running":  # not what befalls the sample of a finished run
-                self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
-            lines = traceback.format_exception(error)
-            if isinstance(error, UserError):
-                lines = [f"error: {text}\n" for text in error.messages]
-            with contextlib.suppress(OSError):  # a full disk may be what ended the run
-                self.folder.log.write("".join(lines))
-            raise
-        finally:
-            self.parts.batches.close()
-            with self.dog.during("writing a checkpoint"):
-                self.recorder.close()
-            self.console.end()
+        prepared, folder, ranks = self.prepared, self.folder, self.prepared.ranks
+        prepared.host.offer_to_the_oom_killer()
+        machine.keep_freed_memory(prepared.device)
+        config = keep_effective_batch(prepared.config, folder.path, ranks.world_size)
+        memory = guard(prepared.host, config.machine, folder, ranks, self.stop)
+        with self.stop, memory, self.watchdog:
+            return retry_on_oom(config, folder, ranks, self._attempt)
 
-    def run(self, rollback: Rollback | None = None) -> int:
-        """Train, evaluate, write the results; return the exit code. `rollback` led to this run."""
-        with self.dog.during("reading the checkpoint"):
-            self.recorder.restore(rollback)
-        watched = Watched(self.recorder, self.dog, self.clock, self.model)
-        with trial(self.config.train, self.parts.ranks, self.clock):
-            try_micro_batch(self.parts, self.clock.position)
-            self._compile()
-            self._introduce()
-            self.recorder.catch_up()
-            if not self.recorder.stopping:
-                self.console.begin(self.clock.progress())
-                train(self.parts, self.clock, watched)
-                self.console.end()
-        if not self.recorder.stopping:
-            self.parts.pruner.verify()
-        self.recorder.save(required=True)
-        if not self.recorder.stopping:
-            self.recorder.conclude()
-        if self.recorder.stopping:
-            return self._preempted()
-        with self.dog.during("the end of the run"):
-            self._finish()
-        return Exit.OK
-
-    def evaluate(self) -> float | None:
-        """Return the loss over the whole validation split; None when stopped."""
-        block, ranks = self.config.model.block_size, self.parts.ranks
-        autocast = self.parts.precision.autocast
-
-        def compute(size: int, total: Total) -> float | None:
-            batches = validation_batches(self.data["val"], block, size, self.device)
-            if ranks.sharded:  # every rank is needed for every batch
-                return evaluate(self.model, batches, IGNORED, autocast)
-            share = itertools.islice(batches, ranks.rank, None, ranks.world_size)
-            return evaluate(self.model, share, IGNORED, autocast, self._may_stop, total)
-
-        with self.dog.during("an evaluation"):
-            return self.evaluation.evaluate(compute)
-
-    def _lowered(self, change: dict[str, Any]) -> None:
-        self.record["lowered"] = [*self.record["lowered"], change]
-        try:
-            self._save_record()
-        except UserError as error:  # a full disk, in mid-run: a resume will find it out again
-            self.console.warn(f"{error}; training goes on")
-
-    def _may_stop(self) -> bool:
-        # One rank of several may not leave off alone: the others would wait for its part.
-        return bool(self.stop) and self.parts.ranks.world_size == 1
-
-    def _compile(self) -> None:
-        if not self.config.machine.compile:
-            return
-        self.console.say("compiling the model ...")
-
-        def trial() -> None:
-            forward_backward(self.parts, self.clock.position)
-            self.parts.optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad(), self.parts.precision.autocast():
-                size, block = self.evaluation.size, self.config.model.block_size
-                batches = validation_batches(self.data["val"], block, size, self.device)
-                self.model.eval()(*next(batches))
-            self.model.train()
-
-        failure = compile_or_fall_back(self.model.transformer, trial)
-        self.model.train()
-        self.parts.optimizer.zero_grad(set_to_none=True)
-        self.record.update(compiled=failure is None, compile_failure=failure)
-        if failure is not None:
-            self.console.warn(f"--compile: not possible here, going on without ({failure})")
-
-    def _introduce(self) -> None:
-        """Record how the run computes, and say what the user may want to know before waiting."""
-        config, compiled = self.config, self.record["compiled"]
-        dtype = DTYPES[self.parts.precision.name]
-        self.record.update(
-            attention=attention_form(config.model, config.train.batch_size, dtype, self.device),
-            determinism=machine.determinism(
-                self.device,
-                compiled=compiled,
-                deterministic=config.machine.deterministic,
-                mixed=bool(config.train.max_time) or self._moved,
-            ),
-        )
-        self._save_record()
-        introduce(
-            config, self.model, self.parts, self.clock, self.data, self.record, self.folder.path,
-            self.console,
-        )  # fmt: skip
-
-    def _preempted(self) -> int:
-        self.record["stopped_by"] = self.stop.signal
-        self._end("preempted", Exit.PREEMPTED)
-        way = f"the same command with --run-dir {messages.shown(self.folder.path)}"
-        if self.folder.path.parent == RUNS:
-            way += ", or make resume"
-        if self.stop.low_memory:
-            way += f"; {way_out(self.config.train)}"
-        self.console.say(
-            f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: {way}"
-        )
-        return Exit.PREEMPTED
-
-    def _finish(self) -> None:
-        summary = results(self.parts, self.clock, self.recorder, self.data["val"])
-        ranks = self.parts.ranks
-        if not (ranks.first or ranks.sharded):
-            return
-        # The results first: nothing that befalls the sample can take them away.
-        try:
-            self.folder.write_json("summary.json", summary)
-        except UserError as error:
-            way = "the last checkpoint is whole: make room and run this again to have the results"
-            raise UserError(f"{error}; {way}", code=Exit.CHECKPOINT) from error
-        self._end("finished", Exit.OK)
-        self.recorder.track(summary, "final/")
-        if self.config.train.sample_tokens and not self.stop:
-            text = from_description(self.meta.tokenizer).decode(self._sample())
-            self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
-        for line in messages.conclusion(summary, self.folder.path):
-            self.console.say(line)
-
-    def _sample(self) -> list[int]:
-        """Return ids that the model writes; fewer when it is asked to stop."""
-        prompt, count = [self.data["val"].first()], self.config.train.sample_tokens
-        found: list[int] = []
-        for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
-            found.append(token)
-            self.dog.alive()
-            if self._may_stop():
-                break
-        return found
-
-    def _end(self, status: str, code: int) -> None:
-        self.record.update(status=status, exit_code=int(code), end=now())
-        with contextlib.suppress(UserError):
-            self._save_record()
-
-    def _save_record(self) -> None:
-        self.folder.write_json("run.json", self.record)
+    def _attempt(self, config: Config, again: bool, rollback: Rollback | None) -> int:
+        """Build all parts of the run and train them; see retry_on_oom."""
+        prepared, folder, ranks = self.prepared, self.folder, self.prepared.ranks
+        device, data, weights = prepared.device, prepared.data, prepared.weights
+        self.watchdog.starting()
+        # Every rank drops out its own activations.
+        machine.prepare(config.machine, prepared.precision, config.train.seed + ranks.rank)
+        fill = weights.copy_to if weights else None
+        vocabulary = data["train"].meta.vocab_size
+        model = build_model(config.model, vocabulary, device, config.train.seed, fill)
+        parts = build_parts(config, model, data["train"], device, prepared.precision, ranks)
+        write_beginning(folder, prepared.options, prepared.argv, config.train.batch_size)
+        if folder.path.parent == RUNS and ranks.first:
+            point_latest(folder.path)
+        attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog)
+        with (
+            attempt.recorded(again),
+            explain_out_of_memory(parts, attempt.clock, config.train, folder),
+        ):
+            return attempt.run(rollback)

@@ -24,7 +24,7 @@ from gpt2.checkpoint import store as ck
 from gpt2.checkpoint.background import Background, Copies
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
-from gpt2.session.session import Session
+from gpt2.session.attempt import Attempt
 from gpt2.training.loop import Step
 from gpt2.training.recorder import RunRecorder
 from tests.checkpoint.test_store import DAMAGE, flip, made, no_warning
@@ -215,7 +215,7 @@ def test_written_in_the_background_they_are_the_same(
         "0.1", "--pruning-method", "movement", "--target-sparsity", "0.5", "--pruning-end", "0.4",
     )  # fmt: skip
     # The third step is the best of them.
-    monkeypatch.setattr(Session, "evaluate", lambda self: 1.0 + abs(self.clock.step - 3.0))
+    monkeypatch.setattr(Attempt, "evaluate", lambda self: 1.0 + abs(self.clock.step - 3.0))
     for name, way in (("sync", "--no-async-checkpoint"), ("async", ASYNC)):
         assert tiny.train(data, tmp_path / name, *more, way) == Exit.OK
     assert contents(tmp_path / "async") == contents(tmp_path / "sync")

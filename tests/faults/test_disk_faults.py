@@ -20,7 +20,7 @@ import pytest
 from gpt2.checkpoint import store as ck
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
-from gpt2.session.session import Session
+from gpt2.session.attempt import Attempt
 from gpt2.training.loop import Step
 from gpt2.training.recorder import RunRecorder
 from tests.checkpoint.test_store import flip, made, no_warning
@@ -113,7 +113,7 @@ def test_the_best_stays_until_a_better_one_is_there(
 ) -> None:
     """Row 8: where the save of a new best fails, the best before it is not given up."""
     losses = {1: 5.0, 2: 4.0, 3: 3.0, 4: 6.0, 5: 6.0, 6: 6.0}
-    monkeypatch.setattr(Session, "evaluate", lambda self: losses[self.clock.step])
+    monkeypatch.setattr(Attempt, "evaluate", lambda self: losses[self.clock.step])
     manifests = [0]
 
     def point(name: str) -> None:

@@ -145,7 +145,7 @@ def test_versions_that_are_none(value: object) -> None:
     """Row 13: what an edited run.json says of them is no reason to fail, at most to warn."""
     now = {"versions": {"torch": "2.13.0"}, "code": "a"} | dict.fromkeys(record._SAME, "same")
     said = ["torch 2.13.0, not 1"] if isinstance(value, dict) else []
-    assert record.differences({"versions": value}, now) == said
+    assert record.changed_conditions({"versions": value}, now) == said
 
 
 def test_data_that_are_gone(run: Path, data: Path, tmp_path: Path) -> None:

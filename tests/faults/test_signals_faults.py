@@ -16,7 +16,7 @@ from gpt2.checkpoint import store
 from gpt2.config import faults
 from gpt2.config.errors import Exit
 from gpt2.machine import signals as requests
-from gpt2.session import session
+from gpt2.session import attempt, session
 from gpt2.training.recorder import RunRecorder
 from tests.support import tiny
 
@@ -143,7 +143,7 @@ def test_a_signal_while_the_model_is_built(
 def test_a_signal_in_the_sample_of_a_finished_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = session.stream
+    original = attempt.stream
 
     def stream(*given: object) -> Iterator[list[int]]:
         for number, tokens in enumerate(original(*given)):  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def test_a_signal_in_the_sample_of_a_finished_run(
                 os.kill(os.getpid(), signal.SIGTERM)
             yield tokens
 
-    monkeypatch.setattr(session, "stream", stream)
+    monkeypatch.setattr(attempt, "stream", stream)
     run = tmp_path / "run"
     assert tiny.train(data, run, "--max-steps", "1", "--sample-tokens", "100000") == Exit.OK
     assert (run / "summary.json").exists()

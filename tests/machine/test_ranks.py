@@ -15,7 +15,7 @@ import torch
 
 from gpt2.checkpoint.store import load_last
 from gpt2.config.errors import Exit, UserError
-from gpt2.machine import ranks as distributed
+from gpt2.machine import ranks
 from gpt2.model.gpt import GPT
 from gpt2.run_dir.resume import load_config
 from tests.support import tiny, warm
@@ -333,7 +333,7 @@ def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> N
 
 def test_one_rank_cannot_shard() -> None:
     with pytest.raises(UserError, match="there is one: start several"):
-        distributed.join("cpu", "fsdp")
+        ranks.init_distributed("cpu", "fsdp")
 
 
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,4 +343,4 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="started 3 processes on this machine, which has 1 GPUs"):
-        distributed.join("cuda", "none")
+        ranks.init_distributed("cuda", "none")

@@ -11,7 +11,7 @@ import pytest
 from gpt2.config.errors import Exit, UserError
 from gpt2.run_dir import resume
 from gpt2.run_dir.folder import RunFolder
-from gpt2.session import session
+from gpt2.session import check, session
 from gpt2.training.recorder import RunRecorder
 from tests.support import tiny
 
@@ -215,7 +215,7 @@ def test_a_resume_in_fp16_of_a_run_in_fp32(
     """What `auto` means follows the device, which may change; that is written down."""
     more = ("--max-steps", "6", "--checkpoint-interval", "1")
     train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
-    monkeypatch.setattr(session, "resolve_precision", lambda asked, device: "fp16")
+    monkeypatch.setattr(check, "resolve_precision", lambda asked, device: "fp16")
     assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["precision"], record["determinism"]) == ("fp16", "statistical")

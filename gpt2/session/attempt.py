@@ -1,0 +1,249 @@
+"""One attempt at a run: its parts are trained, evaluated, and the results written."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.typed import Config
+from gpt2.data.batches import validation_batches
+from gpt2.data.tokenizer import from_description
+from gpt2.data.tokens import TokenFile
+from gpt2.machine import device as machine
+from gpt2.machine.out_of_memory import way_out
+from gpt2.machine.signals import StopRequest
+from gpt2.machine.watchdog import Watchdog
+from gpt2.model.attention import attention_form
+from gpt2.model.generate import Sampling, stream
+from gpt2.model.gpt import GPT
+from gpt2.model.loss import IGNORED
+from gpt2.optim.precision import DTYPES
+from gpt2.run_dir.console import Console
+from gpt2.run_dir.folder import RunFolder, now
+from gpt2.run_dir.resume import RUNS
+from gpt2.session import messages
+from gpt2.session.guards import WatchdogRecorder
+from gpt2.session.record import run_record
+from gpt2.session.retry import OutOfMemoryRetry, first_steps, try_micro_batch
+from gpt2.session.summary import results
+from gpt2.training.compilation import compile_or_fall_back
+from gpt2.training.evaluation import evaluate
+from gpt2.training.loop import Clock, Parts, forward_backward, train
+from gpt2.training.recorder import RunRecorder
+from gpt2.training.rollback import Rollback, RolledBackError
+from gpt2.training.validation import EvaluationBatch, Total, evaluation_batch
+
+
+class Attempt:
+    """A run under way in its folder, with all its parts: from its start or its last checkpoint."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        model: GPT,
+        parts: Parts,
+        data: Mapping[str, TokenFile],
+        stop: StopRequest,
+        dog: Watchdog,
+    ) -> None:
+        self.config, self.folder, self.model, self.parts = config, folder, model, parts
+        self.data, self.meta = data, data["train"].meta
+        self.device = parts.precision.device
+        self.console = Console(folder.log, silent=not parts.ranks.first)
+        self.stop, self.dog = stop, dog
+        training = config.train
+        self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
+        self.recorder = RunRecorder(
+            folder,
+            self.console,
+            parts,
+            self.clock,
+            training,
+            self.evaluate,
+            self.stop,
+            self.dog.during,
+        )
+        size = training.eval_batch_size or training.batch_size
+        self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._record_reduction)
+        self.record: dict[str, Any] = {}
+        self._moved = False  # whether a part of the run was computed elsewhere
+
+    @contextlib.contextmanager
+    def recorded(self, again: bool) -> Iterator[None]:
+        """Keep run.json true to what happens: how the run started, and how it ended.
+
+        `again` is a further attempt of the process that has recorded itself already.
+        """
+        self.record = run_record(
+            self.folder, self.config, self.parts, self.meta, again, self.console.warn
+        )
+        self._moved = "determinism" in self.record
+        self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])
+        self._save_record()
+        try:
+            yield
+        except (OutOfMemoryRetry, RolledBackError):
+            raise  # there will be another attempt
+        except BaseException as error:
+            if self.record["status"] == "running":  # not what befalls the sample of a finished run
+                self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
+            lines = traceback.format_exception(error)
+            if isinstance(error, UserError):
+                lines = [f"error: {text}\n" for text in error.messages]
+            with contextlib.suppress(OSError):  # a full disk may be what ended the run
+                self.folder.log.write("".join(lines))
+            raise
+        finally:
+            self.parts.batches.close()
+            with self.dog.during("writing a checkpoint"):
+                self.recorder.close()
+            self.console.end()
+
+    def run(self, rollback: Rollback | None = None) -> int:
+        """Train, evaluate, write the results; return the exit code. `rollback` led to this run."""
+        with self.dog.during("reading the checkpoint"):
+            self.recorder.restore(rollback)
+        watched = WatchdogRecorder(self.recorder, self.dog, self.clock, self.model)
+        with first_steps(self.config.train, self.parts.ranks, self.clock):
+            try_micro_batch(self.parts, self.clock.position)
+            self._compile()
+            self._say_what_runs()
+            self.recorder.catch_up()
+            if not self.recorder.stopping:
+                self.console.begin(self.clock.progress())
+                train(self.parts, self.clock, watched)
+                self.console.end()
+        if not self.recorder.stopping:
+            self.parts.pruner.verify()
+        self.recorder.save(required=True)
+        if not self.recorder.stopping:
+            self.recorder.conclude()
+        if self.recorder.stopping:
+            return self._preempted()
+        with self.dog.during("the end of the run"):
+            self._finish()
+        return Exit.OK
+
+    def evaluate(self) -> float | None:
+        """Return the loss over the whole validation split; None when stopped."""
+        block, ranks = self.config.model.block_size, self.parts.ranks
+        autocast = self.parts.precision.autocast
+
+        def compute(size: int, total: Total) -> float | None:
+            batches = validation_batches(self.data["val"], block, size, self.device)
+            if ranks.sharded:  # every rank is needed for every batch
+                return evaluate(self.model, batches, IGNORED, autocast)
+            share = itertools.islice(batches, ranks.rank, None, ranks.world_size)
+            return evaluate(self.model, share, IGNORED, autocast, self._may_stop, total)
+
+        with self.dog.during("an evaluation"):
+            return self.evaluation.evaluate(compute)
+
+    def _record_reduction(self, change: dict[str, Any]) -> None:
+        self.record["lowered"] = [*self.record["lowered"], change]
+        try:
+            self._save_record()
+        except UserError as error:  # a full disk, in mid-run: a resume will find it out again
+            self.console.warn(f"{error}; training goes on")
+
+    def _may_stop(self) -> bool:
+        # One rank of several may not leave off alone: the others would wait for its part.
+        return bool(self.stop) and self.parts.ranks.world_size == 1
+
+    def _compile(self) -> None:
+        if not self.config.machine.compile:
+            return
+        self.console.say("compiling the model ...")
+
+        def trial() -> None:
+            forward_backward(self.parts, self.clock.position)
+            self.parts.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad(), self.parts.precision.autocast():
+                size, block = self.evaluation.size, self.config.model.block_size
+                batches = validation_batches(self.data["val"], block, size, self.device)
+                self.model.eval()(*next(batches))
+            self.model.train()
+
+        failure = compile_or_fall_back(self.model.transformer, trial)
+        self.model.train()
+        self.parts.optimizer.zero_grad(set_to_none=True)
+        self.record.update(compiled=failure is None, compile_failure=failure)
+        if failure is not None:
+            self.console.warn(f"--compile: not possible here, going on without ({failure})")
+
+    def _say_what_runs(self) -> None:
+        """Record how the run computes, and say what the user may want to know before waiting."""
+        config, compiled = self.config, self.record["compiled"]
+        dtype = DTYPES[self.parts.precision.name]
+        self.record.update(
+            attention=attention_form(config.model, config.train.batch_size, dtype, self.device),
+            determinism=machine.determinism(
+                self.device,
+                compiled=compiled,
+                deterministic=config.machine.deterministic,
+                mixed=bool(config.train.max_time) or self._moved,
+            ),
+        )
+        self._save_record()
+        messages.startup(
+            config, self.model, self.parts, self.clock, self.data, self.record, self.folder.path,
+            self.console,
+        )  # fmt: skip
+
+    def _preempted(self) -> int:
+        self.record["stopped_by"] = self.stop.signal
+        self._end("preempted", Exit.PREEMPTED)
+        way = f"the same command with --run-dir {messages.shown(self.folder.path)}"
+        if self.folder.path.parent == RUNS:
+            way += ", or make resume"
+        if self.stop.low_memory:
+            way += f"; {way_out(self.config.train)}"
+        self.console.say(
+            f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: {way}"
+        )
+        return Exit.PREEMPTED
+
+    def _finish(self) -> None:
+        summary = results(self.parts, self.clock, self.recorder, self.data["val"])
+        ranks = self.parts.ranks
+        if not (ranks.first or ranks.sharded):
+            return
+        # The results first: nothing that befalls the sample can take them away.
+        try:
+            self.folder.write_json("summary.json", summary)
+        except UserError as error:
+            way = "the last checkpoint is whole: make room and run this again to have the results"
+            raise UserError(f"{error}; {way}", code=Exit.CHECKPOINT) from error
+        self._end("finished", Exit.OK)
+        self.recorder.track(summary, "final/")
+        if self.config.train.sample_tokens and not self.stop:
+            text = from_description(self.meta.tokenizer).decode(self._sample())
+            self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
+        for line in messages.final_summary(summary, self.folder.path):
+            self.console.say(line)
+
+    def _sample(self) -> list[int]:
+        """Return ids that the model writes; fewer when it is asked to stop."""
+        prompt, count = [self.data["val"].first()], self.config.train.sample_tokens
+        found: list[int] = []
+        for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
+            found.append(token)
+            self.dog.alive()
+            if self._may_stop():
+                break
+        return found
+
+    def _end(self, status: str, code: int) -> None:
+        self.record.update(status=status, exit_code=int(code), end=now())
+        with contextlib.suppress(UserError):
+            self._save_record()
+
+    def _save_record(self) -> None:
+        self.folder.write_json("run.json", self.record)

@@ -1,0 +1,80 @@
+"""The micro-batch of evaluations: one that does not fit in memory is made smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.machine.out_of_memory import ERRORS, first_line, is_exhaustion, release, smaller_batch
+from gpt2.machine.ranks import DistributedContext
+from gpt2.run_dir.console import Console
+
+#: Adds numbers up over ranks.
+Total = Callable[[Sequence[float]], Sequence[float]]
+
+
+class _ElsewhereError(Exception):
+    """Another rank ran out of memory."""
+
+
+class EvaluationBatch:
+    """The micro-batch of evaluations: one that does not fit is lowered, on all ranks alike.
+
+    `lowered` is told of every change as run.json keeps it.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        ranks: DistributedContext,
+        console: Console,
+        lowered: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.size = size
+        self._ranks, self._console, self._lowered = ranks, console, lowered
+
+    def evaluate(self, compute: Callable[[int, Total], float | None]) -> float | None:
+        """Return what `compute` gives for a micro-batch, and what adds its sums up over ranks.
+
+        Raises UserError when even a micro-batch of 1 is too large.
+        """
+        while True:
+            try:
+                return compute(self.size, self._total)
+            except _ElsewhereError:
+                reason = "on another rank"
+            except ERRORS as error:
+                if not is_exhaustion(error) or self._ranks.sharded:
+                    raise
+                reason = first_line(error)
+                # The others wait for this rank's sums, and so learn that there are none.
+                self._ranks.all_reduce_sum([0.0, 0.0, 1.0])
+            release()
+            self._lower(reason)
+
+    def _total(self, values: Sequence[float]) -> list[float]:
+        *sums, failed = self._ranks.all_reduce_sum([*values, 0.0])
+        if failed:
+            raise _ElsewhereError
+        return sums
+
+    def _lower(self, reason: str) -> None:
+        before, after = self.size, smaller_batch(self.size)
+        if after is None:
+            raise UserError(
+                "out of memory in an evaluation of one sequence at a time: "
+                "a smaller --block-size or --model needs less",
+                code=Exit.MEMORY,
+            )
+        self.size = after
+        self._console.warn(
+            f"out of memory in an evaluation of {before} sequences at a time: going on with {after}"
+        )
+        self._lowered({"batch": "evaluation", "from": before, "to": after, "error": reason})
+
+
+def evaluation_batch(size: int, lowered: Sequence[dict[str, Any]]) -> int:
+    """Return `size`, or what run.json's `lowered` says evaluations had to be lowered to."""
+    steps: list[int] = [change["to"] for change in lowered if change["batch"] == "evaluation"]
+    return min([size, *steps])
