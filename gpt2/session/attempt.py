@@ -34,7 +34,7 @@ from gpt2.session.retry import OutOfMemoryRetry, first_steps, try_micro_batch
 from gpt2.session.summary import results
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.evaluation import evaluate
-from gpt2.training.loop import Clock, Parts, forward_backward, train
+from gpt2.training.loop import Parts, Progress, forward_backward, train
 from gpt2.training.recorder import RunRecorder
 from gpt2.training.rollback import Rollback, RolledBackError
 from gpt2.training.validation import EvaluationBatch, Total, evaluation_batch
@@ -59,12 +59,12 @@ class Attempt:
         self.console = Console(folder.log, silent=not parts.ranks.first)
         self.stop, self.dog = stop, dog
         training = config.train
-        self.clock = Clock(parts.schedule.steps, float(training.max_time) or None)
+        self.progress = Progress(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
             folder,
             self.console,
             parts,
-            self.clock,
+            self.progress,
             training,
             self.evaluate,
             self.stop,
@@ -110,15 +110,15 @@ class Attempt:
         """Train, evaluate, write the results; return the exit code. `rollback` led to this run."""
         with self.dog.during("reading the checkpoint"):
             self.recorder.restore(rollback)
-        watched = WatchdogRecorder(self.recorder, self.dog, self.clock, self.model)
-        with first_steps(self.config.train, self.parts.ranks, self.clock):
-            try_micro_batch(self.parts, self.clock.position)
+        watched = WatchdogRecorder(self.recorder, self.dog, self.progress, self.model)
+        with first_steps(self.config.train, self.parts.ranks, self.progress):
+            try_micro_batch(self.parts, self.progress.data_step)
             self._compile()
             self._say_what_runs()
             self.recorder.catch_up()
             if not self.recorder.stopping:
-                self.console.begin(self.clock.progress())
-                train(self.parts, self.clock, watched)
+                self.console.begin(self.progress.fraction())
+                train(self.parts, self.progress, watched)
                 self.console.end()
         if not self.recorder.stopping:
             self.parts.pruner.verify()
@@ -163,7 +163,7 @@ class Attempt:
         self.console.say("compiling the model ...")
 
         def trial() -> None:
-            forward_backward(self.parts, self.clock.position)
+            forward_backward(self.parts, self.progress.data_step)
             self.parts.optimizer.zero_grad(set_to_none=True)
             with torch.no_grad(), self.parts.precision.autocast():
                 size, block = self.evaluation.size, self.config.model.block_size
@@ -193,7 +193,7 @@ class Attempt:
         )
         self._save_record()
         messages.startup(
-            config, self.model, self.parts, self.clock, self.data, self.record, self.folder.path,
+            config, self.model, self.parts, self.progress, self.data, self.record, self.folder.path,
             self.console,
         )  # fmt: skip
 
@@ -206,12 +206,12 @@ class Attempt:
         if self.stop.low_memory:
             way += f"; {way_out(self.config.train)}"
         self.console.say(
-            f"stopped by {self.stop.signal} after step {self.clock.step}; saved. To go on: {way}"
+            f"stopped by {self.stop.signal} after step {self.progress.step}; saved. To go on: {way}"
         )
         return Exit.PREEMPTED
 
     def _finish(self) -> None:
-        summary = results(self.parts, self.clock, self.recorder, self.data["val"])
+        summary = results(self.parts, self.progress, self.recorder, self.data["val"])
         ranks = self.parts.ranks
         if not (ranks.first or ranks.sharded):
             return
@@ -222,7 +222,7 @@ class Attempt:
             way = "the last checkpoint is whole: make room and run this again to have the results"
             raise UserError(f"{error}; {way}", code=Exit.CHECKPOINT) from error
         self._end("finished", Exit.OK)
-        self.recorder.track(summary, "final/")
+        self.recorder.metrics.track(summary, "final/")
         if self.config.train.sample_tokens and not self.stop:
             text = from_description(self.meta.tokenizer).decode(self._sample())
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")

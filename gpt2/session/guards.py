@@ -17,7 +17,7 @@ from gpt2.machine.signals import StopRequest
 from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.run_dir.folder import RunFolder, now, read_json
 from gpt2.session.messages import shown
-from gpt2.training.loop import Clock, Recorder, Step
+from gpt2.training.loop import Progress, Recorder, Step
 
 #: Seconds that --hang-timeout auto gives a step at least: of a compiled run, which may compile
 #: something anew, and of one with several ranks, where one waits for what another saves.
@@ -86,9 +86,9 @@ class WatchdogRecorder:
     """The recorder of a run, whose steps and forward passes are reported to a watchdog."""
 
     def __init__(
-        self, recorder: Recorder, watchdog: Watchdog, clock: Clock, model: nn.Module
+        self, recorder: Recorder, watchdog: Watchdog, progress: Progress, model: nn.Module
     ) -> None:
-        self._recorder, self._watchdog, self._clock = recorder, watchdog, clock
+        self._recorder, self._watchdog, self._clock = recorder, watchdog, progress
         # Of every micro-step and of every batch of an evaluation.
         model.register_forward_hook(watchdog.alive)
 

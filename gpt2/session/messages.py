@@ -14,7 +14,7 @@ from gpt2.optim.precision import emulated
 from gpt2.planning.duration import Left, predicted_seconds
 from gpt2.run_dir.console import Console, duration
 from gpt2.run_dir.resume import RUNS, equal_unfinished
-from gpt2.training.loop import Clock, Parts
+from gpt2.training.loop import Parts, Progress
 
 #: Seconds on a CPU beyond which the small defconfig is named.
 _LONG = 1800.0
@@ -24,7 +24,7 @@ def startup(
     config: Config,
     model: GPT,
     parts: Parts,
-    clock: Clock,
+    progress: Progress,
     data: Mapping[str, TokenFile],
     record: Mapping[str, Any],
     folder: Path,
@@ -39,9 +39,9 @@ def startup(
         "block": config.model.block_size,
         "dataset": config.data.dataset,
         "tokens": len(data["train"].ids),
-        "steps": clock.steps,
+        "steps": progress.steps,
         "batch": batches.effective_batch,
-        "epochs": (clock.steps or 0) * batches.effective_batch / batches.sequences,
+        "epochs": (progress.steps or 0) * batches.effective_batch / batches.sequences,
         "max_time": config.train.max_time,
         "folder": folder,
         "pruning": config.prune and config.prune.pruning_method,
@@ -57,12 +57,14 @@ def startup(
             "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
             "slower in it; use --precision fp32"
         )
-    if device.type == "cpu" and clock.steps is not None:
-        limit = clock.max_time and clock.max_time - clock.elapsed
-        left = Left(clock.steps - clock.step, batches.effective_batch, limit, len(data["val"].ids))
+    if device.type == "cpu" and progress.steps is not None:
+        limit = progress.max_time and progress.max_time - progress.elapsed
+        left = Left(
+            progress.steps - progress.step, batches.effective_batch, limit, len(data["val"].ids)
+        )
         for line in cpu_warning(predicted_seconds(config, model.parameter_count(), left)):
             console.say(line)
-    if clock.step or not parts.ranks.first:
+    if progress.step or not parts.ranks.first:
         return
     if (other := equal_unfinished(config, folder)) is not None:
         path = shown(other)
@@ -122,8 +124,8 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
             f"sparsity {summary['sparsity_reached']:.2%} of the prunable weights (asked: "
             f"{summary['sparsity_asked']:.2%}), {summary['sparsity_whole']:.2%} of all"
         )
-    if refused := _refused(summary):
-        lines.append(refused)
+    if skipped := _skipped(summary):
+        lines.append(skipped)
     memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
     if summary["peak_device_bytes"]:
         memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"
@@ -150,7 +152,7 @@ def _next(folder: Path) -> list[str]:
     ]
 
 
-def _refused(summary: Mapping[str, Any]) -> str:
+def _skipped(summary: Mapping[str, Any]) -> str:
     """Say which steps were not made, and how often the run went back; empty when all went well."""
     skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
     parts = [f"{_counted(skipped, 'step')} skipped: not finite"] if skipped else []

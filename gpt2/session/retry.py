@@ -24,7 +24,7 @@ from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder, read_json
 from gpt2.run_dir.resume import with_batch, write_batch
 from gpt2.session.messages import shown
-from gpt2.training.loop import Clock, Parts
+from gpt2.training.loop import Parts, Progress
 from gpt2.training.rollback import Rollback, RolledBackError
 
 #: Steps after which the peak is known: the first one makes the optimizer's state, and the second
@@ -88,17 +88,19 @@ def _with_smaller_batch(config: Config, folder: RunFolder, console: Console, rea
 
 
 @contextmanager
-def first_steps(training: TrainConfig, ranks: DistributedContext, clock: Clock) -> Iterator[None]:
+def first_steps(
+    training: TrainConfig, ranks: DistributedContext, progress: Progress
+) -> Iterator[None]:
     """Context of the steps: out of memory in the first TRIAL_STEPS of them is a OutOfMemoryRetry.
 
     They are steps as all others, so where all goes well the trial costs nothing. Of several ranks
     the others would wait in the middle of their step: see try_micro_batch.
     """
-    first = clock.step
+    first = progress.step
     try:
         yield
     except ERRORS as error:
-        early = clock.step - first < TRIAL_STEPS and ranks.world_size == 1
+        early = progress.step - first < TRIAL_STEPS and ranks.world_size == 1
         if not is_exhaustion(error) or not early or smaller_batch(training.batch_size) is None:
             raise
         raise OutOfMemoryRetry(first_line(error)) from error
@@ -134,7 +136,7 @@ def try_micro_batch(parts: Parts, step: int) -> None:
 
 @contextmanager
 def explain_out_of_memory(
-    parts: Parts, clock: Clock, training: TrainConfig, folder: RunFolder
+    parts: Parts, progress: Progress, training: TrainConfig, folder: RunFolder
 ) -> Iterator[None]:
     """Turn running out of memory in a run under way into a UserError: what is held, how to go on.
 
@@ -154,7 +156,7 @@ def explain_out_of_memory(
         if smaller_batch(batch) is not None:
             way += f"; the same command with these and --run-dir {shown(folder.path)} goes on"
         raise UserError(
-            f"out of memory with --batch-size {batch} after step {clock.step} ({held}): {way}",
+            f"out of memory with --batch-size {batch} after step {progress.step} ({held}): {way}",
             code=Exit.MEMORY,
             everywhere=False,
         ) from error

@@ -84,6 +84,6 @@ class Session:
         attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog)
         with (
             attempt.recorded(again),
-            explain_out_of_memory(parts, attempt.clock, config.train, folder),
+            explain_out_of_memory(parts, attempt.progress, config.train, folder),
         ):
             return attempt.run(rollback)

@@ -38,27 +38,29 @@ class Parts:
 
 
 @dataclass
-class Clock:
+class Progress:
     """How far the run is. `steps` and `max_time` (seconds) are its limits; None is no limit."""
 
     steps: int | None
     max_time: float | None
     step: int = 0
     elapsed: float = 0.0
-    #: Steps' worth of data that rollbacks left out, and how often the run went back.
-    left_out: int = 0
+    #: Global batches that rollbacks skipped, and how often the run went back.
+    skipped_batches: int = 0
     rollbacks: int = 0
     _since: float = field(default_factory=time.perf_counter)
 
     @property
-    def position(self) -> int:
-        """The step's worth of data that is next."""
-        return self.step + self.left_out
+    def data_step(self) -> int:
+        """Index of the next global batch: the step, and the batches that rollbacks skipped."""
+        return self.step + self.skipped_batches
 
-    def resume(self, step: int, elapsed: float, left_out: int = 0, rollbacks: int = 0) -> None:
+    def resume(
+        self, step: int, elapsed: float, skipped_batches: int = 0, rollbacks: int = 0
+    ) -> None:
         """Go on from a checkpoint."""
         self.step, self.elapsed = step, elapsed
-        self.left_out, self.rollbacks = left_out, rollbacks
+        self.skipped_batches, self.rollbacks = skipped_batches, rollbacks
 
     def start(self) -> None:
         """Begin to count time."""
@@ -70,7 +72,7 @@ class Clock:
         self.elapsed += max(0.0, now - self._since)
         self._since = now
 
-    def progress(self) -> float:
+    def fraction(self) -> float:
         """Share of the run that is done, in [0, 1], by the limit that is nearest."""
         shares = [0.0]
         if self.steps is not None:
@@ -81,7 +83,7 @@ class Clock:
 
     def done(self) -> bool:
         """Whether a limit is reached."""
-        return self.progress() >= 1.0
+        return self.fraction() >= 1.0
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,20 @@ class Recorder(Protocol):
         ...
 
 
-def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
+def train(parts: Parts, progress: Progress, recorder: Recorder) -> None:
     """Train until a limit is reached or the recorder ends the run.
 
     Nothing in here reads a value back from the device.
     """
     parameters = [p for group in parts.optimizer.param_groups for p in group["params"]]
-    clock.start()
-    while not clock.done():
+    progress.start()
+    while not progress.done():
         faults.failpoint("step.begin")
-        rate = parts.schedule.apply(parts.optimizer, clock.step, clock.progress())
-        loss = forward_backward(parts, clock.position)
-        spoil(parameters)
+        rate = parts.schedule.apply(parts.optimizer, progress.step, progress.fraction())
+        loss = forward_backward(parts, progress.data_step)
+        inject_gradient_fault(parameters)
         parts.precision.unscale(parts.optimizer)
-        parts.pruner.mask_gradients(clock.step, clock.progress())
+        parts.pruner.mask_gradients(progress.step, progress.fraction())
         held = gradient_norm(parameters)
         norm = full_tensor(held)
         skip = parts.precision.check_step(loss, norm)
@@ -122,27 +124,27 @@ def train(parts: Parts, clock: Clock, recorder: Recorder) -> None:
         clip(parameters, parts.grad_clip, held)
         parts.precision.step(parts.optimizer, skip)
         parts.optimizer.zero_grad(set_to_none=True)
-        clock.step += 1
-        clock.tick()
-        if clock.max_time is not None:  # ranks must prune by the same clock
-            _, clock.elapsed = parts.ranks.all_reduce_stop(False, clock.elapsed)
-        parts.pruner.apply(clock.step, clock.progress())
+        progress.step += 1
+        progress.tick()
+        if progress.max_time is not None:  # ranks must prune by the same clock
+            _, progress.elapsed = parts.ranks.all_reduce_stop(False, progress.elapsed)
+        parts.pruner.apply(progress.step, progress.fraction())
         if not recorder.after_step(Step(loss, norm, rate)):
             return
-        clock.start()  # evaluations and checkpoints are not training time
+        progress.start()  # evaluations and checkpoints are not training time
     # Time can run out while a step is logged: what is due at the end of the run is due now.
-    parts.pruner.apply(clock.step, clock.progress())
+    parts.pruner.apply(progress.step, progress.fraction())
 
 
-def forward_backward(parts: Parts, position: int) -> Tensor:
-    """Accumulate the gradients of the step's worth of data at `position`.
+def forward_backward(parts: Parts, data_step: int) -> Tensor:
+    """Accumulate gradients over the micro-batches of global batch `data_step`.
 
     Returns this rank's mean loss, 0-d, on the device.
     """
     total: Tensor | None = None
     factor = faults.factor("step.loss")
     for micro in range(parts.gradient_accumulation):
-        inputs, targets = parts.batches.train(position, micro)
+        inputs, targets = parts.batches.train(data_step, micro)
         last = micro == parts.gradient_accumulation - 1
         with parts.ranks.accumulate(parts.forward, last):
             with parts.precision.autocast():
@@ -155,7 +157,7 @@ def forward_backward(parts: Parts, position: int) -> Tensor:
     return total
 
 
-def spoil(parameters: list[nn.Parameter]) -> None:
+def inject_gradient_fault(parameters: list[nn.Parameter]) -> None:
     """Pass the injection point of the gradients: nothing is done unless a fault test asks."""
     if (factor := faults.factor("step.grad")) != 1.0:
         for parameter in parameters:

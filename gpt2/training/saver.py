@@ -24,7 +24,7 @@ from gpt2.machine import out_of_memory
 from gpt2.machine.shards import full_tensor
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
-from gpt2.training.loop import Clock, Parts
+from gpt2.training.loop import Parts, Progress
 
 _PRUNING = "prune."
 
@@ -53,7 +53,7 @@ _MISFITS = (
 
 
 class Saver:
-    """Saves and restores `parts` and `clock` in the run's folder.
+    """Saves and restores `parts` and `progress` in the run's folder.
 
     In the `background`, save copies what a checkpoint holds and returns; a thread writes the copy.
     One is under way at most: the next save waits for it. All but the writing itself is done by the
@@ -65,11 +65,11 @@ class Saver:
         folder: RunFolder,
         console: Console,
         parts: Parts,
-        clock: Clock,
+        progress: Progress,
         background: bool = False,
     ) -> None:
         self._folder, self._console = folder, console
-        self._parts, self._clock = parts, clock
+        self._parts, self._progress = parts, progress
         self._best_saved: Mark | None = None
         self._background = Background() if background and parts.ranks.first else None
         self._copies = Copies()
@@ -87,9 +87,9 @@ class Saver:
         tensors, plain = optimizer_tensors(self._parts.optimizer)
         pruned = {_PRUNING + name: t for name, t in self._parts.pruner.state().items()}
         state = {
-            "elapsed": self._clock.elapsed,
-            "left_out": self._clock.left_out,
-            "rollbacks": self._clock.rollbacks,
+            "elapsed": self._progress.elapsed,
+            "left_out": self._progress.skipped_batches,
+            "rollbacks": self._progress.rollbacks,
             "optimizer": plain,
             "precision": self._parts.precision.state(),
             "random": self._parts.ranks.gather(random_state()),
@@ -97,8 +97,8 @@ class Saver:
             "last": last,
         }
         weights = {name: full_tensor(p) for name, p in self._parts.model.named_parameters()}
-        refuse_nonfinite(weights, self._clock.step)
-        made = checkpoints.Checkpoint(self._clock.step, weights, {**tensors, **pruned}, state)
+        refuse_nonfinite(weights, self._progress.step)
+        made = checkpoints.Checkpoint(self._progress.step, weights, {**tensors, **pruned}, state)
         if not self._parts.ranks.first:
             return
         # Until the new best is on disk, the one before it is what --best finds.
@@ -216,8 +216,10 @@ class Saver:
         if len(states) == self._parts.ranks.world_size:  # else each rank goes on from its seed
             load_random_state(states[self._parts.ranks.rank])
         # Checkpoints of before there were rollbacks know of none.
-        left_out, rollbacks = (found.state.get(name, 0) for name in ("left_out", "rollbacks"))
-        self._clock.resume(found.step, found.state["elapsed"], left_out, rollbacks)
+        skipped_batches, rollbacks = (
+            found.state.get(name, 0) for name in ("left_out", "rollbacks")
+        )
+        self._progress.resume(found.step, found.state["elapsed"], skipped_batches, rollbacks)
         self._best_saved = found.state["best"]
 
 

@@ -19,7 +19,7 @@ from gpt2.model.gpt import GPT, build_model
 from gpt2.optim.precision import DTYPES
 from gpt2.training.assembly import build_parts
 from gpt2.training.compilation import compile_or_fall_back
-from gpt2.training.loop import Clock, Parts, Step, forward_backward, train
+from gpt2.training.loop import Parts, Progress, Step, forward_backward, train
 from gpt2.weights.hugging_face import to_hugging_face
 from scripts.benchmark.plain_gpt2 import Plain
 
@@ -93,7 +93,7 @@ class Ours:
         )
         self.optimizer = self.parts.optimizer
         # Without limits: the bench ends the loop.
-        self.clock = Clock(None, None)
+        self.progress = Progress(None, None)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Return the loss as a training step computes it."""
@@ -103,11 +103,11 @@ class Ours:
 
     def trial(self) -> None:
         """Pass forward and backward through one step's batches."""
-        forward_backward(self.parts, self.clock.step)
+        forward_backward(self.parts, self.progress.step)
 
     def run(self, steps: int) -> None:
         """Train `steps` steps by the real loop."""
-        train(self.parts, self.clock, _Count(steps))
+        train(self.parts, self.progress, _Count(steps))
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights by their names."""

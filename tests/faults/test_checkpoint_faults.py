@@ -85,7 +85,7 @@ def fingerprint(recorder: RunRecorder) -> str:
         tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
     for tensor in tensors:
         digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
-    digest.update(f"{recorder.clock.step} {recorder.best} {recorder.last}".encode())
+    digest.update(f"{recorder.progress.step} {recorder.best} {recorder.last}".encode())
     return digest.hexdigest()
 
 
@@ -215,7 +215,7 @@ def test_written_in_the_background_they_are_the_same(
         "0.1", "--pruning-method", "movement", "--target-sparsity", "0.5", "--pruning-end", "0.4",
     )  # fmt: skip
     # The third step is the best of them.
-    monkeypatch.setattr(Attempt, "evaluate", lambda self: 1.0 + abs(self.clock.step - 3.0))
+    monkeypatch.setattr(Attempt, "evaluate", lambda self: 1.0 + abs(self.progress.step - 3.0))
     for name, way in (("sync", "--no-async-checkpoint"), ("async", ASYNC)):
         assert tiny.train(data, tmp_path / name, *more, way) == Exit.OK
     assert contents(tmp_path / "async") == contents(tmp_path / "sync")
@@ -253,8 +253,8 @@ def at_step(
     original = RunRecorder.after_step
 
     def after_step(self: RunRecorder, done: Step) -> bool:
-        if self.clock.step in actions:
-            actions[self.clock.step](self)
+        if self.progress.step in actions:
+            actions[self.progress.step](self)
         return original(self, done)
 
     monkeypatch.setattr(RunRecorder, "after_step", after_step)
@@ -269,7 +269,7 @@ def test_a_checkpoint_is_of_its_moment(
     seen = []
 
     def look(recorder: RunRecorder) -> None:
-        seen.append((recorder.clock.step, ck.steps(recorder.folder.checkpoints)))
+        seen.append((recorder.progress.step, ck.steps(recorder.folder.checkpoints)))
 
     def release(recorder: RunRecorder) -> None:
         look(recorder)

@@ -251,7 +251,7 @@ def train_disturbed(
 
     def after_step(self: RunRecorder, done: Any) -> bool:
         going = original(self, done)
-        if self.clock.step == 3:
+        if self.progress.step == 3:
             disturb()
         return going
 
@@ -327,7 +327,7 @@ from gpt2.training.recorder import RunRecorder
 original = RunRecorder.after_step
 def after_step(self, done):
     going = original(self, done)
-    if self.clock.step == 3:
+    if self.progress.step == 3:
         os.truncate(sys.argv[1], 0)
     return going
 RunRecorder.after_step = after_step

@@ -80,7 +80,7 @@ def test_a_periodic_save_that_fails(
                 raise OSError(number[0], os.strerror(number[0]))
 
     def save(self: RunRecorder, required: bool) -> None:
-        step = self.clock.step
+        step = self.progress.step
         due[0], left[0], number[0] = FAILING.get(step, ("", 0, 0))
         original(self, required)
         self._saver.wait()
@@ -113,7 +113,7 @@ def test_the_best_stays_until_a_better_one_is_there(
 ) -> None:
     """Row 8: where the save of a new best fails, the best before it is not given up."""
     losses = {1: 5.0, 2: 4.0, 3: 3.0, 4: 6.0, 5: 6.0, 6: 6.0}
-    monkeypatch.setattr(Attempt, "evaluate", lambda self: losses[self.clock.step])
+    monkeypatch.setattr(Attempt, "evaluate", lambda self: losses[self.progress.step])
     manifests = [0]
 
     def point(name: str) -> None:

@@ -23,7 +23,7 @@ from gpt2.data.batches import TrainBatches
 from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.model.gpt import GPT
 from gpt2.optim.step_guard import MAX_CONSECUTIVE_SKIPS, MAX_SKIPS, SpikeWindow, StepGuard
-from gpt2.training.loop import Clock
+from gpt2.training.loop import Progress
 from gpt2.training.recorder import RunRecorder
 from gpt2.training.saver import Saver
 from tests.support import tiny
@@ -56,13 +56,13 @@ def diverges(data: Path, run: Path, *more: str) -> str:
     return message
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, when: Callable[[Clock], bool]) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, when: Callable[[Progress], bool]) -> None:
     """Let the process end after the step, with all it saves, at which `when` holds."""
     original = RunRecorder.after_step
 
     def after_step(self: RunRecorder, step: Any) -> bool:
         on = original(self, step)
-        if when(self.clock):
+        if when(self.progress):
             raise KeyboardInterrupt
         return on
 
@@ -151,7 +151,7 @@ def test_fp16_halves_its_scale_and_goes_on_as_if_never_stopped(
     assert files(tmp_path / "whole", 6) != files(tmp_path / "whole", 5)
     arm("step.grad:inf:5")
     with monkeypatch.context() as patch:
-        interrupt(patch, lambda clock: clock.step == 5)
+        interrupt(patch, lambda progress: progress.step == 5)
         with pytest.raises(KeyboardInterrupt):
             tiny.train(data, tmp_path / "run", *more)
     assert files(tmp_path / "run", 5) == files(tmp_path / "run", 4)
@@ -330,7 +330,7 @@ def test_the_window_survives_a_resume(
     assert tiny.train(data, tmp_path / "whole", *more) == Exit.OK
     arm("step.loss:x20:6")
     with monkeypatch.context() as patch:
-        interrupt(patch, lambda clock: clock.step == 4)
+        interrupt(patch, lambda progress: progress.step == 4)
         with pytest.raises(KeyboardInterrupt):
             tiny.train(data, tmp_path / "run", *more)
     assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
@@ -408,7 +408,7 @@ def test_a_run_that_went_back_is_resumed(
     more = (*BACK, "--checkpoint-interval", "3")
     assert tiny.train(data, tmp_path / "whole", *more) == Exit.OK
     with monkeypatch.context() as patch:
-        interrupt(patch, lambda clock: clock.rollbacks == 1 and clock.step == at)
+        interrupt(patch, lambda progress: progress.rollbacks == 1 and progress.step == at)
         with pytest.raises(KeyboardInterrupt):
             tiny.train(data, tmp_path / "run", *more)
     poisoned.clear()

@@ -65,7 +65,7 @@ def send_at(patch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
     original: Callable[..., bool] = RunRecorder.after_step
 
     def after_step(self: RunRecorder, done: object) -> bool:
-        if self.clock.step == step:
+        if self.progress.step == step:
             for number in numbers:
                 os.kill(os.getpid(), number)
         return original(self, done)

@@ -52,7 +52,7 @@ def after(patch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> No
     original: Callable[..., bool] = RunRecorder.after_step
 
     def after_step(self: RunRecorder, done: object) -> bool:
-        if self.clock.step == step:
+        if self.progress.step == step:
             act()
         return original(self, done)
 
@@ -156,9 +156,9 @@ def test_a_run_directory_that_comes_back(
     original: Callable[..., bool] = RunRecorder.after_step
 
     def after_step(self: RunRecorder, done: object) -> bool:
-        if self.clock.step == 3:
+        if self.progress.step == 3:
             run.rename(away)
-        if self.clock.step == 5:
+        if self.progress.step == 5:
             away.rename(run)
         return original(self, done)
 
@@ -317,11 +317,11 @@ from gpt2.training.recorder import RunRecorder
 original, taken = RunRecorder.after_step, []
 
 def after_step(self, done):
-    if self.clock.step == 3:
+    if self.progress.step == 3:
         held = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
         most = int(held.split()[1]) * 1024 + 64 * 2**20
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    if self.clock.step > 3:
+    if self.progress.step > 3:
         taken.append(torch.ones(4 * 2**20))
     return original(self, done)
 
@@ -364,7 +364,7 @@ def test_a_long_run_holds_no_more_than_a_short_one(
 
     def after_step(self: RunRecorder, done: object) -> bool:
         going = original(self, done)
-        held[self.clock.step] = host.held()
+        held[self.progress.step] = host.held()
         return going
 
     monkeypatch.setattr(RunRecorder, "after_step", after_step)

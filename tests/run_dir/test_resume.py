@@ -32,7 +32,7 @@ def train_killed(
 
     def after_step(self: RunRecorder, done: object) -> bool:
         going = original(self, done)
-        if self.clock.step == step:
+        if self.progress.step == step:
             raise Killed
         return going
 

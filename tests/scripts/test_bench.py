@@ -143,7 +143,7 @@ def test_a_peer_starts_equal_and_trains(
     moved = next(peer.model.parameters())
     assert not torch.equal(moved, next(ours.model.parameters()))
     ours.run(2)
-    assert ours.clock.step == 2
+    assert ours.progress.step == 2
     assert not torch.equal(
         ours.weights()["transformer.wte.weight"], before["transformer.wte.weight"]
     )

@@ -54,7 +54,7 @@ def test_low_memory_saves_and_the_resumed_run_is_the_same_to_the_bit(
     original: Callable[..., bool] = RunRecorder.after_step
 
     def after_step(self: RunRecorder, done: object) -> bool:
-        if self.clock.step == 3:
+        if self.progress.step == 3:
             change(root, available=GIB)
             end = time.monotonic() + 60.0
             while not self._stop and time.monotonic() < end:
@@ -121,11 +121,11 @@ if kind == "machine":
 
 def after_step(self, done):
     global ballast
-    if self.clock.step == 3 and kind == "machine":
+    if self.progress.step == 3 and kind == "machine":
         os.replace(host.ROOT / "low", host.ROOT / "proc/meminfo")
         while True:
             sum(range(100))
-    if self.clock.step == 3:
+    if self.progress.step == 3:
         ballast = b"x" * (int(kind) * 10**6 - host.Host().held())
     return original(self, done)
 

@@ -33,7 +33,7 @@ from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
 from gpt2.prune.methods.none import Dense
-from gpt2.training.loop import Clock, Parts, Step, clip, forward_backward, gradient_norm, train
+from gpt2.training.loop import Parts, Progress, Step, clip, forward_backward, gradient_norm, train
 
 Build = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -126,7 +126,7 @@ class Trial:
             gradient_accumulation=1,
             grad_clip=1.0,
         )
-        self.clock = Clock(length, None)
+        self.progress = Progress(length, None)
         self.losses: list[float] = []
 
     @property
@@ -135,14 +135,14 @@ class Trial:
 
     def run(self, steps: int) -> Trial:
         """Train `steps` steps more."""
-        self._until = self.clock.step + steps
+        self._until = self.progress.step + steps
         if steps:
-            train(self.parts, self.clock, self)
+            train(self.parts, self.progress, self)
         return self
 
     def after_step(self, step: Step) -> bool:
         self.losses.append(float(step.loss))
-        return self.clock.step < self._until
+        return self.progress.step < self._until
 
     def weights(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.model.named_parameters()}
@@ -160,7 +160,7 @@ class Trial:
             "random": random_state(),
             "precision": self.parts.precision.state(),
         }
-        made = store.Checkpoint(self.clock.step, self.weights(), tensors, state)
+        made = store.Checkpoint(self.progress.step, self.weights(), tensors, state)
         store.save(folder, made)
 
     def load(self, folder: Path) -> Trial:
@@ -170,7 +170,7 @@ class Trial:
         load_optimizer(self.optimizer, dict(found.optim), found.state["optimizer"])
         self.parts.precision.load(found.state["precision"])
         load_random_state(found.state["random"])
-        self.clock.resume(found.step, 0.0)
+        self.progress.resume(found.step, 0.0)
         return self
 
 

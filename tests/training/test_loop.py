@@ -14,7 +14,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.machine.ranks import DistributedContext
 from gpt2.model.gpt import GPT
 from gpt2.training import loop
-from gpt2.training.loop import Clock, Parts
+from gpt2.training.loop import Parts, Progress
 from tests.support import tiny
 
 
@@ -115,7 +115,7 @@ def test_a_step_off_the_log_reads_nothing_back(
     more += ("--spike", "skip", "--nonfinite", "abort")  # decided on the device, too
     tiny.train(data, tmp_path / "run", "--max-steps", "1", *more)
     with NoReading():
-        loop.train(built[0], Clock(steps=3, max_time=None, step=1), SilentRecorder())
+        loop.train(built[0], Progress(steps=3, max_time=None, step=1), SilentRecorder())
 
 
 def test_nonfinite_steps_are_skipped_counted_and_end_a_hopeless_run(
@@ -157,14 +157,14 @@ def test_clipping_against_the_formula() -> None:
 
 
 def test_the_clock_follows_the_nearest_limit() -> None:
-    clock = Clock(steps=10, max_time=100.0, step=5, elapsed=20.0)
-    assert clock.progress() == 0.5
-    clock.elapsed = 80.0
-    assert clock.progress() == 0.8
-    assert not clock.done()
-    clock.step = 10
-    assert clock.done()
-    assert Clock(steps=None, max_time=10.0, elapsed=11.0).done()
+    progress = Progress(steps=10, max_time=100.0, step=5, elapsed=20.0)
+    assert progress.fraction() == 0.5
+    progress.elapsed = 80.0
+    assert progress.fraction() == 0.8
+    assert not progress.done()
+    progress.step = 10
+    assert progress.done()
+    assert Progress(steps=None, max_time=10.0, elapsed=11.0).done()
 
 
 @pytest.mark.slow

@@ -1,0 +1,115 @@
+"""The numbers of a run as they are written down: metrics.jsonl, the tracker, the progress line."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gpt2.prune.pruner import Sparsity
+from gpt2.run_dir.console import Console, duration
+from gpt2.run_dir.folder import RunFolder
+from gpt2.training.evaluation import perplexity
+from gpt2.training.loop import Parts, Progress, Step
+
+
+class Metrics:
+    """Writes the lines of metrics.jsonl, and says the same to the tracker and the console."""
+
+    def __init__(
+        self, folder: RunFolder, console: Console, parts: Parts, progress: Progress
+    ) -> None:
+        self._folder, self._console = folder, console
+        self._parts, self._progress = parts, progress
+        self._logged = (progress.step, progress.elapsed)
+        if folder.tracking is not None:
+            folder.tracking.warn = console.warn
+
+    def restart(self) -> None:
+        """Measure the speed from here on, as after a resume."""
+        self._logged = (self._progress.step, self._progress.elapsed)
+
+    def step(self, step: Step, loss: float) -> None:
+        """Write and show the line of a training step; `loss` is the mean over ranks."""
+        progress, parts = self._progress, self._parts
+        steps, seconds = progress.step - self._logged[0], progress.elapsed - self._logged[1]
+        self.restart()
+        tokens = steps * parts.batches.effective_batch * parts.batches.block_size
+        sparsity = parts.pruner.sparsity()
+        line: dict[str, Any] = {
+            "step": progress.step,
+            "tokens": self.tokens_seen(),
+            "loss": loss,
+            "learning_rate": step.rate,
+            "grad_norm": float(step.norm),
+            "sparsity": sparsity.reached,
+            "sparsity_whole": sparsity.whole,
+            **self.skipped(),
+            "tokens_per_second": tokens / max(seconds, 1e-9),
+            "elapsed": progress.elapsed,
+            "time": time.time(),
+        }
+        self._record(line)
+        self._show(line)
+
+    def evaluation(self, loss: float, sparsity: Sparsity) -> None:
+        """Write the line of an evaluation over the whole validation split."""
+        self._record(
+            {
+                "step": self._progress.step,
+                "val_loss": loss,
+                **_sparsity_of(sparsity),
+                "val_perplexity": perplexity(loss),
+                "tokens": self.tokens_seen(),
+                "elapsed": self._progress.elapsed,
+                "time": time.time(),
+            }
+        )
+
+    def track(self, values: dict[str, Any], prefix: str = "") -> None:
+        """Pass the numbers among `values` on to the tracker, if there is one."""
+        if self._folder.tracking is not None:
+            self._folder.tracking.log(self._progress.step, values, prefix)
+
+    def tokens_seen(self) -> int:
+        """Tokens trained on so far, counted as often as they were seen."""
+        batches = self._parts.batches
+        return self._progress.step * batches.effective_batch * batches.block_size
+
+    def skipped(self) -> dict[str, int]:
+        """Count the steps skipped for NaN or Inf and as spikes, and the rollbacks."""
+        step_guard = self._parts.precision.step_guard
+        return {
+            "skipped_steps": int(step_guard.skipped),
+            "spiked_steps": int(step_guard.spiked),
+            "rollbacks": self._progress.rollbacks,
+        }
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self.track(line)
+        try:
+            self._folder.record(line)
+        except OSError as error:
+            self._console.warn(f"metrics.jsonl: a line is lost: {error.strerror}; training goes on")
+
+    def _show(self, line: dict[str, Any]) -> None:
+        fraction = self._progress.fraction()
+        left = self._progress.elapsed * (1.0 / fraction - 1.0) if fraction > 0.0 else 0.0
+        of = f"/{self._progress.steps}" if self._progress.steps is not None else ""
+        text = (
+            f"step {line['step']}{of}  loss {line['loss']:.4f}  "
+            f"{line['tokens_per_second']:,.0f} tokens/s  lr {line['learning_rate']:.2e}  "
+        )
+        if line["sparsity"] > 0.0:
+            text += f"sparsity {line['sparsity']:.1%}  "
+        self._console.progress(fraction, text + f"{duration(left)} left")
+
+
+def _sparsity_of(sparsity: Sparsity) -> dict[str, Any]:
+    """Return what a line says of the sparsity of a pruned run."""
+    if not sparsity.layers:
+        return {}
+    return {
+        "sparsity": sparsity.reached,
+        "sparsity_whole": sparsity.whole,
+        "sparsity_layers": dict(sparsity.layers),
+    }
