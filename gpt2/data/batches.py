@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from threading import Lock
 from types import TracebackType
@@ -82,35 +83,51 @@ class EpochOrder:
         return offset, np.argsort(keys, kind="stable").astype(np.int32)
 
 
+@dataclass(frozen=True)
+class BatchOrder:
+    """What decides which sequences of a training text a micro-batch holds.
+
+    `gradient_accumulation` micro-steps of `batch_size` sequences, each of `block_size` tokens, make
+    a step on each of `world_size` ranks. The sequences of a step depend on `seed` and
+    `effective_batch` alone: halving the batch size and doubling the accumulation keeps them, and
+    so does dividing a step among ranks.
+    """
+
+    block_size: int
+    batch_size: int
+    gradient_accumulation: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def effective_batch(self) -> int:
+        """Sequences of a step, over all micro-steps and ranks."""
+        return self.batch_size * self.gradient_accumulation * self.world_size
+
+    def first_sample(self, step: int, micro: int) -> int:
+        """Return which sample of the run is the first of this rank's micro-batch."""
+        before = micro * self.world_size + self.rank
+        return step * self.effective_batch + before * self.batch_size
+
+
 class TrainBatches:
     """Training batches by step and micro-step, prefetched by threads over one memory map.
 
-    `gradient_accumulation` micro-steps of `batch_size` sequences make a step on each of `ranks`
-    processes. Halving the one and doubling the other keeps the sequences of every step, and so
-    does spreading a step over ranks. `num_workers` threads read ahead; 0 reads when asked. What is
-    read is the same.
+    `num_workers` threads read ahead; 0 reads when asked. What is read is the same.
     """
 
     def __init__(
         self,
         tokens: TokenFile | IdArray,
-        *,
-        block_size: int,
-        batch_size: int,
-        gradient_accumulation: int,
-        seed: int,
+        order: BatchOrder,
         device: torch.device | str,
         num_workers: int,
-        rank: int = 0,
-        ranks: int = 1,
     ) -> None:
         self._ids, self._files = _of(tokens)
-        self._block_size = block_size
-        self._batch_size = batch_size
-        self._accumulation = gradient_accumulation
-        self._rank, self._ranks = rank, ranks
+        self._order = order
+        self._epochs = EpochOrder(len(self._ids), order.block_size, order.seed)
         self._device = torch.device(device)
-        self._order = EpochOrder(len(self._ids), block_size, seed)
         self._ahead = num_workers * _AHEAD
         self._threads = ThreadPoolExecutor(num_workers, "batches") if num_workers else None
         self._pending: dict[tuple[int, int], Future[Tensor]] = {}
@@ -118,24 +135,24 @@ class TrainBatches:
     @property
     def block_size(self) -> int:
         """Tokens of a sequence."""
-        return self._block_size
+        return self._order.block_size
 
     @property
     def sequences(self) -> int:
         """Sequences of an epoch."""
-        return self._order.sequences
+        return self._epochs.sequences
 
     @property
     def effective_batch(self) -> int:
         """Sequences of a step, over all micro-steps and ranks."""
-        return self._batch_size * self._accumulation * self._ranks
+        return self._order.effective_batch
 
     def train(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one micro-step, int64 (B, T) each, on the device.
 
         An error met while reading ahead is raised by the call that asks for that batch.
         """
-        assert 0 <= micro < self._accumulation, micro
+        assert 0 <= micro < self._order.gradient_accumulation, micro
         future = self._pending.pop((step, micro), None)
         self._read_ahead(step, micro)
         pair = self._read(step, micro) if future is None else future.result()
@@ -164,8 +181,9 @@ class TrainBatches:
         """Keep the batches that follow (step, micro) in work, and no others."""
         if self._threads is None:
             return
-        place = step * self._accumulation + micro + 1
-        wanted = [divmod(place + i, self._accumulation) for i in range(self._ahead)]
+        accumulation = self._order.gradient_accumulation
+        place = step * accumulation + micro + 1
+        wanted = [divmod(place + i, accumulation) for i in range(self._ahead)]
         for key in self._pending.keys() - wanted:
             self._pending.pop(key).cancel()
         for key in wanted:
@@ -175,14 +193,13 @@ class TrainBatches:
     def _read(self, step: int, micro: int) -> Tensor:
         """Inputs and targets of one micro-step as one host tensor (2, B, T), pinned for CUDA."""
         faults.failpoint("data.batch")
-        size = self._batch_size
-        first = step * self.effective_batch + (micro * self._ranks + self._rank) * size
-        pair = np.empty((2, size, self._block_size), dtype=np.int64)
-        starts = self._order.starts(first, size)
-        self._files.check(starts, self._block_size + 1)
+        size, block = self._order.batch_size, self._order.block_size
+        pair = np.empty((2, size, block), dtype=np.int64)
+        starts = self._epochs.starts(self._order.first_sample(step, micro), size)
+        self._files.check(starts, block + 1)
         for row, start in enumerate(starts):
-            pair[0, row] = self._ids[start : start + self._block_size]
-            pair[1, row] = self._ids[start + 1 : start + 1 + self._block_size]
+            pair[0, row] = self._ids[start : start + block]
+            pair[1, row] = self._ids[start + 1 : start + 1 + block]
         return _host_tensor(pair, self._device)
 
 

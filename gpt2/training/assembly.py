@@ -12,7 +12,13 @@ from torch import Tensor
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig, TrainConfig
-from gpt2.data.batches import TrainBatches, calibration_batches, sequences_per_epoch, steps_for
+from gpt2.data.batches import (
+    BatchOrder,
+    TrainBatches,
+    calibration_batches,
+    sequences_per_epoch,
+    steps_for,
+)
 from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import META, TokenFile, open_split
@@ -206,16 +212,13 @@ def build_parts(
     optim, training = config.optim, config.train
     forward = ranks.parallelize(model, device)  # first: it may divide the parameters
     optimizer = build_optimizer(config, model)
-    batches = TrainBatches(
-        tokens,
+    order = BatchOrder(
         block_size=config.model.block_size,
         batch_size=training.batch_size,
         gradient_accumulation=training.gradient_accumulation,
         seed=training.seed,
-        device=device,
-        num_workers=config.data.num_workers,
         rank=ranks.rank,
-        ranks=ranks.world_size,
+        world_size=ranks.world_size,
     )
     own_precision = Precision(precision, device, _step_guard(training, device, ranks))
     rate = optim.learning_rate
@@ -234,7 +237,7 @@ def build_parts(
         schedule=schedule,
         precision=own_precision,
         pruner=build_pruner(config, model, optimizer, tokens, own_precision),
-        batches=batches,
+        batches=TrainBatches(tokens, order, device, config.data.num_workers),
         gradient_accumulation=training.gradient_accumulation,
         grad_clip=optim.grad_clip,
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gpt2.config.errors import UserError
 from gpt2.config.typed import Config
-from gpt2.data.batches import IGNORED, TrainBatches
+from gpt2.data.batches import IGNORED, BatchOrder, TrainBatches
 from gpt2.data.tokens import Meta, TokenFile
 from gpt2.machine.ranks import DistributedContext
 from gpt2.model.gpt import GPT, build_model
@@ -186,15 +186,13 @@ def build_peer(name: str, config: Config, tokens: TokenFile, ours: Ours) -> Peer
     """Build peer `name` with our weights, on our device. Raises UserError."""
     _refuse_unequal_work(name, config, ours)
     precision = ours.parts.precision
-    batches = TrainBatches(
-        tokens,
+    order = BatchOrder(
         block_size=config.model.block_size,
         batch_size=config.train.batch_size,
         gradient_accumulation=config.train.gradient_accumulation,
         seed=config.train.seed,
-        device=precision.device,
-        num_workers=config.data.num_workers,
     )
+    batches = TrainBatches(tokens, order, precision.device, config.data.num_workers)
     model, loss = _PEERS[name.removesuffix(COMPILED)](
         config, tokens.meta.vocab_size, ours.weights()
     )

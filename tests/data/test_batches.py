@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from gpt2.data.batches import (
     IGNORED,
+    BatchOrder,
     EpochOrder,
     TrainBatches,
     sequences_per_epoch,
@@ -29,9 +31,11 @@ def text(count: int) -> Ids:
     return np.arange(count, dtype=np.uint16)
 
 
-def make(ids: Ids, **changes: int) -> TrainBatches:
-    options = {"block_size": 5, "batch_size": 4, "gradient_accumulation": 2, "seed": 3}
-    return TrainBatches(ids, device="cpu", **({"num_workers": 0} | options | changes))
+ORDER = BatchOrder(block_size=5, batch_size=4, gradient_accumulation=2, seed=3)
+
+
+def make(ids: Ids, num_workers: int = 0, **changes: int) -> TrainBatches:
+    return TrainBatches(ids, dataclasses.replace(ORDER, **changes), "cpu", num_workers)
 
 
 def starts(pair: tuple[Tensor, Tensor]) -> list[int]:
@@ -111,7 +115,8 @@ def test_accumulation_keeps_the_samples(batch: int, accumulation: int) -> None:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_batch(ranks: int) -> None:
     whole = make(text(83), batch_size=8)
-    parts = [make(text(83), batch_size=8 // ranks, rank=r, ranks=ranks) for r in range(ranks)]
+    split = {"batch_size": 8 // ranks, "world_size": ranks}
+    parts = [make(text(83), rank=rank, **split) for rank in range(ranks)]
     for step in range(5):
         for micro in range(2):
             union = [s for part in parts for s in starts(part.train(step, micro))]
@@ -211,8 +216,7 @@ def test_the_largest_id_survives(use: Callable[[Ids], tuple[Tensor, Tensor]]) ->
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_same() -> None:
-    options = {"block_size": 5, "batch_size": 4, "gradient_accumulation": 2, "seed": 3}
-    with TrainBatches(text(206), device="cuda", num_workers=2, **options) as batches:
+    with TrainBatches(text(206), ORDER, "cuda", num_workers=2) as batches:
         for step in range(20):
             x, y = batches.train(step, 1)
             assert x.is_cuda

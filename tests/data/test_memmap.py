@@ -13,7 +13,7 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import hash_cache
-from gpt2.data.batches import TrainBatches, validation_batches
+from gpt2.data.batches import BatchOrder, TrainBatches, validation_batches
 from gpt2.data.memmap import Ids, ShardedIds
 from gpt2.data.prepare import shard_writer
 from gpt2.data.prepare.shard_writer import ShardWriter
@@ -112,10 +112,8 @@ def test_batches_from_shards_are_those_from_one_file(tmp_path: Path) -> None:
     for folder in ("one", "many"):
         tokens = open_split(tmp_path / folder, "train", 8)
         assert len(tokens.ids) == 1000
-        with TrainBatches(
-            tokens, block_size=8, batch_size=4, gradient_accumulation=1, seed=1, device="cpu",
-            num_workers=1,
-        ) as batches:  # fmt: skip
+        order = BatchOrder(block_size=8, batch_size=4, gradient_accumulation=1, seed=1)
+        with TrainBatches(tokens, order, "cpu", num_workers=1) as batches:
             train = [x.tolist() for step in range(70) for x in batches.train(step, 0)]
         val = [x.tolist() for pair in validation_batches(tokens, 8, 4, "cpu") for x in pair]
         found.append((train, val))

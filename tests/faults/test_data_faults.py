@@ -18,7 +18,7 @@ from gpt2 import evaluate
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import integrity
-from gpt2.data.batches import TrainBatches, calibration_batches, validation_batches
+from gpt2.data.batches import BatchOrder, TrainBatches, calibration_batches, validation_batches
 from gpt2.data.prepare import shard_writer
 from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.data.tokens import META, open_split
@@ -364,24 +364,19 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read_ahead(tokens: Any) -> None:
-    with TrainBatches(
-        tokens, block_size=8, batch_size=14, gradient_accumulation=1, seed=1, device="cpu",
-        num_workers=2,
-    ) as batches:  # fmt: skip
+    order = BatchOrder(block_size=8, batch_size=14, gradient_accumulation=1, seed=1)
+    with TrainBatches(tokens, order, "cpu", num_workers=2) as batches:
         for step in range(4):
             batches.train(step, 0)
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "training": lambda tokens: TrainBatches(
-        tokens, block_size=8, batch_size=56, gradient_accumulation=1, seed=1, device="cpu",
-        num_workers=0,
-    ).train(0, 0),
+    "training": lambda tokens: TrainBatches(tokens, BatchOrder(8, 56, 1, 1), "cpu", 0).train(0, 0),
     "ahead": read_ahead,
     "evaluation": lambda tokens: list(validation_batches(tokens, 8, 4, "cpu")),
     "calibration": lambda tokens: list(calibration_batches(tokens, 8, 4, 56, 1, "cpu")),
     "prompt": lambda tokens: tokens.first(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -19,7 +19,7 @@ import torch
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.batches import TrainBatches
+from gpt2.data.batches import BatchOrder, TrainBatches
 from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.model.gpt import GPT
 from gpt2.optim.step_guard import MAX_CONSECUTIVE_SKIPS, MAX_SKIPS, SpikeWindow, StepGuard
@@ -117,10 +117,8 @@ def test_the_run_is_that_in_which_the_step_was_left_out(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1.0, nesterov=config.optim.options.nesterov, **options
     )
-    batches = TrainBatches(
-        tokens, block_size=tiny.BLOCK, batch_size=4, gradient_accumulation=1,
-        seed=config.train.seed, device="cpu", num_workers=0,
-    )  # fmt: skip
+    order = BatchOrder(tiny.BLOCK, batch_size=4, gradient_accumulation=1, seed=config.train.seed)
+    batches = TrainBatches(tokens, order, "cpu", num_workers=0)
     losses = []
     for index, line in enumerate(tiny.metrics(run)[:6]):
         loss = model(*batches.train(index, 0))
