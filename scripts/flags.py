@@ -22,7 +22,8 @@ from gpt2.config.cli import Parser
 from gpt2.config.errors import UserError, run_entry
 from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import PATHS, QUALIFIED
 from gpt2.run_dir.folder import unfinished
 

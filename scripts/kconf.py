@@ -18,7 +18,8 @@ from gpt2.config.bind import bind
 from gpt2.config.cli import Parser
 from gpt2.config.errors import UserError, run_entry
 from gpt2.config.names import nearest
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from scripts.kconfig.files import read, write, writing
 from scripts.kconfig.generate import alldefconfig, merge, randconfig
 from scripts.kconfig.menus import guiconfig, menuconfig, oldconfig

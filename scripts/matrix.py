@@ -17,7 +17,8 @@ if __name__ == "__main__":
 
 from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.errors import Exit, UserError, run_entry
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from scripts.study import actions, views
 from scripts.study.cells import expand
 from scripts.study.description import described, with_threads

@@ -16,7 +16,8 @@ import pytest
 from gpt2.config import faults
 from gpt2.config.bind import bind, option_hints, unwrap
 from gpt2.config.errors import UserError
-from gpt2.config.options import TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import Auto, Size, Within
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from gpt2.config import plugins
 from gpt2.config.errors import UserError
-from gpt2.config.options import REPOSITORY, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY
 from gpt2.config.sizes import parse_size
 from gpt2.config.typed import (
     PLUGIN_PACKAGES,

@@ -1,4 +1,4 @@
-"""Kconfig tree -> options: reads flags and .config lines, and refuses what Kconfig would ignore.
+"""Options with the values given by flags and .config lines; refuses what Kconfig would ignore.
 
 kconfiglib only warns about a bad value, and says nothing of a value for a hidden symbol. Here both
 are errors, all collected before any is reported.
@@ -14,19 +14,11 @@ from pathlib import Path
 import kconfiglib as kc
 
 from gpt2.config import plugins
-from gpt2.config.errors import UserError
+from gpt2.config.dotconfig import lines_of, read_text, unquoted
 from gpt2.config.names import flag_of, nearest, word_of
-from gpt2.config.tree import Kconfig, setters
+from gpt2.config.schema import TRAIN_TREE, Schema
 from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-#: The tree behind train.py's flags, and the root that the .config tools load.
-TRAIN_TREE = REPOSITORY / "gpt2" / "Kconfig"
-ROOT_TREE = REPOSITORY / "Kconfig"
-
-_LINE = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
-_UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set(.*)")
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 #: What a line of UTF-8 text cannot hold: control characters, line ends, bytes that are no text.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -40,41 +32,15 @@ class Assignment:
     where: str
 
 
-class Options:
+class Options(Schema):
     """The options of one Kconfig tree with the values given so far."""
 
     def __init__(self, path: Path = TRAIN_TREE) -> None:
-        self.path = path
-        self.kconfig = Kconfig(path)
+        super().__init__(path)
         self.given: dict[str, Assignment] = {}
         #: Lines for what no one can set, as it follows from other options.
         self.derived: list[Assignment] = []
         self.problems: list[str] = []
-        self.choices: dict[str, kc.Choice] = self.kconfig.named_choices
-        self.symbols: dict[str, kc.Symbol] = {
-            sym.name: sym for sym in self.kconfig.unique_defined_syms
-        }
-
-    # -- giving values ------------------------------------------------------------------------
-
-    def names(self) -> list[str]:
-        """Every option a flag can set, in menu order: named choices and prompted symbols."""
-        found = []
-        for node in self.kconfig.node_iter(unique_syms=True):
-            item = node.item
-            is_choice = isinstance(item, kc.Choice)
-            is_symbol = isinstance(item, kc.Symbol) and item.choice is None and node.prompt
-            if is_choice or is_symbol:
-                found.append(str(item.name))
-        return found
-
-    def members(self, choice: str) -> dict[str, str]:
-        """Values a choice can take, each with its symbol's name: {"adamw": "OPTIMIZER_ADAMW"}."""
-        return {word_of(sym.name, choice): sym.name for sym in self.choices[choice].syms}
-
-    def is_bool(self, name: str) -> bool:
-        """Whether an option is a yes or no of its own."""
-        return name in self.symbols and bool(self.symbols[name].orig_type == kc.BOOL)
 
     def give(self, name: str, value: str, where: str) -> None:
         """Set option or choice `name`; what is wrong with it is collected, not raised."""
@@ -116,42 +82,25 @@ class Options:
         self.given[given.name] = given
         symbol.set_value(value)
 
-    # -- reading a .config --------------------------------------------------------------------
-
     def read(self, path: Path) -> None:
         """Give every line of a .config file. Raises UserError when it cannot be read."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise UserError(f"{path}: cannot be read: {reason}") from error
         seen: dict[str, int] = {}
-        for number, raw in enumerate(text.split("\n"), 1):
-            line = raw.rstrip()
-            unset = _UNSET.fullmatch(line)
-            if not line or (line.startswith("#") and not unset):
-                continue
-            where = f"{path}:{number}"
-            match = unset or _LINE.fullmatch(line)
-            if match is None:
-                self.problems.append(f"{where}: {line!r} is no CONFIG_NAME=value line")
-                continue
-            if unset and unset[2]:
-                self.problems.append(f"{where}: {line!r} has a comment after it; move or drop that")
-                continue
-            name = match[1]
-            if name not in self.symbols:
+        for line in lines_of(read_text(path)):
+            name, where = line.name, f"{path}:{line.number}"
+            if line.problem:
+                self.problems.append(f"{where}: {line.problem}")
+            elif name not in self.symbols:
                 self.problems.append(f"{where}: CONFIG_{name} is unknown{self._hint(name)}")
             elif name in seen:
                 self.problems.append(
                     f"{where}: CONFIG_{name} is set again (first on line {seen[name]})"
                 )
             else:
-                seen[name] = number
-                if unset and self.symbols[name].orig_type != kc.BOOL:
+                seen[name] = line.number
+                if line.unset and self.symbols[name].orig_type != kc.BOOL:
                     self.problems.append(f"{where}: CONFIG_{name} needs a value; or drop the line")
                     continue
-                self._read_value(name, "n" if unset else match[2], f"{where}: CONFIG_{name}")
+                self._read_value(name, line.value, f"{where}: CONFIG_{name}")
 
     def _hint(self, name: str) -> str:
         """Return what helps with an unknown symbol: what its plug-in lacks, or similar ones."""
@@ -167,12 +116,12 @@ class Options:
         if not any(node.prompt for node in symbol.nodes):
             self.derived.append(Assignment(name, text, where))
         elif symbol.orig_type == kc.STRING:
-            quoted = _STRING.fullmatch(text)
-            if quoted is None:
+            value = unquoted(text)
+            if value is None:
                 comment = "a comment after the value" if "#" in text else "missing quotes"
                 self.problems.append(f'{where}={text} has {comment}; write CONFIG_{name}="value"')
                 return
-            self._set(Assignment(name, kc.unescape(quoted[1]), where))
+            self._set(Assignment(name, value, where))
         elif "#" in text:
             self.problems.append(
                 f"{where}={text} has a comment after the value; put it on a line of its own"
@@ -188,8 +137,6 @@ class Options:
             if given and given.value == "y":
                 return str(other.name)
         return None
-
-    # -- checking -----------------------------------------------------------------------------
 
     def check(self) -> list[str]:
         """Return every problem with the given values: out of range, or without effect."""
@@ -230,36 +177,6 @@ class Options:
             name: plugins.lack(name, value, [value]) for name, value in chosen.items() if value
         }
         return [f"{self.origin(name)}: {what}" for name, what in lacking.items() if what]
-
-    def unmet(self, name: str) -> list[str]:
-        """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
-        return [text for text, met in self.conditions(name).items() if not met]
-
-    def conditions(self, name: str) -> dict[str, bool]:
-        """Return what a symbol or choice needs to be seen, and whether that is met."""
-        item = self.choices.get(name) or self.symbols[name]
-        found: dict[str, bool] = {}
-        for node in item.nodes:
-            for part in kc.split_expr(node.prompt[1] if node.prompt else node.dep, kc.AND):
-                if isinstance(part, kc.Choice):  # a member needs what its choice needs
-                    found.update(self.conditions(part.name))
-                elif part is not self.kconfig.y:
-                    found[kc.expr_str(part) + setters(part)] = bool(kc.expr_value(part))
-        return found
-
-    def bounds(self, name: str) -> str:
-        """Return the range in force of an int symbol as "low..high", or nothing.
-
-        Of one that plays no part here it is its first.
-        """
-        if name in self.symbols:
-            idle = not kc.expr_value(self.symbols[name].direct_dep)
-            for low, high, condition in self.symbols[name].ranges:
-                if idle or kc.expr_value(condition):
-                    return f"{low.str_value}..{high.str_value}"
-        return ""
-
-    # -- values -------------------------------------------------------------------------------
 
     def value(self, name: str) -> str | None:
         """Return the text an option ends up with; None when it plays no part here."""

@@ -15,7 +15,8 @@ from gpt2.config.bind import bind, own_values
 from gpt2.config.effects import free_at_resume, product_at_resume
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import REPOSITORY, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from gpt2.data.tokens import Meta
 from gpt2.machine.ranks import DistributedContext

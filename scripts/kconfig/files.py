@@ -12,7 +12,8 @@ import kconfiglib as kc
 
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.tree import Kconfig
 from scripts.study.spec import from_options, study
 

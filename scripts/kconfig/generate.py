@@ -10,7 +10,8 @@ from typing import Any
 
 from gpt2.config.bind import bind, convert, option_hints, unwrap
 from gpt2.config.errors import UserError
-from gpt2.config.options import ROOT_TREE, Assignment, Options
+from gpt2.config.options import Assignment, Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import Auto
 from scripts.kconfig.files import read, write
 

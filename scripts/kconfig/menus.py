@@ -14,7 +14,8 @@ import kconfiglib as kc
 from gpt2.config.bind import convert, option_hints, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.tree import Kconfig
 from gpt2.config.typed import Auto
 from scripts.kconfig.files import HEADER, problems_of, read, refuse_wrong, unmentioned, write

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import textwrap
 from pathlib import Path
 
 from gpt2.config.bind import option_hints, unwrap
+from gpt2.config.dotconfig import lines_of, read_text
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of, nearest
-from gpt2.config.options import REPOSITORY, ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import Auto, Size, Within
 from scripts.kconfig.files import read, unmentioned
 
@@ -109,20 +110,7 @@ def diffconfig(old: Path, new: Path) -> None:
 
 def _lines(path: Path) -> dict[str, str]:
     """Return {name: value as written} of a .config of any version, so also of unknown options."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"{path}: cannot be read: {reason}") from error
-    found: dict[str, str] = {}
-    problems = []
-    for number, line in enumerate(lines, 1):
-        if match := re.fullmatch(r"CONFIG_(\w+)=(.*)", line.rstrip()):
-            found[match[1]] = match[2]
-        elif match := re.fullmatch(r"# CONFIG_(\w+) is not set", line.rstrip()):
-            found[match[1]] = "n"
-        elif line.strip() and not line.startswith("#"):
-            problems.append(f"{path}:{number}: {line!r} is no CONFIG_NAME=value line")
-    if problems:
+    found = list(lines_of(read_text(path)))
+    if problems := [f"{path}:{line.number}: {line.problem}" for line in found if line.problem]:
         raise UserError(*problems)
-    return found
+    return {line.name: line.value for line in found}

@@ -14,12 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.dotconfig import lines_of, unquoted
 from gpt2.config.options import Options
 from gpt2.config.typed import QUALIFIED
 from gpt2.files.json import mismatch, parse
 
-_LINE = re.compile(r'CONFIG_([A-Za-z0-9_]+)=(?:"((?:[^"\\]|\\.)*)"|(.*))')
-_UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
 _NUMBER = (int, float, type(None))
 #: Results without which a run has none.
 NEEDED = ("val_loss", "val_perplexity", "steps", "tokens", "sparsity_asked", "sparsity_reached")
@@ -242,9 +241,7 @@ def _own_names() -> frozenset[str]:
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.splitlines():
-        if match := _LINE.fullmatch(line.rstrip()):
-            name, quoted, plain = match.groups()
-            yield name, re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
-        elif match := _UNSET.fullmatch(line.rstrip()):
-            yield match[1], "n"
+    for line in lines_of(text):
+        if not line.problem:
+            quoted = unquoted(line.value)
+            yield line.name, line.value if quoted is None else quoted

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import nearest
-from gpt2.config.options import REPOSITORY
+from gpt2.config.schema import REPOSITORY
 from gpt2.config.sources import code_hash
 from gpt2.files.lock import holder
 from gpt2.run_dir.folder import write_whole

@@ -14,7 +14,8 @@ from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from scripts.flags import words
 from scripts.study.spec import LISTS, RATE, Study, typed

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2.config.options import REPOSITORY
+from gpt2.config.schema import REPOSITORY
 
 
 def arguments(cell: Mapping[str, Any], run_dir: Path, halvings: int = 0) -> list[str]:

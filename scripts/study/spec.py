@@ -14,7 +14,8 @@ from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
 from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of, nearest
-from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
 from gpt2.config.typed import QUALIFIED
 from scripts.flags import differing
 

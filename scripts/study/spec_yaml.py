@@ -14,7 +14,8 @@ from typing import Any
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import nearest
-from gpt2.config.options import REPOSITORY, ROOT_TREE, TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY, ROOT_TREE, TRAIN_TREE
 from scripts.study.spec import Asked, from_config, from_options, option_name
 
 #: Keys with a single text each, and the symbol of scripts/Kconfig whose place they take.

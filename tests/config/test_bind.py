@@ -15,7 +15,8 @@ from gpt2.config import typed
 from gpt2.config.bind import bind, convert, option_hints, own_values, unwrap
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import Auto, Config, ModelConfig, Size, Within
 from tests.conftest import REPOSITORY, WriteConfig, random_options
 

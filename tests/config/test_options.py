@@ -11,7 +11,8 @@ import pytest
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
 from gpt2.config.tree import Kconfig
 from tests.conftest import ODD_FOLDERS, WriteConfig, random_options
 

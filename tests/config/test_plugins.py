@@ -13,7 +13,8 @@ import pytest
 
 from gpt2.config import plugins
 from gpt2.config.errors import UserError
-from gpt2.config.options import TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import PLUGIN_PACKAGES
 from tests.conftest import REPOSITORY
 

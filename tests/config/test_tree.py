@@ -7,7 +7,8 @@ from pathlib import Path
 import kconfiglib as kc
 import pytest
 
-from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
 from gpt2.config.tree import Kconfig
 
 PARENT = """mainmenu "a small tree"

@@ -15,7 +15,8 @@ from gpt2.config.actions import PrepareActions, TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import Config
 from gpt2.prepare_data import OPTIONS as PREPARE_OPTIONS
 from scripts import flags, kconf

@@ -15,7 +15,8 @@ import pytest
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import PATHS
 from scripts import kconf
 from scripts.kconfig import menus

@@ -15,7 +15,8 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
-from gpt2.config.options import ROOT_TREE, TRAIN_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
 from scripts.study.cells import Matrix, expand
 from scripts.study.spec import Study, add_flags, from_config, study
 from scripts.study.spec_yaml import from_yaml

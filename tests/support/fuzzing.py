@@ -20,7 +20,8 @@ import pytest
 from gpt2 import evaluate, export, prepare_data, sample, train
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.data.prepare.pipeline import already_prepared
 from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.files.manifest import DamagedError

@@ -14,7 +14,8 @@ import torch
 
 from gpt2.config import plugins
 from gpt2.config.errors import UserError
-from gpt2.config.options import REPOSITORY, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import QUALIFIED
 from gpt2.optim.schedule import Schedule
 from tests.support.small import PACKAGE, Small, bound, build

@@ -14,7 +14,8 @@ from gpt2.config import cli
 from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import ROOT_TREE, Options
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from scripts import flags, kconf
 from scripts.kconfig import files, generate, menus, show
 from tests.conftest import REPOSITORY, RunScript, WriteConfig
