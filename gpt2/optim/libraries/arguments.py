@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import types
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from gpt2.config.errors import UserError
@@ -34,15 +37,18 @@ def typed_arguments(
         elif key not in known or key in reserved:
             free = [name for name in known if name not in (*ELSEWHERE, *reserved)]
             there = ", ".join(free) or "none"
-            hint = nearest(key, free)
+            near = nearest(key, free)
             problems.append(
-                f"--opt-arg {key}: {optimizer} takes no {key}{hint} (there are: {there})"
+                f"--opt-arg {key}: {optimizer} takes no {key}{near} (there are: {there})"
             )
         else:
+            hint = _hint(known[key])
             try:
-                ready[key] = _typed(text, list(_forms(known[key])))
-            except ValueError as error:
-                problems.append(f"--opt-arg {key}={text}: {optimizer} wants {error}")
+                ready[key] = _fitted(hint, _literal(text), text)
+            except ValueError:
+                wanted = inspect.formatannotation(hint)
+                colons = ", with colons between numbers: 0.9:0.95" if "tuple" in wanted else ""
+                problems.append(f"--opt-arg {key}={text}: {optimizer} wants {wanted}{colons}")
     if problems:
         raise UserError(*problems)
     return ready
@@ -58,93 +64,48 @@ def parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in signature.parameters.items() if p.kind in by_name}
 
 
-def _forms(parameter: inspect.Parameter) -> Iterable[Any]:
-    """Yield the types that a parameter takes, unions taken apart; by its default without any."""
-    hint = parameter.annotation
+def _hint(parameter: inspect.Parameter) -> Any:
+    """Return the type of a parameter; that of its default where it has no annotation."""
+    hint, default = parameter.annotation, parameter.default
     if hint is inspect.Parameter.empty or isinstance(hint, str):
-        default = parameter.default
-        if default in (None, inspect.Parameter.empty):
-            return
-        hint = type(default)
-    yield from _without_unions(hint)
+        return Any if default in (None, inspect.Parameter.empty) else type(default)
+    return hint
 
 
-def _without_unions(hint: Any) -> Iterable[Any]:
-    if get_origin(hint) is Annotated:
-        hint = get_args(hint)[0]
-    if get_origin(hint) in (Union, types.UnionType):
-        for part in get_args(hint):
-            yield from _without_unions(part)
-    else:
-        yield hint
-
-
-def _typed(text: str, forms: list[Any]) -> Any:
-    """Return `text` in the first of `forms` that it fits. Raises ValueError saying what would."""
-    wanted = []
-    for form in sorted(forms, key=_strictness):
-        read, words = _reader(form)
-        if read is None:
-            continue
-        try:
-            return read(text)
-        except ValueError:
-            wanted.append(words)
-    if not wanted:
-        raise ValueError("what cannot be written on a command line: leave it out")
-    raise ValueError(" or ".join(dict.fromkeys(wanted)))
-
-
-def _strictness(form: Any) -> int:
-    """Order of trying: 1 is an int before it is a float, and anything is a str."""
-    order = [type(None), bool, int, float]
-    return order.index(form) if form in order else len(order) + (form is str)
-
-
-def _reader(form: Any) -> tuple[Callable[[str], Any] | None, str]:
-    """Return what reads a text as `form` (ValueError where it is none), and how to call it."""
-    if form is type(None):
-        return _word({"none": None}), "none"
-    if form is bool:
-        return _word({"true": True, "false": False}), "true or false"
-    if form is int:
-        return int, "a whole number"
-    if form is float:
-        return float, "a number"
-    if form is str:
-        return str, "a text"
-    if get_origin(form) is Literal:
-        words = {str(value): value for value in get_args(form)}
-        return _word(words), "one of " + ", ".join(words)
-    if (form if isinstance(form, type) else get_origin(form)) is tuple:
-        return _numbers(get_args(form)), _tuple_words(get_args(form))
-    return None, ""
-
-
-def _word(known: dict[str, Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        if text.lower() not in known:
-            raise ValueError(text)
-        return known[text.lower()]
-
-    return read
-
-
-def _numbers(parts: tuple[Any, ...]) -> Callable[[str], tuple[Any, ...]]:
-    """Read numbers with colons between, as many as there are `parts`; any number without parts."""
-
-    def read(text: str) -> tuple[Any, ...]:
+def _literal(text: str) -> Any:
+    """Return the Python value of a text: numbers with colons between are a tuple, else a str."""
+    words = [{"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)]
+    if ":" in text:
         words = text.split(":")
-        kinds = parts if parts and parts[-1] is not Ellipsis else (*parts[:1],) * len(words)
-        if kinds and len(kinds) != len(words):
-            raise ValueError(text)
-        kinds = kinds or (float,) * len(words)
-        return tuple(_typed(word, [kind]) for word, kind in zip(words, kinds, strict=True))
-
-    return read
+    try:
+        values = [ast.literal_eval(word) for word in words]
+    except (ValueError, SyntaxError):
+        return text
+    return tuple(values) if ":" in text else values[0]
 
 
-def _tuple_words(parts: tuple[Any, ...]) -> str:
-    count = len(parts) if parts and parts[-1] is not Ellipsis else 0
-    example = ":".join(["0.9", "0.95", "0.99", "0.999"][: count or 2])
-    return f"{count or 'several'} numbers with colons between, such as {example}"
+def _fitted(hint: Any, value: Any, text: str) -> Any:
+    """Return `value` as `hint` wants it, a whole number as a float say. Raises ValueError."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fitted(parts[0], value, text)
+    if origin in (Union, types.UnionType):
+        for part in sorted(parts, key=lambda part: (part is str, part is float)):
+            with suppress(ValueError):
+                return _fitted(part, value, text)
+    elif origin is Literal:
+        if text in (known := {str(part): part for part in parts}):
+            return known[text]
+    elif hint is tuple or origin is tuple:
+        if isinstance(value, tuple) and (not parts or parts[-1] is ... or len(parts) == len(value)):
+            endless = itertools.repeat(parts[0] if parts else float)
+            kinds = parts if parts and parts[-1] is not ... else endless
+            pairs = zip(kinds, value, strict=False)
+            return tuple(_fitted(kind, one, str(one)) for kind, one in pairs)
+    elif hint is str:
+        return text
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint in (bool, int, float, type(None)) and type(value) is hint:
+        return value
+    raise ValueError(text)
