@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
-if __name__ == "__main__" and not __package__:
-    # See train.py: a script's own folder must not be on the path, the repository must.
-    _here = os.path.dirname(os.path.abspath(__file__))
-    if sys.path and os.path.abspath(sys.path[0]) == _here:
-        sys.path.pop(0)
-    sys.path.insert(0, os.path.dirname(_here))
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
 from collections.abc import Sequence
 
 from gpt2.config.actions import ExportActions
 from gpt2.config.cli import parse
-from gpt2.config.errors import UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import UserError
 
 #: The options of a run that matter here: none.
 OPTIONS: tuple[str, ...] = ()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
-if __name__ == "__main__" and not __package__:
-    # Started as a script, Python puts this folder on the path, where `data` and friends would hide
-    # other packages; the repository belongs there.
-    _here = os.path.dirname(os.path.abspath(__file__))
-    if sys.path and os.path.abspath(sys.path[0]) == _here:
-        sys.path.pop(0)
-    sys.path.insert(0, os.path.dirname(_here))
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
 from collections.abc import Sequence
 
@@ -19,7 +15,7 @@ from gpt2.config import plugins
 from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 from gpt2.config.typed import PLUGIN_PACKAGES
 
 

@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":
-    sys.path[0] = str(REPOSITORY)
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
 from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import Parser, parse, split_at_dashes
-from gpt2.config.errors import UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import UserError
+from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import Config
 from scripts import flags
 from scripts.benchmark.tables import tables

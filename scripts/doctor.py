@@ -16,13 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":
-    sys.path[0] = str(REPOSITORY)
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
-from gpt2.config.errors import Exit, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import Exit
 from scripts.environment import OLDEST_TORCH, VENV, missing, new_enough, requirements
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 GIB = 2**30
 #: Of the packages for development, the one that is of use in other ways too.
 OPTIONAL = {

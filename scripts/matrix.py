@@ -11,14 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":
-    sys.path[0] = str(REPOSITORY)
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
 from gpt2.config.cli import Parser, split_at_dashes
-from gpt2.config.errors import Exit, UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
-from gpt2.config.schema import ROOT_TREE
+from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from scripts.study import actions, views
 from scripts.study.cells import expand
 from scripts.study.description import described, with_threads

@@ -6,17 +6,18 @@ there, between the two lines that mark its place.
 
 from __future__ import annotations
 
-import os
 import sys
-
-if __name__ == "__main__" and not __package__:
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+
+from collections.abc import Iterator, Sequence
+
 from gpt2.config.cli import Parser
-from gpt2.config.errors import UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import UserError
 from gpt2.planning.fixes import CONTEXT, RESERVED
 from gpt2.planning.replay.shape import FP32, Work
 from gpt2.planning.replay.step import peak_of

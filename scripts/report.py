@@ -10,12 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":
-    sys.path[0] = str(REPOSITORY)
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
 from gpt2.config.cli import Parser
-from gpt2.config.errors import Exit, UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.schema import REPOSITORY
 from scripts.reports.output import run_folders, write_all
 from scripts.reports.study import is_study, newest, read_study
 

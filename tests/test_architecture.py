@@ -380,7 +380,7 @@ def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> 
 #: Files that may look at the environment, and what they look at there.
 ENVIRONMENT = {
     "gpt2/config/faults.py": {"GPT2_FAULT"},
-    "gpt2/config/errors.py": {"RANK", "WORLD_SIZE"},
+    "gpt2/config/entry.py": {"RANK", "WORLD_SIZE"},
     "gpt2/config/tree.py": {"srctree", "CONFIG_", "KCONFIG_"},
     "gpt2/machine/device.py": {"CUBLAS_WORKSPACE_CONFIG"},
     "gpt2/machine/ranks.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's
@@ -405,11 +405,30 @@ def test_the_environment_is_read_in_few_places() -> None:
         assert named <= ENVIRONMENT[path], path
 
 
+#: What puts the repository on the path of an entry that is started as a script, in place of the
+#: entry's folder, where `data` and friends would hide other packages. It stands before the first
+#: import of ours, so it cannot be imported itself.
+PREAMBLE = """\
+if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
+    _here = Path(__file__).resolve().parent
+    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+"""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_the_path_is_changed_by_entries_alone_and_by_all_alike(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    starts = "run_entry(" in text and path.name != "entry.py"
+    assert text.count(PREAMBLE) == starts
+    rest = text.replace(PREAMBLE, "")
+    assert not re.search(r"^\s*sys\.path\b.* = |^\s*sys\.path\.(insert|append)", rest, re.M)
+
+
 #: The one file that reads what torch.save wrote, weights of other programs, as tensors alone.
 UNPICKLER = "gpt2/weights/foreign.py"
 #: The files that let nothing out: of what a foreign library may raise, as its threads end no run;
 #: and of what an entry may, since that is a bug, told in one line.
-TRACKING, ENTRIES = "gpt2/run_dir/tracking.py", "gpt2/config/errors.py"
+TRACKING, ENTRIES = "gpt2/run_dir/tracking.py", "gpt2/config/entry.py"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.config.errors import Exit, UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import Exit, UserError
 from tests.conftest import REPOSITORY
 
 

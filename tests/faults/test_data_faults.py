@@ -322,7 +322,7 @@ CUT = """
 import os, sys
 from gpt2 import train
 from gpt2.session import session
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 from gpt2.training.recorder import RunRecorder
 original = RunRecorder.after_step
 def after_step(self, done):

@@ -179,7 +179,7 @@ def test_a_hangup_that_was_ignored_stays_ignored(
 
 ENTRY = """
 import os, signal, sys
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 
 def main():
     if sys.argv[2] == "at once":

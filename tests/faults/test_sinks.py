@@ -103,7 +103,7 @@ def test_a_console_that_takes_no_more_costs_one_line(
 
 def test_streams_closed_from_the_start_take_no_file_s_place() -> None:
     script = (
-        "import os, sys; from gpt2.config.errors import run_entry\n"
+        "import os, sys; from gpt2.config.entry import run_entry\n"
         "def main():\n"
         "    with open('/dev/null') as file: number = file.fileno()\n"
         "    print('to nobody'); print('to nobody', file=sys.stderr)\n"
@@ -311,7 +311,7 @@ HUNGRY = """
 import resource, sys
 import torch
 from gpt2 import train
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 from gpt2.training.recorder import RunRecorder
 
 original, taken = RunRecorder.after_step, []

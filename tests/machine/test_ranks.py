@@ -35,7 +35,7 @@ import os, signal, sys
 import torch
 sys.path.insert(0, os.getcwd())
 from gpt2 import train
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 from gpt2.model.gpt import GPT
 
 kind, *steps = os.environ["TROUBLE"].split()

@@ -109,7 +109,7 @@ import os, sys
 from pathlib import Path
 from gpt2 import train
 from gpt2.session import session
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 from gpt2.machine import host_memory as host
 from gpt2.training.recorder import RunRecorder
 

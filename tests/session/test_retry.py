@@ -302,7 +302,7 @@ import resource, sys
 from pathlib import Path
 from gpt2 import train
 from gpt2.session import session
-from gpt2.config.errors import run_entry
+from gpt2.config.entry import run_entry
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 most = int(status["VmData"].split()[0]) * 1024 + 180 * 10**6
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))

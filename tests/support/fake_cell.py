@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from gpt2.config.errors import Exit, UserError, run_entry
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import Exit, UserError
 from gpt2.run_dir.folder import RunFolder, write_whole
 
 STEPS = 30

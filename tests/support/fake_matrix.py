@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from gpt2.config.errors import run_entry  # noqa: E402
+from gpt2.config.entry import run_entry  # noqa: E402
 from scripts import matrix  # noqa: E402
 from scripts.study import actions, process, runner  # noqa: E402
 

@@ -1,0 +1,150 @@
+"""How every entry runs and ends: one line for each error, exit codes, signals, bugs kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import FrameType
+from typing import NoReturn, Self
+
+from gpt2.config.errors import Exit, UserError
+
+#: Signals that shall end a process, after it has cleaned up.
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+#: Words of torch when a connection between ranks breaks: its libraries, and its own part.
+_CONNECTIONS = {"gloo", "nccl", "rccl", "tcpstore"}
+#: Seconds that a failed rank leaves the first one to say what went wrong.
+_FIRST_SPEAKS = 1.0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, SIGHUP or SIGUSR1 where nobody takes it for a request: all is left as by Ctrl-C."""
+
+
+class _Terminating:
+    """Context in which these signals raise Terminated; `told` are those that came."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        # What is ignored stays so, as nohup wants it.
+        self._asked = [n for n in _TERMINATING if signal.getsignal(n) is signal.SIG_DFL]
+
+    def __enter__(self) -> Self:
+        for number in self._asked:
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._asked:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.told.append(number)
+        if len(self.told) == 1:  # a supervisor repeats it, and shall not disturb the cleaning up
+            raise Terminated
+
+
+def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
+    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem.
+
+    A signal that ends `main` ends the process, once what was half done is cleaned up. Under
+    torchrun it does so at once: a rank that waits for the others could not clean up. Any other
+    error is a bug of ours: one line too, with the file that has its traceback.
+    """
+    _open_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    signals = _Terminating()
+    try:
+        with signals if alone else nullcontext():
+            code = _code(program, main)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
+        sys.stdout = None
+        code = Exit.BUG
+    if signals.told and code == Exit.INTERRUPTED:
+        sys.stderr.flush()
+        os.kill(os.getpid(), signals.told[0])  # so that the parent knows
+    if not alone:
+        # Under torchrun: while Python is taken down, threads of the ranks' connections now and then
+        # abort a process whose work is done and saved.
+        sys.stderr.flush()
+        if code != Exit.OK and os.environ.get("RANK", "0") != "0":
+            # torchrun ends the others as soon as one has failed: first the first one says why.
+            time.sleep(_FIRST_SPEAKS)
+        os._exit(int(code))
+    sys.exit(int(code))
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a standard stream was closed: the next file opened would take its place.
+
+    What is printed, and the stacks of a process that is ended, would go into that file.
+    """
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _code(program: str, main: Callable[[], int]) -> int:
+    try:
+        return main()
+    except UserError as error:
+        if not error.everywhere or os.environ.get("RANK", "0") == "0":
+            for message in error.messages:
+                print(f"{program}: error: {message}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except SystemExit as left:  # argparse, after --help
+        return int(left.code or 0)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        print(f"{program}: error: out of memory", file=sys.stderr)
+        return Exit.MEMORY
+    except Exception as error:
+        if os.environ.get("WORLD_SIZE", "1") != "1" and _CONNECTIONS & set(_words(error)):
+            rank = os.environ.get("RANK", "0")
+            print(
+                f"{program}: error: rank {rank} lost another one, which says why", file=sys.stderr
+            )
+        else:
+            _keep_bug(program, error)
+        return Exit.BUG
+
+
+def _words(error: Exception) -> list[str]:
+    return re.findall("[a-z]+", str(error).lower())
+
+
+def _keep_bug(program: str, error: Exception) -> None:
+    """Write what a report of a bug needs to a file, and say where; never lose it."""
+    whole = "".join(traceback.format_exception(error))
+    about = f"{shlex.join(sys.argv)}\nPython {platform.python_version()}, {platform.platform()}\n"
+    try:
+        handle, path = tempfile.mkstemp(".txt", f"{program}-bug-")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(about + whole)
+    except OSError:
+        print(whole, end="", file=sys.stderr)
+        return
+    said = str(error).strip().splitlines()[:1]
+    kind = ": ".join([type(error).__name__, *said])
+    print(
+        f"{program}: error: this is a bug of this program, not of yours ({kind}); what a report of"
+        f" it needs is in {path}",
+        file=sys.stderr,
+    )
