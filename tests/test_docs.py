@@ -131,3 +131,33 @@ def test_the_program_says_what_the_page_quotes(message: str) -> None:
     assert pieces
     for piece in pieces:
         assert any(piece in source for source in sources), piece
+
+
+def test_the_worked_examples_are_the_files_that_are_tested() -> None:
+    text = (tiny.REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^`gpt2/[\w/]+/(\w+\.\w+)`:\n\n```\w+\n(.*?)^```$", text, re.M | re.S))
+    added = tiny.REPOSITORY / "tests" / "support" / "added"
+    files = {path.name: path.read_text(encoding="utf-8") for path in added.glob("*/*.*")}
+    assert shown == files
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*tiny.REPOSITORY.glob("*.md"), *(tiny.REPOSITORY / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_that_pages_name_are_there() -> None:
+    pages = [*tiny.REPOSITORY.glob("*.md"), *(tiny.REPOSITORY / "docs").glob("*.md")]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        text = (
+            re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+            if page.name == "extending.md"
+            else text
+        )
+        for name in re.findall(r"`((?:gpt2|scripts|tests|docs)/[\w./-]+\.\w+)`", text):
+            if "NAME" not in name and page.name != "extending.md":
+                assert (tiny.REPOSITORY / name).exists(), f"{page.name}: {name}"

@@ -19,6 +19,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
+from gpt2.config.version import VERSION
 
 Actions = TypeVar("Actions")
 
@@ -55,6 +56,7 @@ def parse(
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
+    parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
     _add_actions(parser, actions)
     _add_options(parser, options, chosen)
     joined, problems = _join(argv, parser)

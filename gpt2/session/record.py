@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from gpt2.checkpoint import store
 from gpt2.config import sources
 from gpt2.config.typed import Config
+from gpt2.config.version import VERSION
 from gpt2.data.tokens import Meta
 from gpt2.machine import device
 from gpt2.run_dir.folder import RunFolder, now, read_json
@@ -48,6 +49,7 @@ def run_record(
         "effective_batch": parts.batches.effective_batch,
         "micro_batch": config.train.batch_size,
         "lowered": earlier.get("lowered", []),
+        "version": VERSION,
         "code": _all_code(earlier.get("code"), sources.code_hash()),
         "precision": parts.precision.name,
         "compiled": False,
