@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if actions.plan or actions.plan_json:
         from gpt2.planning.command import show as show_plan
 
-        return show_plan(config, options, actions)
+        return show_plan(config, actions)
     # Only now: importing torch takes seconds, and everything a user can mistype is checked.
     from gpt2.session.session import run
 

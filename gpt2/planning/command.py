@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gpt2.config.actions import TrainActions
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.options import Options
 from gpt2.config.typed import Config
 from gpt2.data.declaration import tokenizer_of
 from gpt2.data.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer
@@ -22,7 +21,7 @@ from gpt2.training.assembly import length_of, open_data
 _ALONE = DistributedContext()
 
 
-def show(config: Config, options: Options, actions: TrainActions) -> int:
+def show(config: Config, actions: TrainActions) -> int:
     """Print the plan of a run that is not started; return the exit code: MEMORY if it cannot fit.
 
     Works before the data are prepared, where their vocabulary is known. Raises UserError.
@@ -40,7 +39,7 @@ def show(config: Config, options: Options, actions: TrainActions) -> int:
     else:
         vocabulary = GPT2_VOCAB_SIZE
     if actions.auto_batch:
-        config = choose_batch(config, options, vocabulary, actions.plan_for)
+        config = choose_batch(config, vocabulary, actions.plan_for)
     planned = plan(config, vocabulary, actions.plan_for)
     steps = config.train.max_steps or None
     if data is not None:
@@ -51,20 +50,15 @@ def show(config: Config, options: Options, actions: TrainActions) -> int:
 
 
 def refuse_or_fit(
-    config: Config,
-    options: Options,
-    actions: TrainActions,
-    vocab_size: int,
-    ranks: DistributedContext,
+    config: Config, actions: TrainActions, vocab_size: int, ranks: DistributedContext
 ) -> Config:
     """Refuse a run that cannot fit; with --auto-batch, return `config` with a batch that does.
 
-    The choice is written into `options`, and so into the run's config. A run that goes on keeps its
-    own. Raises UserError (MEMORY) with plan and way out.
+    A run that goes on keeps its own. Raises UserError (MEMORY) with plan and way out.
     """
     begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
     if actions.auto_batch and not begun:
-        config = choose_batch(config, options, vocab_size, ranks=ranks)
+        config = choose_batch(config, vocab_size, ranks=ranks)
     elif actions.auto_batch and actions.run_dir is not None:
         config = _own_batch(config, actions.run_dir, ranks)
     if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
@@ -99,7 +93,6 @@ def _own_batch(config: Config, run: Path, ranks: DistributedContext) -> Config:
 
 def choose_batch(
     config: Config,
-    options: Options,
     vocab_size: int,
     plan_for: int | None = None,
     ranks: DistributedContext = _ALONE,
@@ -117,11 +110,8 @@ def choose_batch(
             code=Exit.MEMORY,
         )
     config = with_batch(config, size)
-    training = config.train
-    micro, accumulation = training.batch_size, str(training.gradient_accumulation)
     if ranks.first:
-        text = f"--batch-size {micro} --gradient-accumulation {accumulation}"
+        accumulation = config.train.gradient_accumulation
+        text = f"--batch-size {config.train.batch_size} --gradient-accumulation {accumulation}"
         print(f"--auto-batch: {text}", flush=True)
-    options.give("BATCH_SIZE", str(micro), "--batch-size")
-    options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
     return config

@@ -17,7 +17,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY
-from gpt2.config.typed import PLUGIN_PACKAGES, Config
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainConfig
 from gpt2.data.tokens import Meta
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
@@ -84,8 +84,8 @@ def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
         return config
     record = read_json(run, "run.json")
     effective, batch = record["effective_batch"], config.train.batch_size
-    lowered = [c["from"] for c in record.get("lowered", []) if c["batch"] == "training"]
-    if batch in lowered:
+    reductions = [c for c in record.get("lowered", []) if c["batch"] == "training"]
+    if batch in [change["from"] for change in reductions]:
         batch = load_config(run).train.batch_size
     if effective % (batch * ranks):
         raise UserError(
@@ -109,13 +109,18 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
     return dataclasses.replace(config, train=changed)
 
 
-def write_beginning(folder: RunFolder, options: Options, argv: Sequence[str], batch: int) -> None:
-    """Write command line and options of a run that begins; of one that goes on, its micro-batch."""
+def write_beginning(
+    folder: RunFolder, options: Options, argv: Sequence[str], training: TrainConfig
+) -> None:
+    """Write command line and options of a new run; of one that resumes, its micro-batch.
+
+    The batch is that of `training`: --auto-batch may have chosen another than `options` name.
+    """
     if folder.started:
-        write_batch(folder, batch)
+        write_batch(folder, training.batch_size)
     else:
         folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
-        folder.write_text("config", options.full_text())
+        folder.write_text("config", _text_with_batch(options, training))
 
 
 def write_batch(folder: RunFolder, batch: int) -> None:
@@ -125,13 +130,17 @@ def write_batch(folder: RunFolder, batch: int) -> None:
     config = bind(options)
     if config.train.batch_size == batch:
         return
-    training = with_batch(config, batch).train
+    folder.write_text("config", _text_with_batch(options, with_batch(config, batch).train))
+
+
+def _text_with_batch(options: Options, training: TrainConfig) -> str:
+    """Return `options` as a .config, once they have the batch of `training`. Raises UserError."""
     options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
     accumulation = str(training.gradient_accumulation)
     options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
     if problems := options.check():
         raise UserError(*problems)
-    folder.write_text("config", options.full_text())
+    return options.full_text()
 
 
 def load_config(run: Path) -> Config:

@@ -57,5 +57,5 @@ def check(
     check_optimizer(config, ranks.world_size)
     weights = find_weights(config, meta, actions.run_dir)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
-    config = refuse_or_fit(config, options, actions, meta.vocab_size, ranks)
+    config = refuse_or_fit(config, actions, meta.vocab_size, ranks)
     return Prepared(config, options, actions, argv, data, ranks, host, device, precision, weights)

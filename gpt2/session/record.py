@@ -65,14 +65,14 @@ def run_record(
     record["moved"] = _kept(earlier, "moved", list)
     if not any(store.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
         return record
-    moved = changed_conditions(earlier, record) if known else ["how it was, run.json would say"]
-    if moved:
+    changed = changed_conditions(earlier, record) if known else ["how it was, run.json would say"]
+    if changed:
         warn(
-            f"not bit-exact from here: {', '.join(moved)}; it goes on with the same samples, and "
+            f"not bit-exact from here: {', '.join(changed)}; it goes on with the same samples, and "
             "results differ by rounding (with --dropout, perhaps by what is dropped)"
         )
-        record["moved"] = [*record["moved"], *moved]
-    if moved or earlier.get("determinism") == "statistical":
+        record["moved"] = [*record["moved"], *changed]
+    if changed or earlier.get("determinism") == "statistical":
         record["determinism"] = "statistical"
     return record
 

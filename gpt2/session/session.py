@@ -78,7 +78,7 @@ class Session:
         vocabulary = data["train"].meta.vocab_size
         model = build_model(config.model, vocabulary, device, config.train.seed, fill)
         parts = build_parts(config, model, data["train"], device, prepared.precision, ranks)
-        write_beginning(folder, prepared.options, prepared.argv, config.train.batch_size)
+        write_beginning(folder, prepared.options, prepared.argv, config.train)
         if folder.path.parent == RUNS and ranks.first:
             point_latest(folder.path)
         attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog)

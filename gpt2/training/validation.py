@@ -19,9 +19,9 @@ class _ElsewhereError(Exception):
 
 
 class EvaluationBatch:
-    """The micro-batch of evaluations: one that does not fit is lowered, on all ranks alike.
+    """The micro-batch of evaluations: one that does not fit is reduced, on all ranks alike.
 
-    `lowered` is told of every change as run.json keeps it.
+    `on_reduction` is told of every reduction as run.json keeps it.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class EvaluationBatch:
         size: int,
         ranks: DistributedContext,
         console: Console,
-        lowered: Callable[[dict[str, Any]], None],
+        on_reduction: Callable[[dict[str, Any]], None],
     ) -> None:
         self.size = size
-        self._ranks, self._console, self._lowered = ranks, console, lowered
+        self._ranks, self._console, self._on_reduction = ranks, console, on_reduction
 
     def evaluate(self, compute: Callable[[int, Total], float | None]) -> float | None:
         """Return what `compute` gives for a micro-batch, and what adds its sums up over ranks.
@@ -51,7 +51,7 @@ class EvaluationBatch:
                 # The others wait for this rank's sums, and so learn that there are none.
                 self._ranks.all_reduce_sum([0.0, 0.0, 1.0])
             release()
-            self._lower(reason)
+            self._reduce(reason)
 
     def _total(self, values: Sequence[float]) -> list[float]:
         *sums, failed = self._ranks.all_reduce_sum([*values, 0.0])
@@ -59,7 +59,7 @@ class EvaluationBatch:
             raise _ElsewhereError
         return sums
 
-    def _lower(self, reason: str) -> None:
+    def _reduce(self, reason: str) -> None:
         before, after = self.size, smaller_batch(self.size)
         if after is None:
             raise UserError(
@@ -71,10 +71,13 @@ class EvaluationBatch:
         self._console.warn(
             f"out of memory in an evaluation of {before} sequences at a time: going on with {after}"
         )
-        self._lowered({"batch": "evaluation", "from": before, "to": after, "error": reason})
+        self._on_reduction({"batch": "evaluation", "from": before, "to": after, "error": reason})
 
 
-def evaluation_batch(size: int, lowered: Sequence[dict[str, Any]]) -> int:
-    """Return `size`, or what run.json's `lowered` says evaluations had to be lowered to."""
-    steps: list[int] = [change["to"] for change in lowered if change["batch"] == "evaluation"]
-    return min([size, *steps])
+def evaluation_batch(size: int, batch_size_reductions: Sequence[dict[str, Any]]) -> int:
+    """Return `size`, or the smaller one that evaluations had to be reduced to.
+
+    `batch_size_reductions` is the entry `lowered` of run.json.
+    """
+    reductions = [c for c in batch_size_reductions if c["batch"] == "evaluation"]
+    return min([size, *(int(change["to"]) for change in reductions)])
