@@ -166,6 +166,15 @@ def test_the_light_layer_uses_the_standard_library_alone() -> None:
         assert found.split(".")[0] in sys.stdlib_module_names, found
 
 
+def test_one_file_knows_which_model_it_is() -> None:
+    users = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in SOURCES
+        if "gpt2.model.gpt" in imported(path)
+    }
+    assert users == {"gpt2/model/build.py"}
+
+
 def test_kconfiglib_is_touched_in_few_files() -> None:
     users = {
         path.relative_to(REPOSITORY).as_posix()

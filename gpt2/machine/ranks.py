@@ -54,7 +54,7 @@ class DistributedContext:
             from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
             mesh = init_device_mesh(device.type, (self.world_size,))
-            for block in model.transformer.h:  # type: ignore[union-attr]
+            for block in model.blocks:  # type: ignore[union-attr]
                 fully_shard(block, mesh=mesh)
             # Also after a forward pass that no backward pass follows (an evaluation), parameters
             # must be parts again: checkpoints are made of them.

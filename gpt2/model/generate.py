@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt2.model.cache import Cache
-from gpt2.model.gpt import GPT
+from gpt2.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sampling:
 
 
 def generate(
-    model: GPT,
+    model: LanguageModel,
     prompt: list[int],
     count: int,
     temperature: float,
@@ -57,7 +57,7 @@ def generate(
 
 @torch.no_grad()
 def stream(
-    model: GPT,
+    model: LanguageModel,
     prompt: list[int],
     count: int,
     sampling: Sampling,
@@ -70,7 +70,7 @@ def stream(
     The draws happen on the CPU, so a seed gives the same text on any device that computes the same
     logits; sample i is the one of seed + i alone. Without `cached` all is computed anew each time.
     """
-    device = model.transformer.wte.weight.device
+    device = next(model.parameters()).device
     draws = [torch.Generator().manual_seed(sampling.seed + i) for i in range(samples)]
     training = model.training
     model.eval()
@@ -97,7 +97,7 @@ def _choose(logits: Tensor, sampling: Sampling, draws: list[torch.Generator]) ->
 class _Follower:
     """Logits of texts that grow, with a cache while they fit the block."""
 
-    def __init__(self, model: GPT, longest: int, cached: bool) -> None:
+    def __init__(self, model: LanguageModel, longest: int, cached: bool) -> None:
         self.model = model
         self.block = model.config.block_size
         layers, capacity = model.config.n_layer, min(longest, self.block)

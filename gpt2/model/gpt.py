@@ -7,7 +7,7 @@ Shapes: B batch, T tokens, C width, H heads, D head width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,18 @@ from torch.utils.checkpoint import checkpoint
 from gpt2.config.typed import ModelConfig
 from gpt2.model.attention import explicit_attention, flash_attention
 from gpt2.model.cache import Cache, LayerCache
-from gpt2.model.init import initialise
+from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import chunked_loss, full_loss, rows_within
+
+#: Parts of the names of the parameters in each --prune-scope. The matrix of token embeddings is
+#: also the head: it is pruned once, as one matrix, and zero in both uses. Positions, norms and
+#: biases are in no scope.
+_PRUNABLE = {
+    "blocks": (".attn.c_", ".mlp.c_"),
+    "attention": (".attn.c_",),
+    "mlp": (".mlp.c_",),
+    "all": (".attn.c_", ".mlp.c_", ".wte."),
+}
 
 
 class Attention(nn.Module):
@@ -141,8 +151,8 @@ class Transformer(nn.Module):
         return hidden
 
 
-class GPT(nn.Module):
-    """The language model. The head is the embedding matrix: one parameter, named once."""
+class GPT(LanguageModel):
+    """GPT-2 (Radford et al. 2019). The head is the embedding matrix: one parameter, named once."""
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
@@ -165,40 +175,27 @@ class GPT(nn.Module):
 
         With a cache, `ids` are only the tokens that it has not seen; it has seen them afterwards.
         """
+        return F.linear(self.hidden(ids, cache)[:, -1], self.transformer.wte.weight)
+
+    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the hidden states (B, T, C) of the tokens `ids` (B, T); never compiled."""
         # Past what may be compiled: text grows, and every length would be compiled anew.
-        hidden = self.transformer.forward(ids, cache)
-        return F.linear(hidden[:, -1], self.transformer.wte.weight)
+        return self.transformer.forward(ids, cache)
 
-    def parameter_count(self) -> int:
-        """Number of parameters; the tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    @property
+    def body(self) -> nn.Module:
+        """The transformer."""
+        return self.transformer
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer's blocks."""
+        return list(self.transformer.h)
 
-def build_model(
-    config: ModelConfig,
-    vocab_size: int,
-    device: torch.device,
-    seed: int,
-    fill: Callable[[GPT], None] | None = None,
-) -> GPT:
-    """Build the model on `device` with its initial weights, or with those that `fill` copies in.
-
-    It is laid out on the meta device and materialised on the target, so the host never holds more
-    than the largest tensor of it.
-    """
-    with torch.device("meta"):
-        model = GPT(config, vocab_size)
-    model.to_empty(device=device)
-    if fill:
-        fill(model)
-    else:
-        initialise(model, seed, config.n_layer)
-    return model
-
-
-def forward_cost(config: ModelConfig, weights: int, tokens: int) -> float:
-    """Return the operations of a forward pass over `tokens` tokens.
-
-    2 for each of the `weights` that take part in products, and those of causal attention.
-    """
-    return tokens * (2.0 * weights + 2.0 * config.n_layer * config.n_embd * config.block_size)
+    def prunable(self, scope: str) -> dict[str, nn.Parameter]:
+        """Return the parameters that --prune-scope `scope` admits, by name: (out, in) matrices."""
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name.endswith(".weight") and any(part in name for part in _PRUNABLE[scope])
+        }

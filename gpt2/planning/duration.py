@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpt2.config.typed import Config
 from gpt2.machine import device
-from gpt2.model.gpt import forward_cost
+from gpt2.model.build import forward_cost
 
 
 @dataclass(frozen=True)

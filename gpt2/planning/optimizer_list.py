@@ -15,7 +15,8 @@ from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES
 from gpt2.config.options import Options
 from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED, ModelConfig
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.language_model import LanguageModel
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED
 from gpt2.optim.libraries.lookup import classes, find
@@ -90,7 +91,7 @@ def default_options(name: str) -> Any:
     return bind(options).optim
 
 
-def sample_model() -> GPT:
+def sample_model() -> LanguageModel:
     """Build the model on which state is measured."""
     config = ModelConfig(
         model="custom",
@@ -106,7 +107,7 @@ def sample_model() -> GPT:
     return build_model(config, VOCABULARY, torch.device("cpu"), 0)
 
 
-def state_bytes(model: GPT, optimizer: torch.optim.Optimizer) -> float:
+def state_bytes(model: LanguageModel, optimizer: torch.optim.Optimizer) -> float:
     """Return the bytes of state per parameter after one step on random gradients."""
     torch.manual_seed(0)
     for parameter in model.parameters():

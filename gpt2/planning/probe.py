@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt2.config.typed import Config
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model, empty_model
+from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import Precision
-from gpt2.prune.scope import prunable
 from gpt2.training.assembly import build_optimizer, build_pruner
 
 #: The models that pruning is tried on. They are wide enough that what it looks at in pieces is more
@@ -85,17 +85,17 @@ def of_optimizer(config: Config, vocab_size: int) -> tuple[int, int]:
     """
     try:
         with FakeTensorMode():
-            return _tried(config, GPT(config.model, vocab_size))
+            return _tried(config, empty_model(config.model, vocab_size))
     except DataDependentOutputException:
         small = build_model(_small(config, _WIDTHS[0]).model, _VOCABULARY, torch.device("cpu"), 0)
         with torch.device("meta"):
-            whole = GPT(config.model, vocab_size).parameter_count()
+            whole = empty_model(config.model, vocab_size).parameter_count()
         scale = whole / small.parameter_count()
         state, step = _tried(config, small)
         return round(scale * state), round(scale * step)
 
 
-def _tried(config: Config, model: GPT) -> tuple[int, int]:
+def _tried(config: Config, model: LanguageModel) -> tuple[int, int]:
     """Make two steps; return what is held after the first, and what the second held besides."""
     parameters = list(model.parameters())
     for parameter in parameters:
@@ -122,15 +122,15 @@ def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
         (_, less, fewer), (held, more, many) = (_pruned(_small(config, w)) for w in _WIDTHS)
     slope = max(0.0, (more - less) / (max(many) - max(fewer)))
     with torch.device("meta"):
-        model = GPT(config.model, vocab_size)
+        model = empty_model(config.model, vocab_size)
     counts = _counts(config, model)
     event = more + slope * (max(counts) - max(many))
     return round(held * sum(counts) / sum(many)), round(event)
 
 
-def _counts(config: Config, model: GPT) -> list[int]:
+def _counts(config: Config, model: LanguageModel) -> list[int]:
     assert config.prune is not None
-    return [weight.numel() for weight in prunable(model, config.prune.prune_scope).values()]
+    return [weight.numel() for weight in model.prunable(config.prune.prune_scope).values()]
 
 
 def _pruned(config: Config) -> tuple[int, int, list[int]]:

@@ -21,7 +21,7 @@ from gpt2.machine.signals import StopRequest
 from gpt2.machine.watchdog import Watchdog
 from gpt2.model.attention import attention_form
 from gpt2.model.generate import Sampling, stream
-from gpt2.model.gpt import GPT
+from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES
 from gpt2.run_dir.console import Console
@@ -47,7 +47,7 @@ class Attempt:
         self,
         config: Config,
         folder: RunFolder,
-        model: GPT,
+        model: LanguageModel,
         parts: Parts,
         data: Mapping[str, TokenFile],
         stop: StopRequest,
@@ -171,7 +171,7 @@ class Attempt:
                 self.model.eval()(*next(batches))
             self.model.train()
 
-        failure = compile_or_fall_back(self.model.transformer, trial)
+        failure = compile_or_fall_back(self.model.body, trial)
         self.model.train()
         self.parts.optimizer.zero_grad(set_to_none=True)
         self.record.update(compiled=failure is None, compile_failure=failure)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
-from gpt2.model.gpt import GPT
+from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import emulated
 from gpt2.planning.duration import Left, predicted_seconds
 from gpt2.run_dir.console import Console, duration
@@ -22,7 +22,7 @@ _LONG = 1800.0
 
 def startup(
     config: Config,
-    model: GPT,
+    model: LanguageModel,
     parts: Parts,
     progress: Progress,
     data: Mapping[str, TokenFile],

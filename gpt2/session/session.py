@@ -11,7 +11,7 @@ from gpt2.machine import device as machine
 from gpt2.machine import out_of_memory
 from gpt2.machine.ranks import init_distributed
 from gpt2.machine.signals import StopRequest
-from gpt2.model.gpt import build_model
+from gpt2.model.build import build_model
 from gpt2.run_dir.folder import RunFolder, point_latest
 from gpt2.run_dir.resume import RUNS, keep_effective_batch, open_for_all, write_beginning
 from gpt2.session.attempt import Attempt

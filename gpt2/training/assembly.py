@@ -23,7 +23,7 @@ from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import META, TokenFile, open_split
 from gpt2.machine.ranks import DistributedContext
-from gpt2.model.gpt import GPT
+from gpt2.model.language_model import LanguageModel
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule
@@ -33,7 +33,6 @@ from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.schedule import SparsitySchedule
-from gpt2.prune.scope import prunable
 from gpt2.training.loop import Parts
 
 
@@ -110,7 +109,7 @@ def refuse_pruning(
 
 def build_pruner(
     config: Config,
-    model: GPT,
+    model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     tokens: TokenFile | Ids,
     precision: Precision,
@@ -137,12 +136,12 @@ def build_pruner(
         training = model.training
         try:
             with torch.no_grad(), precision.autocast():
-                model.eval().transformer.forward(ids)  # not what is compiled: hooks listen inside
+                model.eval().hidden(ids)  # not what is compiled: hooks listen inside
         finally:
             model.train(training)
 
     context = PruningContext(
-        weights=prunable(model, prune.prune_scope) if prune else {},
+        weights=model.prunable(prune.prune_scope) if prune else {},
         parameters=model.parameter_count(),
         optimizer=optimizer,
         schedule=_sparsity_schedule(prune)
@@ -179,7 +178,7 @@ def check_optimizer(config: Config, ranks: int = 1) -> None:
         plugin.check(config.optim, ranks)
 
 
-def build_optimizer(config: Config, model: GPT) -> torch.optim.Optimizer:
+def build_optimizer(config: Config, model: LanguageModel) -> torch.optim.Optimizer:
     """Build the optimizer over the parameters of `model`."""
     optim = config.optim
     groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
@@ -202,7 +201,7 @@ def _step_guard(
 
 def build_parts(
     config: Config,
-    model: GPT,
+    model: LanguageModel,
     tokens: TokenFile,
     device: torch.device,
     precision: str,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import ModelConfig
-from gpt2.model.gpt import GPT
+from gpt2.model.build import empty_model
+from gpt2.model.language_model import LanguageModel
 from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, turned
 
 _POSITIONS = "transformer.wpe.weight"
@@ -43,7 +44,9 @@ class Pretrained:
                 f"of {_shape_text(have)}; give the published size, or --model custom {ways}"
             )
         with torch.device("meta"):
-            wanted = {n: tuple(p.shape) for n, p in GPT(config, vocab_size).named_parameters()}
+            wanted = {
+                n: tuple(p.shape) for n, p in empty_model(config, vocab_size).named_parameters()
+            }
         names = self._names()
         if problems := list(self._name_problems(set(wanted), set(names))):
             raise self._error(*problems)
@@ -56,7 +59,7 @@ class Pretrained:
             raise self._error(*problems)
         self._check_values(names)
 
-    def copy_to(self, model: GPT) -> None:
+    def copy_to(self, model: LanguageModel) -> None:
         """Overwrite every parameter of `model`, in place; check() has found that they fit.
 
         One tensor after the other, read from its file and copied to where the parameter is.

@@ -16,7 +16,8 @@ from gpt2.config.typed import Config, MachineConfig
 from gpt2.files.json import mismatch
 from gpt2.files.manifest import DamagedError
 from gpt2.machine import device as machine
-from gpt2.model.gpt import GPT
+from gpt2.model.build import empty_model
+from gpt2.model.language_model import LanguageModel
 from gpt2.run_dir.folder import read_json
 from gpt2.run_dir.resume import load_config
 from gpt2.weights.export_folder import is_export, load_export
@@ -29,7 +30,7 @@ _MOST_IDS = 1 << 16
 class Trained:
     """A model with its weights, in evaluation mode, and what its run says of itself."""
 
-    model: GPT
+    model: LanguageModel
     config: Config
     record: dict[str, Any]
     step: int
@@ -80,7 +81,7 @@ def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
         torch.set_num_threads(where.num_threads)
     stored = open_stored(run, best)
     with torch.device("meta"):
-        model = GPT(stored.config.model, stored.vocab_size)
+        model = empty_model(stored.config.model, stored.vocab_size)
     model.to_empty(device=device)
     load_model(model, stored.weights)
     return Trained(model.eval(), stored.config, stored.record, stored.weights.step, device)

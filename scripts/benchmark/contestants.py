@@ -15,7 +15,8 @@ from gpt2.config.typed import Config
 from gpt2.data.batches import IGNORED, BatchOrder, TrainBatches
 from gpt2.data.tokens import Meta, TokenFile
 from gpt2.machine.ranks import DistributedContext
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import DTYPES
 from gpt2.training.assembly import build_parts
 from gpt2.training.compilation import compile_or_fall_back
@@ -85,7 +86,7 @@ class Ours:
     def __init__(
         self, config: Config, tokens: TokenFile, device: torch.device, precision: str
     ) -> None:
-        self.model: GPT = build_model(
+        self.model: LanguageModel = build_model(
             config.model, tokens.meta.vocab_size, device, config.train.seed
         )
         self.parts: Parts = build_parts(

@@ -28,7 +28,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.typed import MachineConfig
 from gpt2.machine import device as machine
 from gpt2.model.cache import Cache
-from gpt2.model.gpt import GPT
+from gpt2.model.language_model import LanguageModel
 from gpt2.weights.trained import load_trained
 from scripts.benchmark.measure import spread, synchronise
 from scripts.benchmark.sparse_layers import (
@@ -93,7 +93,7 @@ def compare(where: MachineConfig, arguments: argparse.Namespace) -> dict[str, An
         "run": str(arguments.sparse),
         "form": form,
         "two_of_four": patterned,
-        "dtype": str(model.transformer.wte.weight.dtype).removeprefix("torch."),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "sparsity": share,
         "matrices": len(pruned),
         "parameters": model.parameter_count(),
@@ -129,14 +129,14 @@ def choose_device(asked: str, patterned: bool) -> torch.device:
 
 
 @torch.inference_mode()
-def read_batch(model: GPT, ids: Tensor) -> int:
+def read_batch(model: LanguageModel, ids: Tensor) -> int:
     """Read all sequences (B, T) at once, down to the next token of each; return the tokens."""
     model.logits(ids)
     return ids.numel()
 
 
 @torch.inference_mode()
-def write_one(model: GPT, ids: Tensor) -> int:
+def write_one(model: LanguageModel, ids: Tensor) -> int:
     """Let one sequence grow token by token, as sample.py does; return the tokens."""
     count = min(LONGEST, ids.size(1))
     cache = Cache(model.config.n_layer, count)
@@ -145,11 +145,14 @@ def write_one(model: GPT, ids: Tensor) -> int:
     return count
 
 
-CASES: dict[str, Callable[[GPT, Tensor], int]] = {"batch": read_batch, "one": write_one}
+CASES: dict[str, Callable[[LanguageModel, Tensor], int]] = {"batch": read_batch, "one": write_one}
 
 
 def measure(
-    sides: dict[str, GPT], ids: Tensor, arguments: argparse.Namespace, device: torch.device
+    sides: dict[str, LanguageModel],
+    ids: Tensor,
+    arguments: argparse.Namespace,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return tokens/s of both sides in every case, and the second's over the first's.
 
@@ -166,8 +169,8 @@ def measure(
 
 
 def _measured(
-    work: Callable[[GPT, Tensor], int],
-    sides: dict[str, GPT],
+    work: Callable[[LanguageModel, Tensor], int],
+    sides: dict[str, LanguageModel],
     ids: Tensor,
     arguments: argparse.Namespace,
     device: torch.device,
@@ -189,7 +192,11 @@ def _measured(
 
 
 def _speed(
-    work: Callable[[GPT, Tensor], int], model: GPT, ids: Tensor, times: int, device: torch.device
+    work: Callable[[LanguageModel, Tensor], int],
+    model: LanguageModel,
+    ids: Tensor,
+    times: int,
+    device: torch.device,
 ) -> float:
     synchronise(device)
     start = time.perf_counter()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from gpt2.config.errors import UserError
-from gpt2.model.gpt import GPT
+from gpt2.model.language_model import LanguageModel
 
 #: Rows of the input that one product with a CSR matrix takes. With all 2048 of a batch at once they
 #: leave the cache: a quarter to a half slower for 768 x 3072 (two cores of an AMD EPYC).
@@ -40,7 +40,7 @@ class CsrLinear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-def pruned_layers(model: GPT) -> dict[str, nn.Linear]:
+def pruned_layers(model: LanguageModel) -> dict[str, nn.Linear]:
     """Return the linear layers of the blocks whose matrix has a zero, by name."""
     return {
         name: layer
@@ -62,7 +62,7 @@ def sparsity(layers: dict[str, nn.Linear]) -> float:
     return zeros / sum(layer.weight.numel() for layer in layers.values())
 
 
-def with_sparse_layers(model: GPT, form: str) -> GPT:
+def with_sparse_layers(model: LanguageModel, form: str) -> LanguageModel:
     """Return a copy of `model` whose pruned layers hold their matrix in `form`. Raises UserError.
 
     "2:4" needs a matrix of (32 n, 64 m) in bf16, as torch's kernels do.
@@ -87,7 +87,7 @@ def with_sparse_layers(model: GPT, form: str) -> GPT:
     return sparse
 
 
-def matrix_bytes(model: GPT, names: set[str]) -> int:
+def matrix_bytes(model: LanguageModel, names: set[str]) -> int:
     """Return the bytes that hold the matrices of the layers `names`, indices included."""
     return sum(_held(model.get_submodule(name).weight) for name in names)
 
@@ -104,10 +104,10 @@ def _held(weight: Any) -> int:
 
 
 @torch.inference_mode()
-def check_same(dense: GPT, sparse: GPT, ids: Tensor) -> None:
+def check_same(dense: LanguageModel, sparse: LanguageModel, ids: Tensor) -> None:
     """Refuse a sparse model that computes something else than the dense one. Raises UserError."""
-    theirs, ours = (model.transformer.forward(ids).float() for model in (sparse, dense))
-    tolerance = 1e-4 if dense.transformer.wte.weight.dtype == torch.float32 else 5e-2
+    theirs, ours = (model.hidden(ids).float() for model in (sparse, dense))
+    tolerance = 1e-4 if next(dense.parameters()).dtype == torch.float32 else 5e-2
     scale = float(ours.abs().max())
     difference = float((theirs - ours).abs().max())
     if not difference <= tolerance * scale:

@@ -19,7 +19,8 @@ import torch
 from gpt2.config.bind import bind
 from gpt2.config.options import Options
 from gpt2.machine.host_memory import Host
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.checkpoint import store as checkpoint
 from gpt2.machine import device as machine

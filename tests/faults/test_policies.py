@@ -103,7 +103,7 @@ def test_the_run_is_that_in_which_the_step_was_left_out(
     arm: Arm, data: Path, tmp_path: Path
 ) -> None:
     """Row 14: against a loop of torch alone, whose rates are those of the log."""
-    from gpt2.model.gpt import build_model
+    from gpt2.model.build import build_model
     from gpt2.run_dir.resume import load_config
     from gpt2.training.assembly import open_data
 

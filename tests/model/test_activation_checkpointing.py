@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpt2.config.errors import Exit
 from gpt2.config.typed import ModelConfig
-from gpt2.model.gpt import GPT, Block, build_model
+from gpt2.model.build import build_model
+from gpt2.model.gpt import GPT, Block
 from tests.model.test_gpt import config_of, some_ids
 from tests.support import tiny
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from gpt2.config.typed import ModelConfig
+from gpt2.model.build import build_model
 from gpt2.model.cache import Cache
 from gpt2.model.generate import Sampling, generate, stream
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.gpt import GPT
 
 VOCABULARY = 30
 BLOCK = 8

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2.config.typed import ModelConfig
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.gpt import GPT
 from gpt2.model.init import initialise
 
 CPU = torch.device("cpu")

@@ -13,7 +13,6 @@ from gpt2.config.errors import UserError
 from gpt2.data.batches import calibration_batches
 from gpt2.prune.methods import sparsegpt, wanda
 from gpt2.prune.schedule import SparsitySchedule
-from gpt2.prune.scope import prunable
 from tests.support.pruned import sequences, setting_of, small_gpt
 
 DEFAULTS = sparsegpt.Options(block=128, damping=0.01)
@@ -151,12 +150,12 @@ def test_every_block_sees_the_activations_behind_the_pruned_ones() -> None:
         model, schedule=SparsitySchedule("step", 0.0, 0.0, 0.5, None), pattern="row"
     )
     pruner = plugins.load("gpt2.prune.methods", "wanda").build(setting, None)
-    dense = {name: weight.detach().clone() for name, weight in prunable(model, "blocks").items()}
+    dense = {name: weight.detach().clone() for name, weight in model.prunable("blocks").items()}
     pruner.apply(1, 1.0)
     for name, weight in dense.items():  # by hand: the model as it was while this block was seen
         block = int(name.split(".")[2])
         reference = small_gpt()
-        for other, earlier in prunable(reference, "blocks").items():
+        for other, earlier in reference.prunable("blocks").items():
             if int(other.split(".")[2]) < block:
                 earlier.data.masked_fill_(pruner.masks.pruned(other), 0.0)
         squares = torch.zeros(weight.size(1))

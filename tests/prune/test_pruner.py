@@ -20,7 +20,6 @@ from gpt2.optim.groups import parameter_groups
 from gpt2.prune.methods import PruningPlugin
 from gpt2.prune.pruner import Pruner, Sparsity
 from gpt2.prune.schedule import SparsitySchedule
-from gpt2.prune.scope import prunable
 from tests.support.pruned import give_gradients, setting_of, small_gpt
 
 PACKAGE = PLUGIN_PACKAGES["PRUNING_METHOD"]
@@ -73,7 +72,7 @@ def one_step(pruner: Pruner, model: nn.Module, optimizer: Any, step: int) -> Non
 
 
 def zeros(model: GPT) -> int:
-    return sum(int((weight == 0.0).sum()) for weight in prunable(model, "blocks").values())
+    return sum(int((weight == 0.0).sum()) for weight in model.prunable("blocks").values())
 
 
 def verbs(protocol: type) -> dict[str, inspect.Signature]:
@@ -132,7 +131,7 @@ def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: fl
         kind = "linear"
     ramp = SparsitySchedule(kind, prune.pruning_start, end, target, None)
     pruner = built(name, model, optimizer, schedule=ramp)
-    weights = prunable(model, "blocks")
+    weights = model.prunable("blocks")
     total = sum(weight.numel() for weight in weights.values())
     gone: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
@@ -166,7 +165,7 @@ def test_pruned_weights_and_their_state_stay_zero_under_every_optimizer(optimize
     pruner = built(
         "magnitude", model, chosen, schedule=SparsitySchedule("linear", 0.1, 0.4, 0.7, 1)
     )
-    weights = prunable(model, "blocks")
+    weights = model.prunable("blocks")
     total = sum(weight.numel() for weight in weights.values())
     moved = {key: weight.detach().clone() for key, weight in weights.items()}
     for step in range(STEPS):
@@ -219,7 +218,7 @@ def test_masks_that_contradict_the_weights_are_refused() -> None:
     pruner = built("magnitude", model)
     pruner.apply(1, 0.5)
     state = pruner.state()
-    name = next(iter(prunable(model, "blocks")))
+    name = next(iter(model.prunable("blocks")))
     state["mask." + name][0] ^= 255
     with pytest.raises(UserError, match=f"contradicts itself: weights of {name}") as caught:
         built("magnitude", model).load(state)
@@ -240,7 +239,7 @@ def test_another_sparsity_than_asked_is_no_result() -> None:
     assert it.value.code == Exit.BUG
     pruner.apply(2, 0.95)
     pruner.verify()
-    weight = next(iter(prunable(model, "blocks").values()))
+    weight = next(iter(model.prunable("blocks").values()))
     with torch.no_grad():
         weight.fill_(1.0)
     with pytest.raises(UserError, match="are not zero at the end of the run"):
@@ -257,13 +256,13 @@ def test_scopes(scope: str, parts: tuple[str, ...]) -> None:
         name + ".weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
     expected = {name for name in linear if any(part in name for part in parts)}
-    assert set(prunable(model, scope)) == expected
+    assert set(model.prunable(scope)) == expected
 
 
 def test_the_tied_matrix_is_pruned_once_where_the_scope_admits_it() -> None:
     model = small_gpt()
-    weights = prunable(model, "all")
-    assert set(weights) - set(prunable(model, "blocks")) == {"transformer.wte.weight"}
+    weights = model.prunable("all")
+    assert set(weights) - set(model.prunable("blocks")) == {"transformer.wte.weight"}
     pruner = built("magnitude", model, weights=weights)
     pruner.apply(1, 0.5)
     pruner.verify()

@@ -28,7 +28,7 @@ from gpt2.checkpoint.optimizer_state import (
 )
 from gpt2.config.typed import ModelConfig
 from gpt2.machine.ranks import DistributedContext
-from gpt2.model.gpt import build_model
+from gpt2.model.build import build_model
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
 from gpt2.optim.schedule import Schedule

@@ -15,7 +15,6 @@ from gpt2.optim.groups import parameter_groups
 from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.schedule import SparsitySchedule
-from gpt2.prune.scope import prunable
 
 VOCABULARY = 24
 
@@ -69,7 +68,7 @@ def setting_of(
             model.transformer.forward(ids)
 
     values: dict[str, Any] = {
-        "weights": prunable(model, "blocks"),
+        "weights": model.prunable("blocks"),
         "parameters": model.parameter_count(),
         "optimizer": optimizer,
         "schedule": schedule or SparsitySchedule("step", 0.0, 0.0, 0.5, None),

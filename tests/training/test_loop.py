@@ -71,7 +71,7 @@ def test_the_logged_loss_is_that_of_the_step(data: Path, tmp_path: Path) -> None
     tiny.train(data, tmp_path / "run", "--max-steps", "3", "--learning-rate", "0")
     config = load_config(tmp_path / "run")
     tokens = open_data(config)["train"]
-    from gpt2.model.gpt import build_model
+    from gpt2.model.build import build_model
 
     device = torch.device("cpu")
     model = build_model(config.model, tokens.meta.vocab_size, device, config.train.seed)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from gpt2.config.typed import ModelConfig
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.gpt import GPT
 from gpt2.weights.hugging_face import to_hugging_face
 from tests.support.hugging_face import from_hugging_face
 

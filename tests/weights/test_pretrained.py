@@ -19,7 +19,8 @@ from torch import Tensor
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import ModelConfig
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.gpt import GPT
 from gpt2.weights.foreign import open_foreign
 from tests.support import tiny
 

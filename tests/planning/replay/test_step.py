@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from gpt2.config.typed import Config
-from gpt2.model.gpt import GPT, build_model
+from gpt2.model.build import build_model
+from gpt2.model.gpt import GPT
 from gpt2.planning import probe
 from gpt2.planning.plan import plan
 from gpt2.planning.replay.ledger import Ledger

@@ -19,7 +19,6 @@ from gpt2.model.gpt import GPT
 from gpt2.optim.groups import parameter_groups
 from gpt2.prune.base import MaskedPruner
 from gpt2.prune.schedule import SparsitySchedule
-from gpt2.prune.scope import prunable
 from tests.support.pruned import give_gradients, setting_of, small_gpt
 
 PACKAGE = "gpt2.prune.methods"
@@ -60,7 +59,7 @@ def test_magnitude_against_torchs_global_unstructured() -> None:
 def test_magnitude_by_layer_against_torchs_l1() -> None:
     model = small_gpt()
     pruner = method("magnitude").build(setting_of(model, pattern="layer"), None)
-    before = {name: weight.detach().clone() for name, weight in prunable(model, "blocks").items()}
+    before = {name: weight.detach().clone() for name, weight in model.prunable("blocks").items()}
     pruner.apply(1, 0.5)
     for name, mask in masks(pruner).items():
         layer = nn.Linear(*reversed(before[name].shape), bias=False)
@@ -78,7 +77,7 @@ def test_movement_against_a_hand_sum() -> None:
     pruner = method("movement").build(
         setting_of(model, optimizer, SparsitySchedule("step", 1, 1, 0.5, None)), None
     )
-    weights = prunable(model, "blocks")
+    weights = model.prunable("blocks")
     sums = {
         name: torch.zeros(weight.shape, dtype=torch.float64) for name, weight in weights.items()
     }
@@ -105,7 +104,7 @@ def test_a_refused_step_leaves_the_movement_scores_finite() -> None:
     model = small_gpt()
     pruner = method("movement").build(setting_of(model), None)
     give_gradients(model, 0)
-    next(iter(prunable(model, "blocks").values())).grad[0, 0] = torch.nan
+    next(iter(model.prunable("blocks").values())).grad[0, 0] = torch.nan
     pruner.observe(torch.tensor(True))
     assert all(torch.all(score == 0.0) for score in pruner.scoring.tensors().values())
 
@@ -116,13 +115,13 @@ def test_movement_keeps_what_moves_away_from_zero() -> None:
     ramp = SparsitySchedule("step", 1.0, 1.0, 0.5, None)
     pruner = method("movement").build(setting_of(model, optimizer, ramp), None)
     away = {}
-    for name, weight in prunable(model, "blocks").items():
+    for name, weight in model.prunable("blocks").items():
         torch.manual_seed(len(name))
         away[name] = torch.zeros(weight.shape, dtype=torch.bool).flatten()
         away[name][torch.randperm(weight.numel())[: weight.numel() // 2]] = True
         away[name] = away[name].view(weight.shape)
     for step in range(3):
-        for name, weight in prunable(model, "blocks").items():
+        for name, weight in model.prunable("blocks").items():
             # Descent subtracts the gradient: one of the other sign moves a weight away from zero.
             weight.grad = torch.where(away[name], -weight.sign(), weight.sign())
         pruner.observe(torch.tensor(False))
@@ -164,7 +163,7 @@ def test_state_scores_against_their_formulas_and_not_like_magnitude(score: str) 
     model, optimizer = trained_state(30)
     options = method("state").Options(score=score)
     pruner = method("state").build(setting_of(model, optimizer), options)
-    weights = prunable(model, "blocks")
+    weights = model.prunable("blocks")
     wanted, magnitudes = [], []
     for weight in weights.values():
         held = optimizer.state[weight]
@@ -250,7 +249,7 @@ def test_dynamic_events_by_hand(name: str) -> None:
     ramp = SparsitySchedule("linear", 0.0, 0.75, 0.8, 10)
     setting = setting_of(model, optimizer, ramp, pattern="erk")
     pruner = method(name).build(setting, method(name).Options(fraction=0.3))
-    weights = prunable(model, "blocks")
+    weights = model.prunable("blocks")
     counts = {key: int(mask.sum()) for key, mask in masks(pruner).items()}
     grew = 0
     for step in range(100):
@@ -297,7 +296,7 @@ def test_growth_waits_for_gradients_that_are_finite() -> None:
     for step, bad in ((1, True), (2, False)):
         give_gradients(model, step)
         if bad:
-            next(iter(prunable(model, "blocks").values())).grad[0, 0] = torch.inf
+            next(iter(model.prunable("blocks").values())).grad[0, 0] = torch.inf
         pruner.mask_gradients(step, step / 100)
         same = all(torch.equal(mask, first[name]) for name, mask in masks(pruner).items())
         assert same == bad
@@ -320,7 +319,7 @@ def test_what_rigl_grows_moves_under_spam() -> None:
         pruner.mask_gradients(step, step / 60)
         optimizer.step()
         pruner.apply(step + 1, (step + 1) / 60)
-    for name, weight in prunable(model, "blocks").items():
+    for name, weight in model.prunable("blocks").items():
         assert torch.all(weight[~pruner.masks.pruned(name)] != 0.0), name
 
 
@@ -343,7 +342,7 @@ def test_state_that_is_not_of_the_weights_is_left_alone() -> None:
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.0))
     give_gradients(model, 0)
     optimizer.step()
-    before = {w: optimizer.state[w]["exp_avg"].clone() for w in prunable(model, "blocks").values()}
+    before = {w: optimizer.state[w]["exp_avg"].clone() for w in model.prunable("blocks").values()}
     pruner = method("magnitude").build(setting_of(model, optimizer, clear_state=False), None)
     pruner.apply(1, 1.0)
     pruner.verify()
