@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from scripts.reports.rows import DENSE, options_key
 from scripts.reports.runs import Run
-from scripts.study.rates import best_rate
+from scripts.study.rates import choose_rate
 
 RATE = "LEARNING_RATE"
 
@@ -99,7 +99,7 @@ def _choose(
         text = members[0].options.get(RATE, "")
         name = members[0].options.get("OPTIMIZER", "?")
         trials.append(Trial(name, number, text, losses, tokens))
-    best = best_rate({t.rate: [t.losses.get(seed, math.inf) for seed in seeds] for t in trials})
+    best = choose_rate({t.rate: {s: t.losses.get(s, math.inf) for s in seeds} for t in trials})
     return [Trial(**{**vars(t), "chosen": t.rate == best}) for t in trials], best
 
 

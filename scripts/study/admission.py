@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from gpt2.config.errors import Exit, UserError
 from scripts.study import machine
 from scripts.study.folder import MatrixFolder
 from scripts.study.memory import Memory, predicted_memory
+from scripts.study.records import CellRecord, MatrixRecord
 
 #: More than was predicted: fragments, caches, the driver.
 _HEADROOM = 1.1
@@ -22,11 +22,11 @@ _LOOK_AGAIN = 5.0
 _WHILE_RUNNING = 4
 
 
-class Room:
+class Admission:
     """Says whether a cell can start now; and, while it cannot, why."""
 
     def __init__(
-        self, folder: MatrixFolder, matrix: Mapping[str, Any], say: Callable[[str], None]
+        self, folder: MatrixFolder, matrix: MatrixRecord, say: Callable[[str], None]
     ) -> None:
         self._folder, self._matrix, self._say = folder, matrix, say
         self._waiting: dict[str, float] = {}  # device -> since when
@@ -36,7 +36,7 @@ class Room:
     def refresh(self) -> None:
         """Take in what has finished, and look again at the memory it had."""
         self._again.clear()
-        self._known = predicted_memory(self._folder, self._matrix["cells"])
+        self._known = predicted_memory(self._folder, self._matrix.cells)
 
     def need(self, kind: str) -> Memory | None:
         """Return the peak memory to expect: of the kind, else the largest of any; None if none."""
@@ -47,9 +47,9 @@ class Room:
 
     # -- disk ------------------------------------------------------------------------------------
 
-    def check_disk_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+    def check_disk_before(self, left: Sequence[CellRecord]) -> None:
         """Raise UserError when what is left of the matrix cannot fit on the disk."""
-        need, free = disk_need(self._matrix, list(left)), machine.disk_free(self._folder.path)
+        need, free = disk_need(self._matrix, left), machine.disk_free(self._folder.path)
         if need > free:
             raise UserError(
                 f"{self._folder.path}: the matrix needs about {gib(need)} of disk, and "
@@ -59,7 +59,7 @@ class Room:
 
     def on_disk(self, running: int) -> bool:
         """Whether the disk has room for another cell. Raises UserError if nothing will free it."""
-        largest = max((cell["checkpoint_bytes"] for cell in self._matrix["cells"]), default=0)
+        largest = max((cell.checkpoint_bytes for cell in self._matrix.cells), default=0)
         need = _WHILE_RUNNING * largest * (running + 1) + _DISK_RESERVE
         free = machine.disk_free(self._folder.path)
         if free < need and not running:
@@ -70,10 +70,10 @@ class Room:
             )
         return free >= need
 
-    def check_memory_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+    def check_memory_before(self, left: Sequence[CellRecord]) -> None:
         """Raise UserError where a cell is known to need more memory than there is at all."""
-        host, cards = machine.host_memory(), machine.gpus() if self._matrix["gpus"] else []
-        for kind in dict.fromkeys(cell["kind"] for cell in left):
+        host, cards = machine.host_memory(), machine.gpus() if self._matrix.gpus else []
+        for kind in dict.fromkeys(cell.kind for cell in left):
             need = self._known.get(kind, Memory(0, 0))
             budgets = [("the host", need.host, host.total)] if host else []
             budgets += [(f"GPU {gpu.index}", need.device, gpu.total) for gpu in cards]
@@ -136,7 +136,7 @@ class Room:
         )
 
     def _wait(self, lack: str, device: str, now: float, idle: bool) -> None:
-        limit = self._matrix["wait"]
+        limit = self._matrix.wait
         since = self._waiting.setdefault(device, now)
         if now - since >= limit and idle:
             raise UserError(
@@ -148,13 +148,12 @@ class Room:
             self._say(f"waiting up to {limit} s: {lack}")
 
 
-def disk_need(matrix: Mapping[str, Any], left: list[Mapping[str, Any]]) -> int:
+def disk_need(matrix: MatrixRecord, left: Sequence[CellRecord]) -> int:
     """Return the bytes that the cells `left` will take: kept checkpoints, and those of a run."""
-    kept = {"none": 0, "all": _WHILE_RUNNING - 1}.get(matrix["keep"], 1)
-    stays: int = sum(kept * cell["checkpoint_bytes"] for cell in left)
-    largest: int = max((cell["checkpoint_bytes"] for cell in left), default=0)
-    slots = int(matrix["jobs"]) * max(1, len(matrix["gpus"]))
-    return stays + _WHILE_RUNNING * largest * min(slots, len(left)) + _DISK_RESERVE
+    kept = {"none": 0, "all": _WHILE_RUNNING - 1}.get(matrix.keep, 1)
+    stays = sum(kept * cell.checkpoint_bytes for cell in left)
+    largest = max((cell.checkpoint_bytes for cell in left), default=0)
+    return stays + _WHILE_RUNNING * largest * min(matrix.slots, len(left)) + _DISK_RESERVE
 
 
 def gib(size: float) -> str:

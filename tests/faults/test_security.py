@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.records import to_json
 from gpt2.data.sources import text_files
 from gpt2.files import json as json_files
 from gpt2.files.manifest import DamagedError
@@ -29,10 +30,11 @@ from gpt2.run_dir.resume import load_config
 from gpt2.weights.foreign import open_foreign
 from scripts import flags, matrix, report
 from scripts.study.folder import MatrixFolder
-from scripts.study.spec import from_config, study
+from scripts.study.spec import check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
 from tests.conftest import REPOSITORY
 from tests.support import tiny
+from tests.support.small_cells import cell_record, matrix_record
 from tests.support.synthetic import write_matrix, write_run
 
 SOURCES = sorted(
@@ -124,8 +126,8 @@ def test_code_of_ones_own_comes_from_no_file(
         spec.write_text("axes: {optimizer: [adamw, 'mine:Own']}\nseeds: 1\n")
     take = {
         "config": lambda: flags.flags(path),
-        "matrix": lambda: study(from_config(path)),
-    }.get(kind, lambda: study(from_yaml(spec)))
+        "matrix": lambda: check_spec(from_config(path)),
+    }.get(kind, lambda: check_spec(from_yaml(spec)))
     with pytest.raises(UserError, match="code of your own") as caught:
         take()
     assert caught.value.code == Exit.CONFIG
@@ -375,7 +377,7 @@ def test_the_name_of_a_matrix_is_that_of_a_folder(name: str, tmp_path: Path) -> 
     path = tmp_path / "config"
     path.write_text(f'CONFIG_MATRIX_NAME="{escaped(name)}"\n')
     with pytest.raises(UserError, match="is no name"):
-        study(from_config(path))
+        check_spec(from_config(path))
 
 
 @pytest.mark.parametrize("value", ["../../x", "/etc/passwd", "..", "a/../../b", "x" * 400])
@@ -389,7 +391,7 @@ def test_the_values_of_an_axis_make_names_of_cells(value: str, tmp_path: Path) -
     )
     from scripts.study.cells import expand
 
-    (cell,) = expand(study(from_config(path))).cells
+    (cell,) = expand(check_spec(from_config(path))).cells
     folder = MatrixFolder(tmp_path / "out")
     assert folder.run_dir(cell.name).resolve().parent == folder.cells.resolve()
     assert len(f"{cell.name}.txt") < 255
@@ -400,13 +402,7 @@ def test_cells_of_a_matrix_json_stay_in_it(name: str, tmp_path: Path) -> None:
     """--rerun moves folders, so a name that leads out is refused before anything is moved."""
     out = write_matrix(tmp_path / "deep" / "matrix", cells=1, seeds=1)
     (tmp_path / "x").mkdir()
-    found = json.loads((out / "matrix.json").read_text())
-    whole = {"name": name, "label": "a", "kind": "a", "point": {}, "seed": 1, "tuning": False,
-             "flags": [], "steps": 1, "max_time": 0, "eval_interval": 0,
-             "checkpoint_bytes": 1}  # fmt: skip
-    (out / "matrix.json").write_text(
-        json.dumps({**found, "axes": {}, "threads": None, "gpus": [], "cells": [whole]})
-    )
+    (out / "matrix.json").write_text(json.dumps(to_json(matrix_record(cell_record(name=name)))))
     with pytest.raises(UserError, match="is no cell"):
         matrix.main(["--config", str(REPOSITORY / "defconfigs/gpt2-shakespeare-matrix-smoke"),
                      "--out", str(out), "--rerun", "*"])  # fmt: skip
@@ -528,7 +524,7 @@ def test_a_spec_whose_keys_are_lists_of_lists_is_refused_at_once(tmp_path: Path)
         lines.append(f"  {name}: &{name} [{', '.join([f'*{before}'] * 9)}]")
     path.write_text("\n".join([*lines, "? *i", ": x"]) + "\n")
     with pytest.raises(UserError, match="a plain name is needed"):
-        study(from_yaml(path))
+        check_spec(from_yaml(path))
     path.write_text("[" * 1_500)
     with pytest.raises(UserError, match="lists in lists"):
         from_yaml(path)

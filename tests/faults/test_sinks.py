@@ -232,8 +232,10 @@ def test_a_clock_that_jumps_in_a_measurement(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_short_run_of_the_matrix_under_odd_clocks(
     clock: Callable[[int], float], tmp_path: Path
 ) -> None:
+    from gpt2.config.records import to_json
     from scripts.study import forecast, views
     from scripts.study.state import CellState
+    from tests.support.small_cells import cell_record, matrix_record
 
     run = tmp_path / "cells" / "a"
     run.mkdir(parents=True)
@@ -244,13 +246,11 @@ def test_a_short_run_of_the_matrix_under_odd_clocks(
     (run / "summary.json").write_text(json.dumps(result))
     measured = forecast._measured(run, wall=-1.0)
     times = ("step_seconds", "evaluation_seconds", "other_seconds")
-    assert all(measured[name] == 0.0 for name in times)
+    assert all(getattr(measured, name) == 0.0 for name in times)
     folder = MatrixFolder(tmp_path)
-    (tmp_path / "probes.json").write_text(json.dumps({"kind": measured}))
-    cell = {"name": "a", "kind": "kind", "steps": 2, "eval_interval": 1, "max_time": 0,
-            "tuning": False}  # fmt: skip
-    made = {"cells": [cell], "tuning": None, "jobs": 1, "gpus": []}
-    left = views.remaining(folder, made, {"a": CellState(status="running")})
+    (tmp_path / "probes.json").write_text(json.dumps({"kind": to_json(measured)}))
+    record = matrix_record(cell_record(kind="kind", steps=2, eval_interval=1))
+    left = views.remaining(folder, record, {"a": CellState(status="running")})
     assert left == 0.0  # also where more steps are logged than there are
     assert views.duration(left) == "0 s"
 

@@ -27,7 +27,7 @@ from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.files.manifest import DamagedError
 from gpt2.weights.foreign import open_foreign
 from scripts import flags, kconf, matrix, report
-from scripts.study.spec import from_config, study
+from scripts.study.spec import check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
 from tests.support import tiny
 from tests.support.mutations import damaged, spliced_line, text_or_bytes
@@ -168,7 +168,7 @@ def _tool(given: tuple[Path, list[str]]) -> object:
     if words == ["flags"]:
         return flags.flags(config)
     if words == ["matrix"]:
-        return study(from_config(config))
+        return check_spec(from_config(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["kconf.py", "--config", str(config), *words])
         return kconf.main()
@@ -341,7 +341,7 @@ def of_matrices(root: Path) -> Iterator[Target]:
         return report.main(["--out", str(folder)])
 
     def specified(folder: Path) -> object:
-        return study(from_yaml(folder / "spec.yaml"))
+        return check_spec(from_yaml(folder / "spec.yaml"))
 
     results = ("cells/*/summary.json", "cells/*/run.json")
     for name, read in (("status", status), ("rerun", rerun), ("report", reported)):

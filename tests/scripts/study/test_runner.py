@@ -22,8 +22,10 @@ from scripts.study import actions, machine, process, runner
 from scripts.study.folder import MatrixFolder
 from scripts.study.machine import GIB, Gpu
 from scripts.study.memory import make_plans, predicted_memory
+from scripts.study.records import Begin, End
 from tests.support import tiny
 from tests.support.fake_matrix import TRAIN
+from tests.support.small_cells import cell_record
 
 ONE = 'MATRIX_OPTIMIZERS="adamw"', 'MATRIX_PRUNING_METHODS="none"', 'MATRIX_SEEDS="1"'
 DENSE, SPAM = "adamw-none-seed1", "adamwspam-none-seed1"
@@ -57,7 +59,7 @@ class Work:
         )
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        found = MatrixFolder(self.out).journal()
+        found = [dict(event.as_read) for event in MatrixFolder(self.out).journal()]
         return [line for line in found if not kinds or line["event"] in kinds]
 
     def finished(self) -> set[str]:
@@ -440,7 +442,7 @@ def test_train_plans_what_the_matrix_asks_for(tmp_path: Path) -> None:
     flags = tiny.flags(data, tmp_path / "run")[:-2]
     folder = MatrixFolder(tmp_path / "m")
     folder.open()
-    cells = [{"kind": "one", "name": "one-seed1", "flags": flags}]
+    cells = [cell_record(kind="one", name="one-seed1", flags=tuple(flags))]
     make_plans(folder, cells, actions.TRAIN, tiny.REPOSITORY, print)
     folder.close()
     (peak,) = predicted_memory(folder, cells).values()
@@ -477,13 +479,13 @@ def test_nvidia_smi_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     folder = MatrixFolder(tmp_path / "m")
     folder.open()
-    folder.write("begin")
+    folder.write(Begin(cells=1))
     folder.close()
     with (folder.path / "journal.jsonl").open("ab") as file:
         file.write(b'{"event": "fini')
     folder.open()
-    folder.write("end")
-    assert [line["event"] for line in folder.journal()] == ["begin", "end"]
+    folder.write(End(exit_code=0))
+    assert [event.EVENT for event in folder.journal()] == ["begin", "end"]
     assert holder(folder.path).startswith(f"process {os.getpid()} on ")
     folder.close()
     assert holder(folder.path) == ""
