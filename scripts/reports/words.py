@@ -278,8 +278,7 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
 def _wrong_steps(row: Row) -> Iterator[str]:
     """Yield how many steps of a row's runs were not made, and how often they went back."""
     for name, what, why in _WRONG:
-        found = [(run.summary or {}).get(name) for run in row.runs]
-        counts = [count if isinstance(count, int) else 0 for count in found]  # older ones lack some
+        counts = [int(run.measured(name) or 0) for run in row.runs]  # older ones lack some
         if total := sum(counts):
             of = sum(count > 0 for count in counts)
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
@@ -301,7 +300,7 @@ def _step_guard(tables: Sequence[Table]) -> Iterator[str]:
 
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
     devices = {
-        tuple(str(run.record.get(name)) for name in ("host", "device_name", "threads"))
+        (run.record.host, run.record.device_name, run.record.threads)
         for run in runs
         if run.finished
     }
@@ -318,7 +317,7 @@ def overlapping(runs: Sequence[Run]) -> bool:
     """Whether two finished runs were under way at once on one host's CPU."""
     spans = []
     for run in runs:
-        host, start, end = (run.record.get(name) for name in ("host", "start", "end"))
-        if run.finished and run.record.get("device") == "cpu" and start and end:
-            spans.append((str(host), str(start), str(end)))
+        record = run.record
+        if run.finished and record.device == "cpu" and record.start and record.end:
+            spans.append((str(record.host), record.start, record.end))
     return any(a[0] == b[0] and b[1] < a[2] for a, b in itertools.pairwise(sorted(spans)))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
+#: What tells the tuning runs of a rate apart.
+Key = TypeVar("Key", bound=Hashable)
 #: The rule in words, wherever a choice is shown.
 RULE = (
     "the lowest mean final validation loss over the tuning seeds, of the dense runs; of equal ones "
@@ -12,7 +15,7 @@ RULE = (
 )
 
 
-def mean_losses(losses: Mapping[str, Mapping[Hashable, float]]) -> dict[str, float]:
+def mean_losses(losses: Mapping[str, Mapping[Key, float]]) -> dict[str, float]:
     """Return the mean final validation loss of each rate; infinity where the rate is out.
 
     `losses` are by rate, then by tuning run: its seed, and what else tells runs of a rate apart. A
@@ -27,7 +30,7 @@ def mean_losses(losses: Mapping[str, Mapping[Hashable, float]]) -> dict[str, flo
     }
 
 
-def choose_rate(losses: Mapping[str, Mapping[Hashable, float]]) -> str | None:
+def choose_rate(losses: Mapping[str, Mapping[Key, float]]) -> str | None:
     """Return the rate of the lowest mean loss, of equal ones the smaller; None if all are out.
 
     `losses` are as in mean_losses, a rate as the text that was given.

@@ -582,7 +582,13 @@ def reported(folder: Path, text: str) -> Shape:
     (folder / "matrix.json").write_text(json.dumps(spec))
     if "\udcff" in text:  # the name of a folder may be of bytes that are no UTF-8
         (folder / "cells" / f"{name}1").rename(folder / "cells" / f"{name}1\udcff")
-    event = {"event": "failed", "cell": text, "kind": text, "reason": text, "tail": [text, text]}
+    event = {
+        "event": "failed",
+        "cell": text,
+        "kind": text,
+        "reason": text,
+        "tail": f"{text}\n{text}",
+    }
     (folder / "journal.jsonl").write_text(json.dumps(event) + "\n")
     with warnings.catch_warnings(), open(os.devnull, "w", errors="replace") as nowhere:
         warnings.simplefilter("ignore", UserWarning)  # of fonts that lack a character

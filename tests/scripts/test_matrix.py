@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import re
 import shlex
 from pathlib import Path
@@ -21,7 +22,7 @@ from scripts.study.cells import Matrix, expand
 from scripts.study.records import CellRecord
 from scripts.study.spec import MatrixSpec, add_flags, check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
-from scripts.study.tuning import choose, rate_for
+from scripts.study.tuning import choose, choose_rate, mean_losses, rate_for
 from tests.support import tiny
 from tests.support.small_cells import cell_record
 
@@ -264,6 +265,15 @@ def test_the_rate_of_the_lowest_mean_is_chosen_for_each_optimizer() -> None:
     assert chosen[0].losses["4e-3"] is None
     axes = {"optimizer": "adamw", "pruning-method": "state", "state-score": "fisher"}
     assert rate_for(axes, chosen) == "2e-3"
+
+
+def test_a_rate_that_lacks_a_run_or_has_no_finite_loss_is_out() -> None:
+    nan = float("nan")
+    assert mean_losses({"1": {11: 1.0}, "2": {11: 2.0, 12: 4.0}}) == {"1": math.inf, "2": 3.0}
+    assert choose_rate({"1": {11: nan, 12: 0.1}, "2": {11: 2.0, 12: 2.0}}) == "2"
+    assert choose_rate({"2e-3": {11: 1.0}, "1e-3": {11: 1.0}}) == "1e-3"
+    assert choose_rate({"1": {11: nan}}) is None
+    assert choose_rate({}) is None
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import re
 import subprocess
@@ -25,8 +26,11 @@ from scripts.reports.pictures.svg import svg
 from scripts.reports.rows import rows_of
 from scripts.reports.runs import Run, read_run
 from scripts.reports.text import COLUMNS, MEASURED
+from scripts.reports.tuning import tune
 from scripts.reports.words import overlapping
+from scripts.study.tuning import choose
 from tests.support import tiny
+from tests.support.small_cells import cell_record
 from tests.support.synthetic import write_matrix, write_run
 
 FILES = ("report.html", "report.md", "results.csv", "results.jsonl")
@@ -366,6 +370,74 @@ def test_a_matrix_says_its_tuning_seeds(tmp_path: Path) -> None:
     (tmp_path / "matrix.json").write_text(json.dumps(spec))
     assert main(["--out", str(tmp_path)]) == 0
     assert all(row["seeds"] == [2, 3, 4, 5] for row in lines(tmp_path, "row"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [
+        # Where every rate has a failed seed, as many seeds each: the lower mean of the others
+        # must not win.
+        ({"1e-3": [1.0, None], "2e-3": [None, 2.0]}, None),
+        ({"1e-3": [1.0, None], "2e-3": [2.0, 2.0]}, "2e-3"),
+        ({"4e-3": [2.0, 1.0], "2e-3": [1.0, 2.0]}, "2e-3"),
+        ({"10e-4": [None, None], "2e-3": [3.0, 3.0]}, "2e-3"),
+    ],
+)
+def test_the_matrix_and_the_report_choose_the_same_rate(
+    losses: dict[str, list[float | None]], rate: str | None, tmp_path: Path
+) -> None:
+    cells, final = [], {}
+    for text, values in losses.items():
+        for seed, loss in enumerate(values, start=11):
+            name = f"adamw-{text}-{seed}"
+            write_run(tmp_path / name, loss, seed, options={"LEARNING_RATE": text})
+            axes = {"optimizer": "adamw", "learning-rate": text}
+            cells.append(cell_record(name=name, axes=axes, seed=seed, tuning=True))
+            final[name] = math.inf if loss is None else loss
+    (chosen,) = choose(cells, final)
+    tuning = tune(runs_of(tmp_path), (11, 12))
+    assert tuning is not None
+    assert chosen.rate == rate
+    assert [trial.rate for trial in tuning.trials if trial.chosen] == ([rate] if rate else [])
+    assert any("none is chosen" in text for text in tuning.remarks) == (rate is None)
+
+
+def test_without_a_rate_that_works_every_rate_is_a_row(tmp_path: Path) -> None:
+    for rate in ("1e-3", "2e-3"):
+        for seed, loss in ((11, None), (12, 1.0), (1, 1.5), (2, 1.5)):
+            options = {"LEARNING_RATE": rate}
+            write_run(tmp_path / "runs" / f"{rate}-{seed}", loss, seed, options=options)
+    words = ["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]
+    assert main([*words, "--tuning-seeds", "11", "12"]) == 0
+    labels = [row["row"] for row in lines(tmp_path / "out", "row")]
+    assert labels == ["adamw dense, learning-rate 1e-3", "adamw dense, learning-rate 2e-3"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "adamw: no rate has finished on every tuning seed; none is chosen." in text
+
+
+def test_a_matrix_without_dense_cells_is_tuned_by_all_of_them(tmp_path: Path) -> None:
+    for rate, loss in (("1e-3", 2.0), ("2e-3", 1.0)):
+        for method in ("magnitude", "movement"):
+            options = {"LEARNING_RATE": rate}
+            name = f"{method}-{rate}"
+            write_run(tmp_path / name, loss, 11, method=method, options=options)
+    tuning = tune(runs_of(tmp_path), (11,))
+    assert tuning is not None
+    assert [(trial.rate, trial.mean, trial.chosen) for trial in tuning.trials] == [
+        ("1e-3", 2.0, False), ("2e-3", 1.0, True),
+    ]  # fmt: skip
+
+
+def test_the_earliest_finished_run_of_a_tuning_seed_counts(tmp_path: Path) -> None:
+    for number, (start, rate, loss) in enumerate(
+        [("1", "1e-3", None), ("2", "1e-3", 1.0), ("3", "1e-3", 9.0), ("1", "2e-3", 2.0)]
+    ):
+        options = {"LEARNING_RATE": rate}
+        write_run(tmp_path / str(number), loss, 11, start=start, options=options)
+    tuning = tune(runs_of(tmp_path), (11,))
+    assert tuning is not None
+    assert [trial.losses for trial in tuning.trials] == [{11: 1.0}, {11: 2.0}]
+    assert [trial.chosen for trial in tuning.trials] == [True, False]
 
 
 # -- the page --------------------------------------------------------------------------------------
