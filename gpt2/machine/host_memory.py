@@ -37,7 +37,7 @@ _OWN = "proc/self/status"
 
 
 @dataclass(frozen=True)
-class Pool:
+class HostMemory:
     """Memory that a process takes from: the machine's, or what a control group allows."""
 
     name: str
@@ -76,10 +76,10 @@ class Host:
         """Whether this system says how much memory there is, and who holds it: Linux does."""
         return "MemAvailable" in self._table("proc/meminfo") and "RssAnon" in self._table(_OWN)
 
-    def pools(self) -> list[Pool]:
+    def pools(self) -> list[HostMemory]:
         """Return the machine's memory, and that of every control group with a limit."""
         memory = self._table("proc/meminfo")
-        machine = Pool("on this machine", memory["MemTotal"], memory["MemAvailable"])
+        machine = HostMemory("on this machine", memory["MemTotal"], memory["MemAvailable"])
         groups = [group.pool() for group in self._groups]
         # Without a limit cgroup v1 names a number larger than any machine.
         return [machine, *(pool for pool in groups if pool and pool.total < machine.total)]
@@ -121,7 +121,7 @@ class _Group:
     folder: Path
     v2: bool
 
-    def pool(self) -> Pool | None:
+    def pool(self) -> HostMemory | None:
         """Return limit and room; None without a limit. Cached files make room when it is needed."""
         names = ("memory.max", "memory.high") if self.v2 else ("memory.limit_in_bytes",)
         limits = [limit for name in names if (limit := self._number(name)) is not None]
@@ -132,7 +132,7 @@ class _Group:
         kept = (f"{stem}inactive_file", f"{stem}active_file")
         cached = sum(size for name, size in self._statistics() if name in kept)
         limit = min(limits)
-        return Pool("in its control group", limit, limit - max(0, used - cached))
+        return HostMemory("in its control group", limit, limit - max(0, used - cached))
 
     def _number(self, name: str) -> int | None:
         try:

@@ -13,7 +13,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import ModelConfig
 from gpt2.model.build import empty_model
 from gpt2.model.language_model import LanguageModel
-from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, turned
+from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, transposed
 
 _POSITIONS = "transformer.wpe.weight"
 #: What must be the same in both models: the name of the option and of the entry in config.json.
@@ -75,7 +75,7 @@ class Pretrained:
 
     def _ours(self, name: str, ours: str) -> Tensor:
         tensor = self.tensors[name]
-        return turned(ours, tensor) if self.conv1d else tensor
+        return transposed(ours, tensor) if self.conv1d else tensor
 
     def _name_problems(self, wanted: set[str], found: set[str]) -> Iterator[str]:
         missing, unexpected = wanted - found, found - wanted
@@ -93,7 +93,7 @@ class Pretrained:
         tensor = self.tensors[name]
         if not tensor.is_floating_point():
             return f"{name} holds {tensor.dtype}, not floating-point numbers"
-        # A vector is not turned; what is no matrix where one is needed cannot be.
+        # A vector is not transposed; what is no matrix where one is needed cannot be.
         shape = tuple(self._ours(name, ours).shape) if tensor.dim() == 2 else tuple(tensor.shape)
         if ours == _POSITIONS and len(shape) == 2 and shape[1:] == wanted[1:]:
             if shape[0] >= wanted[0]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2.config.errors import UserError
-from gpt2.machine.host_memory import Host, Pool
+from gpt2.machine.host_memory import Host, HostMemory
 
 GIB = 2**30
 _QUERY = "index,uuid,name,memory.total,memory.free"
@@ -35,7 +35,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def host_memory() -> Pool | None:
+def host_memory() -> HostMemory | None:
     """Return the memory of the host, or of the control group that has least; None if not known."""
     host = Host()
     pools = host.pools() if host.watched else []

@@ -16,7 +16,7 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.lock import holder
-from gpt2.machine.host_memory import Pool
+from gpt2.machine.host_memory import HostMemory
 from scripts import matrix
 from scripts.study import actions, machine, process, runner
 from scripts.study.folder import MatrixFolder
@@ -397,7 +397,7 @@ def test_more_cells_at_once_are_marked_and_share_the_cores(
 
 def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     assert work(*ONE, more=("--plan",)) == 0
-    monkeypatch.setattr(machine, "host_memory", lambda: Pool("", 2**19, 2**19))
+    monkeypatch.setattr(machine, "host_memory", lambda: HostMemory("", 2**19, 2**19))
     with pytest.raises(UserError, match="cells of adamw-none take 1 MiB, and the host") as error:
         work(*ONE)
     assert error.value.code == Exit.MEMORY
@@ -455,7 +455,7 @@ def test_more_cells_than_memory_do_not_run_at_once(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for one cell of a MiB over what must stay free, a tenth of the machine.
-    memory = Pool("", 2 * GIB, 2 * GIB // 10 + 2 * 2**20)
+    memory = HostMemory("", 2 * GIB, 2 * GIB // 10 + 2 * 2**20)
     monkeypatch.setattr(machine, "host_memory", lambda: memory)
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     events = [line["event"] for line in work.events("started", "finished")]
