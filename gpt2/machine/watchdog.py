@@ -56,8 +56,6 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._now = ("the start of the run", self._at_least(START))
 
-    # -- what the work reports --------------------------------------------------------------------
-
     def alive(self, *_: object) -> None:
         """Say that something moved: the time counts from here. Takes what a hook is called with."""
         self._beats += 1
@@ -93,8 +91,6 @@ class Watchdog:
 
     def _at_least(self, limit: float) -> float:
         return max(limit, self._timeout or 0.0)
-
-    # -- the thread -------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._active:

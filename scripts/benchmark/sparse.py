@@ -125,9 +125,6 @@ def choose_device(asked: str, patterned: bool) -> torch.device:
     )
 
 
-# -- time ----------------------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def read_batch(model: LanguageModel, ids: Tensor) -> int:
     """Read all sequences (B, T) at once, down to the next token of each; return the tokens."""
@@ -219,9 +216,6 @@ def verdict(ratios: Sequence[float]) -> str:
     if high < 1.0:
         return f"no speed-up: sparse takes {1.0 / middle:.2f} times as long"
     return "no speed-up: no difference beyond that of one turn from another"
-
-
-# -- words ---------------------------------------------------------------------------------------
 
 
 def text_of(report: dict[str, Any]) -> str:

@@ -184,9 +184,6 @@ def _record(path: Path, kind: type[Kind], problems: list[str]) -> Kind:
     return record
 
 
-# -- the config ------------------------------------------------------------------------------------
-
-
 @cache
 def _schema() -> Options:
     return Options()

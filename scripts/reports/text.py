@@ -174,9 +174,6 @@ def _comparison_line(asked: float, found: Comparison) -> dict[str, Any]:
     }
 
 
-# -- Markdown --------------------------------------------------------------------------------------
-
-
 def as_markdown(report: Report) -> str:
     """Return report.md."""
     blocks = [f"# {plain(report.title)}", f"**{plain(report.headline)}**"]

@@ -65,9 +65,6 @@ def range_text(found: Comparison) -> str:
     return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
-# -- the verdict -----------------------------------------------------------------------------------
-
-
 def headline(tables: Sequence[Table]) -> str:
     """Return the one sentence above all others."""
     compared = [c for table in tables for c in table.comparisons]
@@ -246,9 +243,6 @@ def _listed(names: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number and what is counted: 1 run, 2 runs."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-# -- what is to be known ---------------------------------------------------------------------------
 
 
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:

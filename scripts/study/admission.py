@@ -45,8 +45,6 @@ class Admission:
         every = self._known.values()
         return Memory(max(m.host for m in every), max(m.device for m in every))
 
-    # -- disk ------------------------------------------------------------------------------------
-
     def check_disk_before(self, left: Sequence[CellRecord]) -> None:
         """Raise UserError when what is left of the matrix cannot fit on the disk."""
         need, free = disk_need(self._matrix, left), machine.disk_free(self._folder.path)
@@ -84,8 +82,6 @@ class Admission:
                         "smaller --batch-size with more --gradient-accumulation needs less",
                         code=Exit.MEMORY,
                     )
-
-    # -- memory ----------------------------------------------------------------------------------
 
     def in_memory(
         self, kind: str, device: str, beside: Iterable[tuple[str, float]], idle: bool

@@ -175,8 +175,6 @@ class MatrixFolder:
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, json.dumps(value, indent=1) + "\n")
 
-    # -- cells ------------------------------------------------------------------------------------
-
     def run_dir(self, cell: str) -> Path:
         """Return the run directory of a cell."""
         return self.cells / cell

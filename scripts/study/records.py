@@ -99,9 +99,6 @@ class Versioned(Record):
     format: int
 
 
-# -- plans.json, probes.json, and what the matrix needs of summary.json ----------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan(Record):
     """The memory of a run as `train.py --plan-json` prints it; sizes in bytes.
@@ -151,9 +148,6 @@ class CellResults(RunCosts):
 
     val_loss: float | None
     sparsity_reached: float
-
-
-# -- journal.jsonl ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,9 +43,6 @@ def duration(time: float) -> str:
     return f"{time / 60:.0f} min" if time < 5400 else f"{time / 3600:.1f} h"
 
 
-# -- the plan ---------------------------------------------------------------------------------
-
-
 def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str]:
     """Return the plan: axes, cells in their order, what is left out and why, time, memory, disk."""
     spec = matrix.spec
@@ -146,9 +143,6 @@ def _wanted(cell: CellRecord, record: MatrixRecord) -> float:
     return 1.0 / max(1, len(record.axes.get(RATE, ())))
 
 
-# -- where it stands --------------------------------------------------------------------------
-
-
 def status(folder: MatrixFolder) -> list[str]:
     """Return where a matrix stands, as far as files say."""
     record = folder.matrix()
@@ -175,9 +169,6 @@ def status(folder: MatrixFolder) -> list[str]:
     if eta:
         lines.append(f"left: about {duration(eta)}")
     return lines
-
-
-# -- what came out ----------------------------------------------------------------------------
 
 
 def summary(folder: MatrixFolder, record: MatrixRecord) -> list[str]:

@@ -41,8 +41,6 @@ SOURCES = sorted(
     path for name in ("gpt2", "scripts", "tests") for path in (REPOSITORY / name).rglob("*.py")
 )
 
-# -- nothing unpickles, nothing is executed --------------------------------------------------------
-
 #: Modules that make objects of bytes, by running what the bytes say.
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 #: Calls that run a text as a program.
@@ -158,8 +156,6 @@ def test_resume_takes_options_and_not_the_command(
     assert (run / "summary.json").exists()
     assert not (tmp_path / "owned").exists()
 
-
-# -- what a .config says reaches the shell as it is ------------------------------------------------
 
 NASTY = (
     "$(touch owned)", "`touch owned`", "; touch owned", "| touch owned", "& touch owned",
@@ -300,8 +296,6 @@ def test_variables_of_make_go_to_programs_unchanged(made: Maker) -> None:
     assert made("train", "TIME=60")[-2:] == ["--max-time", "60"]
 
 
-# -- folders ---------------------------------------------------------------------------------------
-
 OUTSIDE = ("../x", "../../x", "/etc/passwd", "a/b", "..", ".", "", "a/../../x", "x\0", "-/x")
 
 
@@ -438,9 +432,6 @@ def test_an_index_of_weights_names_files_beside_it(name: str, tmp_path: Path) ->
         open_foreign(folder)
 
 
-# -- what is larger than it looks ------------------------------------------------------------------
-
-
 def test_a_frame_that_asks_for_a_large_window_is_refused(tmp_path: Path) -> None:
     """A .zst header of eleven bytes may ask for gigabytes before anything is unpacked."""
     path = tmp_path / "in.txt.zst"
@@ -532,8 +523,6 @@ def test_a_spec_whose_keys_are_lists_of_lists_is_refused_at_once(tmp_path: Path)
     with pytest.raises(UserError, match="larger than any matrix"):
         from_yaml(path)
 
-
-# -- the report shows texts, whatever they are -----------------------------------------------------
 
 MARKUP = (
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",

@@ -59,9 +59,6 @@ def after(patch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> No
     patch.setattr(RunRecorder, "after_step", after_step)
 
 
-# -- row 37: the console ---------------------------------------------------------------------------
-
-
 def broken_pipe() -> TextIO:
     reader, writer = os.pipe()
     os.close(reader)
@@ -116,9 +113,6 @@ def test_streams_closed_from_the_start_take_no_file_s_place() -> None:
         cwd=tiny.REPOSITORY, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 43
-
-
-# -- row 37: the run directory ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
@@ -190,9 +184,6 @@ def test_a_line_of_metrics_that_is_none_costs_no_other(
     assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 2, 3, 4]
 
 
-# -- row 38: clocks --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("direction", [0.0, -3600.0], ids=["stands", "goes backwards"])
 def test_clocks_that_stand_or_go_backwards(
     direction: float, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -255,9 +246,6 @@ def test_a_short_run_of_the_matrix_under_odd_clocks(
     assert views.duration(left) == "0 s"
 
 
-# -- row 31: locks ---------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this be a file system that locks nothing."""
@@ -303,8 +291,6 @@ def test_two_exports_into_one_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["export"]  # nor is anything left
     assert (final / "model.safetensors").read_bytes() == b"ours"
 
-
-# -- row 22: memory --------------------------------------------------------------------------------
 
 #: train.py, which after step 3 may have 64 MB more and takes 16 MB in every step.
 HUNGRY = """

@@ -138,9 +138,6 @@ def test_low_at_the_start(tmp_path: Path) -> None:
     assert error.value.code == Exit.MEMORY
 
 
-# -- the guard -----------------------------------------------------------------------------------
-
-
 class EndedError(Exception):
     pass
 
@@ -229,9 +226,6 @@ with Guard(Host(Path({str(tmp_path)!r})), Budget(2**31, ""), print, time.sleep, 
     )  # fmt: skip
     assert done.returncode == Exit.MEMORY
     assert "memory guard" in done.stderr or "in look" in done.stderr
-
-
-# -- the process's own score, and other systems ----------------------------------------------------
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 500), (-5, 500), (500, 500), (800, 800)])

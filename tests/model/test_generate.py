@@ -141,9 +141,6 @@ def test_growing_text_does_not_pass_through_what_is_compiled() -> None:
     assert sampled(model) == expected
 
 
-# -- the cache -----------------------------------------------------------------------------------
-
-
 def written(model: GPT, length: int, cached: bool, **changes: Any) -> list[list[int]]:
     """20 tokens for each of two texts, well past the block, after a prompt of `length`."""
     prompt = [(7 * i + 3) % VOCABULARY for i in range(length)]
@@ -198,9 +195,6 @@ def test_a_stream_left_early_puts_the_mode_back() -> None:
     assert torch.is_grad_enabled()
     steps.close()
     assert all(module.training for module in model.modules())
-
-
-# -- the nucleus ---------------------------------------------------------------------------------
 
 
 def slow_nucleus(logits: list[float], sampling: Sampling) -> list[float]:

@@ -49,9 +49,6 @@ def refusal(tmp_path: Path, *lines: str, flags: str = "") -> str:
     return "\n".join(error.value.messages)
 
 
-# -- the menu --------------------------------------------------------------------------------------
-
-
 def test_every_symbol_of_the_menu_is_read() -> None:
     symbols = {name for name in Options(ROOT_TREE).names() if name.startswith("MATRIX_")}
     tree = ast.parse((tiny.REPOSITORY / "scripts" / "study" / "spec.py").read_text())
@@ -66,9 +63,6 @@ def test_the_help_of_a_list_shows_the_names_that_exist(choice: str) -> None:
     assert set(options.members(choice)) <= set(re.findall(r"[\w-]+", text))
     assert "{" not in text
     assert max(map(len, text.splitlines())) <= 70
-
-
-# -- cells -----------------------------------------------------------------------------------------
 
 
 def test_dense_runs_are_shared_and_seeds_are_outermost(tmp_path: Path) -> None:
@@ -178,8 +172,6 @@ def test_a_flag_that_is_an_axis_is_refused(tmp_path: Path) -> None:
     assert "--seed is no option of a matrix" in refusal(tmp_path, flags="--seed 4")
 
 
-# -- YAML ------------------------------------------------------------------------------------------
-
 SPEC = """\
 options: {model: custom, n-layer: 1, n-head: 1, n-embd: 8, bias: false, min-lr: 3e-5}
 axes:
@@ -235,9 +227,6 @@ def test_a_wrong_file_is_refused_with_its_line(text: str, said: str, tmp_path: P
     assert said in "\n".join(error.value.messages)
 
 
-# -- choosing a rate -------------------------------------------------------------------------------
-
-
 def tuning_cells(
     **losses: dict[str, list[float]],
 ) -> tuple[list[CellRecord], dict[str, float]]:
@@ -287,9 +276,6 @@ def test_tuning_runs_are_dense_and_come_first(tmp_path: Path) -> None:
     assert not any(cell.tuning for cell in cells[len(first) :])
     plain = made(tmp_path, *lines, 'MATRIX_TUNING_SEEDS=""').cells
     assert [cell.name for cell in plain] == [cell.name for cell in cells[len(first) :]]
-
-
-# -- cells of one seed are paired ------------------------------------------------------------------
 
 
 @pytest.mark.slow

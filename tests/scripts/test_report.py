@@ -54,9 +54,6 @@ def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in found if line["kind"] == kind]
 
 
-# -- numbers ---------------------------------------------------------------------------------------
-
-
 def test_every_run_is_in_the_csv_as_its_summary_has_it(matrix: Path) -> None:
     found = table(matrix)
     assert len(found) == 40
@@ -117,9 +114,6 @@ def test_holm_is_within_one_table(matrix: Path) -> None:
     pruned = [c for c in found if c["sparsity_asked"] == 0.5]
     smallest = min(pruned, key=lambda c: c["p"])
     assert smallest["p_holm"] == pytest.approx(len(pruned) * smallest["p"])
-
-
-# -- rows and what may compare ---------------------------------------------------------------------
 
 
 def runs_of(folder: Path) -> list[Run]:
@@ -307,9 +301,6 @@ def test_any_runs_compare(tmp_path: Path) -> None:
     assert (found.row.label, found.outcome) == ("adamw + state", "better")
 
 
-# -- learning rates --------------------------------------------------------------------------------
-
-
 def tuned(folder: Path, missing: str = "") -> None:
     """Write dense tuning runs of two optimizers at three rates, and reported runs at all."""
     best = {"adamw": "2e-3", "adamwspam": "4e-3"}
@@ -440,9 +431,6 @@ def test_the_earliest_finished_run_of_a_tuning_seed_counts(tmp_path: Path) -> No
     assert [trial.chosen for trial in tuning.trials] == [True, False]
 
 
-# -- the page --------------------------------------------------------------------------------------
-
-
 class Page(HTMLParser):
     """What a browser would meet in a page."""
 
@@ -566,9 +554,6 @@ def test_one_run_has_its_curves(tmp_path: Path) -> None:
     assert main(["--runs", str(run), "--to", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.html").read_text()
     assert "step 100: validation loss 1.5000, sparsity 50 %" in text
-
-
-# -- bad input -------------------------------------------------------------------------------------
 
 
 def test_a_run_without_results_is_listed_and_nothing_more(tmp_path: Path) -> None:

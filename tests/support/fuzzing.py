@@ -130,8 +130,6 @@ def vouch(folder: Path, name: str) -> None:
     path.write_text(json.dumps(manifest))
 
 
-# -- .config files and flags -----------------------------------------------------------------------
-
 _WORDS = ("y", "n", "", "-1", "0", "7", "1e400", "nan", "inf", "9" * 40, "auto", "../x", "a'b",
           "$(x)", "\u00e4", "po:lion", "a:b", "a=1,b", "--", "-", "none", "--plan-for",
           "x" * 3000)  # fmt: skip
@@ -202,9 +200,6 @@ def fuzz_flags(seed: int, count: int, work: Path) -> list[Finding]:
             if wrong := outcome(main, [*words, *last]):
                 found.append(Finding(program, f"{seed}.{number}", " ".join(words)[:200], wrong))
     return found
-
-
-# -- the targets -----------------------------------------------------------------------------------
 
 
 def targets(root: Path) -> Iterator[Target]:

@@ -332,8 +332,6 @@ def test_what_the_page_quotes_is_what_is_said() -> None:
         assert all(piece in said for piece in pieces), text
 
 
-# -- through train.py ----------------------------------------------------------------------------
-
 STEPS = ("--max-steps", "4", "--learning-rate", "1e-3")
 
 

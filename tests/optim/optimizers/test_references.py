@@ -84,8 +84,6 @@ def test_not_fused_is_torchs_loop_to_the_bit(
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-# -- against the papers --------------------------------------------------------------------------
-
 RATE, DECAY = 0.02, 0.3
 B1, B2, EPS = 0.8, 0.9, 0.01
 

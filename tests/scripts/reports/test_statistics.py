@@ -100,8 +100,6 @@ def test_one_seed_detects_nothing() -> None:
     assert detectable(None, 1, 3) is None
 
 
-# -- draws -----------------------------------------------------------------------------------------
-
 CONDITIONS = {
     "code": "c",
     "precision": "fp32",

@@ -79,9 +79,6 @@ def work(
     return Work(tmp_path, capsys)
 
 
-# -- failures --------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_failures_are_told_apart_and_stop_nobody(work: Work) -> None:
     work.faults(
@@ -158,9 +155,6 @@ def test_a_damaged_checkpoint_is_set_aside(work: Work) -> None:
     assert work(*ONE) == 0
     assert (work.out / "set-aside" / f"{DENSE}.1" / "checkpoints").is_dir()
     assert [line["going_on"] for line in work.events("started")] == [False, False]
-
-
-# -- going on --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -247,9 +241,6 @@ def test_checkpoints_of_finished_cells_are_thinned(keep: str, steps: list[int], 
     assert {"summary.json", "metrics.jsonl", "config"} <= {p.name for p in parent.iterdir()}
 
 
-# -- tuning, plan, status --------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_each_optimizer_runs_on_with_its_own_rate(work: Work) -> None:
     lines = ('MATRIX_AXES="learning-rate=1e-3,2e-3"', 'MATRIX_SPARSITIES="0.5"', 'MATRIX_SEEDS="1"')
@@ -302,9 +293,6 @@ def test_the_status_is_read_without_a_lock(work: Work) -> None:
         "failed adamw-none-seed1: diverged (exit code 5) fake_cell.py: error: it bef" in work.said
     )
     assert f"run by process {os.getpid()} on " in work.said
-
-
-# -- the machine -----------------------------------------------------------------------------------
 
 
 def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
