@@ -22,6 +22,7 @@ if __name__ == "__main__" and not __package__:  # the repository on the path, no
 
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit
+from gpt2.machine.host_memory import Host
 from scripts.environment import OLDEST_TORCH, VENV, missing, new_enough, requirements
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -159,35 +160,15 @@ def compiler() -> Finding:
 
 def memory() -> Finding:
     """Look at the host's memory and at the limit of the control group."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = cgroup_limit(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    found = f"{total / GIB:.1f} GiB"
-    if limit is not None and limit < total:
+    host = Host()
+    if not host.watched:
+        return Finding("RAM", "unknown: this system has no /proc", "host memory is not watched")
+    machine, limit = host.pools()[0].total, host.total()
+    found = f"{machine / GIB:.1f} GiB"
+    if limit < machine:
         found += f", of which this control group may use {limit / GIB:.1f} GiB"
-        total = limit
     cost = "the 124M model needs about 4 GiB on a CPU: take gpt2-mini or characters"
-    return Finding("RAM", found, cost if total < 4 * GIB else "")
-
-
-def cgroup_limit(membership: Path, root: Path) -> int | None:
-    """Return the lowest memory limit in bytes over a process's control groups, of v2 or v1.
-
-    `membership` is its /proc/PID/cgroup, `root` where the hierarchies are mounted.
-    """
-    limits = []
-    for line in _text(membership).splitlines():
-        _, controllers, group = line.split(":", 2)
-        v1 = "memory" in controllers.split(",")
-        if controllers and not v1:
-            continue
-        top = root / "memory" if v1 else root
-        name = "memory.limit_in_bytes" if v1 else "memory.max"
-        here = top / group.lstrip("/")
-        # A parent's limit holds too, and in a container only the root may be there to see.
-        for folder in (here, *here.parents):
-            if folder.is_relative_to(top):
-                limits += [int(word) for word in _text(folder / name).split() if word.isdigit()]
-    return min(limits, default=None)
+    return Finding("RAM", found, cost if limit < 4 * GIB else "")
 
 
 def disk(runs: Path) -> Finding:

@@ -85,9 +85,9 @@ class Pretrained:
             yield "it has no biases; give --no-bias"
         else:
             if missing:
-                yield f"tensors are missing: {_listed(missing)}"
+                yield f"tensors are missing: {_first_names(missing)}"
             if unexpected:
-                yield f"tensors that GPT-2 of this shape does not have: {_listed(unexpected)}"
+                yield f"tensors that GPT-2 of this shape does not have: {_first_names(unexpected)}"
 
     def _tensor_problem(self, name: str, ours: str, wanted: tuple[int, ...]) -> str | None:
         tensor = self.tensors[name]
@@ -129,6 +129,6 @@ def _shape_text(shape: Mapping[str, int]) -> str:
     return f"{layers} layers, {heads} heads and width {width}"
 
 
-def _listed(names: set[str]) -> str:
+def _first_names(names: set[str]) -> str:
     shown = sorted(names)[:3]
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import counted
 from gpt2.files.atomic import replace_files
 from scripts.reports.content import Report, compose
 from scripts.reports.page import as_page
 from scripts.reports.runs import is_run, read_run
 from scripts.reports.study import CELLS, is_matrix, read_matrix
 from scripts.reports.text import as_csv, as_json_lines, as_markdown
-from scripts.reports.words import counted
 
 
 def report_of_runs(given: Iterable[Path], tuning_seeds: Sequence[int] | None) -> Report:

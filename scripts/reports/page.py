@@ -10,12 +10,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from gpt2.config.text import counted
 from scripts.reports import provenance, text
 from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
 from scripts.reports.pictures import figures
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
-from scripts.reports.words import counted, percent, where
+from scripts.reports.words import percent, where
 
 _HERE = Path(__file__).resolve().parent
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gpt2.config.text import counted, joined
 from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
@@ -149,17 +150,17 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
         for outcome in CLAIMS:
             each = [f"{_name(c)} ({_reach(c)})" for c in claimed if c.outcome == outcome]
             if each:
-                yield f"{outcome.capitalize()} than {against}: {_listed(each)}."
+                yield f"{outcome.capitalize()} than {against}: {joined(each)}."
     apart = [c for c in members if c.outcome == "undecided"]
     if apart:
         each = [f"{_name(c)} ({_reach(c)})" for c in sorted(apart, key=_by_difference)]
         yield (
-            f"Cannot be told apart from {against}: {_listed(each)}; {_sizes(apart)} would have "
+            f"Cannot be told apart from {against}: {joined(each)}; {_sizes(apart)} would have "
             "been seen."
         )
     equal = [_name(c) for c in members if c.outcome == "equal"]
     if equal:
-        yield f"The same as {against} to the last digit, for every seed: {_listed(equal)}."
+        yield f"The same as {against} to the last digit, for every seed: {joined(equal)}."
     for found in (c for c in members if c.outcome == "uneven"):
         yield (
             f"No claim on {_name(found)} against {against}: {_without_results(found.row)}, "
@@ -167,7 +168,7 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
         )
     few = [c for c in members if c.outcome == "too few"]
     if few:
-        names = _listed([_name(c) for c in few])
+        names = joined([_name(c) for c in few])
         seeds = max(c.difference.count for c in few if c.difference)
         text = f"No claim on {names} against {against}: {counted(seeds, 'seed')}"
         if any(c.detectable is not None for c in few):
@@ -176,7 +177,7 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
             yield f"{text}, which cannot say what could have been shown."
     refused = [c for c in members if c.outcome == "refused"]
     if refused:
-        yield f"Not compared with {against}: {_listed([_name(c) for c in refused])}, see below."
+        yield f"Not compared with {against}: {joined([_name(c) for c in refused])}, see below."
 
 
 def _claim(found: Comparison) -> str:
@@ -234,17 +235,6 @@ def _by_difference(found: Comparison) -> float:
     return found.difference.mean if found.difference else 0.0
 
 
-def _listed(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number and what is counted: 1 run, 2 runs."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:
     """Return what a reader must know before believing the numbers."""
     found = [
@@ -289,7 +279,7 @@ def _step_guard(tables: Sequence[Table]) -> Iterator[str]:
                 pairs.setdefault(c.objections, []).append(text)
     for reasons, names in pairs.items():
         more = f" and {counted(len(names) - 4, 'more pair')}" if len(names) > 4 else ""
-        yield f"Not compared, since {_listed(reasons)}: {'; '.join(names[:4])}{more}."
+        yield f"Not compared, since {joined(reasons)}: {'; '.join(names[:4])}{more}."
 
 
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:

@@ -84,7 +84,7 @@ def from_options(options: Options) -> RawSpec:
             raw.where[key] = name if where == flag_of(name) else where
     for symbol, option in LISTS.items():
         key = symbol.removeprefix("MATRIX_")
-        if values := _listed(raw.texts.pop(key)):
+        if values := _items(raw.texts.pop(key)):
             raw.axes[option] = values
             raw.where[option] = raw.where[key]
     _further_axes(raw)
@@ -136,7 +136,7 @@ def typed(option: str) -> str:
     return flag_of(option).removeprefix("--")
 
 
-def _listed(text: str) -> list[str]:
+def _items(text: str) -> list[str]:
     return [word for word in re.split(r"[\s,]+", text) if word]
 
 
@@ -229,7 +229,7 @@ def _own_code(option: str, value: str) -> Iterable[str]:
 
 def _seeds(raw: RawSpec, key: str, problems: list[str]) -> tuple[int, ...]:
     found: dict[int, None] = {}
-    for word in _listed(raw.texts[key]):
+    for word in _items(raw.texts[key]):
         match = re.fullmatch(r"([0-9]{1,10})(?:\.\.([0-9]{1,10}))?", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last <= _LARGEST_SEED or last - first >= _MOST_SEEDS:

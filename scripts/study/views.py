@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from gpt2.config.text import rough_duration
 from gpt2.files.lock import holder
 from scripts.flags import words
 from scripts.study import machine
@@ -36,13 +37,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
-def duration(time: float) -> str:
-    """Return a time for people."""
-    if time < 90:
-        return f"{time:.0f} s"
-    return f"{time / 60:.0f} min" if time < 5400 else f"{time / 3600:.1f} h"
-
-
 def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str]:
     """Return the plan: axes, cells in their order, what is left out and why, time, memory, disk."""
     spec = matrix.spec
@@ -56,8 +50,8 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
     same = [f for f in _common(matrix) if f]
     lines += [f"  all cells: {shlex.join(same)}"] if same else []
     lines += ["", *_plan_table(folder, record), ""]
-    lines += _listed("left out", [f"{label}: {why}" for label, why in matrix.left_out])
-    lines += _listed("equal, so run once", [f"{one} is {other}" for one, other in matrix.shared])
+    lines += _some("left out", [f"{label}: {why}" for label, why in matrix.left_out])
+    lines += _some("equal, so run once", [f"{one} is {other}" for one, other in matrix.shared])
     for option, cells in matrix.inactive.items():
         why = next(iter(cells.values()))
         where = "every cell" if len(cells) == len(_labels(record)) else f"{len(cells)} cells"
@@ -90,7 +84,7 @@ def _plan_table(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
                 label,
                 " ".join(str(cell.seed) for cell in cells),
                 f"{steps:,}" if steps else "",
-                duration(times[kind]) if kind in times else "?",
+                rough_duration(times[kind]) if kind in times else "?",
                 gib(peak.host) if peak else "?",
                 (gib(peak.device) if peak.device else "-") if peak else "?",
             ]
@@ -98,7 +92,7 @@ def _plan_table(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
     return table(["cell", "seeds", "steps", "a run", "host memory", "device memory"], rows)
 
 
-def _listed(title: str, found: list[str]) -> list[str]:
+def _some(title: str, found: list[str]) -> list[str]:
     more = [f"  ... and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     return [f"{title}:", *(f"  {one}" for one in found[:_SHOWN]), *more] if found else []
 
@@ -108,7 +102,7 @@ def _totals(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
     left = [c for c in record.cells if known[c.name].status not in ("finished", "skipped")]
     lines = [f"{len(record.cells) - len(left)} of {len(record.cells)} runs are done"]
     if (eta := remaining(folder, record, known)) is not None:
-        lines[0] += f"; the others take about {duration(eta)}, {record.slots} at a time"
+        lines[0] += f"; the others take about {rough_duration(eta)}, {record.slots} at a time"
     need, free = disk_need(record, left), machine.disk_free(folder.path)
     verdict = "" if need <= free else ": TOO LITTLE"
     lines.append(f"disk: about {gib(need)} needed, {gib(free)} free{verdict}")
@@ -167,7 +161,7 @@ def status(folder: MatrixFolder) -> list[str]:
             lines.append(f"  failed {name}: {state.kind} ({state.reason}) {''.join(last)}")
     eta = remaining(folder, record, known)
     if eta:
-        lines.append(f"left: about {duration(eta)}")
+        lines.append(f"left: about {rough_duration(eta)}")
     return lines
 
 

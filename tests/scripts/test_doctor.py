@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpt2.config.errors import Exit
+from gpt2.machine.host_memory import Host
 from scripts import doctor
 from tests.conftest import REPOSITORY
 
@@ -116,33 +117,8 @@ def test_no_compiler_costs_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert doctor.compiler().cost == ""
 
 
-@pytest.mark.parametrize(
-    ("groups", "limits", "lowest"),
-    [
-        ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "max"}, 500),
-        ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "300"}, 300),
-        ("0::/a/b\n", {"a/memory.max": "200", "a/b/memory.max": "300"}, 200),
-        ("0::/gone\n", {"memory.max": "700"}, 700),
-        ("0::/with a blank\n", {"with a blank/memory.max": "9"}, 9),
-        ("0::/\n", {}, None),
-        ("5:cpu:/x\n4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "20"}, 20),
-        ("", {}, None),
-    ],
-)
-def test_the_control_groups_limit(
-    groups: str, limits: dict[str, str], lowest: int | None, tmp_path: Path
-) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text(groups)
-    for name, text in limits.items():
-        path = tmp_path / "fs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    assert doctor.cgroup_limit(membership, tmp_path / "fs") == lowest
-
-
 def test_little_memory_and_disk_are_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "cgroup_limit", lambda membership, root: 2 * doctor.GIB)
+    monkeypatch.setattr(Host, "total", lambda self: 2 * doctor.GIB)
     assert "may use 2.0 GiB" in doctor.memory().found
     assert doctor.memory().cost
     usage = namedtuple("usage", "total used free")
