@@ -48,6 +48,7 @@ SEEN_BY_SCRIPTS = (
     "gpt2.files",
     "gpt2.machine.signals",
     "gpt2.machine.host_memory",
+    "gpt2.machine.processor",
     "gpt2.run_dir",
     "gpt2.planning",
 )

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
+from gpt2.machine.process_end import end_process
+
+if TYPE_CHECKING:  # doctor.py runs on older Pythons, too, which it names
+    from typing import Self
 
 #: Where the kernel's files are.
 ROOT = Path("/")
@@ -32,6 +34,8 @@ HARD = 9 / 8
 #: The process that the kernel kills first when memory is gone shall be the run, not a desktop.
 OOM_SCORE = 500
 
+#: Seconds for the last words.
+_PATIENCE = 2.0
 _GIB = 2**30
 _OWN = "proc/self/status"
 
@@ -234,12 +238,7 @@ class Guard:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 
@@ -267,7 +266,4 @@ class Guard:
     def _end(self, reason: str) -> None:
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         # A disk can be slow to take a line just now, and every moment costs memory.
-        speaker = threading.Thread(target=self._last_words, args=(reason,), daemon=True)
-        speaker.start()
-        speaker.join(2.0)
-        os._exit(Exit.MEMORY)
+        end_process(Exit.MEMORY, lambda: self._last_words(reason), _PATIENCE)

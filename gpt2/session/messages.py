@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.sizes import show_size
 from gpt2.config.text import counted, duration
 from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
@@ -127,9 +128,9 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         )
     if skipped := _skipped(summary):
         lines.append(skipped)
-    memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
+    memory = f"peak host memory {show_size(summary['peak_host_bytes'])}"
     if summary["peak_device_bytes"]:
-        memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"
+        memory += f", device {show_size(summary['peak_device_bytes'])}"
     return [
         *lines,
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "

@@ -61,12 +61,6 @@ class Run:
         return self.summary is not None
 
     @property
-    def last_step(self) -> int | None:
-        """The last step that was logged."""
-        steps = [step for step, _ in self.losses] + [step for step, _, _ in self.evaluations]
-        return max(steps, default=None)
-
-    @property
     def loss(self) -> float:
         """The final validation loss, in nats per token; of a finished run."""
         loss = self.measured("val_loss")

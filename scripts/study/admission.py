@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.sizes import show_size
 from scripts.study import machine
 from scripts.study.folder import MatrixFolder
 from scripts.study.memory import Memory, predicted_memory
@@ -13,7 +14,7 @@ from scripts.study.records import CellRecord, MatrixRecord
 
 #: More than was predicted: fragments, caches, the driver.
 _HEADROOM = 1.1
-_DISK_RESERVE = machine.GIB // 4
+_DISK_RESERVE = 2**28  # bytes
 #: Seconds in which a started cell may not have taken its memory yet.
 _GROWING = 120.0
 #: Seconds between two looks at memory that is missing.
@@ -50,8 +51,8 @@ class Admission:
         need, free = disk_need(self._matrix, left), machine.disk_free(self._folder.path)
         if need > free:
             raise UserError(
-                f"{self._folder.path}: the matrix needs about {gib(need)} of disk, and "
-                f"{gib(free)} are free: make room, choose another --out, or keep fewer "
+                f"{self._folder.path}: the matrix needs about {show_size(need)} of disk, and "
+                f"{show_size(free)} are free: make room, choose another --out, or keep fewer "
                 "checkpoints (MATRIX_KEEP, --keep none)"
             )
 
@@ -62,8 +63,8 @@ class Admission:
         free = machine.disk_free(self._folder.path)
         if free < need and not running:
             raise UserError(
-                f"{self._folder.path}: {gib(free)} of disk are free, and a cell needs "
-                f"{gib(need)} while it runs: make room, and start this again to go on",
+                f"{self._folder.path}: {show_size(free)} of disk are free, and a cell needs "
+                f"{show_size(need)} while it runs: make room, and start this again to go on",
                 code=Exit.CHECKPOINT,
             )
         return free >= need
@@ -78,8 +79,9 @@ class Admission:
             for what, wanted, there in budgets:
                 if wanted > there:
                     raise UserError(
-                        f"cells of {kind} take {gib(wanted)}, and {what} has {gib(there)}: a "
-                        "smaller --batch-size with more --gradient-accumulation needs less",
+                        f"cells of {kind} take {show_size(wanted)}, and {what} has "
+                        f"{show_size(there)}: a smaller --batch-size with more "
+                        "--gradient-accumulation needs less",
                         code=Exit.MEMORY,
                     )
 
@@ -114,8 +116,8 @@ class Admission:
             # What train.py wants to stay free; it would refuse to start.
             wanted = int(_HEADROOM * (need.host + sum(m.host for m in growing))) + host.floor
             if wanted > host.available:
-                there = gib(host.available)
-                return f"{there} of host memory are available, a cell needs {gib(wanted)}"
+                there = show_size(host.available)
+                return f"{there} of host memory are available, a cell needs {show_size(wanted)}"
         gpu = next((g for g in machine.gpus() if g.index == device), None) if device else None
         if gpu is None:
             return None
@@ -127,8 +129,8 @@ class Admission:
             return None
         users = machine.gpu_users(gpu.uuid)
         return (
-            f"GPU {device} has {gib(gpu.free)} of {gib(gpu.total)} free, a cell needs "
-            f"{gib(wanted)}" + (f" ({users})" if users else "")
+            f"GPU {device} has {show_size(gpu.free)} of {show_size(gpu.total)} free, a cell needs "
+            f"{show_size(wanted)}" + (f" ({users})" if users else "")
         )
 
     def _wait(self, lack: str, device: str, now: float, idle: bool) -> None:
@@ -150,13 +152,6 @@ def disk_need(matrix: MatrixRecord, left: Sequence[CellRecord]) -> int:
     stays = sum(kept * cell.checkpoint_bytes for cell in left)
     largest = max((cell.checkpoint_bytes for cell in left), default=0)
     return stays + _WHILE_RUNNING * largest * min(matrix.slots, len(left)) + _DISK_RESERVE
-
-
-def gib(size: float) -> str:
-    """Return a size in GiB for people."""
-    return (
-        f"{size / machine.GIB:.1f} GiB" if size >= machine.GIB / 10 else f"{size / 2**20:.0f} MiB"
-    )
 
 
 def _called(device: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.machine.processor import cores
 from scripts.study import machine
 from scripts.study.cells import Cell, Matrix
 from scripts.study.folder import MatrixFolder
@@ -57,7 +58,7 @@ def with_threads(spec: MatrixSpec, folder: MatrixFolder) -> MatrixSpec:
     if (folder.path / "matrix.json").exists():
         threads = folder.matrix().threads
     else:
-        threads = max(1, machine.cores() // spec.jobs) if spec.jobs > 1 else None
+        threads = max(1, cores() // spec.jobs) if spec.jobs > 1 else None
     if threads is None:
         return spec
     return replace(spec, base={**spec.base, "NUM_THREADS": str(threads)})

@@ -13,7 +13,6 @@ from pathlib import Path
 from gpt2.config.errors import UserError
 from gpt2.machine.host_memory import Host, HostMemory
 
-GIB = 2**30
 _QUERY = "index,uuid,name,memory.total,memory.free"
 
 
@@ -26,13 +25,6 @@ class Gpu:
     total: int
     free: int
     uuid: str
-
-
-def cores() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def host_memory() -> HostMemory | None:

@@ -28,7 +28,6 @@ class CellState:
     kind: str | None = None  # of the last failure
     reason: str = ""
     tail: str = ""
-    attempts: int = 0
     halvings: int = 0  # how often the micro-batch was halved for want of memory
     shared: bool = False  # ran beside others, at least for a part
     seconds: list[float] = field(default_factory=list)  # of the finished attempt
@@ -55,7 +54,6 @@ def _follow(state: CellState, event: Event) -> None:
     match event:
         case Started():
             state.status = "running"
-            state.attempts += 1
             state.shared = state.shared or event.shared
         case Finished():
             state.status = "finished"

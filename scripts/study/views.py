@@ -8,11 +8,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from gpt2.config.sizes import show_size
 from gpt2.config.text import rough_duration
 from gpt2.files.lock import holder
 from scripts.flags import words
 from scripts.study import machine
-from scripts.study.admission import disk_need, gib
+from scripts.study.admission import disk_need
 from scripts.study.cells import Matrix
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import seconds
@@ -85,8 +86,8 @@ def _plan_table(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
                 " ".join(str(cell.seed) for cell in cells),
                 f"{steps:,}" if steps else "",
                 rough_duration(times[kind]) if kind in times else "?",
-                gib(peak.host) if peak else "?",
-                (gib(peak.device) if peak.device else "-") if peak else "?",
+                show_size(peak.host) if peak else "?",
+                (show_size(peak.device) if peak.device else "-") if peak else "?",
             ]
         )
     return table(["cell", "seeds", "steps", "a run", "host memory", "device memory"], rows)
@@ -105,11 +106,12 @@ def _totals(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
         lines[0] += f"; the others take about {rough_duration(eta)}, {record.slots} at a time"
     need, free = disk_need(record, left), machine.disk_free(folder.path)
     verdict = "" if need <= free else ": TOO LITTLE"
-    lines.append(f"disk: about {gib(need)} needed, {gib(free)} free{verdict}")
+    lines.append(f"disk: about {show_size(need)} needed, {show_size(free)} free{verdict}")
     for kind, peak in predicted_memory(folder, record.cells).items():
         host = machine.host_memory()
         if host and peak.host > host.total:
-            lines.append(f"memory: {kind} takes {gib(peak.host)}, the host has {gib(host.total)}")
+            there = f"the host has {show_size(host.total)}"
+            lines.append(f"memory: {kind} takes {show_size(peak.host)}, {there}")
     return lines
 
 

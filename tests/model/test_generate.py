@@ -12,7 +12,7 @@ import torch
 from gpt2.config.typed import ModelConfig
 from gpt2.model.build import build_model
 from gpt2.model.cache import Cache
-from gpt2.model.generate import Sampling, generate, stream
+from gpt2.model.generate import Sampling, stream
 from gpt2.model.gpt import GPT
 
 VOCABULARY = 30
@@ -58,8 +58,18 @@ def slow_greedy(model: GPT, prompt: list[int], count: int) -> list[int]:
 
 
 def sampled(model: GPT, **changes: Any) -> list[int]:
-    options = {"prompt": PROMPT, "count": 20, "temperature": 1.0, "top_k": 0, "seed": 5}
-    return generate(model, **(options | changes))
+    """Token ids that follow PROMPT; `changes` are fields of Sampling, or `prompt` and `count`."""
+    options = {
+        "prompt": PROMPT,
+        "count": 20,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "seed": 5,
+    }
+    options |= changes
+    prompt, count = options.pop("prompt"), options.pop("count")
+    return [token for (token,) in stream(model, prompt, count, Sampling(**options))]
 
 
 def test_temperature_zero_is_the_slow_loops_argmax() -> None:

@@ -18,15 +18,17 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.files.lock import holder
 from gpt2.machine.host_memory import HostMemory
 from scripts import matrix
-from scripts.study import actions, machine, process, runner
+from scripts.study import actions, description, machine, process, runner
 from scripts.study.folder import MatrixFolder
-from scripts.study.machine import GIB, Gpu
+from scripts.study.machine import Gpu
 from scripts.study.memory import make_plans, predicted_memory
 from scripts.study.records import Begin, End
 from tests.support import tiny
 from tests.support.fake_matrix import TRAIN
 from tests.support.small_cells import cell_record
 
+#: Bytes.
+GB = 10**9
 ONE = 'MATRIX_OPTIMIZERS="adamw"', 'MATRIX_PRUNING_METHODS="none"', 'MATRIX_SEEDS="1"'
 DENSE, SPAM = "adamw-none-seed1", "adamwspam-none-seed1"
 Run = Callable[..., int]
@@ -305,32 +307,30 @@ def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
 
 @pytest.mark.slow
 def test_a_matrix_over_the_disk_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = [GIB]
+    free = [GB]
     monkeypatch.setattr(machine, "disk_free", lambda _: free[0])
-    with pytest.raises(UserError, match=r"the matrix needs about .* 1\.0 GiB are free") as error:
+    with pytest.raises(UserError, match=r"the matrix needs about .* 1\.00 GB are free") as error:
         work(*ONE, flags="--model gpt2")
     assert error.value.code == Exit.CONFIG
     assert not work.finished()
-    free[0] = 100 * GIB
+    free[0] = 100 * GB
     two = (*ONE[:2], 'MATRIX_SEEDS="1 2"')
 
     def shrinking(path: Path) -> int:
-        return 0 if list(path.glob("cells/*/summary.json")) else 100 * GIB
+        return 0 if list(path.glob("cells/*/summary.json")) else 100 * GB
 
     monkeypatch.setattr(machine, "disk_free", shrinking)
-    with pytest.raises(UserError, match="0 MiB of disk are free, and a cell needs") as error:
+    with pytest.raises(UserError, match="0 MB of disk are free, and a cell needs") as error:
         work(*two)
     assert error.value.code == Exit.CHECKPOINT
     assert work.finished() == {DENSE}
-    monkeypatch.setattr(machine, "disk_free", lambda _: 100 * GIB)
+    monkeypatch.setattr(machine, "disk_free", lambda _: 100 * GB)
     assert work(*two) == 0
 
 
 @pytest.mark.slow
 def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        machine, "gpus", lambda: [Gpu(n, "fake", 8 * GIB, 8 * GIB, n) for n in "01"]
-    )
+    monkeypatch.setattr(machine, "gpus", lambda: [Gpu(n, "fake", 8 * GB, 8 * GB, n) for n in "01"])
     work.lines.remove("DEVICE_CPU=y")
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--gpus", "0,1")) == 0
     order = [(line["event"], line.get("gpu")) for line in work.events()]
@@ -350,14 +350,14 @@ def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.Mon
 
     def busy() -> list[Gpu]:
         looks.append(time.monotonic())
-        return [Gpu("0", "fake", 8 * GIB, (1 if len(looks) < 4 else 8) * GIB, "u")]
+        return [Gpu("0", "fake", 8 * GB, (1 if len(looks) < 4 else 8) * GB, "u")]
 
     monkeypatch.setattr(machine, "gpus", busy)
     monkeypatch.setattr(machine, "gpu_users", lambda _: "process 77 (game), 7168 MiB")
     monkeypatch.setattr("scripts.study.admission._LOOK_AGAIN", 0.05)
     work.lines.remove("DEVICE_CPU=y")
     assert work(*ONE) == 0
-    assert "waiting up to 3600 s: GPU 0 has 1.0 GiB of 8.0 GiB free, a cell needs 4.0 GiB" in (
+    assert "waiting up to 3600 s: GPU 0 has 1.00 GB of 8.00 GB free, a cell needs 4.00 GB" in (
         work.said
     )
     assert "(process 77 (game), 7168 MiB)" in work.said
@@ -372,7 +372,7 @@ def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.Mon
 def test_more_cells_at_once_are_marked_and_share_the_cores(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(description, "cores", lambda: 6)
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     assert all(line["shared"] for line in work.events("finished"))
     assert all("--num-threads 3" in line["command"] for line in work.events("started"))
@@ -386,7 +386,7 @@ def test_more_cells_at_once_are_marked_and_share_the_cores(
 def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     assert work(*ONE, more=("--plan",)) == 0
     monkeypatch.setattr(machine, "host_memory", lambda: HostMemory("", 2**19, 2**19))
-    with pytest.raises(UserError, match="cells of adamw-none take 1 MiB, and the host") as error:
+    with pytest.raises(UserError, match="cells of adamw-none take 1 MB, and the host") as error:
         work(*ONE)
     assert error.value.code == Exit.MEMORY
     assert not work.finished()
@@ -443,7 +443,7 @@ def test_more_cells_than_memory_do_not_run_at_once(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for one cell of a MiB over what must stay free, a tenth of the machine.
-    memory = HostMemory("", 2 * GIB, 2 * GIB // 10 + 2 * 2**20)
+    memory = HostMemory("", 2 * GB, 2 * GB // 10 + 2 * 2**20)
     monkeypatch.setattr(machine, "host_memory", lambda: memory)
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     events = [line["event"] for line in work.events("started", "finished")]
