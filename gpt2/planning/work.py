@@ -1,0 +1,73 @@
+"""What one training step computes, in the plain numbers that its memory follows from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Bytes of a number in fp32, in which weights, gradients and the residual stream are held.
+FP32 = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A training step: the model's shape, the micro-batch, and how it is computed.
+
+    accumulated: gradients are kept from one micro-step to the next.
+    precision: `fp32`, or the format of products under autocast: `bf16` or `fp16`.
+    attention: `fused` (no T x T matrix), `math` (torch's plain kernel) or `written out` (ours).
+    dropout: numbers are dropped out, outside attention too.
+    wide_masks: dropout keeps its mask as numbers, as on a CPU, and not as bytes.
+    chunk_mib: MiB of fp32 logits at a time, None for all at once. tall: they are one fp32 buffer.
+    checkpointing: `none`, `selective` or `full`.
+    state, step: bytes of the optimizer's state, and of its step's temporary tensors.
+    masks, event: bytes that pruning holds, and of a pruning event's temporary tensors.
+    copied: a copy of the checkpoint is held too, to be written while training continues.
+    """
+
+    layers: int
+    heads: int
+    width: int
+    block: int
+    vocabulary: int
+    bias: bool
+    batch: int
+    accumulated: bool
+    precision: str
+    attention: str
+    dropout: bool
+    wide_masks: bool
+    chunk_mib: int | None
+    tall: bool
+    checkpointing: str
+    state: int
+    step: int
+    masks: int = 0
+    event: int = 0
+    copied: bool = False
+
+    @property
+    def mixed(self) -> bool:
+        """Whether products are made in 16 bits."""
+        return self.precision != "fp32"
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes that a checkpoint holds: weights, optimizer state and masks."""
+        return FP32 * self.parameters + self.state + self.masks
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.batch * self.block
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model; the tied matrix counts once."""
+        d, bias = self.width, int(self.bias)
+        block = 12 * d * d + bias * 9 * d + 2 * (1 + bias) * d
+        return (self.vocabulary + self.block) * d + self.layers * block + (1 + bias) * d
+
+    @property
+    def embedding(self) -> int:
+        """Numbers of the tied matrix."""
+        return self.vocabulary * self.width
