@@ -63,7 +63,12 @@ def attention_form(
     """Say in words how a model of `config` attends in training."""
     if not config.flash_attention:
         return "written out"
+    return f"{kernel_chosen(config, batch, dtype, device)} kernel"
+
+
+def kernel_chosen(config: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device) -> str:
+    """Name the kernel that flash_attention takes for the queries of a model of `config`."""
     width = config.n_embd // config.n_head
     shape = (batch, config.n_head, config.block_size, width)
     query = torch.empty(shape, dtype=dtype, device=device)
-    return f"{kernel_taken(query, config.dropout)} kernel"
+    return kernel_taken(query, config.dropout)
