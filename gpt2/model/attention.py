@@ -22,9 +22,7 @@ _KERNELS = {
 }
 
 
-def flash_attention(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN
-) -> Tensor:
+def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN) -> Tensor:
     """Attend through scaled_dot_product_attention; q, k, v and the result are (B, H, T, D).
 
     A single query (B, H, 1, D) is that of the last token and sees all keys.
@@ -34,9 +32,7 @@ def flash_attention(
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
 
 
-def explicit_attention(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN
-) -> Tensor:
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN) -> Tensor:
     """Attend as Vaswani et al. 2017 (3.2.1) write it; q, k, v and the result are (B, H, T, D).
 
     Holds the (B, H, T, T) matrix of weights. The softmax is computed in fp32. A single query

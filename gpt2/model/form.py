@@ -1,4 +1,4 @@
-"""How a step is computed where kernels differ between devices: for planning one of another device."""
+"""How a step is computed where the kernels of devices differ, so that one can be planned."""
 
 from __future__ import annotations
 

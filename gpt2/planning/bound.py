@@ -1,7 +1,7 @@
 """A bound that the memory of a step never exceeds, in plain numbers.
 
-To trace a step takes more than a second in a new process. Most runs need far less than there is: one
-that fits with this bound starts without. A test holds it above the traced peak.
+To trace a step takes more than a second in a new process. Most runs need far less than there is:
+one that fits with this bound starts without. A test holds it above the traced peak.
 """
 
 from __future__ import annotations

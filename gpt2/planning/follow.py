@@ -1,7 +1,7 @@
-"""Follow the storages of tensors: each is allocated when an operation returns it, freed when no
-tensor refers to it any more.
+"""Follow the storages of tensors: what operations allocate, and what is freed.
 
-Works alike on ordinary tensors and on fake ones, which have sizes and no numbers.
+A storage is taken when an operation returns a tensor of it, and given back when no tensor refers to
+it any more. Works alike on ordinary tensors and on fake ones, which have sizes and no numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ACTIVATIONS = KINDS.index("activations")
 class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Books in a ledger the storages of the tensors that operations make while it is active.
 
-    Of memory that was there before, only `known` counts not at all and what `add` is given counts.
+    Tensors in `known` are not counted; others made before count once `add` is given them.
     kind: what new storages are held for. backward: whether the backward pass is under way.
     """
 

@@ -7,6 +7,7 @@ tensors of the model's true shapes, pruning on a small model of true numbers.
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import torch
@@ -66,10 +67,16 @@ def _tried(config: Config, model: LanguageModel, device: str) -> tuple[int, int]
 
 
 def _update_at_once(optimizer: torch.optim.Optimizer) -> None:
-    """Take torch's foreach kernels, as it does by itself for CUDA tensors but not for fake ones."""
-    for group in optimizer.param_groups:
-        if group.get("foreach", True) is None and not group.get("fused"):
-            group["foreach"] = True
+    """Take the foreach kernels that torch takes by itself for CUDA tensors but not for fake ones.
+
+    Where `foreach` is None an optimizer's module decides, if it has the function for that.
+    """
+    own = (kind for kind in type(optimizer).__mro__ if kind is not torch.optim.Optimizer)
+    modules = (sys.modules[kind.__module__] for kind in own)
+    if any(hasattr(module, "_default_to_fused_or_foreach") for module in modules):
+        for group in optimizer.param_groups:
+            if group.get("foreach", False) is None and not group.get("fused"):
+                group["foreach"] = True
 
 
 def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:

@@ -41,9 +41,7 @@ def _brief(name: str, held: Bytes, size: int) -> Phase:
 
 def _of_layers(work: Work) -> Traced:
     one, two = (
-        dataclasses.replace(
-            work, layers=layers, state=0, step=0, masks=0, event=0, copied=False
-        )
+        dataclasses.replace(work, layers=layers, state=0, step=0, masks=0, event=0, copied=False)
         for layers in (1, 2)
     )
     if work.layers <= 2:

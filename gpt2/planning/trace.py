@@ -7,6 +7,7 @@ has no others. Where kernels differ, the model is told to compute in the planned
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +27,7 @@ from gpt2.planning.work import Work
 _CHUNKS = 2
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _PARAMETERS, _GRADIENTS, _ACTIVATIONS, _LOGITS, _WORKSPACE = (
-    KINDS.index(kind)
-    for kind in ("parameters", "gradients", "activations", "logits", "workspace")
+    KINDS.index(kind) for kind in ("parameters", "gradients", "activations", "logits", "workspace")
 )
 
 
@@ -102,7 +102,7 @@ class _Tracer:
             if work.accumulated:
                 parameter.grad = torch.empty_like(parameter)
                 self.follow.add(parameter.grad, _GRADIENTS)
-            parameter.register_post_accumulate_grad_hook(self._accumulated)
+            _register(parameter.register_post_accumulate_grad_hook, self._accumulated)
         layers = list(model.blocks)
         for layer in layers:
             self._mark(layer, layer is layers[0], layer is layers[-1])
@@ -130,12 +130,12 @@ class _Tracer:
 
         def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if first:
-                inputs[0].register_hook(lambda _: self._backward("embedding"))
+                _register(inputs[0].register_hook, lambda _: self._backward("embedding"))
             self.ledger.begin("forward pass", *["last forward"] * last)
 
-        def after(_: nn.Module, inputs: object, output: Tensor) -> None:
+        def after(_: nn.Module, __: object, output: Tensor) -> None:
             keys = ["last"] * last + ["first"] * first
-            output.register_hook(lambda _: self._backward(*keys))
+            _register(output.register_hook, lambda _: self._backward(*keys))
 
         layer.register_forward_pre_hook(before)
         layer.register_forward_hook(after)
@@ -143,8 +143,8 @@ class _Tracer:
     def _backward(self, *keys: str) -> None:
         self.ledger.begin("backward pass", *(f"{key} backward" for key in keys))
 
-    def _begin_loss(self, _: nn.Module, inputs: object, output: Tensor) -> None:
-        output.register_hook(lambda _: self._backward("norm"))
+    def _begin_loss(self, _: nn.Module, __: object, output: Tensor) -> None:
+        _register(output.register_hook, lambda _: self._backward("norm"))
         self._in_loss = True
         self.ledger.begin("loss", "loss")
 
@@ -159,3 +159,8 @@ class _Tracer:
         if tensor.ndim == 2 and tensor.shape[0] == work.vocabulary:
             return _WORKSPACE  # the head, or its gradient
         return _LOGITS if count % work.vocabulary == 0 and count > work.tokens else _ACTIVATIONS
+
+
+def _register(registers: Callable[..., object], hook: Callable[[Tensor], None]) -> None:
+    """Call a method of torch's tensors that has no type annotations."""
+    registers(hook)
