@@ -35,7 +35,7 @@ _PRUNABLE = {
 class Attention(nn.Module):
     """Causal self-attention over (B, T, C)."""
 
-    def __init__(self, config: ModelConfig, form: Form) -> None:
+    def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
@@ -64,7 +64,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """The feed-forward half of a block, four times as wide inside, over (B, T, C)."""
 
-    def __init__(self, config: ModelConfig, form: Form) -> None:
+    def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
@@ -81,7 +81,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """One layer: attention and feed-forward, each behind a norm and added to its input."""
 
-    def __init__(self, config: ModelConfig, form: Form) -> None:
+    def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.attn = Attention(config, form)
@@ -132,7 +132,7 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, *, random: bool)
 class Transformer(nn.Module):
     """Token ids (B, T) -> hidden states (B, T, C)."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, form: Form) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, form: Form = OWN) -> None:
         super().__init__()
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
