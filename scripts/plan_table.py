@@ -19,8 +19,8 @@ from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 from gpt2.planning.fixes import CONTEXT, RESERVED
-from gpt2.planning.replay.shape import FP32, Work
-from gpt2.planning.replay.step import peak_of
+from gpt2.planning.step import peak_of
+from gpt2.planning.work import FP32, Work
 
 #: The published sizes: name, layers, heads, width.
 SIZES = (
@@ -33,8 +33,8 @@ SIZES = (
 COLUMNS = ((256, 8), (256, 32), (256, 64), (256, 128), (1024, 8), (1024, 32))
 VOCABULARY = 50257
 START, END = "<!-- plan table: make plan-table -->", "<!-- end of the plan table -->"
-#: Rows of logits in 64 MiB of fp32.
-_ROWS = 64 * 2**20 // (4 * VOCABULARY)
+#: MiB of fp32 logits at a time.
+_CHUNK = 64
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,11 +104,11 @@ def _work(
         bias=True,
         batch=batch,
         accumulated=False,
-        mixed=True,
+        precision="bf16",
         attention="fused",
         dropout=False,
         wide_masks=False,
-        loss_rows=_ROWS,
+        chunk_mib=_CHUNK,
         tall=False,
         checkpointing=checkpointing,
         state=0,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2.config.typed import ModelConfig
+from gpt2.model.form import OWN, Form
 
 #: What torch's kernel choice means (torch.nn.attention.SDPBackend, in words).
 _KERNELS = {
@@ -21,16 +22,17 @@ _KERNELS = {
 }
 
 
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN) -> Tensor:
     """Attend through scaled_dot_product_attention; q, k, v and the result are (B, H, T, D).
 
     A single query (B, H, 1, D) is that of the last token and sees all keys.
     """
     causal = q.size(-2) > 1
+    dropout = 0.0 if form.byte_masks else dropout
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
 
 
-def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN) -> Tensor:
     """Attend as Vaswani et al. 2017 (3.2.1) write it; q, k, v and the result are (B, H, T, D).
 
     Holds the (B, H, T, T) matrix of weights. The softmax is computed in fp32. A single query
@@ -40,7 +42,7 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tenso
     seen = k.size(-2) - q.size(-2)
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1 + seen)
     weights = scores.float().masked_fill(future, float("-inf")).softmax(dim=-1).to(v.dtype)
-    return F.dropout(weights, dropout) @ v
+    return form.dropout(weights, dropout) @ v
 
 
 def kernel_taken(q: Tensor, dropout: float) -> str:
@@ -57,7 +59,12 @@ def attention_form(
     """Say in words how a model of `config` attends in training."""
     if not config.flash_attention:
         return "written out"
+    return f"{kernel_chosen(config, batch, dtype, device)} kernel"
+
+
+def kernel_chosen(config: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device) -> str:
+    """Name the kernel that flash_attention takes for the queries of a model of `config`."""
     width = config.n_embd // config.n_head
     shape = (batch, config.n_head, config.block_size, width)
     query = torch.empty(shape, dtype=dtype, device=device)
-    return f"{kernel_taken(query, config.dropout)} kernel"
+    return kernel_taken(query, config.dropout)

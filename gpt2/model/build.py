@@ -7,14 +7,15 @@ from collections.abc import Callable
 import torch
 
 from gpt2.config.typed import ModelConfig
+from gpt2.model.form import OWN, Form
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialise
 from gpt2.model.language_model import LanguageModel
 
 
-def empty_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
+def empty_model(config: ModelConfig, vocab_size: int, form: Form = OWN) -> LanguageModel:
     """Return the model on the current device, its weights not yet initialised as ours are."""
-    return GPT(config, vocab_size)
+    return GPT(config, vocab_size, form)
 
 
 def build_model(

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from gpt2.config.typed import ModelConfig
 from gpt2.model.attention import explicit_attention, flash_attention
 from gpt2.model.cache import Cache, LayerCache
+from gpt2.model.form import OWN, Form
 from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import chunked_loss, full_loss, rows_within
 
@@ -34,12 +35,12 @@ _PRUNABLE = {
 class Attention(nn.Module):
     """Causal self-attention over (B, T, C)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.n_head = config.n_head
-        self.dropout = config.dropout
+        self.dropout, self.form = config.dropout, form
         self.attend = flash_attention if config.flash_attention else explicit_attention
         self.recompute = config.activation_checkpointing == "selective"
 
@@ -55,37 +56,37 @@ class Attention(nn.Module):
         )
         if past is not None:
             k, v = past.extend(k, v)
-        mixed = self.attend(q, k, v, self.dropout if self.training else 0.0)
+        mixed = self.attend(q, k, v, self.dropout if self.training else 0.0, self.form)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        return F.dropout(self.c_proj(mixed), self.dropout, self.training)
+        return self.form.dropout(self.c_proj(mixed), self.dropout, self.training)
 
 
 class Mlp(nn.Module):
     """The feed-forward half of a block, four times as wide inside, over (B, T, C)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = config.dropout
+        self.dropout, self.form = config.dropout, form
         self.recompute = config.activation_checkpointing == "selective"
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         """Return each token (B, T, C) worked on by itself, after `norm`."""
         x = linear_of(norm, x, self.c_fc, self.recompute)
         x = linear_of(gelu, x, self.c_proj, self.recompute)
-        return F.dropout(x, self.dropout, self.training)
+        return self.form.dropout(x, self.dropout, self.training)
 
 
 class Block(nn.Module):
     """One layer: attention and feed-forward, each behind a norm and added to its input."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.attn = Attention(config)
+        self.attn = Attention(config, form)
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.mlp = Mlp(config)
+        self.mlp = Mlp(config, form)
         self.recompute = config.activation_checkpointing == "full"
         self.random = config.dropout > 0.0
 
@@ -131,20 +132,20 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, *, random: bool)
 class Transformer(nn.Module):
     """Token ids (B, T) -> hidden states (B, T, C)."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, form: Form = OWN) -> None:
         super().__init__()
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, form) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.dropout = config.dropout
+        self.dropout, self.form = config.dropout, form
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the hidden states (B, T, C) of the tokens `ids` (B, T), which follow the cache."""
         start = cache.length if cache else 0
         positions = torch.arange(start, start + ids.size(1), device=ids.device)
         x = self.wte(ids) + self.wpe(positions)
-        x = F.dropout(x, self.dropout, self.training)
+        x = self.form.dropout(x, self.dropout, self.training)
         for layer, block in enumerate(self.h):
             x = block(x, cache.layers[layer] if cache else None)
         hidden: Tensor = self.ln_f(x)
@@ -154,11 +155,12 @@ class Transformer(nn.Module):
 class GPT(LanguageModel):
     """GPT-2 (Radford et al. 2019). The head is the embedding matrix: one parameter, named once."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, form: Form = OWN) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
-        self.transformer = Transformer(config, vocab_size)
+        self.form = form
+        self.transformer = Transformer(config, vocab_size, form)
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss in nats over the targets (B, T) that are not IGNORED."""
@@ -168,7 +170,7 @@ class GPT(LanguageModel):
             return full_loss(hidden, weight, targets.flatten())
         assert self.config.loss_chunk_mib is not None
         rows = rows_within(self.config.loss_chunk_mib, self.vocab_size)
-        return chunked_loss(hidden, weight, targets.flatten(), rows)
+        return chunked_loss(hidden, weight, targets.flatten(), rows, self.form)
 
     def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the logits (B, V) of the token after `ids` (B, T).

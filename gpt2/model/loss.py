@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt2.model.form import OWN, Form
+
 #: Targets with this value count neither in the loss nor in its mean.
 IGNORED = -100
 
@@ -30,7 +32,9 @@ def full_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
 
 
-def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
+def chunked_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, form: Form = OWN
+) -> Tensor:
     """Return the same as full_loss, computing `rows` rows of logits at a time.
 
     The gradients are computed along with the loss, chunk by chunk, so at most (rows, V) logits
@@ -40,13 +44,15 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> 
     if not torch.is_grad_enabled():
         # A Function does not look at this by itself, and would compute gradients for nothing.
         hidden, weight = hidden.detach(), weight.detach()
-    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, rows)
+    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, rows, form)
     return loss
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, form: Form
+    ) -> Tensor:
         device = hidden.device.type
         # Inside a Function autocast is off by hand: the casts below are the ones it would make.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -58,9 +64,10 @@ class _ChunkedLoss(torch.autograd.Function):
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             grad_hidden = torch.empty_like(hidden) if needs_hidden else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-            tall = device == "cpu" and compute == torch.float32
+            on_cpu = device == "cpu" and compute == torch.float32
+            tall = on_cpu if form.tall is None else form.tall
             softmax = (_TallSoftmax if tall else _WideSoftmax)(head, rows)
-            for start in range(0, hidden.size(0), rows):
+            for start in range(0, hidden.size(0), rows)[: form.chunks]:
                 x = hidden[start : start + rows].to(compute)
                 y = targets[start : start + rows]
                 counted = y != IGNORED
@@ -91,7 +98,7 @@ class _ChunkedLoss(torch.autograd.Function):
         # In place: another matrix of the size of the embedding would come on top of the peak.
         scale = grad / count
         hidden, weight = (g if g is None else g.mul_(scale.to(g.dtype)) for g in gradients)
-        return hidden, weight, None, None
+        return hidden, weight, None, None, None
 
 
 class _WideSoftmax:

@@ -67,7 +67,7 @@ def refuse_or_fit(
     if begun:
         assert actions.run_dir is not None
         computed = keep_effective_batch(config, actions.run_dir, ranks.world_size)
-    if bounded(computed) and plan(computed, vocab_size, bounds=True, here=ranks.here).fits:
+    if bounded(computed) and plan(computed, vocab_size, bounds=True, here=ranks.here).surely_fits:
         return config
     planned = plan(computed, vocab_size, here=ranks.here)
     if not planned.fits:

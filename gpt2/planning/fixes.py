@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gpt2.planning.replay.ledger import Peak
-from gpt2.planning.replay.shape import Work
-from gpt2.planning.replay.step import peak_of
+from gpt2.planning.bound import bound_of
+from gpt2.planning.ledger import Peak
+from gpt2.planning.step import peak_of
+from gpt2.planning.work import FP32, Work
 
 #: The allocator rounds and leaves holes: what it reserves over what is allocated. Assumed; a figure
 #: measured on the card takes its place.
@@ -42,9 +44,10 @@ class Pool:
         taken = peak.resident if self.heap else peak.total
         return round(self.reserved * taken) + self.besides
 
-    def fits(self, work: Work) -> bool:
-        """Whether a step of `work` fits."""
-        return self.size is None or self.needed(peak_of(work)) <= self.size
+    def fits(self, work: Work, roughly: bool = False) -> bool:
+        """Whether a step of `work` fits; `roughly`: whether what it never exceeds does."""
+        peak = bound_of if roughly else peak_of
+        return self.size is None or self.needed(peak(work)) <= self.size
 
 
 #: Turns a step into one that needs less.
@@ -75,11 +78,36 @@ def micro_batches(effective: int, most: int) -> Iterator[int]:
 
 
 def largest(work: Work, effective: int, most: int, pool: Pool) -> int | None:
-    """Return the largest micro-batch that fits, of those that divide the effective batch."""
-    for size in micro_batches(effective, most):
-        if pool.fits(with_batch(work, size, effective)):
-            return size
-    return None
+    """Return the largest micro-batch that fits, of those that divide the effective batch.
+
+    A peak takes a good part of a second, and is nearly affine in the micro-batch: the search tries
+    the size at which a straight line crosses what there is.
+    """
+    sizes = [0, *sorted(micro_batches(effective, most))]
+    held = work.checkpoint + FP32 * work.parameters  # with gradients, whatever the micro-batch
+
+    def at(place: int) -> Work:
+        return with_batch(work, sizes[place], effective)
+
+    def needed(place: int) -> int:
+        return pool.needed(peak_of(at(place)) if place else Peak("", {"parameters": held}, held))
+
+    low, high = 0, len(sizes) - 1  # the one fits, the other does not
+    if pool.size is not None and needed(low) > pool.size:
+        return None
+    if pool.fits(at(high)):
+        return sizes[high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if pool.size is not None:
+            share = (pool.size - needed(low)) / max(1, needed(high) - needed(low))
+            size = sizes[low] + share * (sizes[high] - sizes[low])
+            middle = min(max(bisect.bisect_right(sizes, size) - 1, low + 1), high - 1)
+        if pool.fits(at(middle)):
+            low = middle
+        else:
+            high = middle
+    return sizes[low] or None
 
 
 def with_batch(work: Work, size: int, effective: int) -> Work:

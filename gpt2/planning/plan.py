@@ -11,13 +11,13 @@ from gpt2.config.sizes import show_size
 from gpt2.config.typed import QUALIFIED, Config
 from gpt2.machine import device as machine
 from gpt2.machine import host_memory as hosts
-from gpt2.model.loss import chunk_rows, rows_within
+from gpt2.model.attention import kernel_chosen
 from gpt2.optim.precision import resolve_precision
 from gpt2.planning import probe
 from gpt2.planning.calibration import ratio_of
 from gpt2.planning.fixes import CONTEXT, HEAP, RESERVED, Changed, Fix, Pool, Way, fixes
-from gpt2.planning.replay.shape import FP32, Work
-from gpt2.planning.replay.step import peak_of
+from gpt2.planning.step import peak_of
+from gpt2.planning.work import FP32, Work
 
 #: Anonymous memory of Python and torch's CPU build with this program in it: measured.
 INTERPRETER = 230_000_000
@@ -37,6 +37,11 @@ class Planned:
     device: torch.device
     work: Work
     pool: Pool
+
+    @property
+    def surely_fits(self) -> bool:
+        """Whether even a bound of the step fits, which is known at once."""
+        return self.pool.fits(self.work, roughly=True)
 
     @property
     def fits(self) -> bool:
@@ -81,14 +86,14 @@ def plan(
         precision = "bf16"
     else:
         precision = resolve_precision(config.optim.precision, device)
-    work = _work(config, vocab_size, device, precision)
+    work = _work(config, vocab_size, device, precision, there=not plan_for)
     if bounds:
         size = FP32 * work.parameters
         state, step, masks, event = _STATE * size, _STEP * size, 0, 0
         if config.prune is not None:
             masks, event = 2 * size, _EVENT * work.embedding
     else:
-        state, step = probe.of_optimizer(config, vocab_size)
+        state, step = probe.of_optimizer(config, vocab_size, device.type)
         masks, event = probe.of_pruning(config, vocab_size)
     work = dataclasses.replace(work, state=state, step=step, masks=masks, event=event)
     return Planned(config, precision, device, work, _pool(config, device, plan_for, here))
@@ -99,17 +104,11 @@ def bounded(config: Config) -> bool:
     return config.optim.optimizer != QUALIFIED["OPTIMIZER"][0]
 
 
-def _work(config: Config, vocab_size: int, device: torch.device, precision: str) -> Work:
+def _work(
+    config: Config, vocab_size: int, device: torch.device, precision: str, there: bool
+) -> Work:
     model, train = config.model, config.train
-    mixed, cuda = precision != "fp32", device.type == "cuda"
-    if not model.flash_attention:
-        attention = "written out"
-    else:  # where the fused kernel drops nothing out, another is taken
-        attention = "fused" if cuda or model.dropout == 0.0 else "math"
-    rows = None
-    if model.loss_chunk_mib is not None:
-        most = rows_within(model.loss_chunk_mib, vocab_size)
-        rows = chunk_rows(train.batch_size * model.block_size, most, precision == "fp16")
+    cuda = device.type == "cuda"
     return Work(
         layers=model.n_layer,
         heads=model.n_head,
@@ -119,17 +118,30 @@ def _work(config: Config, vocab_size: int, device: torch.device, precision: str)
         bias=model.bias,
         batch=train.batch_size,
         accumulated=train.gradient_accumulation > 1,
-        mixed=mixed,
-        attention=attention,
+        precision=precision,
+        attention=_attention(config, device, precision, there),
         dropout=model.dropout > 0.0,
         wide_masks=not cuda,
-        loss_rows=rows,
-        tall=device.type == "cpu" and not mixed,
+        chunk_mib=model.loss_chunk_mib,
+        tall=device.type == "cpu" and precision == "fp32",
         checkpointing=model.activation_checkpointing,
         state=0,
         step=0,
         copied=train.async_checkpoint and device.type == "cpu",
     )
+
+
+def _attention(config: Config, device: torch.device, precision: str, there: bool) -> str:
+    """Return the form of attention on `device`, which is asked if it is `there`."""
+    model = config.model
+    if not model.flash_attention:
+        return "written out"
+    if device.type == "cuda" and there:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+        kernel = kernel_chosen(model, 1, dtype, device)
+        return "math" if kernel == "math" else "fused"
+    # Where the fused kernel drops nothing out, another is taken.
+    return "fused" if device.type == "cuda" or model.dropout == 0.0 else "math"
 
 
 def _pool(config: Config, device: torch.device, plan_for: int | None, here: int) -> Pool:
@@ -170,7 +182,7 @@ def _ways(planned: Planned) -> list[Way]:
     if work.checkpointing != "full":
         ways.append((*full, deep))
     if not work.mixed and planned.device.type == "cuda":
-        mixed = {**deep, "mixed": True, "tall": False}
+        mixed = {**deep, "precision": "bf16", "tall": False}
         ways.append((f"--precision bf16 {full[0]}", f"rounded products, {full[1]}", mixed))
         deep = mixed
     options = config.optim.options

@@ -7,21 +7,17 @@ tensors of the model's true shapes, pruning on a small model of true numbers.
 from __future__ import annotations
 
 import dataclasses
-import weakref
-from collections.abc import Callable
-from typing import Any
+import sys
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from gpt2.config.typed import Config
 from gpt2.model.build import build_model, empty_model
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import Precision
+from gpt2.planning.follow import Follow
 from gpt2.training.assembly import build_optimizer, build_pruner
 
 #: The models that pruning is tried on. They are wide enough that what it looks at in pieces is more
@@ -30,83 +26,57 @@ _WIDTHS, _LAYERS, _BLOCK, _VOCABULARY = (256, 512), 1, 32, 512
 _EVENTS = 2
 
 
-class Gauge(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operations make while it is active.
+def of_optimizer(config: Config, vocab_size: int, device: str) -> tuple[int, int]:
+    """Return the bytes of the optimizer's state, and of its step's temporary tensors.
 
-    `held` of them live now, `peak` lived at once. Of memory that was there before, nothing counts.
-    """
-
-    def __init__(self, *known: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.held = self.peak = 0
-        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        for tensor in known:
-            storage = tensor.untyped_storage()
-            self._known[id(storage)] = weakref.ref(storage)
-
-    def reset(self) -> None:
-        """Count the peak from now on."""
-        self.peak = self.held
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run an operation and count what it made."""
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._count(leaf.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
-        known = self._known.get(key)
-        if known is not None and known() is not None:
-            return
-
-        def gone(_: object) -> None:
-            self.held -= size
-            self._known.pop(key, None)
-
-        self._known[key] = weakref.ref(storage, gone)
-        self.held += size
-        self.peak = max(self.peak, self.held)
-
-
-def of_optimizer(config: Config, vocab_size: int) -> tuple[int, int]:
-    """Return the bytes of the optimizer's state, and what its step holds besides for a moment.
-
+    `device` is the type of the device it will run on: on CUDA torch updates all parameters at once.
     An optimizer whose step asks for values cannot run on fake tensors: it runs on a small model,
     and what it holds is scaled by the number of parameters.
     """
+    with torch.device("meta"):  # where nothing is drawn: faster than fake tensors
+        model = empty_model(config.model, vocab_size)
     try:
         with FakeTensorMode():
-            return _tried(config, empty_model(config.model, vocab_size))
+            for module in model.modules():
+                for name, parameter in module.named_parameters(recurse=False):
+                    setattr(module, name, torch.nn.Parameter(torch.empty(parameter.shape)))
+            return _tried(config, model, device)
     except DataDependentOutputException:
         small = build_model(_small(config, _WIDTHS[0]).model, _VOCABULARY, torch.device("cpu"), 0)
-        with torch.device("meta"):
-            whole = empty_model(config.model, vocab_size).parameter_count()
-        scale = whole / small.parameter_count()
-        state, step = _tried(config, small)
+        scale = model.parameter_count() / small.parameter_count()
+        state, step = _tried(config, small, device)
         return round(scale * state), round(scale * step)
 
 
-def _tried(config: Config, model: LanguageModel) -> tuple[int, int]:
+def _tried(config: Config, model: LanguageModel, device: str) -> tuple[int, int]:
     """Make two steps; return what is held after the first, and what the second held besides."""
     parameters = list(model.parameters())
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-3)
-    with Gauge(*parameters, *(p.grad for p in parameters if p.grad is not None)) as gauge:
+    known = [*parameters, *(p.grad for p in parameters if p.grad is not None)]
+    with Follow(known) as follow:
         optimizer = build_optimizer(config, model)
+        if device == "cuda":
+            _update_at_once(optimizer)
         optimizer.step()
-        gauge.reset()
-        state = gauge.held
+        state = follow.ledger.total
+        follow.ledger.begin("second step")
         optimizer.step()
-    return state, gauge.peak - state
+        highest = follow.ledger.highest
+    return state, highest - state
+
+
+def _update_at_once(optimizer: torch.optim.Optimizer) -> None:
+    """Take the foreach kernels that torch takes by itself for CUDA tensors but not for fake ones.
+
+    Where `foreach` is None an optimizer's module decides, if it has the function for that.
+    """
+    own = (kind for kind in type(optimizer).__mro__ if kind is not torch.optim.Optimizer)
+    modules = (sys.modules[kind.__module__] for kind in own)
+    if any(hasattr(module, "_default_to_fused_or_foreach") for module in modules):
+        for group in optimizer.param_groups:
+            if group.get("foreach", False) is None and not group.get("fused"):
+                group["foreach"] = True
 
 
 def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
@@ -148,16 +118,16 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
         skip = torch.zeros((), dtype=torch.bool)
-        with Gauge(*model.parameters()) as gauge:
+        with Follow(model.parameters()) as follow:
             pruner.mask_gradients(step, step / _EVENTS)
             pruner.observe(skip)
         optimizer.step()
         optimizer.zero_grad()
-        with gauge:
-            gauge.reset()
-            before = gauge.held
+        with follow:
+            follow.ledger.begin("event")
+            before = follow.ledger.total
             pruner.apply(step + 1, (step + 1) / _EVENTS)
-            largest = max(largest, gauge.peak - before)
+            largest = max(largest, follow.ledger.highest - before)
     held = sum(t.numel() * t.element_size() for t in pruner.state().values())
     return held, largest, _counts(config, model)
 

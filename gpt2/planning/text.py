@@ -8,9 +8,9 @@ from gpt2.config.sizes import show_size
 from gpt2.config.text import duration
 from gpt2.data.tokens import TokenFile
 from gpt2.planning.duration import Left, predicted_seconds
+from gpt2.planning.ledger import KINDS
 from gpt2.planning.plan import Planned
-from gpt2.planning.replay.ledger import KINDS
-from gpt2.planning.replay.step import peak_of
+from gpt2.planning.step import peak_of
 
 #: Checkpoints that lie there at once: the two last, the best, and the one being written.
 _CHECKPOINTS = 4

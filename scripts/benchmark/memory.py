@@ -18,7 +18,7 @@ from gpt2.machine import device as machine
 from gpt2.optim.precision import resolve_precision
 from gpt2.planning.calibration import store_ratio
 from gpt2.planning.plan import plan
-from gpt2.planning.replay.step import peak_of
+from gpt2.planning.step import peak_of
 from scripts.benchmark.contestants import Ours, synthetic_tokens
 from scripts.benchmark.measure import host_bytes, peak_host
 from scripts.benchmark.tables import table

@@ -196,7 +196,7 @@ def test_the_bound_on_logits_becomes_rows(
 ) -> None:
     asked: list[int] = []
 
-    monkeypatch.setattr(gpt, "chunked_loss", lambda _h, _w, _t, rows: asked.append(rows))
+    monkeypatch.setattr(gpt, "chunked_loss", lambda _h, _w, _t, rows, _form: asked.append(rows))
     ids = some_ids(1, 3, vocabulary)
     GPT(config_of(loss_chunk_mib=mib), vocabulary)(ids, ids)
     assert asked == [rows]
@@ -204,7 +204,7 @@ def test_the_bound_on_logits_becomes_rows(
 
 def test_a_row_larger_than_the_bound_is_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(gpt, "chunked_loss", lambda _h, _w, _t, rows: asked.append(rows))
+    monkeypatch.setattr(gpt, "chunked_loss", lambda _h, _w, _t, rows, _form: asked.append(rows))
     with torch.device("meta"):
         model = GPT(config_of(loss_chunk_mib=1), 300_000)
     ids = torch.zeros(1, 3, dtype=torch.int64, device="meta")

@@ -18,8 +18,8 @@ from gpt2.planning import calibration, probe
 from gpt2.planning.command import choose_batch
 from gpt2.planning.fixes import Pool, Way, fixes, largest, micro_batches
 from gpt2.planning.plan import Planned, plan
-from gpt2.planning.replay.shape import Work
-from gpt2.planning.replay.step import peak_of
+from gpt2.planning.step import peak_of
+from gpt2.planning.work import Work
 from gpt2.run_dir.resume import load_config
 from gpt2.train import main
 from scripts import plan_table
@@ -141,7 +141,7 @@ def test_trying_leaves_the_random_generators_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     probe.of_pruning(configured("--pruning-method wanda"), 50257)
-    probe.of_optimizer(configured("--optimizer adafactor"), 50257)
+    probe.of_optimizer(configured("--optimizer adafactor"), 50257, "cpu")
     assert before.equal(torch.get_rng_state())
 
 
@@ -203,7 +203,7 @@ def test_what_cannot_fit_is_not_started(data: Path, tmp_path: Path) -> None:
 def test_ignore_plan_starts_nevertheless(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pool, "fits", lambda self, work: False)
+    monkeypatch.setattr(Pool, "fits", lambda self, work, roughly=False: False)
     with pytest.raises(UserError, match="does not fit"):
         main(tiny.flags(data, tmp_path / "a"))
     assert main(tiny.flags(data, tmp_path / "b", "--ignore-plan")) == Exit.OK
@@ -216,7 +216,7 @@ def test_auto_batch_keeps_the_effective_batch_and_is_written_down(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fits(self: Pool, work: Work) -> bool:
+    def fits(self: Pool, work: Work, roughly: bool = False) -> bool:
         return work.batch <= 3
 
     monkeypatch.setattr(Pool, "fits", fits)

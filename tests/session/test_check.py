@@ -45,7 +45,7 @@ def test_nothing_is_changed_before_the_run_directory_is_open(
     def touched(*_: object) -> None:
         raise AssertionError("the process is changed")
 
-    monkeypatch.setattr(Pool, "fits", lambda self, work: work.batch <= 3)
+    monkeypatch.setattr(Pool, "fits", lambda self, work, roughly=False: work.batch <= 3)
     monkeypatch.setattr(device, "prepare", touched)
     monkeypatch.setattr(device, "keep_freed_memory", touched)
     monkeypatch.setattr(host_memory.Host, "offer_to_the_oom_killer", touched)

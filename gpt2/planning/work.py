@@ -13,15 +13,15 @@ class Work:
     """A training step: the model's shape, the micro-batch, and how it is computed.
 
     accumulated: gradients are kept from one micro-step to the next.
-    mixed: products are made in 16 bits under autocast.
+    precision: `fp32`, or the format of products under autocast: `bf16` or `fp16`.
     attention: `fused` (no T x T matrix), `math` (torch's plain kernel) or `written out` (ours).
     dropout: numbers are dropped out, outside attention too.
-    wide_masks: what is dropped out is kept as numbers, as on a CPU, and not as bytes.
-    loss_rows: rows of logits at a time, None for all at once. tall: they are one fp32 buffer.
+    wide_masks: dropout keeps its mask as numbers, as on a CPU, and not as bytes.
+    chunk_mib: MiB of fp32 logits at a time, None for all at once. tall: they are one fp32 buffer.
     checkpointing: `none`, `selective` or `full`.
-    state, step: bytes of the optimizer's state, and of what its step holds for a moment.
-    masks, event: bytes that pruning holds, and what a pruning event holds for a moment.
-    copied: what a checkpoint holds lies there once more, to be written while training goes on.
+    state, step: bytes of the optimizer's state, and of its step's temporary tensors.
+    masks, event: bytes that pruning holds, and of a pruning event's temporary tensors.
+    copied: a copy of the checkpoint is held too, to be written while training continues.
     """
 
     layers: int
@@ -32,11 +32,11 @@ class Work:
     bias: bool
     batch: int
     accumulated: bool
-    mixed: bool
+    precision: str
     attention: str
     dropout: bool
     wide_masks: bool
-    loss_rows: int | None
+    chunk_mib: int | None
     tall: bool
     checkpointing: str
     state: int
@@ -44,6 +44,11 @@ class Work:
     masks: int = 0
     event: int = 0
     copied: bool = False
+
+    @property
+    def mixed(self) -> bool:
+        """Whether products are made in 16 bits."""
+        return self.precision != "fp32"
 
     @property
     def checkpoint(self) -> int:
@@ -54,11 +59,6 @@ class Work:
     def tokens(self) -> int:
         """Tokens of a micro-batch."""
         return self.batch * self.block
-
-    @property
-    def number(self) -> int:
-        """Bytes of a number that a product gives."""
-        return 2 if self.mixed else FP32
 
     @property
     def parameters(self) -> int:

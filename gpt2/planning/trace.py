@@ -1,0 +1,166 @@
+"""One training step of the real model on fake tensors, and its phases for any number of layers.
+
+Fake tensors are those of a CPU, also where another device is planned: a build of torch without CUDA
+has no others. Where kernels differ, the model is told to compute in the planned device's form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gpt2.config.typed import ModelConfig
+from gpt2.model.build import empty_model
+from gpt2.model.form import Form
+from gpt2.model.language_model import LanguageModel
+from gpt2.planning.follow import Follow
+from gpt2.planning.ledger import KINDS, Bytes, Phase, between
+from gpt2.planning.work import Work
+
+#: Chunks of the loss that are traced: the second reuses the memory of the first.
+_CHUNKS = 2
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_PARAMETERS, _GRADIENTS, _ACTIVATIONS, _LOGITS, _WORKSPACE = (
+    KINDS.index(kind) for kind in ("parameters", "gradients", "activations", "logits", "workspace")
+)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The phases of a step up to the optimizer's, by name, and the bytes held after them.
+
+    Of the layers, the last one's forward pass and the first and last one's backward pass are there:
+    between them peaks rise or fall evenly.
+    """
+
+    phases: dict[str, Phase]
+    after: Bytes
+
+    def deeper(self, two: Traced, layers: int) -> Traced:
+        """Return the phases for `layers` layers, from these for one and `two`, those for two.
+
+        Each phase by itself is affine in the layers, which their maximum is not: whether the last
+        layer or the first has the peak of the backward pass depends on their number.
+        """
+        return Traced(
+            {key: one.towards(two.phases[key], layers - 1) for key, one in self.phases.items()},
+            between(self.after, two.after, layers - 1),
+        )
+
+
+def trace(work: Work, fake: bool = True) -> Traced:
+    """Return the phases of the forward and backward pass of a step of `work`.
+
+    With `fake` False the step runs on ordinary CPU tensors, for tests.
+    """
+    form = Form(tall=work.tall, chunks=_CHUNKS, byte_masks=not work.wide_masks)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if fake:
+            stack.enter_context(FakeTensorMode())
+        if work.attention == "math":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        tracer = _Tracer(work, empty_model(_config(work), work.vocabulary, form))
+        stack.enter_context(tracer.follow)
+        tracer.run()
+    return Traced(tracer.ledger.phases, tracer.ledger.held)
+
+
+def _config(work: Work) -> ModelConfig:
+    return ModelConfig(
+        model="custom",
+        n_layer=work.layers,
+        n_head=work.heads,
+        n_embd=work.width,
+        block_size=work.block,
+        dropout=0.5 if work.dropout else 0.0,
+        bias=work.bias,
+        flash_attention=work.attention != "written out",
+        activation_checkpointing=work.checkpointing,
+        loss="full" if work.chunk_mib is None else "chunked",
+        loss_chunk_mib=work.chunk_mib,
+        init_from=None,
+    )
+
+
+class _Tracer:
+    """Runs a step and says at each border of a phase which one begins."""
+
+    def __init__(self, work: Work, model: LanguageModel) -> None:
+        self._work, self._model = work, model
+        self.follow = Follow(kind=self._kind)
+        self.ledger = self.follow.ledger
+        self._in_loss = False
+        for parameter in model.parameters():
+            self.follow.add(parameter, _PARAMETERS)
+            if work.accumulated:
+                parameter.grad = torch.empty_like(parameter)
+                self.follow.add(parameter.grad, _GRADIENTS)
+            _register(parameter.register_post_accumulate_grad_hook, self._accumulated)
+        layers = list(model.blocks)
+        for layer in layers:
+            self._mark(layer, layer is layers[0], layer is layers[-1])
+        model.body.register_forward_hook(self._begin_loss)
+
+    def run(self) -> None:
+        """Run the forward and the backward pass."""
+        work = self._work
+        ids = torch.zeros((work.batch, work.block), dtype=torch.int64)
+        targets = torch.zeros_like(ids)
+        for tensor in (ids, targets):
+            self.follow.add(tensor, _WORKSPACE)
+        self.ledger.begin("forward pass", "embedding forward")
+        dtype = _DTYPES.get(work.precision, torch.bfloat16)
+        with torch.autocast("cpu", dtype=dtype, enabled=work.mixed):
+            loss = self._model(ids, targets)
+        self._in_loss = False
+        self._backward("loss")
+        self.follow.backward = True
+        loss.backward()
+        self.ledger.end()
+
+    def _mark(self, layer: nn.Module, first: bool, last: bool) -> None:
+        """Begin phases where the layer's forward pass and its backward pass begin."""
+
+        def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if first:
+                _register(inputs[0].register_hook, lambda _: self._backward("embedding"))
+            self.ledger.begin("forward pass", *["last forward"] * last)
+
+        def after(_: nn.Module, __: object, output: Tensor) -> None:
+            keys = ["last"] * last + ["first"] * first
+            _register(output.register_hook, lambda _: self._backward(*keys))
+
+        layer.register_forward_pre_hook(before)
+        layer.register_forward_hook(after)
+
+    def _backward(self, *keys: str) -> None:
+        self.ledger.begin("backward pass", *(f"{key} backward" for key in keys))
+
+    def _begin_loss(self, _: nn.Module, __: object, output: Tensor) -> None:
+        _register(output.register_hook, lambda _: self._backward("norm"))
+        self._in_loss = True
+        self.ledger.begin("loss", "loss")
+
+    def _accumulated(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self.follow.add(parameter.grad, _GRADIENTS)
+
+    def _kind(self, tensor: Tensor) -> int:
+        if not self._in_loss:
+            return _ACTIVATIONS
+        work, count = self._work, tensor.numel()
+        if tensor.ndim == 2 and tensor.shape[0] == work.vocabulary:
+            return _WORKSPACE  # the head, or its gradient
+        return _LOGITS if count % work.vocabulary == 0 and count > work.tokens else _ACTIVATIONS
+
+
+def _register(registers: Callable[..., object], hook: Callable[[Tensor], None]) -> None:
+    """Call a method of torch's tensors that has no type annotations."""
+    registers(hook)
