@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.reports.comparisons import Table, tables_of
+from scripts.reports.failures import remarks_on_failures
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
 from scripts.reports.study import MatrixOutcome
@@ -42,7 +43,8 @@ class Report:
     @property
     def remarks(self) -> list[str]:
         """What a reader must know before believing the numbers."""
-        found = remarks(self.tables, self.runs, self.shared)
+        found = list(remarks_on_failures(self.rows, self.reported))
+        found += remarks(self.tables, self.runs, self.shared)
         return [*found, *(f"{text}." for text in (self.matrix.problems if self.matrix else ()))]
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gpt2.config.text import counted, joined
 from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
+from scripts.reports.failures import of_both, uneven
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.statistics import FEWEST
@@ -96,7 +97,7 @@ def _no_claim(compared: Sequence[Comparison]) -> str:
     if most == 0:
         return "No claim is made: none of these rows can be compared, for the reasons below."
     if most >= FEWEST:
-        return "No claim is made: seeds have no results, and not as many of each row; see below."
+        return "No claim is made: unequal numbers of seeds have no results; see below."
     return (
         f"No claim is made: there {'is' if most == 1 else 'are'} {counted(most, 'seed')} to a "
         f"comparison, and with fewer than {FEWEST} a difference cannot be told from chance."
@@ -148,27 +149,24 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
         yield f"Against {against}: {'; '.join(_claim(c) for c in claimed)}."
     elif claimed:  # mostly what pruning costs: a list is enough
         for outcome in CLAIMS:
-            each = [f"{_name(c)} ({_reach(c)})" for c in claimed if c.outcome == outcome]
+            each = [_differing(c) for c in claimed if c.outcome == outcome]
             if each:
                 yield f"{outcome.capitalize()} than {against}: {joined(each)}."
     apart = [c for c in members if c.outcome == "undecided"]
     if apart:
-        each = [f"{_name(c)} ({_reach(c)})" for c in sorted(apart, key=_by_difference)]
+        each = [_differing(c) for c in sorted(apart, key=_by_difference)]
         yield (
             f"Cannot be told apart from {against}: {joined(each)}; {_sizes(apart)} would have "
             "been seen."
         )
-    equal = [_name(c) for c in members if c.outcome == "equal"]
+    equal = [_noted(c) for c in members if c.outcome == "equal"]
     if equal:
         yield f"The same as {against} to the last digit, for every seed: {joined(equal)}."
     for found in (c for c in members if c.outcome == "uneven"):
-        yield (
-            f"No claim on {_name(found)} against {against}: {_without_results(found.row)}, "
-            f"{_without_results(found.against)}; the seeds that are left may be the better ones."
-        )
+        yield uneven(found, _name(found))
     few = [c for c in members if c.outcome == "too few"]
     if few:
-        names = joined([_name(c) for c in few])
+        names = joined([_noted(c) for c in few])
         seeds = max(c.difference.count for c in few if c.difference)
         text = f"No claim on {names} against {against}: {counted(seeds, 'seed')}"
         if any(c.detectable is not None for c in few):
@@ -187,19 +185,19 @@ def _claim(found: Comparison) -> str:
     change = signed(100.0 * math.expm1(difference.mean), 1)
     return (
         f"{_name(found)} is {found.outcome} by {_reach(found, sign=False)} nats "
-        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%{_failures(found)})"
+        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%{of_both(found)})"
     )
 
 
-def _failures(found: Comparison) -> str:
-    """Return the clause on seeds without results, of which both sides have as many."""
-    count = found.row.unfinished
-    return f"; {counted(count, 'seed')} of each without results" if count else ""
+def _differing(found: Comparison) -> str:
+    """Return a row's name with its difference."""
+    return f"{_name(found)} ({_reach(found)}{of_both(found)})"
 
 
-def _without_results(row: Row) -> str:
-    known = len(row.seeds) + row.unfinished
-    return f"{row.unfinished} of {counted(known, 'seed')} of {row.label} have no results"
+def _noted(found: Comparison) -> str:
+    """Return a row's name, with its failed seeds where there are any."""
+    failures = of_both(found, before="")
+    return f"{_name(found)} ({failures})" if failures else _name(found)
 
 
 def _reach(found: Comparison, sign: bool = True) -> str:
@@ -251,8 +249,6 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
                 f"{row.label}: {counted(len(row.repeats), 'further run')} of the same seeds; the "
                 "earliest of each seed counts."
             )
-        if row.unfinished:
-            found.append(f"{_without_results(row)}: they failed or are not finished.")
         found += _wrong_steps(row)
     found += _machines(runs, shared)
     found += [f"{run.name}: {problem}." for run in runs for problem in run.problems]

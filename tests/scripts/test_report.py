@@ -247,51 +247,6 @@ def test_a_pruned_run_without_a_dense_control_is_flagged(tmp_path: Path) -> None
     assert "has no dense control" in (tmp_path / "out" / "report.html").read_text()
 
 
-def eight_seeds(
-    tmp_path: Path, diverged: dict[str, tuple[int, ...]], none: float = 1.40, state: float = 1.50
-) -> str:
-    """The page of eight seeds, magnitude and state; those of `diverged` ended without results."""
-    for seed in range(1, 9):
-        for method, loss in (("none", none), ("magnitude", 1.54), ("state", state)):
-            lost = seed in diverged.get(method, ())
-            final = None if lost else loss + 0.02 * seed + 0.0007 * ((3 * seed + len(method)) % 5)
-            write_run(tmp_path / "runs" / f"{method}{seed}", final, seed, method=method)
-    assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
-    return (tmp_path / "out" / "report.md").read_text()
-
-
-def test_without_failures_a_difference_is_claimed(tmp_path: Path) -> None:
-    text = eight_seeds(tmp_path, {})
-    assert "Of 3 comparisons tested, 3 show a difference" in text
-    assert "Against adamw + magnitude: state is better" in text
-    assert "have no results" not in text
-
-
-def test_no_claim_where_more_seeds_of_one_row_failed(tmp_path: Path) -> None:
-    text = eight_seeds(tmp_path, {"state": (2, 5, 7)})
-    assert "Of 1 comparison tested, 1 shows a difference" in text
-    assert "Of 2 more no claim is made" in text
-    assert "state is better" not in text
-    assert (
-        "No claim on state against adamw + magnitude: 3 of 8 seeds of adamw + state have no "
-        "results, 0 of 8 seeds of adamw + magnitude have no results" in text
-    )
-    assert "3 of 8 seeds of adamw + state have no results: they failed or are not finished." in text
-    assert "The lowest mean over 5 seeds that all rows have is that of adamw + state" in text
-
-
-def test_as_many_failures_on_both_sides_are_said_beside_the_claim(tmp_path: Path) -> None:
-    text = eight_seeds(tmp_path, {"state": (2,), "magnitude": (7,), "none": (7,)})
-    assert re.search(r"state is better by .*; 1 seed of each without results\)", text)
-    assert "The lowest mean over 6 seeds that all rows have" in text
-
-
-def test_the_lowest_mean_is_over_common_seeds(tmp_path: Path) -> None:
-    """The seeds that state lacks are those at which all rows lose most."""
-    text = eight_seeds(tmp_path, {"state": (6, 7, 8)}, none=1.60, state=1.55)
-    assert "The lowest mean over 5 seeds that all rows have is that of adamw + magnitude" in text
-
-
 def test_any_runs_compare(tmp_path: Path) -> None:
     for seed in range(1, 6):
         for method, loss in (("state", 1.5), ("random", 1.7)):

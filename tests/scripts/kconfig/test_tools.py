@@ -327,6 +327,18 @@ def test_oldconfig_takes_the_answers(
     assert kconf.read(config).minimal() == {"SEED": "99", "COMPILE": "y"}
 
 
+def test_oldconfig_asks_again_for_the_rate_of_a_library(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """It has no default, and what train.py would refuse is not written."""
+    without(config, "_OPTIMIZER_", "_LEARNING_RATE")
+    answer(monkeypatch, "library", "po:lion", "", "", "1e-3")
+    menus.oldconfig(config)
+    assert "--learning-rate is needed" in capsys.readouterr().out
+    found = kconf.read(config).minimal()
+    assert (found["OPTIMIZER"], found["LEARNING_RATE"]) == ("library", "1e-3")
+
+
 def test_oldconfig_without_answers_names_the_way_out(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
