@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 
 def counted(count: int, noun: str) -> str:
@@ -15,6 +16,35 @@ def joined(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def shortened(names: Iterable[str], most: int) -> str:
+    """Return the first `most` names, and how many there are besides: a, b and 2 more."""
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def items(text: str) -> list[str]:
+    """Return the words of a list as it is typed, with commas or blanks between them."""
+    return [word for word in re.split(r"[\s,]+", text) if word]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; its type where it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text; empty where it has none."""
+    return "".join(text.splitlines()[-1:])
+
+
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown. What its cells hold is not escaped."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import shortened
 from gpt2.config.typed import ModelConfig
 from gpt2.model.build import empty_model
 from gpt2.model.language_model import LanguageModel
@@ -85,9 +86,10 @@ class Pretrained:
             yield "it has no biases; give --no-bias"
         else:
             if missing:
-                yield f"tensors are missing: {_first_names(missing)}"
+                yield f"tensors are missing: {shortened(sorted(missing), 3)}"
             if unexpected:
-                yield f"tensors that GPT-2 of this shape does not have: {_first_names(unexpected)}"
+                others = shortened(sorted(unexpected), 3)
+                yield f"tensors that GPT-2 of this shape does not have: {others}"
 
     def _tensor_problem(self, name: str, ours: str, wanted: tuple[int, ...]) -> str | None:
         tensor = self.tensors[name]
@@ -127,8 +129,3 @@ class Pretrained:
 def _shape_text(shape: Mapping[str, int]) -> str:
     layers, heads, width = (shape[name] for name in SHAPE)
     return f"{layers} layers, {heads} heads and width {width}"
-
-
-def _first_names(names: set[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -16,6 +16,7 @@ from pathlib import Path
 from gpt2.config.dotconfig import lines_of, unquoted
 from gpt2.config.options import Options
 from gpt2.config.records import Kind, salvage
+from gpt2.config.text import shortened
 from gpt2.config.typed import QUALIFIED
 from gpt2.files.json import mismatch, parse
 from gpt2.run_dir.records import RunRecord, Summary
@@ -59,6 +60,12 @@ class Run:
     def finished(self) -> bool:
         """Whether it has results."""
         return self.summary is not None
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that was logged."""
+        steps = [step for step, _ in self.losses] + [step for step, _, _ in self.evaluations]
+        return max(steps, default=None)
 
     @property
     def loss(self) -> float:
@@ -212,11 +219,7 @@ def _options(text: str, problems: list[str]) -> dict[str, str]:
             unknown.append(name)
             found[name] = value
     if unknown:
-        problems.append(
-            f"config is of another version: {', '.join(unknown[:4])}"
-            + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
-            + " unknown here"
-        )
+        problems.append(f"config is of another version: {shortened(unknown, 4)} unknown here")
     for choice, (member, holder) in QUALIFIED.items():
         if found.get(choice) == member and found.get(holder):
             found[choice] = found.pop(holder)

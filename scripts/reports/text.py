@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from gpt2.config.text import markdown_table
 from gpt2.run_dir.folder import finite
 from gpt2.run_dir.records import Summary
 from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
@@ -183,10 +184,10 @@ def as_markdown(report: Report) -> str:
     if report.remarks:
         blocks.append("## To know first\n\n" + _items(report.remarks))
     for table in report.tables:
-        blocks += [f"## {where(table.asked)}", markdown_table(results_grid(table))]
+        blocks += [f"## {where(table.asked)}", grid_table(results_grid(table))]
         if table.comparisons:
-            blocks.append(markdown_table(comparisons_grid(table)))
-        blocks.append(markdown_table(costs_grid(table)))
+            blocks.append(grid_table(comparisons_grid(table)))
+        blocks.append(grid_table(costs_grid(table)))
     if report.tuning:
         blocks += ["## Learning rates", *_tuning(report.tuning)]
     blocks += _without_results(report)
@@ -205,7 +206,7 @@ def as_markdown(report: Report) -> str:
 def _tuning(tuning: Tuning) -> Iterator[str]:
     grid = tuning_grid(tuning)
     yield _items([*rule(tuning), *tuning.remarks])
-    yield markdown_table(grid)
+    yield grid_table(grid)
 
 
 def rule(tuning: Tuning) -> list[str]:
@@ -269,9 +270,6 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|&~#])", r"\\\1", line)
 
 
-def markdown_table(grid: Grid) -> str:
-    """Return a table; what stands in a cell is only shown."""
-    lines = [grid.titles, ("---",) * len(grid.titles), *grid.lines]
-    return "\n".join(
-        "| " + " | ".join(c if c == "---" else plain(c) for c in line) + " |" for line in lines
-    )
+def grid_table(grid: Grid) -> str:
+    """Return a table in which no cell means anything to Markdown."""
+    return markdown_table([*map(plain, grid.titles)], ([*map(plain, line)] for line in grid.lines))

@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import last_line
 from gpt2.config.typed import Config
 from gpt2.files.json import read_object, read_record
 from gpt2.run_dir.folder import read_metrics
@@ -97,8 +98,8 @@ def probe(
             probes[kind] = _measured(run, time.monotonic() - start)
             folder.write_probes(probes)
         else:
-            last = process.tail().splitlines()[-1:]
-            failures[kind] = f"its short run failed with exit code {code}: {''.join(last)}"
+            last = last_line(process.tail())
+            failures[kind] = f"its short run failed with exit code {code}: {last}"
         shutil.rmtree(run, ignore_errors=True)
     return failures
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2.config.errors import UserError
+from gpt2.config.text import items
 from gpt2.machine.host_memory import Host, HostMemory
 
 _QUERY = "index,uuid,name,memory.total,memory.free"
@@ -77,7 +77,7 @@ def chosen_gpus(asked: str, on_cpu: bool) -> list[str]:
         return []
     there = [gpu.index for gpu in gpus()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    words = [word for word in re.split(r"[\s,]+", asked or visible) if word]
+    words = items(asked or visible)
     if asked and (wrong := [word for word in words if there and word not in there]):
         raise UserError(
             f"GPUS={asked}: there is no GPU {wrong[0]}; nvidia-smi lists {', '.join(there)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.records import from_json
 from gpt2.config.sizes import show_size
+from gpt2.config.text import last_line
 from gpt2.files.json import parse
 from scripts.study.folder import MatrixFolder
 from scripts.study.records import CellPlan, CellRecord, MemoryPlan, Probe, RunCosts
@@ -95,8 +96,7 @@ def _plan(command: Sequence[str], here: Path) -> MemoryPlan | str:
     except subprocess.TimeoutExpired:
         return f"no plan after {_PATIENCE} s"
     if done.returncode not in (Exit.OK, Exit.MEMORY):
-        last = done.stderr.strip().splitlines()[-1:]
-        return f"exit code {done.returncode}: {''.join(last)}"
+        return f"exit code {done.returncode}: {last_line(done.stderr.strip())}"
     try:
         return from_json(MemoryPlan, parse(done.stdout))
     except ValueError as error:

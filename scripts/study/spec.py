@@ -16,6 +16,7 @@ from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of, nearest
 from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
+from gpt2.config.text import items
 from gpt2.config.typed import QUALIFIED
 from scripts.flags import differing
 
@@ -84,7 +85,7 @@ def from_options(options: Options) -> RawSpec:
             raw.where[key] = name if where == flag_of(name) else where
     for symbol, option in LISTS.items():
         key = symbol.removeprefix("MATRIX_")
-        if values := _items(raw.texts.pop(key)):
+        if values := items(raw.texts.pop(key)):
             raw.axes[option] = values
             raw.where[option] = raw.where[key]
     _further_axes(raw)
@@ -134,10 +135,6 @@ def option_name(text: str) -> str:
 def typed(option: str) -> str:
     """Return an option's name as it is typed: LEARNING_RATE is learning-rate."""
     return flag_of(option).removeprefix("--")
-
-
-def _items(text: str) -> list[str]:
-    return [word for word in re.split(r"[\s,]+", text) if word]
 
 
 def check_spec(raw: RawSpec) -> MatrixSpec:
@@ -229,7 +226,7 @@ def _own_code(option: str, value: str) -> Iterable[str]:
 
 def _seeds(raw: RawSpec, key: str, problems: list[str]) -> tuple[int, ...]:
     found: dict[int, None] = {}
-    for word in _items(raw.texts[key]):
+    for word in items(raw.texts[key]):
         match = re.fullmatch(r"([0-9]{1,10})(?:\.\.([0-9]{1,10}))?", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last <= _LARGEST_SEED or last - first >= _MOST_SEEDS:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpt2.config.sizes import show_size
-from gpt2.config.text import rough_duration
+from gpt2.config.text import last_line, rough_duration
 from gpt2.files.lock import holder
 from scripts.flags import words
 from scripts.study import machine
@@ -159,8 +159,7 @@ def status(folder: MatrixFolder) -> list[str]:
             lines.append(f"  {state.status} {cell.name}: step {step:,}{done}")
     for name, state in known.items():
         if state.status == "failed":
-            last = state.tail.splitlines()[-1:]
-            lines.append(f"  failed {name}: {state.kind} ({state.reason}) {''.join(last)}")
+            lines.append(f"  failed {name}: {state.kind} ({state.reason}) {last_line(state.tail)}")
     eta = remaining(folder, record, known)
     if eta:
         lines.append(f"left: about {rough_duration(eta)}")

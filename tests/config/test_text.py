@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2.config.text import counted, duration, joined, rough_duration
+from gpt2.config.text import (
+    counted,
+    duration,
+    first_line,
+    items,
+    joined,
+    last_line,
+    markdown_table,
+    rough_duration,
+    shortened,
+)
 
 
 def test_numbers_and_lists_as_people_read_them() -> None:
@@ -22,3 +32,30 @@ def test_numbers_and_lists_as_people_read_them() -> None:
 def test_times(seconds: float, measured: str, expected: str) -> None:
     assert duration(seconds) == measured
     assert rough_duration(seconds) == expected
+
+
+def test_many_names_are_shortened() -> None:
+    assert [shortened(names, 2) for names in ("", "a", "ab", "abcd")] == [
+        "",
+        "a",
+        "a, b",
+        "a, b and 2 more",
+    ]
+
+
+def test_lists_as_they_are_typed() -> None:
+    assert items(" 1, 2  3,\t4,\n") == ["1", "2", "3", "4"]
+    assert items(" , ") == []
+
+
+def test_one_line_of_many() -> None:
+    assert first_line(ValueError("\n one\ntwo")) == "one"
+    assert first_line(EOFError()) == "EOFError"
+    assert last_line("one\ntwo\n") == "two"
+    assert last_line("") == ""
+
+
+def test_a_table_in_markdown() -> None:
+    assert markdown_table(["", "b"], [["x", "1"], ["y", "2"]]) == (
+        "|  | b |\n| --- | --- |\n| x | 1 |\n| y | 2 |"
+    )
