@@ -377,8 +377,15 @@ def test_the_rate_is_demanded_since_none_suits_all(write_config: WriteConfig) ->
         bind(parse("train.py", "", ("--optimizer", "po:prodigy"), TrainActions)[0])
     (message,) = caught.value.messages
     assert message.startswith("--learning-rate is needed: an optimizer of a library has no default")
+    assert "docs/optimizers.md" in message
     with pytest.raises(UserError, match="--learning-rate is needed"):
         flags.flags(write_config("CONFIG_OPTIMIZER_LIBRARY=y"))
+    # As the menu hands over what was not typed in, which others have a default for.
+    empty = 'CONFIG_LEARNING_RATE=""'
+    with pytest.raises(UserError, match="--learning-rate is needed"):
+        flags.flags(write_config("CONFIG_OPTIMIZER_LIBRARY=y", empty))
+    with pytest.raises(UserError, match="CONFIG_LEARNING_RATE: '' is"):
+        flags.flags(write_config(empty))
 
 
 def test_a_run_is_recorded_and_no_other_optimizer_goes_on(data: Path, tmp_path: Path) -> None:
