@@ -22,17 +22,20 @@ if __name__ == "__main__" and not __package__:  # the repository on the path, no
 
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit
+from gpt2.config.sizes import show_size
+from gpt2.machine.host_memory import Host
+from gpt2.machine.processor import has_bf16
 from scripts.environment import OLDEST_TORCH, VENV, missing, new_enough, requirements
+from scripts.study.machine import disk_free
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GIB = 2**30
 #: Of the packages for development, the one that is of use in other ways too.
 OPTIONAL = {
     "transformers": "no comparison with it in the bench, fewer tests; training is the same",
     "tkinter": "no 'make guiconfig'; 'make menuconfig' is the same menu",
 }
-#: Processors' words for instructions that compute in bf16 (as gpt2/optim/precision.py looks for).
-BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+#: Bytes below which memory and disk are named a lack.
+LEAST_MEMORY, LEAST_DISK = 4 * 10**9, 8 * 10**9
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def torch_findings() -> Iterator[Finding]:
     else:
         cost = "training is on the CPU: for small models; the 124M one takes days there"
         yield Finding("GPU", "none that this torch can use", cost)
-    native = bool(BF16 & set(_text(Path("/proc/cpuinfo")).split()))
+    native = has_bf16()
     cost = "--precision bf16 would be emulated, a hundred times slower; auto takes fp32"
     yield Finding("bf16", f"{'' if native else 'not '}in this CPU", "" if native else cost)
     yield Finding("flash kernels", "torch's own for the CPU")
@@ -132,7 +135,7 @@ def _gpu(index: int) -> Iterator[Finding]:
     import torch
 
     about = torch.cuda.get_device_properties(index)
-    yield Finding(f"GPU {index}", f"{about.name}, {about.total_memory / GIB:.0f} GiB")
+    yield Finding(f"GPU {index}", f"{about.name}, {show_size(about.total_memory)}")
     with torch.cuda.device(index):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     cost = "--precision auto takes fp16 with loss scaling, which skips some steps"
@@ -159,51 +162,22 @@ def compiler() -> Finding:
 
 def memory() -> Finding:
     """Look at the host's memory and at the limit of the control group."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = cgroup_limit(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    found = f"{total / GIB:.1f} GiB"
-    if limit is not None and limit < total:
-        found += f", of which this control group may use {limit / GIB:.1f} GiB"
-        total = limit
-    cost = "the 124M model needs about 4 GiB on a CPU: take gpt2-mini or characters"
-    return Finding("RAM", found, cost if total < 4 * GIB else "")
-
-
-def cgroup_limit(membership: Path, root: Path) -> int | None:
-    """Return the lowest memory limit in bytes over a process's control groups, of v2 or v1.
-
-    `membership` is its /proc/PID/cgroup, `root` where the hierarchies are mounted.
-    """
-    limits = []
-    for line in _text(membership).splitlines():
-        _, controllers, group = line.split(":", 2)
-        v1 = "memory" in controllers.split(",")
-        if controllers and not v1:
-            continue
-        top = root / "memory" if v1 else root
-        name = "memory.limit_in_bytes" if v1 else "memory.max"
-        here = top / group.lstrip("/")
-        # A parent's limit holds too, and in a container only the root may be there to see.
-        for folder in (here, *here.parents):
-            if folder.is_relative_to(top):
-                limits += [int(word) for word in _text(folder / name).split() if word.isdigit()]
-    return min(limits, default=None)
+    host = Host()
+    if not host.watched:
+        return Finding("RAM", "unknown: this system has no /proc", "host memory is not watched")
+    machine, limit = host.pools()[0].total, host.total()
+    found = f"{show_size(machine)}"
+    if limit < machine:
+        found += f", of which this control group may use {show_size(limit)}"
+    cost = "the 124M model needs about 4 GB on a CPU: take gpt2-mini or characters"
+    return Finding("RAM", found, cost if limit < LEAST_MEMORY else "")
 
 
 def disk(runs: Path) -> Finding:
     """Look at the space for run directories."""
-    folder = next(path for path in (runs, *runs.parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    cost = "a run of the 124M model keeps up to 5 GiB of checkpoints"
-    return Finding("disk", f"{free / GIB:.0f} GiB free for runs/", cost if free < 8 * GIB else "")
-
-
-def _text(path: Path) -> str:
-    """Return what a file holds, or nothing where it is not there or not for us."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    free = disk_free(runs)
+    cost = "a run of the 124M model keeps up to 5 GB of checkpoints"
+    return Finding("disk", f"{show_size(free)} free for runs/", cost if free < LEAST_DISK else "")
 
 
 def main() -> int:

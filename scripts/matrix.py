@@ -17,34 +17,40 @@ if __name__ == "__main__" and not __package__:  # the repository on the path, no
 
 from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.entry import run_entry
-from gpt2.config.errors import Exit, UserError
+from gpt2.config.errors import Exit
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
-from scripts.study import actions, views
+from scripts.study import actions
+from scripts.study import views as show
 from scripts.study.cells import expand
-from scripts.study.description import described, with_threads
+from scripts.study.description import describe, read_spec, with_threads
 from scripts.study.folder import MatrixFolder
-from scripts.study.spec import Asked, add_flags, from_config, from_options, study
-from scripts.study.spec_yaml import from_yaml
+from scripts.study.spec import add_flags, check_spec
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what `argv` says with a matrix; return the exit code. Raises UserError."""
     own, more = split_at_dashes(argv)
-    asked = parser().parse_args(own)
-    found = _asked_for(asked, more)
-    folder = MatrixFolder(asked.out or REPOSITORY / "runs" / f"matrix-{found.texts['NAME']}")
-    if asked.status:
-        print("\n".join(views.status(folder)))
+    given = parser().parse_args(own)
+    begun = bool(given.out and (given.status or given.rerun is not None))
+    raw = read_spec(given.spec, given.config, begun)
+    add_flags(raw, more)
+    for name, value in (("JOBS", given.jobs), ("KEEP", given.keep)):
+        if value is not None:
+            raw.texts[name] = value
+            raw.where[name] = f"--{name.lower()}"
+    folder = MatrixFolder(given.out or REPOSITORY / "runs" / f"matrix-{raw.texts['NAME']}")
+    if given.status:
+        print("\n".join(show.status(folder)))
         return Exit.OK
-    if asked.rerun is not None:
-        return actions.rerun(folder, asked.rerun)
-    matrix = expand(with_threads(study(found), folder))
-    made = described(matrix, asked.gpus)
-    if asked.plan:
-        print("\n".join(actions.planned(folder, matrix, made, asked.no_probe)))
+    if given.rerun is not None:
+        return actions.rerun(folder, given.rerun)
+    matrix = expand(with_threads(check_spec(raw), folder))
+    record = describe(matrix, given.gpus)
+    if given.plan:
+        print("\n".join(actions.planned(folder, matrix, record, given.no_probe)))
         return Exit.OK
-    return actions.run(folder, matrix, made)
+    return actions.run(folder, matrix, record)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,30 +69,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
     keeping = "{" + ",".join(Options(ROOT_TREE).members("MATRIX_KEEP")) + "}"
     found.add_argument("--keep", metavar=keeping, help="checkpoints of finished cells that stay")
-    return found
-
-
-def _asked_for(asked: argparse.Namespace, more: Sequence[str]) -> Asked:
-    """Return the matrix in the user's words. Raises UserError where there is none."""
-    if asked.spec and asked.config:
-        raise UserError("--spec names its own config: leave --config out")
-    path: Path = asked.config or REPOSITORY / ".config"
-    if asked.spec:
-        found = from_yaml(asked.spec)
-    elif path.exists() or asked.config:
-        found = from_config(path)
-    elif asked.out and (asked.status or asked.rerun is not None):
-        found = from_options(Options(ROOT_TREE))
-    else:
-        raise UserError(
-            "there is no .config: 'make defconfig-gpt2-shakespeare-matrix-cpu' makes that of a "
-            "matrix for a CPU, gpt2-shakespeare-matrix for a GPU; or give --spec"
-        )
-    add_flags(found, more)
-    for name, value in (("JOBS", asked.jobs), ("KEEP", asked.keep)):
-        if value is not None:
-            found.texts[name] = value
-            found.where[name] = f"--{name.lower()}"
     return found
 
 

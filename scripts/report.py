@@ -18,8 +18,7 @@ from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.schema import REPOSITORY
-from scripts.reports.output import run_folders, write_all
-from scripts.reports.study import is_study, newest, read_study
+from scripts.reports.study import newest
 
 RUNS = REPOSITORY / "runs"
 
@@ -28,54 +27,25 @@ def main(argv: list[str]) -> int:
     """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
     arguments = parser().parse_args(argv)
     try:  # Only now: the libraries for pictures and statistics take a second.
-        from scripts.reports.content import compose
-        from scripts.reports.runs import read_run
+        from scripts.reports import output
     except ModuleNotFoundError as error:
         raise UserError(
             f"the report needs {error.name}, which this Python has not: 'make report' installs it"
         ) from error
 
-    study = None
     if arguments.runs:
-        runs = [read_run(folder) for folder in run_folders(arguments.runs)]
-        title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+        report = output.report_of_runs(arguments.runs, arguments.tuning_seeds)
         to = arguments.to or RUNS / "report"
     else:
         folder = arguments.out or _newest_matrix()
-        if not is_study(folder):
-            raise UserError(
-                f"--out {folder} is no matrix: it has no matrix.json; --runs reports any runs"
-            )
-        runs = [read_run(path) for path in run_folders([folder])]
-        study = read_study(folder, runs)
-        title = f"Matrix {study.spec.get('name') or folder.name}"
+        report = output.report_of_matrix(folder, arguments.tuning_seeds)
         to = arguments.to or folder
-    if not any(run.options for run in runs):
-        raise UserError("no run among these can be read: every config is empty", code=Exit.DATA)
-    seeds = arguments.tuning_seeds
-    if seeds is None and study is not None:
-        seeds = study.tuning_seeds
-    report = compose(title, runs, study, seeds)
-    from scripts.reports.page import as_page
-    from scripts.reports.text import as_csv, as_json_lines, as_markdown
-    from scripts.reports.words import counted
-
-    texts = {
-        "report.html": as_page(report),
-        "report.md": as_markdown(report),
-        "results.csv": as_csv(report),
-        "results.jsonl": as_json_lines(report),
-    }
-    write_all(to, texts)
-    print(report.headline)
-    for paragraph in report.verdict:
-        print(f"\n{paragraph.heading}")
-        for sentence in paragraph.sentences:
-            print(f"  {sentence}")
+    output.write_all(to, output.texts_of(report))
+    for line in output.verdict_lines(report):
+        print(line)
     for remark in report.remarks:
         print(f"note: {remark}", file=sys.stderr)
-    unfinished = len(report.unfinished)
-    print(f"\n{counted(len(runs), 'run')}, {unfinished or 'none'} without results")
+    print(output.count_line(report))
     print(f"report: {to / 'report.html'}")
     return Exit.OK
 

@@ -48,6 +48,7 @@ SEEN_BY_SCRIPTS = (
     "gpt2.files",
     "gpt2.machine.signals",
     "gpt2.machine.host_memory",
+    "gpt2.machine.processor",
     "gpt2.run_dir",
     "gpt2.planning",
 )
@@ -118,9 +119,6 @@ def offences(path: Path, root: Path = REPOSITORY) -> list[str]:
         # A plug-in is imported by its name, when it is asked for, and by nobody otherwise.
         and (not within(found, *allowed(module)) or within(found, *PLUGIN_PACKAGES.values()))
     ]
-
-
-# -- layers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -244,9 +242,6 @@ def test_nobody_takes_the_name_of_a_corpus_apart() -> None:
     assert asked.search('config.data.dataset.endswith("-char")')
     for path in SOURCES:
         assert not asked.search(path.read_text(encoding="utf-8")), name_of(path)
-
-
-# -- every option is read ------------------------------------------------------------------------
 
 
 class Reads(ast.NodeVisitor):
@@ -384,8 +379,6 @@ def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> 
     assert name in unread(copy)
 
 
-# -- house rules ---------------------------------------------------------------------------------
-
 #: Files that may look at the environment, and what they look at there.
 ENVIRONMENT = {
     "gpt2/config/faults.py": {"GPT2_FAULT"},
@@ -519,9 +512,6 @@ def test_texts_are_ascii_and_finished() -> None:
         assert not odd, f"{path}: {odd[0]}"
         assert not unfinished.search(text), path
         assert not text or text.endswith("\n"), path
-
-
-# -- the README's tree ---------------------------------------------------------------------------
 
 
 def documented(readme: str) -> set[str]:

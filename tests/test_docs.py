@@ -151,13 +151,9 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_files_that_pages_name_are_there() -> None:
     pages = [*tiny.REPOSITORY.glob("*.md"), *(tiny.REPOSITORY / "docs").glob("*.md")]
+    pages.remove(tiny.REPOSITORY / "docs" / "extending.md")  # its examples are made up
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        text = (
-            re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
-            if page.name == "extending.md"
-            else text
-        )
         for name in re.findall(r"`((?:gpt2|scripts|tests|docs)/[\w./-]+\.\w+)`", text):
-            if "NAME" not in name and page.name != "extending.md":
+            if "NAME" not in name:
                 assert (tiny.REPOSITORY / name).exists(), f"{page.name}: {name}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt2.checkpoint.store import Checkpoint
 from gpt2.config.errors import UserError
+from gpt2.config.text import shortened
 from gpt2.machine.shards import shard_like
 
 
@@ -13,7 +14,7 @@ def load_model(model: Any, found: Checkpoint) -> None:
     """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
     wanted = dict(model.named_parameters())
     if wrong := wanted.keys() ^ found.model.keys():
-        raise UserError(f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])}")
+        raise UserError(f"the checkpoint is of another model: {shortened(sorted(wrong), 3)}")
     for name, parameter in wanted.items():
         value = found.model[name]  # once: it may be made only now
         if parameter.shape != value.shape:

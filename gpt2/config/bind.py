@@ -154,7 +154,8 @@ class _Binder:
             return None
         if kind is Path and text == "" and type(None) in get_args(hint):
             return None
-        if text == "" and (needed := [n.message for n in notes if isinstance(n, Required)]):
+        needed = [note.message for note in notes if isinstance(note, Required)]
+        if needed and text == "" and not self.options.default(name):
             self.problems += needed
             return _Unbound()
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import kconfiglib as kc
 from gpt2.config.actions import Help
 from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
-from gpt2.config.names import flag_of
+from gpt2.config.names import flag_of, nearest
 from gpt2.config.options import Options
 from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
 from gpt2.config.version import VERSION
@@ -252,7 +251,6 @@ def _flags_first(unknown: list[str]) -> list[str]:
 
 def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
     known = [text for action in parser._actions for text in action.option_strings]
-    close = difflib.get_close_matches(argument.partition("=")[0], known, n=2, cutoff=0.65)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    hint = nearest(argument.partition("=")[0], known, most=2, likeness=0.65)
     kind = "unknown flag" if argument.startswith("-") else "unexpected argument"
     return f"{kind} {argument}{hint} (see --help)"

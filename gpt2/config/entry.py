@@ -15,9 +15,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import FrameType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 
 from gpt2.config.errors import Exit, UserError
+
+if TYPE_CHECKING:  # doctor.py runs on older Pythons, too, which it names
+    from typing import Self
 
 #: Signals that shall end a process, after it has cleaned up.
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

@@ -17,7 +17,7 @@ def word_of(member: str, choice: str) -> str:
     return word.replace("_", ":" if re.fullmatch("[0-9]+_[0-9]+", word) else "-")
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """Return a hint naming the known words most like `name`, or nothing."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+def nearest(name: str, known: list[str], most: int = 3, likeness: float = 0.5) -> str:
+    """Return a hint naming the known words most like `name`, at most `most`, or nothing."""
+    close = difflib.get_close_matches(name, known, n=most, cutoff=likeness)
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -188,6 +188,14 @@ class Options(Schema):
             return None
         return value
 
+    def default(self, name: str) -> str | None:
+        """Return the text that an option would end up with if it were not given."""
+        others = Options(self.path)
+        for given in self.given.values():
+            if given.name != name:
+                others.give(given.name, given.value, given.where)
+        return others.value(name)
+
     def origin(self, name: str) -> str:
         """Return where an option's value was given, or its flag when it is the default."""
         symbol = name

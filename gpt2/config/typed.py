@@ -160,8 +160,8 @@ class OptimConfig:
         float,
         Within("[0, inf)"),
         Required(
-            "--learning-rate is needed: an optimizer of a library has no default here; "
-            "docs/optimizers.md lists a rate at which each of them descends"
+            "--learning-rate is needed: an optimizer of a library has no default; a rate to start "
+            "from is in the column 'descends at' of docs/optimizers.md"
         ),
     ]
     min_lr: Annotated[float | None, Auto(), Within("[0, inf)")]

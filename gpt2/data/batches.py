@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -20,8 +19,8 @@ from gpt2.config import faults
 from gpt2.data.integrity import WatchedFiles
 from gpt2.data.memmap import IdArray
 from gpt2.data.tokens import TokenFile
+from gpt2.model.loss import IGNORED
 
-IGNORED = -100  # the target that torch's cross-entropy leaves out
 _CACHED_EPOCHS = 2  # a batch may straddle two epochs
 _AHEAD = 2  # batches prefetched per thread
 _NO_RUNS_EPOCH = 2**31  # epoch whose order calibration takes
@@ -169,12 +168,7 @@ class TrainBatches:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read_ahead(self, step: int, micro: int) -> None:

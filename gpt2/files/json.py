@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.records import Kind, from_json
+
 #: Bytes of the largest file of JSON that is read whole: far more than any of ours.
 _LARGEST = 256 << 20
 #: Digits of the largest whole number: more than any count of ours, and still a float.
@@ -37,6 +40,19 @@ def read_object(path: Path, shape: Any = None) -> dict[str, Any]:
     if shape is not None and (wrong := mismatch(value, shape)):
         raise ValueError(wrong)
     return value
+
+
+def read_record(path: Path, kind: type[Kind], advice: str, code: Exit = Exit.CONFIG) -> Kind:
+    """Return the record that a JSON file holds.
+
+    Raises FileNotFoundError; UserError naming the file, what is wrong with it, and `advice`.
+    """
+    try:
+        return from_json(kind, read_object(path))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; {advice}", code=code) from error
 
 
 def mismatch(value: Any, shape: Any, name: str = "it") -> str | None:

@@ -20,6 +20,7 @@ import torch
 from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES
 from gpt2.config.typed import MachineConfig
+from gpt2.machine.processor import processor_name
 
 #: Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -119,12 +120,7 @@ def device_name(device: torch.device) -> str:
     """Return the device's name for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    information = Path("/proc/cpuinfo")
-    if device.type == "cpu" and information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
+from gpt2.machine.process_end import end_process
+
+if TYPE_CHECKING:  # doctor.py runs on older Pythons, too, which it names
+    from typing import Self
 
 #: Where the kernel's files are.
 ROOT = Path("/")
@@ -32,12 +34,14 @@ HARD = 9 / 8
 #: The process that the kernel kills first when memory is gone shall be the run, not a desktop.
 OOM_SCORE = 500
 
+#: Seconds for the last words.
+_PATIENCE = 2.0
 _GIB = 2**30
 _OWN = "proc/self/status"
 
 
 @dataclass(frozen=True)
-class Pool:
+class HostMemory:
     """Memory that a process takes from: the machine's, or what a control group allows."""
 
     name: str
@@ -76,10 +80,10 @@ class Host:
         """Whether this system says how much memory there is, and who holds it: Linux does."""
         return "MemAvailable" in self._table("proc/meminfo") and "RssAnon" in self._table(_OWN)
 
-    def pools(self) -> list[Pool]:
+    def pools(self) -> list[HostMemory]:
         """Return the machine's memory, and that of every control group with a limit."""
         memory = self._table("proc/meminfo")
-        machine = Pool("on this machine", memory["MemTotal"], memory["MemAvailable"])
+        machine = HostMemory("on this machine", memory["MemTotal"], memory["MemAvailable"])
         groups = [group.pool() for group in self._groups]
         # Without a limit cgroup v1 names a number larger than any machine.
         return [machine, *(pool for pool in groups if pool and pool.total < machine.total)]
@@ -121,7 +125,7 @@ class _Group:
     folder: Path
     v2: bool
 
-    def pool(self) -> Pool | None:
+    def pool(self) -> HostMemory | None:
         """Return limit and room; None without a limit. Cached files make room when it is needed."""
         names = ("memory.max", "memory.high") if self.v2 else ("memory.limit_in_bytes",)
         limits = [limit for name in names if (limit := self._number(name)) is not None]
@@ -132,7 +136,7 @@ class _Group:
         kept = (f"{stem}inactive_file", f"{stem}active_file")
         cached = sum(size for name, size in self._statistics() if name in kept)
         limit = min(limits)
-        return Pool("in its control group", limit, limit - max(0, used - cached))
+        return HostMemory("in its control group", limit, limit - max(0, used - cached))
 
     def _number(self, name: str) -> int | None:
         try:
@@ -234,12 +238,7 @@ class Guard:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 
@@ -267,7 +266,4 @@ class Guard:
     def _end(self, reason: str) -> None:
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         # A disk can be slow to take a line just now, and every moment costs memory.
-        speaker = threading.Thread(target=self._last_words, args=(reason,), daemon=True)
-        speaker.start()
-        speaker.join(2.0)
-        os._exit(Exit.MEMORY)
+        end_process(Exit.MEMORY, lambda: self._last_words(reason), _PATIENCE)

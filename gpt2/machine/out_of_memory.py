@@ -89,9 +89,3 @@ def breakdown(optimizer: torch.optim.Optimizer, device: torch.device) -> str:
 
 def _bytes(tensors: list[Tensor]) -> int:
     return sum(local_shard(tensor).nbytes for tensor in tensors)
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, up to its first line end."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

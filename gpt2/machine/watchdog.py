@@ -11,10 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from gpt2.config.errors import Exit
+from gpt2.machine.process_end import end_process
 
 #: Seconds for what is no step: building, compiling, the first step; and what may take longest.
 START, LONG = 1800.0, 3600.0
@@ -25,7 +26,7 @@ INTERVAL = 1.0
 #: Seconds of the backstop, at least. Unlike the watchdog it counts the time for which a process
 #: was stopped or frozen, so it is late rather than wrong.
 BACKSTOP = 1800.0
-#: Seconds for the last words: a disk or a terminal may be what hangs.
+#: Seconds for the last words.
 _PATIENCE = 5.0
 _STDERR = 2
 
@@ -55,8 +56,6 @@ class Watchdog:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._now = ("the start of the run", self._at_least(START))
-
-    # -- what the work reports --------------------------------------------------------------------
 
     def alive(self, *_: object) -> None:
         """Say that something moved: the time counts from here. Takes what a hook is called with."""
@@ -94,8 +93,6 @@ class Watchdog:
     def _at_least(self, limit: float) -> float:
         return max(limit, self._timeout or 0.0)
 
-    # -- the thread -------------------------------------------------------------------------------
-
     def __enter__(self) -> Self:
         if self._active:
             self._looked = time.monotonic()
@@ -104,12 +101,7 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._active:
             self._over.set()
             self._thread.join()
@@ -141,10 +133,7 @@ class Watchdog:
             self.look()
 
     def _end(self, reason: str) -> None:
-        speaker = threading.Thread(target=self._speak, args=(reason,), daemon=True)
-        speaker.start()
-        speaker.join(_PATIENCE)
-        os._exit(Exit.HANG)
+        end_process(Exit.HANG, lambda: self._speak(reason), _PATIENCE)
 
     def _speak(self, reason: str) -> None:
         with contextlib.suppress(OSError):

@@ -41,20 +41,6 @@ class Sampling:
         return chances
 
 
-def generate(
-    model: LanguageModel,
-    prompt: list[int],
-    count: int,
-    temperature: float,
-    top_k: int,
-    seed: int,
-    top_p: float = 1.0,
-) -> list[int]:
-    """Return `count` token ids that go on from `prompt` (at least one id); see Sampling."""
-    sampling = Sampling(temperature, top_k, top_p, seed)
-    return [token for (token,) in stream(model, prompt, count, sampling)]
-
-
 @torch.no_grad()
 def stream(
     model: LanguageModel,

@@ -32,6 +32,11 @@ def initialise(model: nn.Module, seed: int, n_layer: int) -> None:
 
 
 def _normal(shape: torch.Size, deviation: float, seed: int, name: str) -> torch.Tensor:
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
+    return torch.empty(shape).normal_(0.0, deviation, generator=seeded_generator(seed, name))
+
+
+def seeded_generator(seed: int, *names: object) -> torch.Generator:
+    """Return a generator on the CPU that `seed` and `names` alone determine."""
+    text = ":".join(str(part) for part in (seed, *names))
+    digest = hashlib.sha256(text.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

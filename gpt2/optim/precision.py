@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gpt2.machine.processor import has_bf16
 from gpt2.optim.step_guard import StepGuard
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,11 +29,7 @@ def resolve_precision(asked: str, device: torch.device) -> str:
 
 def emulated(name: str, device: torch.device) -> bool:
     """Whether `name` is bf16 on a CPU that has no instructions for it (as far as Linux tells)."""
-    if name != "bf16" or device.type != "cpu":
-        return False
-    information = Path("/proc/cpuinfo")
-    words = information.read_text().split() if information.is_file() else []
-    return not {"avx512_bf16", "amx_bf16", "bf16"} & set(words)
+    return name == "bf16" and device.type == "cpu" and not has_bf16()
 
 
 class Precision:

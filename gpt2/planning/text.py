@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from gpt2.config.sizes import show_size
+from gpt2.config.text import duration
 from gpt2.data.tokens import TokenFile
 from gpt2.planning.duration import Left, predicted_seconds
 from gpt2.planning.ledger import KINDS
 from gpt2.planning.plan import Planned
 from gpt2.planning.step import peak_of
-from gpt2.run_dir.console import duration
 
 #: Checkpoints that lie there at once: the two last, the best, and the one being written.
 _CHECKPOINTS = 4

@@ -96,13 +96,3 @@ class Console:
             if not self._log_lost:
                 print(f"warning: log.txt: cannot be written: {error.strerror}", file=sys.stderr)
             self._log_lost = True
-
-
-def duration(seconds: float) -> str:
-    """Write a time for people: 42 s, 3 min 05 s, 2 h 10 min."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

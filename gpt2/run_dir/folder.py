@@ -17,6 +17,8 @@ import io
 import json
 import math
 import os
+import re
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +27,10 @@ from typing import Any, TextIO
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.atomic import replace_file
-from gpt2.files.json import mismatch, parse, read_object
+from gpt2.files.json import mismatch, parse, read_object, read_record
 from gpt2.files.lock import HeldError, lock_folder
 from gpt2.files.manifest import MANIFEST
+from gpt2.run_dir.records import Summary
 from gpt2.run_dir.tracking import Tracking
 
 _NUMBER = (int, float)
@@ -47,6 +50,8 @@ _SHAPES: dict[str, Any] = {
     },
     "summary.json": {"best?": (dict, type(None)), "val_loss?": (*_NUMBER, type(None))},
 }
+#: What a user can do about a damaged file of a run.
+_ADVICE = "put back what was there, or begin anew in another folder"
 #: A line of metrics.jsonl; numbers that were not finite are null.
 _LINE = {"step": int, "elapsed?": _NUMBER, "time?": _NUMBER}
 
@@ -234,10 +239,29 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{run} is no run directory: it has no {name}") from None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{run / name} cannot be read: {error}; put back what was there, or begin "
-            "anew in another folder"
-        ) from error
+        raise UserError(f"{run / name} cannot be read: {error}; {_ADVICE}") from error
+
+
+def prune_checkpoints(run: Path, keep: str) -> None:
+    """Remove the checkpoints of a finished run but those to keep: last, best, none or all.
+
+    Without a checkpoint of the best step, `best` keeps the last one. An unfinished run keeps all.
+    Raises UserError when the results cannot be read.
+    """
+    if keep == "all" or not (run / "summary.json").exists():
+        return
+    found = (run / "checkpoints").glob("step-*")
+    named = [path for path in found if re.fullmatch("step-[0-9]+", path.name)]
+    steps = {int(path.name.removeprefix("step-")): path for path in named}
+    kept = None
+    if steps and keep != "none":
+        best = read_record(run / "summary.json", Summary, _ADVICE).best
+        kept = best.step if keep == "best" and best and best.step in steps else max(steps)
+    for step, path in steps.items():
+        if step != kept:
+            # Its manifest goes first: what a kill leaves of it is then no checkpoint.
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.sizes import show_size
+from gpt2.config.text import counted, duration
 from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import emulated
 from gpt2.planning.duration import Left, predicted_seconds
-from gpt2.run_dir.console import Console, duration
+from gpt2.run_dir.console import Console
 from gpt2.run_dir.resume import RUNS, equal_unfinished
 from gpt2.training.loop import Parts, Progress
 
@@ -126,9 +128,9 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         )
     if skipped := _skipped(summary):
         lines.append(skipped)
-    memory = f"peak host memory {summary['peak_host_bytes'] / 1e6:,.0f} MB"
+    memory = f"peak host memory {show_size(summary['peak_host_bytes'])}"
     if summary["peak_device_bytes"]:
-        memory += f", device {summary['peak_device_bytes'] / 1e6:,.0f} MB"
+        memory += f", device {show_size(summary['peak_device_bytes'])}"
     return [
         *lines,
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
@@ -155,14 +157,10 @@ def _next(folder: Path) -> list[str]:
 def _skipped(summary: Mapping[str, Any]) -> str:
     """Say which steps were not made, and how often the run went back; empty when all went well."""
     skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
-    parts = [f"{_counted(skipped, 'step')} skipped: not finite"] if skipped else []
-    parts += [f"{_counted(spiked, 'step')} skipped: spiked"] if spiked else []
-    parts += [f"{_counted(back, 'rollback')} after spikes"] if back else []
+    parts = [f"{counted(skipped, 'step')} skipped: not finite"] if skipped else []
+    parts += [f"{counted(spiked, 'step')} skipped: spiked"] if spiked else []
+    parts += [f"{counted(back, 'rollback')} after spikes"] if back else []
     return ", ".join(parts)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _millions(count: int) -> str:

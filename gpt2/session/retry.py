@@ -9,11 +9,11 @@ import torch
 
 from gpt2.checkpoint.optimizer_state import load_random_state, random_state
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import first_line
 from gpt2.config.typed import Config, TrainConfig
 from gpt2.machine.out_of_memory import (
     ERRORS,
     breakdown,
-    first_line,
     is_exhaustion,
     release,
     smaller_batch,

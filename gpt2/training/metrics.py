@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from gpt2.config.text import duration
 from gpt2.prune.pruner import Sparsity
-from gpt2.run_dir.console import Console, duration
+from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Parts, Progress, Step

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.machine.out_of_memory import ERRORS, first_line, is_exhaustion, release, smaller_batch
+from gpt2.config.text import first_line
+from gpt2.machine.out_of_memory import ERRORS, is_exhaustion, release, smaller_batch
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 

@@ -24,7 +24,7 @@ from gpt2.files.atomic import write_file
 from gpt2.files.json import read_object
 from gpt2.files.manifest import MANIFEST, DamagedError, problem, write_manifest
 from gpt2.optim.precision import DTYPES
-from gpt2.weights.hugging_face import hugging_face_config, missing_biases, turned
+from gpt2.weights.hugging_face import hugging_face_config, missing_biases, transposed
 from gpt2.weights.sparse import SparseFile, pack, packed_form
 from gpt2.weights.tokenizer_files import tokenizer_files
 
@@ -47,7 +47,7 @@ def write_hugging_face(
     """
     biases = missing_biases(tensors)
     makers: dict[str, Callable[[], Tensor]] = {
-        name: partial(_turned, tensors, name) for name in tensors
+        name: partial(_transposed, tensors, name) for name in tensors
     }
     makers.update({name: partial(biases.__getitem__, name) for name in biases})
     size, _ = write_tensors(folder / WEIGHTS["dense"], LazyTensors(makers), {"format": "pt"})
@@ -114,5 +114,5 @@ def _converted(tensors: Mapping[str, Tensor], name: str, dtype: str) -> Tensor:
     return tensors[name].to(DTYPES[dtype])
 
 
-def _turned(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    return turned(name, tensors[name])
+def _transposed(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    return transposed(name, tensors[name])

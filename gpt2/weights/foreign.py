@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-defined]
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import first_line
 from gpt2.files.json import read_object
 from gpt2.weights.pretrained import SHAPE, Pretrained
 from gpt2.weights.sparse import SparseFile, is_sparse
@@ -132,8 +133,7 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
         problem = f"it holds more than tensors, and would run as a program; {way_out}"
         raise _damaged(path, problem) from error
     except (RuntimeError, ValueError, OSError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise _damaged(path, f"it cannot be read ({reason}); {way_out}") from error
+        raise _damaged(path, f"it cannot be read ({first_line(error)}); {way_out}") from error
     if not isinstance(found, dict):
         raise _error(path, f"it holds a {type(found).__name__}, not tensors by name")
     if odd := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:

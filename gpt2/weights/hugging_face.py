@@ -23,9 +23,9 @@ _EMBEDDINGS = (EMBEDDING, "transformer.wpe.weight")
 def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of GPT.state_dict() as GPT2LMHeadModel stores them, without lm_head.
 
-    The turned ones are views: whoever writes a file makes them contiguous, one after the other.
+    The transposed ones are views: whoever writes a file makes them contiguous, one after the other.
     """
-    return {name: turned(name, tensor) for name, tensor in tensors.items()}
+    return {name: transposed(name, tensor) for name, tensor in tensors.items()}
 
 
 def our_name(name: str) -> str | None:
@@ -35,7 +35,7 @@ def our_name(name: str) -> str | None:
     return name if name.startswith("transformer.") else f"transformer.{name}"
 
 
-def turned(name: str, tensor: Tensor) -> Tensor:
+def transposed(name: str, tensor: Tensor) -> Tensor:
     """Return a view of the tensor of our `name` in the other orientation, which few have."""
     return tensor.t() if name.endswith(_CONV1D) else tensor
 

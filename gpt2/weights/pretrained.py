@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import shortened
 from gpt2.config.typed import ModelConfig
 from gpt2.model.build import empty_model
 from gpt2.model.language_model import LanguageModel
-from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, turned
+from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, transposed
 
 _POSITIONS = "transformer.wpe.weight"
 #: What must be the same in both models: the name of the option and of the entry in config.json.
@@ -75,7 +76,7 @@ class Pretrained:
 
     def _ours(self, name: str, ours: str) -> Tensor:
         tensor = self.tensors[name]
-        return turned(ours, tensor) if self.conv1d else tensor
+        return transposed(ours, tensor) if self.conv1d else tensor
 
     def _name_problems(self, wanted: set[str], found: set[str]) -> Iterator[str]:
         missing, unexpected = wanted - found, found - wanted
@@ -85,15 +86,16 @@ class Pretrained:
             yield "it has no biases; give --no-bias"
         else:
             if missing:
-                yield f"tensors are missing: {_listed(missing)}"
+                yield f"tensors are missing: {shortened(sorted(missing), 3)}"
             if unexpected:
-                yield f"tensors that GPT-2 of this shape does not have: {_listed(unexpected)}"
+                others = shortened(sorted(unexpected), 3)
+                yield f"tensors that GPT-2 of this shape does not have: {others}"
 
     def _tensor_problem(self, name: str, ours: str, wanted: tuple[int, ...]) -> str | None:
         tensor = self.tensors[name]
         if not tensor.is_floating_point():
             return f"{name} holds {tensor.dtype}, not floating-point numbers"
-        # A vector is not turned; what is no matrix where one is needed cannot be.
+        # A vector is not transposed; what is no matrix where one is needed cannot be.
         shape = tuple(self._ours(name, ours).shape) if tensor.dim() == 2 else tuple(tensor.shape)
         if ours == _POSITIONS and len(shape) == 2 and shape[1:] == wanted[1:]:
             if shape[0] >= wanted[0]:
@@ -127,8 +129,3 @@ class Pretrained:
 def _shape_text(shape: Mapping[str, int]) -> str:
     layers, heads, width = (shape[name] for name in SHAPE)
     return f"{layers} layers, {heads} heads and width {width}"
-
-
-def _listed(names: set[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

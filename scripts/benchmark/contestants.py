@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from gpt2.config.errors import UserError
 from gpt2.config.typed import Config
-from gpt2.data.batches import IGNORED, BatchOrder, TrainBatches
+from gpt2.data.batches import BatchOrder, TrainBatches
 from gpt2.data.tokens import Meta, TokenFile
 from gpt2.machine.ranks import DistributedContext
 from gpt2.model.build import build_model
 from gpt2.model.language_model import LanguageModel
+from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES
 from gpt2.training.assembly import build_parts
 from gpt2.training.compilation import compile_or_fall_back
@@ -194,9 +195,7 @@ def build_peer(name: str, config: Config, tokens: TokenFile, ours: Ours) -> Peer
         seed=config.train.seed,
     )
     batches = TrainBatches(tokens, order, precision.device, config.data.num_workers)
-    model, loss = _PEERS[name.removesuffix(COMPILED)](
-        config, tokens.meta.vocab_size, ours.weights()
-    )
+    model, loss = PEERS[name.removesuffix(COMPILED)](config, tokens.meta.vocab_size, ours.weights())
     model = model.to(precision.device).train()
     return Peer(name, model, loss, config, batches, precision.name)
 
@@ -238,11 +237,10 @@ def _transformers(config: Config, vocab_size: int, weights: dict[str, Tensor]) -
     return model, lambda ids, _: model(input_ids=ids, labels=ids).loss
 
 
-_PEERS: dict[str, Callable[[Config, int, dict[str, Tensor]], Any]] = {
+PEERS: dict[str, Callable[[Config, int, dict[str, Tensor]], Any]] = {
     "plain": _plain,
     "transformers": _transformers,
 }
-PEERS = tuple(_PEERS)
 
 
 def wants_compiling(side: Side, config: Config) -> bool:

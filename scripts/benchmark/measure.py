@@ -147,9 +147,6 @@ def summary(
     }
 
 
-# -- memory --------------------------------------------------------------------------------------
-
-
 def host_bytes() -> int | None:
     """Return the anonymous memory of this process in bytes; None on a system that does not say.
 
@@ -225,9 +222,6 @@ def peak_host(work: Callable[[], object]) -> int | None:
         done.set()
         watcher.join()
     return highest
-
-
-# -- profile -------------------------------------------------------------------------------------
 
 
 def profile(side: Side, device: torch.device, trace: Path, count: int = 12) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gpt2.config.sizes import show_size
+from gpt2.config.text import markdown_table
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
 from gpt2.optim.precision import resolve_precision
@@ -21,7 +22,6 @@ from gpt2.planning.plan import plan
 from gpt2.planning.step import peak_of
 from scripts.benchmark.contestants import Ours, synthetic_tokens
 from scripts.benchmark.measure import host_bytes, peak_host
-from scripts.benchmark.tables import table
 
 _STEPS = 3  # the second one is the first that holds state and activations together
 
@@ -116,4 +116,4 @@ def lines(found: Sequence[dict[str, Any]]) -> str:
         for r in found
     ]
     titles = ["step", "precision", "activations", "dropout", "planned", "allocated", "taken"]
-    return table([*titles, "taken / planned"], rows)
+    return markdown_table([*titles, "taken / planned"], rows)

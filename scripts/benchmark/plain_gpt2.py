@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2.config.typed import ModelConfig
-from gpt2.data.batches import IGNORED
+from gpt2.model.loss import IGNORED
 
 
 class PlainBlock(nn.Module):

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from gpt2.config.errors import UserError
+from gpt2.config.text import markdown_table
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
 from gpt2.optim.precision import resolve_precision
 from gpt2.prune.gradual import GradualPruner
 from scripts.benchmark.contestants import Ours, synthetic_tokens
 from scripts.benchmark.measure import interleaved, peak_of, spread, synchronise
-from scripts.benchmark.tables import table
 
 #: Steps between events that the share of training time is given for.
 INTERVAL = 100
@@ -124,5 +124,5 @@ def _as_table(report: dict[str, Any]) -> str:
     return (
         f"{report['parameters'] / 1e6:.1f} M parameters, torch {versions['torch']}, "
         f"{report['machine']['device_name']}; a dense step takes {dense['median']:,.0f} +- "
-        f"{dense['iqr']:,.0f} ms.\n\n" + table(titles, rows)
+        f"{dense['iqr']:,.0f} ms.\n\n" + markdown_table(titles, rows)
     )

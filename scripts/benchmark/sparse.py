@@ -25,6 +25,7 @@ from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
+from gpt2.config.text import markdown_table
 from gpt2.config.typed import MachineConfig
 from gpt2.machine import device as machine
 from gpt2.model.cache import Cache
@@ -39,6 +40,7 @@ from scripts.benchmark.sparse_layers import (
     sparsity,
     with_sparse_layers,
 )
+from scripts.benchmark.tables import load_remark, spread_text
 
 OPTIONS = ("DEVICE", "NUM_THREADS")
 #: Sequences of the batch, and the most tokens that one sequence grows by in a turn.
@@ -123,9 +125,6 @@ def choose_device(asked: str, patterned: bool) -> torch.device:
         f"--device {asked}: a GPU can use zeros that are 2:4, on NVIDIA from Ampere on, and "
         f"{why}; use --device cpu"
     )
-
-
-# -- time ----------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -221,37 +220,31 @@ def verdict(ratios: Sequence[float]) -> str:
     return "no speed-up: no difference beyond that of one turn from another"
 
 
-# -- words ---------------------------------------------------------------------------------------
-
-
 def text_of(report: dict[str, Any]) -> str:
     """Return a report as Markdown, the verdict last."""
     where, form = report["machine"], report["form"]
     date = datetime.fromisoformat(report["date"])
-    load = report["load_average"]
-    idle = "" if load < 0.3 else f" The machine was not idle (load average {load:.1f} before)."
     held = [f"{name} {size / 2**20:,.1f} MiB" for name, size in report["matrix_bytes"].items()]
     pattern = "are" if report["two_of_four"] else "are not"
     lines = [
         f"### Inference of {report['run']}: dense against {form}",
         "",
         f"{date.day} {date:%B %Y}; {where['device_name']}, {where['threads']} threads; torch "
-        f"{where['versions']['torch']}; {report['dtype']}.{idle}",
+        f"{where['versions']['torch']}; {report['dtype']}.{load_remark(report['load_average'])}",
         f"{report['parameters'] / 1e6:.1f} M parameters; {report['matrices']} matrices with "
         f"{report['sparsity']:.2%} zeros, in memory {', '.join(held)}.",
         "",
-        f"| tokens/s | dense | {form} | {form} / dense | |",
-        "| --- | --- | --- | --- | --- |",
     ]
     titles = {
         "batch": f"{BATCH} sequences read at once",
         "one": "1 sequence, written token by token",
     }
+    rows = []
     for case, found in report["cases"].items():
-        speeds = [f"{_pair(value, 0)}" for value in found["tokens_per_second"].values()]
-        cells = [titles[case], *speeds, _pair(found["ratio"], 3), found["verdict"]]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines.append("")
+        speeds = [spread_text(value, 0) for value in found["tokens_per_second"].values()]
+        rows.append([titles[case], *speeds, spread_text(found["ratio"], 3), found["verdict"]])
+    columns = ["tokens/s", "dense", form, f"{form} / dense", ""]
+    lines += [markdown_table(columns, rows), ""]
     if form == "csr":
         lines.append(
             f"2:4 was not measured: a CPU cannot use it, an NVIDIA GPU from Ampere on can. These "
@@ -269,7 +262,3 @@ def overall(cases: dict[str, Any]) -> str:
         return "no speed-up on this machine; what the zeros save is disk (export.py)."
     way = "read at once" if faster[0] else "written token by token"
     return f"a speed-up only for text {way}."
-
-
-def _pair(value: dict[str, float], digits: int) -> str:
-    return f"{value['median']:,.{digits}f} +- {value['iqr']:,.{digits}f}"

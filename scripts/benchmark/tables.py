@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from gpt2.config.text import markdown_table
+
 _IDLE = 0.3  # a load average above this: others are at work
 
 
@@ -24,15 +26,14 @@ def _heading(report: dict[str, Any], result: dict[str, Any]) -> str:
     shape, machine, matmul = result["shape"], result["machine"], result["matmul"]
     date = datetime.fromisoformat(report["date"])
     versions = ", ".join(f"{name} {text}" for name, text in machine["versions"].items())
-    load = report["load_average"]
-    idle = "" if load < _IDLE else f" The machine was not idle (load average {load:.1f} before)."
     peak = matmul["card_peak"]
     card = f"; the card's stated peak {peak / 1e12:.0f} TFLOP/s" if peak else ""
     return (
         f"### {result['model']}: {result['parameters'] / 1e6:.1f} M parameters\n\n"
         f"{date.day} {date:%B %Y}; {machine['device_name']}, {machine['cores']} cores, "
         f"{machine['threads']} threads; {versions}; {result['precision']}, "
-        f"{'compiled' if result['compiled'] else 'not compiled'}.{idle}\n"
+        f"{'compiled' if result['compiled'] else 'not compiled'}."
+        f"{load_remark(report['load_average'])}\n"
         f"{shape['layers']} layers, {shape['width']} wide, {shape['heads']} heads, vocabulary "
         f"{shape['vocabulary']}, dropout {shape['dropout']:g}, batch {shape['batch']} x "
         f"{shape['accumulation']} x {shape['block']} tokens.\n"
@@ -52,17 +53,17 @@ def _speed(result: dict[str, Any]) -> str:
     for name, side in result["sides"].items():
         row = [
             name,
-            _spread(side["ms_per_step"], 1),
+            spread_text(side["ms_per_step"], 1),
             f"{side['tokens_per_second']:,.0f}",
             f"{side['flops_per_second'] / 1e9:,.1f}",
-            _spread(side["of_limit"], 3),
+            spread_text(side["of_limit"], 3),
         ]
         row += [f"{side['flops_per_second'] / peak:.3f}"] if peak else []
-        row += ["" if name == "ours" else _spread(side["ours_faster"], 3) + " x"]
+        row += ["" if name == "ours" else spread_text(side["ours_faster"], 3) + " x"]
         row += [_mebibytes(side["device_bytes"]), _mebibytes(side["host_bytes"])]
         row += ["" if side["compile_seconds"] is None else f"{side['compile_seconds']:.1f}"]
         rows.append(row)
-    return table(titles, rows)
+    return markdown_table(titles, rows)
 
 
 def _profile(costs: list[dict[str, Any]]) -> str:
@@ -76,18 +77,18 @@ def _profile(costs: list[dict[str, Any]]) -> str:
         ]
         for cost in costs
     ]
-    return "Where ours spends its time:\n\n" + table(
+    return "Where ours spends its time:\n\n" + markdown_table(
         ["operation", "shapes", "calls/step", "ms/step", "share"], rows
     )
 
 
-def table(titles: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def load_remark(load: float) -> str:
+    """Return a sentence if a load average in front of the measurement says that others worked."""
+    return "" if load < _IDLE else f" The machine was not idle (load average {load:.1f} before)."
 
 
-def _spread(value: dict[str, Any], digits: int) -> str:
+def spread_text(value: dict[str, Any], digits: int) -> str:
+    """Return a median and its interquartile range."""
     return f"{value['median']:,.{digits}f} +- {value['iqr']:,.{digits}f}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
 from gpt2.machine.device import device_name
+from gpt2.machine.processor import cores
 from gpt2.optim.precision import DTYPES, resolve_precision
 from scripts.benchmark import contestants as contest
 from scripts.benchmark import measure as meter
@@ -112,7 +112,7 @@ def _machine(described: dict[str, Any], against: Sequence[str]) -> dict[str, Any
     return {
         "device": described["device"],
         "device_name": described["device_name"],
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "threads": described["threads"],
         "commit": described["commit"],
         "versions": {name: version for name, version in versions.items() if version},

@@ -15,7 +15,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from gpt2.config.tree import Kconfig
-from scripts.study.spec import from_options, study
+from scripts.study.spec import check_spec, from_options
 
 HEADER = "# GPT-2 Training Module configuration; 'make menuconfig' changes it\n"
 
@@ -28,7 +28,7 @@ def refuse_wrong(tree: Kconfig) -> None:
         try:
             options = read(draft)
             bind(options)
-            study(from_options(options))
+            check_spec(from_options(options))
         except UserError as error:
             where = re.compile(re.escape(str(draft)) + r":\d+: ")
             raise UserError(*(where.sub("", message) for message in error.messages)) from None

@@ -17,7 +17,7 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from gpt2.config.tree import Kconfig
-from gpt2.config.typed import Auto
+from gpt2.config.typed import Auto, Required
 from scripts.kconfig.files import HEADER, problems_of, read, refuse_wrong, unmentioned, write
 
 
@@ -137,7 +137,10 @@ def _ask(options: Options, name: str, hint: Any) -> None:
         if answer == "?":
             print(item.nodes[0].help or "There is no help about it.")
             continue
-        problem = _take(options, name, answer or default, hint if answer else str)
+        if not (answer or default) and (needed := _needed(hint)):
+            problem = needed  # the rest of the answers would else be lost at the end
+        else:
+            problem = _take(options, name, answer or default, hint if answer else str)
         if not problem:
             return
         print(f"  {problem}; ? shows the help")
@@ -156,6 +159,11 @@ def _answer(stream: TextIO | None, name: str) -> str:
             "'make olddefconfig' takes the default of everything new"
         )
     return line.strip()
+
+
+def _needed(hint: Any) -> str:
+    """Return what to say where an option without a default gets no value; nothing if it may."""
+    return "".join(note.message for note in unwrap(hint)[1] if isinstance(note, Required))
 
 
 def _take(options: Options, name: str, text: str, hint: Any) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.reports.comparisons import Table, tables_of
+from scripts.reports.failures import remarks_on_failures
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
-from scripts.reports.study import Study
+from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import Tuning, tune
 from scripts.reports.words import Paragraph, headline, overlapping, remarks, verdict
 
@@ -26,7 +27,7 @@ class Report:
     rows: tuple[Row, ...]
     tables: tuple[Table, ...]
     tuning: Tuning | None
-    study: Study | None
+    matrix: MatrixOutcome | None
     shared: bool
 
     @property
@@ -42,8 +43,9 @@ class Report:
     @property
     def remarks(self) -> list[str]:
         """What a reader must know before believing the numbers."""
-        found = remarks(self.tables, self.runs, self.shared)
-        return [*found, *(f"{text}." for text in (self.study.problems if self.study else ()))]
+        found = list(remarks_on_failures(self.rows, self.reported))
+        found += remarks(self.tables, self.runs, self.shared)
+        return [*found, *(f"{text}." for text in (self.matrix.problems if self.matrix else ()))]
 
     @property
     def unfinished(self) -> list[Run]:
@@ -54,14 +56,14 @@ class Report:
 def compose(
     title: str,
     runs: Sequence[Run],
-    study: Study | None = None,
+    matrix: MatrixOutcome | None = None,
     tuning_seeds: Sequence[int] | None = None,
 ) -> Report:
     """Compute a report of `runs`. `tuning_seeds` are as in tune."""
     tuning = tune(runs, tuning_seeds)
     reported = tuning.reported if tuning else tuple(runs)
     rows = rows_of(reported)
-    shared = overlapping(runs) or bool(study and study.shared)
+    shared = overlapping(runs) or bool(matrix and matrix.shared)
     return Report(
-        title, tuple(runs), reported, tuple(rows), tuple(tables_of(rows)), tuning, study, shared
+        title, tuple(runs), reported, tuple(rows), tuple(tables_of(rows)), tuning, matrix, shared
     )

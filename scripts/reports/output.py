@@ -1,13 +1,68 @@
-"""The runs a report is of, and the files it is written to."""
+"""The files of a report: which runs they are made of, and that they are written whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gpt2.config.errors import UserError
+from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import counted
 from gpt2.files.atomic import replace_files
-from scripts.reports.study import CELLS, is_study
+from scripts.reports.content import Report, compose
+from scripts.reports.page import as_page
+from scripts.reports.runs import is_run, read_run
+from scripts.reports.study import CELLS, is_matrix, read_matrix
+from scripts.reports.text import as_csv, as_json_lines, as_markdown
+
+
+def report_of_runs(given: Iterable[Path], tuning_seeds: Sequence[int] | None) -> Report:
+    """Return the report of runs, or of folders that hold runs. Raises UserError."""
+    runs = [read_run(folder) for folder in run_folders(given)]
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    _refuse_unreadable(any(run.options for run in runs))
+    return compose(title, runs, None, tuning_seeds)
+
+
+def report_of_matrix(folder: Path, tuning_seeds: Sequence[int] | None) -> Report:
+    """Return the report of a matrix. Raises UserError when the folder is none."""
+    if not is_matrix(folder):
+        raise UserError(
+            f"--out {folder} is no matrix: it has no matrix.json; --runs reports any runs"
+        )
+    runs = [read_run(path) for path in run_folders([folder])]
+    matrix = read_matrix(folder, runs)
+    _refuse_unreadable(any(run.options for run in runs))
+    seeds = matrix.tuning_seeds if tuning_seeds is None else tuning_seeds
+    return compose(f"Matrix {matrix.name}", runs, matrix, seeds)
+
+
+def _refuse_unreadable(readable: bool) -> None:
+    if not readable:
+        raise UserError("no run among these can be read: every config is empty", code=Exit.DATA)
+
+
+def texts_of(report: Report) -> dict[str, str]:
+    """Return the files of a report by name."""
+    return {
+        "report.html": as_page(report),
+        "report.md": as_markdown(report),
+        "results.csv": as_csv(report),
+        "results.jsonl": as_json_lines(report),
+    }
+
+
+def verdict_lines(report: Report) -> list[str]:
+    """Return the headline and the verdict of a report for a terminal."""
+    lines = [report.headline]
+    for paragraph in report.verdict:
+        lines += [f"\n{paragraph.heading}", *(f"  {one}" for one in paragraph.sentences)]
+    return lines
+
+
+def count_line(report: Report) -> str:
+    """Return how many runs a report is made of, and how many of them have no results."""
+    unfinished = len(report.unfinished)
+    return f"\n{counted(len(report.runs), 'run')}, {unfinished or 'none'} without results"
 
 
 def run_folders(given: Iterable[Path]) -> list[Path]:
@@ -15,8 +70,6 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
 
     Raises UserError naming a folder that is neither.
     """
-    from scripts.reports.runs import is_run
-
     found: dict[Path, None] = {}
     problems = []
     for path in given:
@@ -27,7 +80,7 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
         if is_run(folder):
             found[folder] = None
             continue
-        parent = folder / CELLS if is_study(folder) else folder
+        parent = folder / CELLS if is_matrix(folder) else folder
         inside = sorted(parent.glob("*/config"))
         inside = [p.parent for p in inside if is_run(p.parent) and not p.parent.is_symlink()]
         if not inside:

@@ -10,12 +10,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from gpt2.config.text import counted
 from scripts.reports import provenance, text
 from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
 from scripts.reports.pictures import figures
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
-from scripts.reports.words import counted, percent, where
+from scripts.reports.words import percent, where
 
 _HERE = Path(__file__).resolve().parent
 
@@ -50,10 +51,10 @@ def as_page(report: Report) -> str:
         pictures=[picture for picture in drawn if picture.asked is None],
         tuning=text.tuning_grid(report.tuning) if report.tuning else None,
         rule=text.rule(report.tuning) if report.tuning else [],
-        facts=provenance.facts(report.runs),
+        provenance=provenance.provenance(report.runs),
         differing=provenance.differing_options(report.rows),
         common=provenance.common_options(report.rows),
-        spec=provenance.spec_text(report.study.spec) if report.study else "",
+        spec=provenance.spec_text(report.matrix.spec) if report.matrix else "",
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
         fewest=FEWEST,
         level=percent(LEVEL),

@@ -12,7 +12,7 @@ from scripts.reports.rows import Row, differences
 from scripts.reports.runs import Run
 
 #: What run.json says of the program and the machine, and what a reader calls it.
-_FACTS = {
+_PROVENANCE = {
     "commit": "commit",
     "code": "code (SHA-256 of gpt2/)",
     "host": "host",
@@ -26,24 +26,22 @@ _FACTS = {
 }
 
 
-def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Return what the runs say of the program, the data and the machine; all values of each."""
     found = [
         (title, values)
-        for name, title in _FACTS.items()
-        if (values := _values(run.record.get(name) for run in runs))
+        for name, title in _PROVENANCE.items()
+        if (values := _values(getattr(run.record, name) for run in runs))
     ]
-    data = [run.record["data"] for run in runs if isinstance(run.record.get("data"), dict)]
+    data = [run.record.data for run in runs if run.record.data]
     for name, title in (("dataset", "data"), ("data_hash", "data hash")):
-        if values := _values(entry.get(name) for entry in data):
+        if values := _values(getattr(entry, name) for entry in data):
             found.append((title, values))
-    sources = (entry.get("source") for entry in data)
-    if values := _values(s.get("address") for s in sources if isinstance(s, dict)):
+    if values := _values(entry.source.get("address") for entry in data if entry.source):
         found.append(("data source", values))
     versions: dict[str, dict[str, None]] = {}
     for run in runs:
-        named = run.record.get("versions")
-        for name, version in named.items() if isinstance(named, dict) else ():
+        for name, version in (run.record.versions or {}).items():
             if version is not None:
                 versions.setdefault(name, {})[str(version)] = None
     found += [(name, ", ".join(each)) for name, each in versions.items()]

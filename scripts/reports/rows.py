@@ -60,7 +60,9 @@ class Row:
     @property
     def asked(self) -> float:
         """The sparsity asked for, of the prunable weights."""
-        return float((self.runs[0].summary or {})["sparsity_asked"])
+        asked = self.runs[0].measured("sparsity_asked")
+        assert asked is not None, "a run without it has no results"
+        return asked
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -105,7 +107,7 @@ class Row:
 def rows_of(runs: Sequence[Run]) -> list[Row]:
     """Group the finished runs into rows, in the order they are shown in, and name them."""
     groups: dict[Hashable, list[Run]] = {}
-    for run in sorted(runs, key=_age):
+    for run in sorted(runs, key=age):
         if run.finished:
             groups.setdefault(_key(run), []).append(run)
     without: dict[Hashable, set[int]] = {}
@@ -210,18 +212,19 @@ def _missed(row: Row) -> list[str]:
 
 
 def _conditions(run: Run) -> dict[str, Any]:
-    data = run.record.get("data")
+    record = run.record
     return {
-        "data": data.get("data_hash") if isinstance(data, dict) else None,
-        "code": run.record.get("code"),
-        "precision": run.record.get("precision"),
-        "compiled": run.record.get("compiled"),
-        "effective batch": run.record.get("effective_batch"),
+        "data": record.data.data_hash if record.data else None,
+        "code": record.code,
+        "precision": record.precision,
+        "compiled": record.compiled,
+        "effective batch": record.effective_batch,
     }
 
 
-def _age(run: Run) -> tuple[str, str]:
-    return str(run.record.get("start", "")), run.name
+def age(run: Run) -> tuple[str, str]:
+    """Return a key by which runs are sorted: the earliest first."""
+    return run.record.start or "", run.name
 
 
 def _key(run: Run) -> Hashable:

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from gpt2.config.dotconfig import lines_of, unquoted
 from gpt2.config.options import Options
+from gpt2.config.records import Kind, salvage
+from gpt2.config.text import shortened
 from gpt2.config.typed import QUALIFIED
 from gpt2.files.json import mismatch, parse
+from gpt2.run_dir.records import RunRecord, Summary
 
 _NUMBER = (int, float, type(None))
 #: Results without which a run has none.
@@ -35,8 +37,8 @@ class Run:
 
     path: Path
     options: Mapping[str, str]
-    record: Mapping[str, Any] = field(default_factory=dict)
-    summary: Mapping[str, Any] | None = None
+    record: RunRecord = field(default_factory=RunRecord)
+    summary: Summary | None = None
     status: str = "finished"
     command: str = ""
     losses: tuple[tuple[int, float], ...] = ()
@@ -68,13 +70,14 @@ class Run:
     @property
     def loss(self) -> float:
         """The final validation loss, in nats per token; of a finished run."""
-        assert self.summary is not None
-        return float(self.summary["val_loss"])
+        loss = self.measured("val_loss")
+        assert loss is not None, "an unfinished run has no loss"
+        return loss
 
     def measured(self, name: str) -> float | None:
         """Return a number of the results, None where this run has none by that name."""
-        value = (self.summary or {}).get(name)
-        return float(value) if isinstance(value, int | float) else None
+        value = getattr(self.summary, name) if self.summary else None
+        return None if value is None else float(value)
 
 
 def is_run(folder: Path) -> bool:
@@ -86,7 +89,7 @@ def read_run(folder: Path) -> Run:
     """Read a run directory; what is wrong with it is among its problems."""
     problems: list[str] = []
     options = _options(_text(folder / "config", problems), problems)
-    record = _object(folder / "run.json", problems)
+    record = _record(folder / "run.json", RunRecord, problems)
     summary, status = _results(folder, record, problems)
     losses, evaluations = _curves(folder / "metrics.jsonl", problems)
     command = _text(folder / "command", problems).strip()
@@ -103,21 +106,19 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _results(
-    folder: Path, record: Mapping[str, Any], problems: list[str]
-) -> tuple[dict[str, Any] | None, str]:
+def _results(folder: Path, record: RunRecord, problems: list[str]) -> tuple[Summary | None, str]:
     """Return the results and the status of a run; no results where they are not whole."""
-    status = str(record.get("status", "not begun"))
+    status = record.status or "not begun"
     if not (folder / "summary.json").exists():
-        code = record.get("exit_code")
+        code = record.exit_code
         if status == "running":
             status = "running, or killed"
         return None, status + (f", exit code {code}" if code is not None else "")
-    summary = _object(folder / "summary.json", problems)
-    lacking = [name for name in NEEDED if not _is_number(summary.get(name))]
-    if not summary:
+    summary = _record(folder / "summary.json", Summary, problems)
+    lacking = [name for name in NEEDED if not _is_number(getattr(summary, name))]
+    if not summary.as_read:
         return None, "results cannot be read"
-    if "val_loss" in summary and summary["val_loss"] is None:
+    if summary.as_read.get("val_loss", math.nan) is None:
         return None, "ended without a finite loss"
     if lacking:
         problems.append(
@@ -128,9 +129,9 @@ def _results(
     return summary, "finished"
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number; yes and no are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: float | None) -> bool:
+    """Whether a result is there, and finite."""
+    return value is not None and math.isfinite(value)
 
 
 def _curves(
@@ -171,23 +172,17 @@ def _text(path: Path, problems: list[str]) -> str:
         return ""
 
 
-def _object(path: Path, problems: list[str]) -> dict[str, Any]:
-    """Return the object in a JSON file of a run; an empty one where there is none."""
+def _record(path: Path, kind: type[Kind], problems: list[str]) -> Kind:
+    """Return what can be read of a JSON file of a run; an empty record where there is no file."""
     text = _text(path, problems)
     if not text and not path.exists():
-        return {}
+        return kind()
     try:
-        value = parse(text)
+        record, wrong = salvage(kind, parse(text))
     except ValueError as error:
-        problems.append(f"{path.name} is damaged: {error}")
-        return {}
-    if not isinstance(value, dict):
-        problems.append(f"{path.name} is damaged: it holds no object")
-        return {}
-    return value
-
-
-# -- the config ------------------------------------------------------------------------------------
+        record, wrong = kind(), [str(error)]
+    problems += [f"{path.name} is damaged: {what}" for what in wrong]
+    return record
 
 
 @cache
@@ -224,11 +219,7 @@ def _options(text: str, problems: list[str]) -> dict[str, str]:
             unknown.append(name)
             found[name] = value
     if unknown:
-        problems.append(
-            f"config is of another version: {', '.join(unknown[:4])}"
-            + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
-            + " unknown here"
-        )
+        problems.append(f"config is of another version: {shortened(unknown, 4)} unknown here")
     for choice, (member, holder) in QUALIFIED.items():
         if found.get(choice) == member and found.get(holder):
             found[choice] = found.pop(holder)

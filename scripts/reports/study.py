@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2.config.errors import Exit, UserError
-from gpt2.files.json import parse
+from gpt2.config.errors import Exit
+from gpt2.config.records import Record, salvage
+from gpt2.files.json import read_record
 from scripts.reports.runs import Run
+from scripts.study.records import Event, Failed, Finished, Skipped, Started, read_event
 
 SPEC, JOURNAL, CELLS = "matrix.json", "journal.jsonl", "cells"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that has no results: how it ended, with which exit code, why, and its last words."""
+    """A cell that has no results: how it ended, with which exit code, why, and its last lines."""
 
     cell: str
     kind: str
@@ -26,19 +28,48 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A matrix. spec: matrix.json as it is; tuning_seeds: None where the spec does not say."""
+class MatrixOutcome:
+    """A matrix, and what became of its cells.
+
+    spec: matrix.json as it is. failures, left: cells that failed, and that are to be run.
+    tuning_seeds: None where the spec does not say. shared: cells ran beside others.
+    """
 
     folder: Path
+    name: str
     spec: dict[str, Any]
     failures: tuple[Failure, ...] = ()
     left: tuple[str, ...] = ()
     tuning_seeds: tuple[int, ...] | None = None
     shared: bool = False
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
 
-def is_study(folder: Path) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class _Cell(Record):
+    """What the report needs of a cell."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tuning(Record):
+    """What the report needs of how a learning rate is chosen."""
+
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spec(Record):
+    """What the report needs of matrix.json, of whatever version; all of it may be missing."""
+
+    name: str = ""
+    jobs: int = 1
+    tuning: _Tuning | None = None
+    cells: tuple[_Cell, ...] = ()
+
+
+def is_matrix(folder: Path) -> bool:
     """Whether a folder is that of a matrix."""
     return (folder / SPEC).is_file()
 
@@ -49,72 +80,58 @@ def newest(parent: Path) -> Path | None:
     return max(found, key=_last_at_work, default=None)
 
 
-def read_study(folder: Path, runs: Sequence[Run]) -> Study:
-    """Read what a matrix asked for and what became of its cells. Raises UserError (DATA)."""
-    try:
-        spec = parse((folder / SPEC).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / SPEC} cannot be read: {error}", code=Exit.DATA) from error
-    if not isinstance(spec, dict):
-        raise UserError(f"{folder / SPEC} is no matrix: it holds no object", code=Exit.DATA)
-    broken: list[str] = []
+def read_matrix(folder: Path, runs: Sequence[Run]) -> MatrixOutcome:
+    """Return what a matrix asked for and what became of its cells. Raises UserError (DATA)."""
+    advice = "--runs reports the runs in it"
+    whole = read_record(folder / SPEC, Record, advice, Exit.DATA).as_read
+    spec, wrong = salvage(_Spec, whole)
+    problems = [f"{SPEC} is damaged: {what}" for what in wrong]
     done = {run.name for run in runs if run.finished}
     failed: dict[str, Failure] = {}
     skipped: set[str] = set()
-    shared = False
-    for event in _events(folder / JOURNAL, broken):
-        cell = str(event.get("cell", ""))
-        shared = shared or bool(event.get("shared"))
+    shared = spec.jobs > 1
+    for event in _events(folder / JOURNAL, problems):
+        cell = event.cell or ""
+        shared = shared or (isinstance(event, Started | Finished) and event.shared)
         skipped.discard(cell)
         failed.pop(cell, None)
-        if event.get("event") == "failed" and not event.get("retry"):
-            kind, code, reason = (
-                str(event.get(name) or "") for name in ("kind", "exit_code", "reason")
-            )
-            failed[cell] = Failure(cell, kind, code, reason, _lines(event.get("tail", "")))
-        elif event.get("event") == "skipped":
+        if isinstance(event, Failed) and not event.retry:
+            code = str(event.exit_code or "")
+            failed[cell] = Failure(cell, event.kind or "", code, event.reason, event.tail)
+        elif isinstance(event, Skipped):
             skipped.add(cell)
-    failures = tuple(failed[cell] for cell in sorted(failed) if cell not in done)
     settled = done | failed.keys() | skipped
-    left = tuple(name for name in _cells(spec) if name not in settled)
-    jobs = spec.get("jobs", 1)
-    shared = shared or (isinstance(jobs, int) and jobs > 1)
-    return Study(folder, spec, failures, left, _tuning_seeds(spec), shared, tuple(broken))
+    return MatrixOutcome(
+        folder=folder,
+        name=spec.name or folder.name,
+        spec=dict(whole),
+        failures=tuple(failed[cell] for cell in sorted(failed) if cell not in done),
+        left=tuple(cell.name for cell in spec.cells if cell.name not in settled),
+        tuning_seeds=_tuning_seeds(spec),
+        shared=shared,
+        problems=tuple(problems),
+    )
 
 
-def _events(path: Path, broken: list[str]) -> Iterator[dict[str, Any]]:
+def _events(path: Path, problems: list[str]) -> Iterator[Event]:
     if not path.exists():
         return
     damaged = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            event = parse(line)
+            event = read_event(line)
         except ValueError:
             damaged += 1
-            continue
-        if isinstance(event, dict):
+        else:
             yield event
     if damaged:
-        broken.append(f"{path.name}: {damaged} line(s) cut short or damaged were left out")
+        problems.append(f"{path.name}: {damaged} line(s) cut short or damaged were left out")
 
 
-def _lines(tail: Any) -> str:
-    return "\n".join(map(str, tail)) if isinstance(tail, list) else str(tail)
-
-
-def _cells(spec: dict[str, Any]) -> list[str]:
-    """Return the names of the cells that a spec lists, plain or as objects with a name."""
-    cells = spec.get("cells", [])
-    names = cells if isinstance(cells, list | dict) else []
-    return [str(cell.get("name")) if isinstance(cell, dict) else str(cell) for cell in names]
-
-
-def _tuning_seeds(spec: dict[str, Any]) -> tuple[int, ...] | None:
-    if "tuning" not in spec:
+def _tuning_seeds(spec: _Spec) -> tuple[int, ...] | None:
+    if "tuning" not in spec.as_read:
         return None
-    tuning = spec["tuning"]
-    seeds = tuning.get("seeds") if isinstance(tuning, dict) else []
-    return tuple(seed for seed in seeds or () if isinstance(seed, int))
+    return spec.tuning.seeds if spec.tuning else ()
 
 
 def _last_at_work(folder: Path) -> float:

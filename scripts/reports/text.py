@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from gpt2.config.text import markdown_table
 from gpt2.run_dir.folder import finite
-from scripts.reports.cells import Grid, comparisons_grid, costs_grid, results_grid
+from gpt2.run_dir.records import Summary
+from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.comparisons import Comparison
 from scripts.reports.content import Report
-from scripts.reports.provenance import common_options, facts, spec_text
+from scripts.reports.provenance import common_options, provenance, spec_text
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.tuning import Tuning
@@ -85,7 +87,7 @@ def as_json_lines(report: Report) -> str:
                 "kind": "run",
                 **_line(run, role, row),
                 "options": dict(run.options),
-                "record": dict(run.record),
+                "record": dict(run.record.as_read),
                 "summary": _final(run),
                 "problems": list(run.problems),
             }
@@ -110,9 +112,7 @@ def _ordered(report: Report) -> Iterator[tuple[Run, str, str]]:
 
 
 def _line(run: Run, role: str, row: str) -> dict[str, Any]:
-    record, summary = run.record, run.summary or {}
-    data = record.get("data")
-    resumes = record.get("resumes")
+    record, summary = run.record, run.summary or Summary()
     return {
         "run": run.name,
         "role": role,
@@ -122,16 +122,16 @@ def _line(run: Run, role: str, row: str) -> dict[str, Any]:
         "learning_rate": run.options.get("LEARNING_RATE", ""),
         "seed": run.seed,
         "status": run.status,
-        **{name: summary.get(name) for name in _FROM_SUMMARY},
-        "effective_batch": record.get("effective_batch"),
-        "precision": record.get("precision"),
-        "compiled": record.get("compiled"),
-        "data_hash": data.get("data_hash") if isinstance(data, dict) else None,
-        "code": record.get("code"),
-        **{name: summary.get(name) for name in MEASURED[:4]},
-        "start": record.get("start"),
-        "end": record.get("end"),
-        "resumes": len(resumes) if isinstance(resumes, list) else None,
+        **{name: getattr(summary, name) for name in _FROM_SUMMARY},
+        "effective_batch": record.effective_batch,
+        "precision": record.precision,
+        "compiled": record.compiled,
+        "data_hash": record.data.data_hash if record.data else None,
+        "code": record.code,
+        **{name: getattr(summary, name) for name in MEASURED[:4]},
+        "start": record.start,
+        "end": record.end,
+        "resumes": None if record.resumes is None else len(record.resumes),
     }
 
 
@@ -139,7 +139,7 @@ def _final(run: Run) -> dict[str, Any] | None:
     """Return the results of a run but for the best on the way, which is no result."""
     if run.summary is None:
         return None
-    return {name: value for name, value in run.summary.items() if name != "best"}
+    return {name: value for name, value in run.summary.as_read.items() if name != "best"}
 
 
 def _row_line(row: Row) -> dict[str, Any]:
@@ -175,9 +175,6 @@ def _comparison_line(asked: float, found: Comparison) -> dict[str, Any]:
     }
 
 
-# -- Markdown --------------------------------------------------------------------------------------
-
-
 def as_markdown(report: Report) -> str:
     """Return report.md."""
     blocks = [f"# {plain(report.title)}", f"**{plain(report.headline)}**"]
@@ -187,18 +184,20 @@ def as_markdown(report: Report) -> str:
     if report.remarks:
         blocks.append("## To know first\n\n" + _items(report.remarks))
     for table in report.tables:
-        blocks += [f"## {where(table.asked)}", markdown_table(results_grid(table))]
+        blocks += [f"## {where(table.asked)}", grid_table(results_grid(table))]
         if table.comparisons:
-            blocks.append(markdown_table(comparisons_grid(table)))
-        blocks.append(markdown_table(costs_grid(table)))
+            blocks.append(grid_table(comparisons_grid(table)))
+        blocks.append(grid_table(costs_grid(table)))
     if report.tuning:
         blocks += ["## Learning rates", *_tuning(report.tuning)]
     blocks += _without_results(report)
-    made = "\n".join(f"- {plain(title)}: {plain(value)}" for title, value in facts(report.runs))
+    made = "\n".join(
+        f"- {plain(title)}: {plain(value)}" for title, value in provenance(report.runs)
+    )
     blocks += ["## How this was made", made]
     blocks.append(f"Options that all rows have alike: {plain(common_options(report.rows))}")
-    if report.study:
-        blocks.append(_code(spec_text(report.study.spec)))
+    if report.matrix:
+        blocks.append(_code(spec_text(report.matrix.spec)))
     commands = "\n".join(run.command for run in report.runs if run.command)
     blocks.append(_code(commands))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -207,7 +206,7 @@ def as_markdown(report: Report) -> str:
 def _tuning(tuning: Tuning) -> Iterator[str]:
     grid = tuning_grid(tuning)
     yield _items([*rule(tuning), *tuning.remarks])
-    yield markdown_table(grid)
+    yield grid_table(grid)
 
 
 def rule(tuning: Tuning) -> list[str]:
@@ -215,8 +214,8 @@ def rule(tuning: Tuning) -> list[str]:
     seeds = ", ".join(map(str, tuning.seeds))
     return [
         "Each optimizer runs at the rate whose mean final validation loss was lowest, of its dense "
-        f"runs with the tuning seeds ({seeds}); of equal ones at the smaller. These seeds are not "
-        "among those reported.",
+        f"runs with the tuning seeds ({seeds}); of equal ones at the smaller; a rate that "
+        "fails on any of them is out. These seeds are not among those reported.",
     ]
 
 
@@ -228,8 +227,8 @@ def tuning_grid(tuning: Tuning) -> Grid:
         (
             trial.optimizer,
             trial.rate,
-            *(f"{trial.losses[seed]:.4f}" if seed in trial.losses else "-" for seed in seeds),
-            f"{trial.mean:.4f}",
+            *(f"{trial.losses[seed]:.4f}" if seed in trial.losses else UNKNOWN for seed in seeds),
+            UNKNOWN if trial.mean is None else f"{trial.mean:.4f}",
             "chosen" if trial.chosen else "",
         )
         for trial in tuning.trials
@@ -241,14 +240,14 @@ def _without_results(report: Report) -> Iterator[str]:
     if report.unfinished:
         texts = [f"{run.name}: {run.status}" for run in report.unfinished]
         yield "## Without results\n\n" + _items(texts)
-    if report.study and report.study.failures:
+    if report.matrix and report.matrix.failures:
         yield "## Failed cells"
-        for failure in report.study.failures:
+        for failure in report.matrix.failures:
             yield f"- {plain(failure.cell)}: {plain(failure.kind)} {plain(failure.reason)}"
             yield _code(failure.tail)
-    if report.study and report.study.left:
-        yield f"## Left to run\n\n{len(report.study.left)} cells: " + plain(
-            ", ".join(report.study.left)
+    if report.matrix and report.matrix.left:
+        yield f"## Left to run\n\n{len(report.matrix.left)} cells: " + plain(
+            ", ".join(report.matrix.left)
         )
 
 
@@ -271,9 +270,6 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|&~#])", r"\\\1", line)
 
 
-def markdown_table(grid: Grid) -> str:
-    """Return a table; what stands in a cell is only shown."""
-    lines = [grid.titles, ("---",) * len(grid.titles), *grid.lines]
-    return "\n".join(
-        "| " + " | ".join(c if c == "---" else plain(c) for c in line) + " |" for line in lines
-    )
+def grid_table(grid: Grid) -> str:
+    """Return a table in which no cell means anything to Markdown."""
+    return markdown_table([*map(plain, grid.titles)], ([*map(plain, line)] for line in grid.lines))

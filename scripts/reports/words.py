@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gpt2.config.text import counted, joined
 from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
+from scripts.reports.failures import of_both, uneven
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.statistics import FEWEST
@@ -65,9 +67,6 @@ def range_text(found: Comparison) -> str:
     return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
-# -- the verdict -----------------------------------------------------------------------------------
-
-
 def headline(tables: Sequence[Table]) -> str:
     """Return the one sentence above all others."""
     compared = [c for table in tables for c in table.comparisons]
@@ -98,7 +97,7 @@ def _no_claim(compared: Sequence[Comparison]) -> str:
     if most == 0:
         return "No claim is made: none of these rows can be compared, for the reasons below."
     if most >= FEWEST:
-        return "No claim is made: seeds have no results, and not as many of each row; see below."
+        return "No claim is made: unequal numbers of seeds have no results; see below."
     return (
         f"No claim is made: there {'is' if most == 1 else 'are'} {counted(most, 'seed')} to a "
         f"comparison, and with fewer than {FEWEST} a difference cannot be told from chance."
@@ -150,27 +149,24 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
         yield f"Against {against}: {'; '.join(_claim(c) for c in claimed)}."
     elif claimed:  # mostly what pruning costs: a list is enough
         for outcome in CLAIMS:
-            each = [f"{_name(c)} ({_reach(c)})" for c in claimed if c.outcome == outcome]
+            each = [_differing(c) for c in claimed if c.outcome == outcome]
             if each:
-                yield f"{outcome.capitalize()} than {against}: {_listed(each)}."
+                yield f"{outcome.capitalize()} than {against}: {joined(each)}."
     apart = [c for c in members if c.outcome == "undecided"]
     if apart:
-        each = [f"{_name(c)} ({_reach(c)})" for c in sorted(apart, key=_by_difference)]
+        each = [_differing(c) for c in sorted(apart, key=_by_difference)]
         yield (
-            f"Cannot be told apart from {against}: {_listed(each)}; {_sizes(apart)} would have "
+            f"Cannot be told apart from {against}: {joined(each)}; {_sizes(apart)} would have "
             "been seen."
         )
-    equal = [_name(c) for c in members if c.outcome == "equal"]
+    equal = [_noted(c) for c in members if c.outcome == "equal"]
     if equal:
-        yield f"The same as {against} to the last digit, for every seed: {_listed(equal)}."
+        yield f"The same as {against} to the last digit, for every seed: {joined(equal)}."
     for found in (c for c in members if c.outcome == "uneven"):
-        yield (
-            f"No claim on {_name(found)} against {against}: {_without_results(found.row)}, "
-            f"{_without_results(found.against)}; the seeds that are left may be the better ones."
-        )
+        yield uneven(found, _name(found))
     few = [c for c in members if c.outcome == "too few"]
     if few:
-        names = _listed([_name(c) for c in few])
+        names = joined([_noted(c) for c in few])
         seeds = max(c.difference.count for c in few if c.difference)
         text = f"No claim on {names} against {against}: {counted(seeds, 'seed')}"
         if any(c.detectable is not None for c in few):
@@ -179,7 +175,7 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
             yield f"{text}, which cannot say what could have been shown."
     refused = [c for c in members if c.outcome == "refused"]
     if refused:
-        yield f"Not compared with {against}: {_listed([_name(c) for c in refused])}, see below."
+        yield f"Not compared with {against}: {joined([_name(c) for c in refused])}, see below."
 
 
 def _claim(found: Comparison) -> str:
@@ -189,19 +185,19 @@ def _claim(found: Comparison) -> str:
     change = signed(100.0 * math.expm1(difference.mean), 1)
     return (
         f"{_name(found)} is {found.outcome} by {_reach(found, sign=False)} nats "
-        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%{_failures(found)})"
+        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%{of_both(found)})"
     )
 
 
-def _failures(found: Comparison) -> str:
-    """Return the clause on seeds without results, of which both sides have as many."""
-    count = found.row.unfinished
-    return f"; {counted(count, 'seed')} of each without results" if count else ""
+def _differing(found: Comparison) -> str:
+    """Return a row's name with its difference."""
+    return f"{_name(found)} ({_reach(found)}{of_both(found)})"
 
 
-def _without_results(row: Row) -> str:
-    known = len(row.seeds) + row.unfinished
-    return f"{row.unfinished} of {counted(known, 'seed')} of {row.label} have no results"
+def _noted(found: Comparison) -> str:
+    """Return a row's name, with its failed seeds where there are any."""
+    failures = of_both(found, before="")
+    return f"{_name(found)} ({failures})" if failures else _name(found)
 
 
 def _reach(found: Comparison, sign: bool = True) -> str:
@@ -237,20 +233,6 @@ def _by_difference(found: Comparison) -> float:
     return found.difference.mean if found.difference else 0.0
 
 
-def _listed(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number and what is counted: 1 run, 2 runs."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-# -- what is to be known ---------------------------------------------------------------------------
-
-
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:
     """Return what a reader must know before believing the numbers."""
     found = [
@@ -267,8 +249,6 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
                 f"{row.label}: {counted(len(row.repeats), 'further run')} of the same seeds; the "
                 "earliest of each seed counts."
             )
-        if row.unfinished:
-            found.append(f"{_without_results(row)}: they failed or are not finished.")
         found += _wrong_steps(row)
     found += _machines(runs, shared)
     found += [f"{run.name}: {problem}." for run in runs for problem in run.problems]
@@ -278,8 +258,7 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
 def _wrong_steps(row: Row) -> Iterator[str]:
     """Yield how many steps of a row's runs were not made, and how often they went back."""
     for name, what, why in _WRONG:
-        found = [(run.summary or {}).get(name) for run in row.runs]
-        counts = [count if isinstance(count, int) else 0 for count in found]  # older ones lack some
+        counts = [int(run.measured(name) or 0) for run in row.runs]  # older ones lack some
         if total := sum(counts):
             of = sum(count > 0 for count in counts)
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
@@ -296,12 +275,12 @@ def _step_guard(tables: Sequence[Table]) -> Iterator[str]:
                 pairs.setdefault(c.objections, []).append(text)
     for reasons, names in pairs.items():
         more = f" and {counted(len(names) - 4, 'more pair')}" if len(names) > 4 else ""
-        yield f"Not compared, since {_listed(reasons)}: {'; '.join(names[:4])}{more}."
+        yield f"Not compared, since {joined(reasons)}: {'; '.join(names[:4])}{more}."
 
 
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
     devices = {
-        tuple(str(run.record.get(name)) for name in ("host", "device_name", "threads"))
+        (run.record.host, run.record.device_name, run.record.threads)
         for run in runs
         if run.finished
     }
@@ -318,7 +297,7 @@ def overlapping(runs: Sequence[Run]) -> bool:
     """Whether two finished runs were under way at once on one host's CPU."""
     spans = []
     for run in runs:
-        host, start, end = (run.record.get(name) for name in ("host", "start", "end"))
-        if run.finished and run.record.get("device") == "cpu" and start and end:
-            spans.append((str(host), str(start), str(end)))
+        record = run.record
+        if run.finished and record.device == "cpu" and record.start and record.end:
+            spans.append((str(record.host), record.start, record.end))
     return any(a[0] == b[0] and b[1] < a[2] for a, b in itertools.pairwise(sorted(spans)))

@@ -1,4 +1,4 @@
-"""What can be done with a matrix: plan it, run it, have cells run again."""
+"""What can be done with a matrix: plan it, run it, report it, have cells run again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import nearest
@@ -17,11 +16,12 @@ from gpt2.config.sources import code_hash
 from gpt2.files.lock import holder
 from gpt2.run_dir.folder import write_whole
 from scripts.study import views
-from scripts.study.cells import Matrix, needs_a_look
+from scripts.study.cells import Matrix, needs_train_to_check
 from scripts.study.description import refuse_another
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import probe
 from scripts.study.memory import make_plans
+from scripts.study.records import Again, Begin, CellRecord, End, MatrixRecord
 from scripts.study.runner import Runner
 from scripts.study.state import states
 
@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 
 def planned(
-    folder: MatrixFolder, matrix: Matrix, made: dict[str, Any], no_probe: bool
+    folder: MatrixFolder, matrix: Matrix, record: MatrixRecord, no_probe: bool
 ) -> list[str]:
     """Make the short runs that are missing, and return the plan."""
     notes: list[str] = []
@@ -44,31 +44,31 @@ def planned(
     elif not no_probe:
         folder.open()
         try:
-            failures = probe(folder, made["cells"], TRAIN, REPOSITORY, say)
+            failures = probe(folder, record.cells, TRAIN, REPOSITORY, say)
         finally:
             folder.close()
         notes = [f"{kind}: {why}" for kind, why in failures.items()]
-    return [*views.plan(folder, matrix, made), *notes]
+    return [*views.plan(folder, matrix, record), *notes]
 
 
-def run(folder: MatrixFolder, matrix: Matrix, made: dict[str, Any]) -> int:
+def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
     """Run what is left of a matrix, print its table, make its report; return the exit code."""
-    for cell in {c.label: c for c in matrix.cells if needs_a_look(c.config)}.values():
+    for cell in {c.label: c for c in matrix.cells if needs_train_to_check(c.config)}.values():
         _check_by_train(cell.name, cell.flags)
     folder.open()
     try:
-        for note in refuse_another(folder, made):
+        for note in refuse_another(folder, record):
             say(note)
-        folder.write_json("matrix.json", made)
+        folder.write_matrix(record)
         code = code_hash()
-        before = [line.get("code") for line in folder.journal() if line["event"] == "begin"]
+        before = [event.code for event in folder.journal() if isinstance(event, Begin)]
         if before and before[-1] != code:
             say("gpt2/ has changed since these runs were made: a report does not compare across it")
-        make_plans(folder, _unknown(folder, made), TRAIN, REPOSITORY, say)
-        folder.write("begin", code=code, cells=len(made["cells"]), jobs=made["jobs"])
-        ended = Runner(folder, made, TRAIN, REPOSITORY, say).run()
-        folder.write("end", exit_code=ended)
-        text = "\n".join(views.summary(folder, made))
+        make_plans(folder, _unknown(folder, record), TRAIN, REPOSITORY, say)
+        folder.write(Begin(code=code, cells=len(record.cells), jobs=record.jobs))
+        ended = Runner(folder, record, TRAIN, REPOSITORY, say).run()
+        folder.write(End(exit_code=ended))
+        text = "\n".join(views.summary(folder, record))
         write_whole(folder.path / "summary.txt", text + "\n")
     finally:
         folder.close()
@@ -78,10 +78,10 @@ def run(folder: MatrixFolder, matrix: Matrix, made: dict[str, Any]) -> int:
     return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
 
 
-def _unknown(folder: MatrixFolder, made: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the cells of the kinds that none has finished of."""
-    done = {cell["kind"] for cell in made["cells"] if folder.finished(cell["name"])}
-    return [cell for cell in made["cells"] if cell["kind"] not in done]
+def _unknown(folder: MatrixFolder, record: MatrixRecord) -> list[CellRecord]:
+    """Return the cells of the kinds of which none has finished."""
+    done = {cell.kind for cell in record.cells if folder.finished(cell.name)}
+    return [cell for cell in record.cells if cell.kind not in done]
 
 
 def report(out: Path, ended: int) -> int:
@@ -105,8 +105,7 @@ def _check_by_train(name: str, flags: Sequence[str]) -> None:
 
 def rerun(folder: MatrixFolder, pattern: str) -> int:
     """Have cells run again: what failed goes on, what has results is set aside and run anew."""
-    made = folder.matrix()
-    names = [cell["name"] for cell in made["cells"]]
+    names = [cell.name for cell in folder.matrix().cells]
     folder.open()
     try:
         known = states(folder, names, alive=False)
@@ -121,7 +120,7 @@ def rerun(folder: MatrixFolder, pattern: str) -> int:
             anew = folder.finished(name) or known[name].kind in ("diverged", "checkpoint")
             if anew:
                 folder.set_aside(name)
-            folder.write("again", name, anew=anew)
+            folder.write(Again(cell=name, anew=anew))
     finally:
         folder.close()
     aside = " (results that were there are in set-aside/)" if chosen else ""

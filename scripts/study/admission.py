@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.sizes import show_size
 from scripts.study import machine
 from scripts.study.folder import MatrixFolder
 from scripts.study.memory import Memory, predicted_memory
+from scripts.study.records import CellRecord, MatrixRecord
 
 #: More than was predicted: fragments, caches, the driver.
 _HEADROOM = 1.1
-_DISK_RESERVE = machine.GIB // 4
+_DISK_RESERVE = 2**28  # bytes
 #: Seconds in which a started cell may not have taken its memory yet.
 _GROWING = 120.0
 #: Seconds between two looks at memory that is missing.
@@ -22,11 +23,11 @@ _LOOK_AGAIN = 5.0
 _WHILE_RUNNING = 4
 
 
-class Room:
+class Admission:
     """Says whether a cell can start now; and, while it cannot, why."""
 
     def __init__(
-        self, folder: MatrixFolder, matrix: Mapping[str, Any], say: Callable[[str], None]
+        self, folder: MatrixFolder, matrix: MatrixRecord, say: Callable[[str], None]
     ) -> None:
         self._folder, self._matrix, self._say = folder, matrix, say
         self._waiting: dict[str, float] = {}  # device -> since when
@@ -36,7 +37,7 @@ class Room:
     def refresh(self) -> None:
         """Take in what has finished, and look again at the memory it had."""
         self._again.clear()
-        self._known = predicted_memory(self._folder, self._matrix["cells"])
+        self._known = predicted_memory(self._folder, self._matrix.cells)
 
     def need(self, kind: str) -> Memory | None:
         """Return the peak memory to expect: of the kind, else the largest of any; None if none."""
@@ -45,47 +46,44 @@ class Room:
         every = self._known.values()
         return Memory(max(m.host for m in every), max(m.device for m in every))
 
-    # -- disk ------------------------------------------------------------------------------------
-
-    def check_disk_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+    def check_disk_before(self, left: Sequence[CellRecord]) -> None:
         """Raise UserError when what is left of the matrix cannot fit on the disk."""
-        need, free = disk_need(self._matrix, list(left)), machine.disk_free(self._folder.path)
+        need, free = disk_need(self._matrix, left), machine.disk_free(self._folder.path)
         if need > free:
             raise UserError(
-                f"{self._folder.path}: the matrix needs about {gib(need)} of disk, and "
-                f"{gib(free)} are free: make room, choose another --out, or keep fewer "
+                f"{self._folder.path}: the matrix needs about {show_size(need)} of disk, and "
+                f"{show_size(free)} are free: make room, choose another --out, or keep fewer "
                 "checkpoints (MATRIX_KEEP, --keep none)"
             )
 
     def on_disk(self, running: int) -> bool:
         """Whether the disk has room for another cell. Raises UserError if nothing will free it."""
-        largest = max((cell["checkpoint_bytes"] for cell in self._matrix["cells"]), default=0)
+        largest = max((cell.checkpoint_bytes for cell in self._matrix.cells), default=0)
         need = _WHILE_RUNNING * largest * (running + 1) + _DISK_RESERVE
         free = machine.disk_free(self._folder.path)
         if free < need and not running:
             raise UserError(
-                f"{self._folder.path}: {gib(free)} of disk are free, and a cell needs "
-                f"{gib(need)} while it runs: make room, and start this again to go on",
+                f"{self._folder.path}: {show_size(free)} of disk are free, and a cell needs "
+                f"{show_size(need)} while it runs: make room, and start this again to go on",
                 code=Exit.CHECKPOINT,
             )
         return free >= need
 
-    def check_memory_before(self, left: Iterable[Mapping[str, Any]]) -> None:
+    def check_memory_before(self, left: Sequence[CellRecord]) -> None:
         """Raise UserError where a cell is known to need more memory than there is at all."""
-        host, cards = machine.host_memory(), machine.gpus() if self._matrix["gpus"] else []
-        for kind in dict.fromkeys(cell["kind"] for cell in left):
+        host, cards = machine.host_memory(), machine.gpus() if self._matrix.gpus else []
+        for kind in dict.fromkeys(cell.kind for cell in left):
             need = self._known.get(kind, Memory(0, 0))
             budgets = [("the host", need.host, host.total)] if host else []
             budgets += [(f"GPU {gpu.index}", need.device, gpu.total) for gpu in cards]
             for what, wanted, there in budgets:
                 if wanted > there:
                     raise UserError(
-                        f"cells of {kind} take {gib(wanted)}, and {what} has {gib(there)}: a "
-                        "smaller --batch-size with more --gradient-accumulation needs less",
+                        f"cells of {kind} take {show_size(wanted)}, and {what} has "
+                        f"{show_size(there)}: a smaller --batch-size with more "
+                        "--gradient-accumulation needs less",
                         code=Exit.MEMORY,
                     )
-
-    # -- memory ----------------------------------------------------------------------------------
 
     def in_memory(
         self, kind: str, device: str, beside: Iterable[tuple[str, float]], idle: bool
@@ -118,8 +116,8 @@ class Room:
             # What train.py wants to stay free; it would refuse to start.
             wanted = int(_HEADROOM * (need.host + sum(m.host for m in growing))) + host.floor
             if wanted > host.available:
-                there = gib(host.available)
-                return f"{there} of host memory are available, a cell needs {gib(wanted)}"
+                there = show_size(host.available)
+                return f"{there} of host memory are available, a cell needs {show_size(wanted)}"
         gpu = next((g for g in machine.gpus() if g.index == device), None) if device else None
         if gpu is None:
             return None
@@ -131,12 +129,12 @@ class Room:
             return None
         users = machine.gpu_users(gpu.uuid)
         return (
-            f"GPU {device} has {gib(gpu.free)} of {gib(gpu.total)} free, a cell needs "
-            f"{gib(wanted)}" + (f" ({users})" if users else "")
+            f"GPU {device} has {show_size(gpu.free)} of {show_size(gpu.total)} free, a cell needs "
+            f"{show_size(wanted)}" + (f" ({users})" if users else "")
         )
 
     def _wait(self, lack: str, device: str, now: float, idle: bool) -> None:
-        limit = self._matrix["wait"]
+        limit = self._matrix.wait
         since = self._waiting.setdefault(device, now)
         if now - since >= limit and idle:
             raise UserError(
@@ -148,20 +146,12 @@ class Room:
             self._say(f"waiting up to {limit} s: {lack}")
 
 
-def disk_need(matrix: Mapping[str, Any], left: list[Mapping[str, Any]]) -> int:
+def disk_need(matrix: MatrixRecord, left: Sequence[CellRecord]) -> int:
     """Return the bytes that the cells `left` will take: kept checkpoints, and those of a run."""
-    kept = {"none": 0, "all": _WHILE_RUNNING - 1}.get(matrix["keep"], 1)
-    stays: int = sum(kept * cell["checkpoint_bytes"] for cell in left)
-    largest: int = max((cell["checkpoint_bytes"] for cell in left), default=0)
-    slots = int(matrix["jobs"]) * max(1, len(matrix["gpus"]))
-    return stays + _WHILE_RUNNING * largest * min(slots, len(left)) + _DISK_RESERVE
-
-
-def gib(size: float) -> str:
-    """Return a size in GiB for people."""
-    return (
-        f"{size / machine.GIB:.1f} GiB" if size >= machine.GIB / 10 else f"{size / 2**20:.0f} MiB"
-    )
+    kept = {"none": 0, "all": _WHILE_RUNNING - 1}.get(matrix.keep, 1)
+    stays = sum(kept * cell.checkpoint_bytes for cell in left)
+    largest = max((cell.checkpoint_bytes for cell in left), default=0)
+    return stays + _WHILE_RUNNING * largest * min(matrix.slots, len(left)) + _DISK_RESERVE
 
 
 def _called(device: str) -> str:

@@ -18,7 +18,7 @@ from gpt2.config.options import Options
 from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from scripts.flags import words
-from scripts.study.spec import LISTS, RATE, Study, typed
+from scripts.study.spec import LISTS, RATE, MatrixSpec, typed
 
 #: Letters of a cell's name before its seed; file systems have 255 for all of it.
 _LONGEST = 160
@@ -27,10 +27,10 @@ METHOD, SPARSITY = LISTS["MATRIX_PRUNING_METHODS"], LISTS["MATRIX_SPARSITIES"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run of the matrix. `point` holds the axes that play a part in it, with their values."""
+    """One run of the matrix. `axes` are those that play a part in it, each with its value."""
 
     name: str
-    point: dict[str, str]
+    axes: dict[str, str]
     seed: int
     flags: tuple[str, ...]  # of train.py, without --run-dir
     tuning: bool  # only there to choose a learning rate by
@@ -39,60 +39,71 @@ class Cell:
     @property
     def label(self) -> str:
         """The cell without its seed: what a report has a row for."""
-        return label_of(self.point)
+        return label_of(self.axes)
 
     @property
     def kind(self) -> str:
         """Cells of one kind take about the same time and memory."""
-        point = {k: v for k, v in self.point.items() if k not in (SPARSITY, RATE)}
-        return label_of(point)
+        return label_of({k: v for k, v in self.axes.items() if k not in (SPARSITY, RATE)})
 
 
 @dataclass
 class Matrix:
-    """The cells in the order in which they run, and what is said of the others."""
+    """The cells in the order in which they run, and what became of the other combinations."""
 
-    study: Study
+    spec: MatrixSpec
     cells: list[Cell] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)  # combination, why
     shared: list[tuple[str, str]] = field(default_factory=list)  # combination, the equal cell
-    #: Options of all cells that play no part in some: label of the cell -> what they need.
-    void: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: Options of all cells that play no part in some: option -> label of the cell -> what it needs.
+    inactive: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def label_of(point: dict[str, str]) -> str:
-    """Return a name for a point of the axes: adamw-magnitude-0.9-learning-rate=3e-4."""
-    main = [point[option] for option in LISTS.values() if option in point]
-    rest = [f"{typed(o)}={v}" for o, v in point.items() if o not in LISTS.values()]
+def label_of(axes: dict[str, str]) -> str:
+    """Return a name for values of the axes: adamw-magnitude-0.9-learning-rate=3e-4."""
+    main = [axes[option] for option in LISTS.values() if option in axes]
+    rest = [f"{typed(o)}={v}" for o, v in axes.items() if o not in LISTS.values()]
     return "-".join([*main, *rest]) or "base"
 
 
-def expand(study: Study) -> Matrix:
+def expand(spec: MatrixSpec) -> Matrix:
     """Make and check every cell. Raises UserError naming the cells that are wrong."""
-    matrix = Matrix(study)
-    points = _points(study, matrix)
-    if not points:
+    matrix = Matrix(spec)
+    combinations = _combinations(spec, matrix)
+    if not combinations:
         raise UserError(
             "an empty matrix: every combination of the axes is left out",
             *(f"{label}: {why}" for label, why in matrix.left_out[:5]),
         )
-    if study.tuned:
-        dense = [found for found in points if found[0].get(METHOD) == "none"] or points
-        _add(matrix, dense, study.tuning_seeds, tuning=True)
-    _add(matrix, points, study.seeds, tuning=False)
+    if spec.tuned:
+        dense = [one for one in combinations if one.axes.get(METHOD) == "none"] or combinations
+        _add(matrix, dense, spec.tuning_seeds, tuning=True)
+    _add(matrix, combinations, spec.seeds, tuning=False)
     return matrix
 
 
-Point = tuple[dict[str, str], list[str]]
+@dataclass(frozen=True)
+class _Combination:
+    """Values of the axes, as far as they play a part, and what train.py makes of them.
+
+    flags: of train.py. full: the whole configuration as text, empty where there are problems.
+    """
+
+    axes: dict[str, str]
+    flags: list[str]
+    full: str = ""
+    problems: tuple[str, ...] = ()
 
 
-def _add(matrix: Matrix, points: Sequence[Point], seeds: Sequence[int], tuning: bool) -> None:
-    """Add the cells of `points`, seeds outermost: half a matrix is every cell, half as sure."""
+def _add(
+    matrix: Matrix, combinations: Sequence[_Combination], seeds: Sequence[int], tuning: bool
+) -> None:
+    """Add cells, seeds outermost: half a matrix is every cell, half as sure."""
     taken = {cell.name for cell in matrix.cells}
     for seed in seeds:
-        for point, flags in points:
-            argv = [*flags, "--seed", str(seed)]
-            stem = _stem(label_of(point))
+        for combination in combinations:
+            argv = [*combination.flags, "--seed", str(seed)]
+            stem = _stem(label_of(combination.axes))
             name = f"{stem}-seed{seed}"
             count = itertools.count(2)
             while name in taken:
@@ -102,7 +113,7 @@ def _add(matrix: Matrix, points: Sequence[Point], seeds: Sequence[int], tuning: 
             matrix.cells.append(
                 Cell(
                     name=name,
-                    point=point,
+                    axes=combination.axes,
                     seed=seed,
                     flags=tuple(argv),
                     tuning=tuning,
@@ -119,47 +130,45 @@ def _stem(label: str) -> str:
     return stem
 
 
-def _points(study: Study, matrix: Matrix) -> list[Point]:
-    """Return every combination that can be, each once, with its flags."""
-    found: dict[str, Point] = {}  # by the full configuration, so that equal ones are one
-    refused: list[tuple[dict[str, str], list[str]]] = []
+def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
+    """Return every combination that can be, each once."""
+    distinct: dict[str, _Combination] = {}  # by the full configuration, so that equal ones are one
+    refused: list[_Combination] = []
     good: set[tuple[str, str]] = set()
-    played: set[str] = set()
-    for values in itertools.product(*study.axes.values()):
-        asked = dict(zip(study.axes, values, strict=True))
-        point, flags, text, problems = _combine(study, asked, matrix)
-        played |= point.keys()
-        if problems:
-            if all(point != earlier for earlier, _ in refused):
-                refused.append((point, problems))
+    active: set[str] = set()
+    for values in itertools.product(*spec.axes.values()):
+        chosen = dict(zip(spec.axes, values, strict=True))
+        combination = _combine(spec, chosen, matrix)
+        active |= combination.axes.keys()
+        if combination.problems:
+            if all(combination.axes != earlier.axes for earlier in refused):
+                refused.append(combination)
             continue
-        good |= set(point.items())
-        if text not in found:
-            found[text] = (point, flags)
-        elif (same := found[text][0]) != point:
-            matrix.shared.append((label_of(point), label_of(same)))
-    _refuse_what_no_cell_takes(study, refused, good, played)
-    matrix.left_out = [(label_of(point), "; ".join(problems)) for point, problems in refused]
-    return list(found.values())
+        good |= set(combination.axes.items())
+        same = distinct.setdefault(combination.full, combination)
+        if same.axes != combination.axes:
+            matrix.shared.append((label_of(combination.axes), label_of(same.axes)))
+    _refuse_what_no_cell_takes(spec, refused, good, active)
+    matrix.left_out = [(label_of(one.axes), "; ".join(one.problems)) for one in refused]
+    return list(distinct.values())
 
 
-def _combine(
-    study: Study, asked: dict[str, str], matrix: Matrix
-) -> tuple[dict[str, str], list[str], str, list[str]]:
-    """Return point, flags and full configuration of one combination, and what is wrong with it."""
-    given = {**study.base, **asked}
+def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combination:
+    """Return one combination: the options of all cells, and the values `chosen` of the axes."""
+    given = {**spec.base, **chosen}
     options = _with(given)
     gone: list[str] = []
-    # What plays no part here goes: a sparsity where nothing is pruned, another optimizer's option.
-    # One at a time, since each can make the next void, or good again.
-    while void := next((name for name in reversed(given) if options.unmet(name)), None):
-        del given[void]
-        gone.append(void)
+    # Inactive options go: a sparsity where nothing is pruned, another optimizer's option. One at a
+    # time, since each can make the next inactive, or active again.
+    while inactive := next((name for name in reversed(given) if options.unmet(name)), None):
+        del given[inactive]
+        gone.append(inactive)
         options = _with(given)
-    point = {name: value for name, value in given.items() if name in asked}
+    axes = {name: value for name, value in given.items() if name in chosen}
     for name in gone:
-        if name not in asked:
-            matrix.void.setdefault(name, {})[label_of(point)] = " and ".join(options.unmet(name))
+        if name not in chosen:
+            needs = " and ".join(options.unmet(name))
+            matrix.inactive.setdefault(name, {})[label_of(axes)] = needs
     flags = [
         word for name, value in given.items() for word in words(name, value, options.is_bool(name))
     ]
@@ -167,8 +176,8 @@ def _combine(
         parsed, _ = parse("train.py", "", flags, TrainActions)
         bind(parsed)
     except UserError as error:
-        return point, flags, "", list(error.messages)
-    return point, flags, parsed.full_text(), []
+        return _Combination(axes, flags, problems=error.messages)
+    return _Combination(axes, flags, parsed.full_text())
 
 
 def _with(given: dict[str, str]) -> Options:
@@ -179,34 +188,34 @@ def _with(given: dict[str, str]) -> Options:
 
 
 def _refuse_what_no_cell_takes(
-    study: Study,
-    refused: list[tuple[dict[str, str], list[str]]],
+    spec: MatrixSpec,
+    refused: Sequence[_Combination],
     good: set[tuple[str, str]],
-    played: set[str],
+    active: set[str],
 ) -> None:
     """Raise UserError for a value that is wrong wherever it stands, and an axis without effect.
 
     A combination of values that are each good elsewhere makes no sense, and is left out.
     """
     problems: list[str] = []
-    for option, values in study.axes.items():
-        if option not in played:
+    for option, values in spec.axes.items():
+        if option not in active:
             if option == SPARSITY:  # nothing is pruned at all: a matrix of dense runs
                 continue
-            unmet = _with({**study.base}).unmet(option)
+            unmet = _with({**spec.base}).unmet(option)
             needs = f": it needs {' and '.join(unmet)}" if unmet else ""
             problems.append(f"the axis {typed(option)} has no effect in any cell{needs}")
             continue
         for value in values:
             if (option, value) not in good:
-                cases = [(p, why) for p, why in refused if p.get(option) == value]
-                for point, why in cases[:1]:
-                    about = [text for text in why if text.startswith(flag_of(option))]
-                    problems.append(f"cell {label_of(point)}: {(about or why)[0]}")
+                cases = [one for one in refused if one.axes.get(option) == value]
+                for case in cases[:1]:
+                    about = [text for text in case.problems if text.startswith(flag_of(option))]
+                    problems.append(f"cell {label_of(case.axes)}: {(about or case.problems)[0]}")
     if problems:
         raise UserError(*dict.fromkeys(problems))
 
 
-def needs_a_look(config: Config) -> bool:
-    """Whether only train.py itself can check these options, as it loads torch for that."""
+def needs_train_to_check(config: Config) -> bool:
+    """Return whether only train.py can check these options, since that takes torch."""
     return plugins.defines(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer, "check")

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gpt2.config.schema import REPOSITORY
+from scripts.study.records import CellRecord
 
 
-def arguments(cell: Mapping[str, Any], run_dir: Path, halvings: int = 0) -> list[str]:
+def arguments(cell: CellRecord, run_dir: Path, halvings: int = 0) -> list[str]:
     """Return the flags of a cell's run, its micro-batch halved so often: the same run, smaller."""
-    flags = [*cell["flags"]]
+    flags = [*cell.flags]
     if halvings:
-        batch, accumulation = cell["batch"]
+        batch, accumulation = cell.batch
         flags += ["--batch-size", str(batch >> halvings)]
         flags += ["--gradient-accumulation", str(accumulation << halvings)]
     return [*flags, "--run-dir", str(run_dir.absolute())]
 
 
-def can_halve(cell: Mapping[str, Any], halvings: int) -> bool:
+def can_halve(cell: CellRecord, halvings: int) -> bool:
     """Whether the micro-batch can be halved once more with the same effective batch."""
-    return bool(cell["batch"][0] % (2 << halvings) == 0)
+    return cell.batch[0] % (2 << halvings) == 0
 
 
 def pasteable(flags: Sequence[str], device: str = "") -> str:

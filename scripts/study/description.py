@@ -1,110 +1,134 @@
-"""What matrix.json says: every cell with its flags, and what they have in common."""
+"""What a matrix is: read from .config or YAML, and described as matrix.json has it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.machine.processor import cores
 from scripts.study import machine
-from scripts.study.cells import Matrix
-from scripts.study.folder import FORMAT, MatrixFolder
+from scripts.study.cells import Cell, Matrix
+from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import checkpoint_bytes, dataset, steps
 from scripts.study.rates import RULE
-from scripts.study.spec import Study, typed
+from scripts.study.records import (
+    FORMAT,
+    CellRecord,
+    LeftOut,
+    MatrixRecord,
+    SharedCell,
+    TuningRecord,
+)
+from scripts.study.spec import MatrixSpec, RawSpec, from_config, from_options, typed
+from scripts.study.spec_yaml import from_yaml
 from scripts.study.tuning import RATE
 
 
-def with_threads(wanted: Study, folder: MatrixFolder) -> Study:
+def read_spec(spec: Path | None, config: Path | None, begun: bool) -> RawSpec:
+    """Return the matrix of the YAML file `spec`, else of `config`, else of .config.
+
+    `begun`: its folder says enough, so that it needs neither. Raises UserError where there is none.
+    """
+    if spec and config:
+        raise UserError("--spec names its own config: leave --config out")
+    if spec:
+        return from_yaml(spec)
+    path = config or REPOSITORY / ".config"
+    if path.exists() or config:
+        return from_config(path)
+    if begun:
+        return from_options(Options(ROOT_TREE))
+    raise UserError(
+        "there is no .config: 'make defconfig-gpt2-shakespeare-matrix-cpu' makes that of a "
+        "matrix for a CPU, gpt2-shakespeare-matrix for a GPU; or give --spec"
+    )
+
+
+def with_threads(spec: MatrixSpec, folder: MatrixFolder) -> MatrixSpec:
     """Divide the cores among the cells that run at once, unless their threads are given.
 
     They are part of a result: a matrix that was begun keeps its number, whatever runs at once now.
     """
-    if "NUM_THREADS" in (*wanted.base, *wanted.axes):
-        return wanted
+    if "NUM_THREADS" in (*spec.base, *spec.axes):
+        return spec
     if (folder.path / "matrix.json").exists():
-        threads = folder.matrix()["threads"]
+        threads = folder.matrix().threads
     else:
-        threads = max(1, machine.cores() // wanted.jobs) if wanted.jobs > 1 else None
+        threads = max(1, cores() // spec.jobs) if spec.jobs > 1 else None
     if threads is None:
-        return wanted
-    return replace(wanted, base={**wanted.base, "NUM_THREADS": str(threads)})
+        return spec
+    return replace(spec, base={**spec.base, "NUM_THREADS": str(threads)})
 
 
-def described(matrix: Matrix, gpus: str) -> dict[str, Any]:
+def describe(matrix: Matrix, gpus: str) -> MatrixRecord:
     """Return the content of matrix.json. Raises UserError where data are missing."""
-    wanted, cells, problems = matrix.study, [], dict[str, None]()
+    spec, cells, problems = matrix.spec, list[CellRecord](), dict[str, None]()
     for cell in matrix.cells:
-        config = cell.config
         try:
-            tokens, vocabulary = dataset(config)
+            cells.append(_described(cell))
         except UserError as error:
             problems |= dict.fromkeys(error.messages)
-            continue
-        cells.append(
-            {
-                "name": cell.name,
-                "label": cell.label,
-                "kind": cell.kind,
-                "point": {typed(option): value for option, value in cell.point.items()},
-                "seed": cell.seed,
-                "tuning": cell.tuning,
-                "flags": list(cell.flags),
-                "batch": [config.train.batch_size, config.train.gradient_accumulation],
-                "steps": steps(config, tokens),
-                "max_time": config.train.max_time,
-                "eval_interval": config.train.eval_interval,
-                "checkpoint_bytes": checkpoint_bytes(config, vocabulary),
-            }
-        )
     if problems:
         raise UserError(*problems, code=Exit.DATA)
     on_cpu = all(cell.config.machine.device == "cpu" for cell in matrix.cells)
-    tuning = {
-        "axis": RATE,
-        "seeds": list(wanted.tuning_seeds),
-        "rule": RULE,
-    }
-    return {
-        "format": FORMAT,
-        "name": wanted.name,
-        "axes": {typed(option): list(values) for option, values in wanted.axes.items()},
-        "seeds": list(wanted.seeds),
-        "threads": threads_of(wanted),
-        "base": {typed(option): value for option, value in wanted.base.items()},
-        "tuning": tuning if wanted.tuned else None,
-        "left_out": [{"cell": label, "reason": why} for label, why in matrix.left_out],
-        "shared": [{"cell": one, "same_as": other} for one, other in matrix.shared],
-        "jobs": wanted.jobs,
-        "gpus": machine.chosen_gpus(gpus, on_cpu),
-        "timeout": wanted.timeout,
-        "wait": wanted.wait,
-        "keep": wanted.keep,
-        "cells": cells,
-    }
+    tuning = TuningRecord(axis=RATE, seeds=spec.tuning_seeds, rule=RULE)
+    threads = spec.base.get("NUM_THREADS")
+    return MatrixRecord(
+        format=FORMAT,
+        name=spec.name,
+        axes={typed(option): values for option, values in spec.axes.items()},
+        seeds=spec.seeds,
+        threads=int(threads) if threads else None,
+        base={typed(option): value for option, value in spec.base.items()},
+        tuning=tuning if spec.tuned else None,
+        left_out=tuple(LeftOut(cell=label, reason=why) for label, why in matrix.left_out),
+        shared=tuple(SharedCell(cell=one, same_as=other) for one, other in matrix.shared),
+        jobs=spec.jobs,
+        gpus=tuple(machine.chosen_gpus(gpus, on_cpu)),
+        timeout=spec.timeout,
+        wait=spec.wait,
+        keep=spec.keep,
+        cells=tuple(cells),
+    )
 
 
-def threads_of(wanted: Study) -> int | None:
-    """Return the threads of each cell, where all have the same number of their own."""
-    given = wanted.base.get("NUM_THREADS")
-    return int(given) if given else None
+def _described(cell: Cell) -> CellRecord:
+    """Return a cell as matrix.json has it. Raises UserError where its data are missing."""
+    config = cell.config
+    tokens, vocabulary = dataset(config)
+    return CellRecord(
+        name=cell.name,
+        label=cell.label,
+        kind=cell.kind,
+        axes={typed(option): value for option, value in cell.axes.items()},
+        seed=cell.seed,
+        tuning=cell.tuning,
+        flags=cell.flags,
+        batch=(config.train.batch_size, config.train.gradient_accumulation),
+        steps=steps(config, tokens),
+        max_time=config.train.max_time,
+        eval_interval=config.train.eval_interval,
+        checkpoint_bytes=checkpoint_bytes(config, vocabulary),
+    )
 
 
-def refuse_another(folder: MatrixFolder, made: dict[str, Any]) -> list[str]:
-    """Return what is to be said of what the folder holds; raise UserError if it is another matrix.
+def refuse_another(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
+    """Return notes on what the folder holds already; raise UserError if it is another matrix.
 
     Seeds and values may come and go; a cell that was begun stays what it was.
     """
     if not (folder.path / "matrix.json").exists():
         return []
-    earlier = {cell["name"]: cell for cell in folder.matrix()["cells"]}
+    earlier = {cell.name: cell for cell in folder.matrix().cells}
     problems = []
-    for cell in made["cells"]:
-        before = earlier.pop(cell["name"], cell)
-        if before["flags"] != cell["flags"] and folder.run_dir(cell["name"]).exists():
-            changed = [w for w in cell["flags"] if w not in before["flags"]]
-            changed += [w for w in before["flags"] if w not in cell["flags"]]
-            problems.append(f"{cell['name']} differs in {' '.join(changed)}")
+    for cell in record.cells:
+        before = earlier.pop(cell.name, cell)
+        if before.flags != cell.flags and folder.run_dir(cell.name).exists():
+            problems.append(f"{cell.name} differs in {_difference(cell.flags, before.flags)}")
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(
@@ -113,3 +137,9 @@ def refuse_another(folder: MatrixFolder, made: dict[str, Any]) -> list[str]:
         )
     gone = [name for name in earlier if folder.run_dir(name).exists()]
     return [f"{len(gone)} runs in it are no longer in the matrix; they stay"] if gone else []
+
+
+def _difference(flags: Sequence[str], before: Sequence[str]) -> str:
+    """Return the words in which two lists of flags differ, the new ones first."""
+    changed = [word for word in flags if word not in before]
+    return " ".join([*changed, *(word for word in before if word not in flags)])

@@ -13,62 +13,31 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.files.json import mismatch, parse
+from gpt2.config.records import Kind, Record, from_json, to_json
+from gpt2.files.json import read_record
 from gpt2.files.lock import HeldError, lock_folder
-from gpt2.run_dir.folder import now, read_json, write_whole
+from gpt2.run_dir.folder import now, write_whole
+from scripts.study.records import (
+    FORMAT,
+    CellPlan,
+    Event,
+    MatrixRecord,
+    Probe,
+    Versioned,
+    read_event,
+)
 
-FORMAT = 1
 #: What a cell is called: as matrix_cells makes it.
 _NAME = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*")
-_NUMBER = (int, float)
-_NONE = type(None)
-_EVENT = {
-    "event": str,
-    "cell": (str, _NONE),
-    "time": str,
-    "seconds?": _NUMBER,
-    "kind?": (str, _NONE),
-    "reason?": str,
-    "tail?": str,
-    "halvings?": int,
-}
-_CELL = {
-    "name": str,
-    "label": str,
-    "kind": str,
-    "point": dict,
-    "seed": int,
-    "tuning": bool,
-    "flags": [str],
-    "steps": (int, _NONE),
-    "max_time": _NUMBER,
-    "eval_interval": int,
-    "checkpoint_bytes": int,
-}
-_MATRIX = {
-    "name": str,
-    "axes": dict,
-    "threads": (int, _NONE),
-    "tuning": (dict, _NONE),
-    "jobs": int,
-    "gpus": list,
-    "cells": [_CELL],
-}
-_PLAN = {"host": int, "needed": int, "device": str, "flags": list}
-_PROBE = {
-    "step_seconds": _NUMBER,
-    "evaluation_seconds": _NUMBER,
-    "other_seconds": _NUMBER,
-    "peak_host_bytes": int,
-    "peak_device_bytes": int,
-}
+_ADVICE = "remove it, or choose another --out"
 
 
 class MatrixFolder:
@@ -127,10 +96,10 @@ class MatrixFolder:
         if size and os.pread(journal, 1, size - 1) != b"\n":
             os.write(journal, b"\n")
 
-    def write(self, event: str, cell: str | None = None, **values: Any) -> None:
-        """Append a line to the journal; when this returns, it is on the disk. Raises UserError."""
+    def write(self, event: Event) -> None:
+        """Append to the journal; when this returns, the line is on the disk. Raises UserError."""
         assert self._journal is not None, "the matrix is not open"
-        line = {"event": event, "cell": cell, "time": now(), **values}
+        line = {"event": event.EVENT, **to_json(replace(event, time=now()))}
         try:
             os.write(self._journal, json.dumps(line).encode() + b"\n")
             os.fsync(self._journal)
@@ -141,63 +110,70 @@ class MatrixFolder:
                 code=Exit.CHECKPOINT,
             ) from error
 
-    def journal(self) -> list[dict[str, Any]]:
-        """Return the whole lines of the journal; a torn one says nothing."""
+    def journal(self) -> list[Event]:
+        """Return the journal, without lines that are cut short or damaged."""
         try:
             data = (self.path / "journal.jsonl").read_bytes()
         except FileNotFoundError:
             return []
-        found = []
+        events = []
         for line in data.split(b"\n"):
             with suppress(ValueError):
-                value = parse(line.decode())
-                if not mismatch(value, _EVENT):
-                    found.append(value)
-        return found
+                events.append(read_event(line.decode()))
+        return events
 
-    def matrix(self) -> dict[str, Any]:
+    def matrix(self) -> MatrixRecord:
         """Return matrix.json. Raises UserError when there is none, or it is of a newer program."""
-        if not (self.path / "matrix.json").exists():
+        path = self.path / "matrix.json"
+        if not path.exists():
             raise UserError(f"{self.path} holds no matrix: 'make test-matrix' begins one")
-        found = read_json(self.path, "matrix.json")
-        if found.get("format") != FORMAT:
+        written = read_record(path, Versioned, _ADVICE).format
+        if written != FORMAT:
             raise UserError(
-                f"{self.path / 'matrix.json'} has format {found.get('format')}, this program reads "
-                f"format {FORMAT}: use the version that made it, or another --out",
+                f"{path} has format {written}, this program reads format {FORMAT}: use the version "
+                "that made it, or another --out",
                 code=Exit.CHECKPOINT,
             )
-        self._refuse_misshapen("matrix.json", found, _MATRIX)
+        matrix = read_record(path, MatrixRecord, _ADVICE)
         # The names become those of folders: none may lead out of this one.
-        for name in (cell["name"] for cell in found["cells"]):
-            if not _NAME.fullmatch(name):
-                raise UserError(f"{self.path / 'matrix.json'} is damaged: {name!r} is no cell")
-        return found
+        for cell in matrix.cells:
+            if not _NAME.fullmatch(cell.name):
+                raise UserError(f"{path} is damaged: {cell.name!r} is no cell")
+        return matrix
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all."""
-        write_whole(self.path / name, json.dumps(value, indent=1) + "\n")
+    def write_matrix(self, matrix: MatrixRecord) -> None:
+        """Write matrix.json, whole or not at all."""
+        self._write_json("matrix.json", to_json(matrix))
 
-    def probes(self) -> dict[str, dict[str, Any]]:
+    def probes(self) -> dict[str, Probe]:
         """Return what short runs took, by the kind of cell."""
-        if not (self.path / "probes.json").exists():
-            return {}
-        found = read_json(self.path, "probes.json")
-        self._refuse_misshapen("probes.json", found, dict.fromkeys(found, _PROBE))
-        return found
+        return self._by_kind("probes.json", Probe)
 
-    def _refuse_misshapen(self, name: str, value: Any, shape: Any) -> None:
-        if wrong := mismatch(value, shape):
-            raise UserError(f"{self.path / name} is damaged: {wrong}; remove it, or choose --out")
+    def write_probes(self, probes: Mapping[str, Probe]) -> None:
+        """Write probes.json, whole or not at all."""
+        self._write_json("probes.json", {kind: to_json(probe) for kind, probe in probes.items()})
 
-    def plans(self) -> dict[str, dict[str, Any]]:
+    def plans(self) -> dict[str, CellPlan]:
         """Return what train.py planned, by the kind of cell."""
-        if not (self.path / "plans.json").exists():
-            return {}
-        found = read_json(self.path, "plans.json")
-        self._refuse_misshapen("plans.json", found, dict.fromkeys(found, _PLAN))
-        return found
+        return self._by_kind("plans.json", CellPlan)
 
-    # -- cells ------------------------------------------------------------------------------------
+    def write_plans(self, plans: Mapping[str, CellPlan]) -> None:
+        """Write plans.json, whole or not at all."""
+        self._write_json("plans.json", {kind: to_json(plan) for kind, plan in plans.items()})
+
+    def _by_kind(self, name: str, entry: type[Kind]) -> dict[str, Kind]:
+        """Return the records of a file that has one for each kind of cell. Raises UserError."""
+        path = self.path / name
+        try:
+            found = read_record(path, Record, _ADVICE).as_read
+            return {kind: from_json(entry, value, kind) for kind, value in found.items()}
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read: {error}; {_ADVICE}") from error
+
+    def _write_json(self, name: str, value: dict[str, Any]) -> None:
+        write_whole(self.path / name, json.dumps(value, indent=1) + "\n")
 
     def run_dir(self, cell: str) -> Path:
         """Return the run directory of a cell."""
@@ -218,22 +194,3 @@ class MatrixFolder:
             aside.mkdir(exist_ok=True)
             count = sum(1 for path in aside.glob(f"{cell}.*"))
             self.run_dir(cell).rename(aside / f"{cell}.{count + 1}")
-
-    def thin(self, cell: str, keep: str) -> None:
-        """Remove the checkpoints of a finished cell but those to keep: last, best, none or all."""
-        parent = self.run_dir(cell) / "checkpoints"
-        if keep == "all" or not self.finished(cell):
-            return
-        names = [p for p in parent.glob("step-*") if re.fullmatch("step-[0-9]+", p.name)]
-        steps = {int(path.name.removeprefix("step-")): path for path in names}
-        wanted: set[int] = set()
-        if steps and keep != "none":
-            best = read_json(self.run_dir(cell), "summary.json").get("best") or {}
-            wanted = (
-                {best["step"]} if keep == "best" and best.get("step") in steps else {max(steps)}
-            )
-        for step, path in steps.items():
-            if step not in wanted:
-                # Its manifest goes first: what a kill leaves of it is then no checkpoint.
-                (path / "MANIFEST.json").unlink(missing_ok=True)
-                shutil.rmtree(path, ignore_errors=True)

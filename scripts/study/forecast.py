@@ -9,17 +9,19 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import last_line
 from gpt2.config.typed import Config
-from gpt2.files.json import read_object
-from gpt2.run_dir.folder import read_json, read_metrics
+from gpt2.files.json import read_object, read_record
+from gpt2.run_dir.folder import read_metrics
 from scripts.study.command import arguments
 from scripts.study.folder import MatrixFolder
 from scripts.study.process import CellProcess
+from scripts.study.records import CellRecord, Probe, RunCosts
 from scripts.study.state import CellState
 
 #: A short run: enough steps that the last third comes after the ramp of pruning.
@@ -69,80 +71,77 @@ def checkpoint_bytes(config: Config, vocabulary: int) -> int:
 
 def probe(
     folder: MatrixFolder,
-    cells: Iterable[Mapping[str, Any]],
+    cells: Iterable[CellRecord],
     train: Sequence[str],
     here: Path,
     say: Callable[[str], None],
 ) -> dict[str, str]:
     """Make a short run of each kind of cell that none was made of; return why any failed."""
-    found, failures = folder.probes(), dict[str, str]()
+    probes, failures = folder.probes(), dict[str, str]()
     for cell in cells:
-        kind = cell["kind"]
-        if kind in found or kind in failures:
+        kind = cell.kind
+        if kind in probes or kind in failures:
             continue
         say(f"a short run of {kind} ...")
         run = folder.path / "probe"
         shutil.rmtree(run, ignore_errors=True)
-        short = {**cell, "flags": [*cell["flags"], *_SHORT]}
+        flags = arguments(replace(cell, flags=(*cell.flags, *_SHORT)), run)
         start = time.monotonic()
         output = folder.path / "output" / "probe.txt"
-        process = CellProcess([*train, *arguments(short, run)], here, output, os.environ)
+        process = CellProcess([*train, *flags], here, output, os.environ)
         try:
             while (code := process.poll()) is None:
                 time.sleep(0.05)
         finally:
             process.kill()
         if code == Exit.OK:
-            found[kind] = _measured(run, time.monotonic() - start)
-            folder.write_json("probes.json", found)
+            probes[kind] = _measured(run, time.monotonic() - start)
+            folder.write_probes(probes)
         else:
-            last = process.tail().splitlines()[-1:]
-            failures[kind] = f"its short run failed with exit code {code}: {''.join(last)}"
+            last = last_line(process.tail())
+            failures[kind] = f"its short run failed with exit code {code}: {last}"
         shutil.rmtree(run, ignore_errors=True)
     return failures
 
 
-def _measured(run: Path, wall: float) -> dict[str, Any]:
+def _measured(run: Path, wall: float) -> Probe:
     """Return what a short run took, by its folder."""
-    summary = read_json(run, "summary.json")
+    costs = read_record(run / "summary.json", RunCosts, "make the short run again")
     lines = read_metrics(run)
     train = [line for line in lines if "loss" in line]
     times = [b["elapsed"] - a["elapsed"] for a, b in itertools.pairwise(train)]
-    last = times[-max(1, _STEPS // 3) :] or [summary["seconds"]]
+    last = times[-max(1, _STEPS // 3) :] or [costs.seconds]
     evaluation = max(0.0, lines[-1]["time"] - train[-1]["time"])
-    return {
-        "step_seconds": statistics.median(last),
-        "evaluation_seconds": evaluation,
-        "other_seconds": max(0.0, wall - summary["seconds"] - evaluation),
-        "peak_host_bytes": summary["peak_host_bytes"],
-        "peak_device_bytes": summary["peak_device_bytes"],
-    }
+    return Probe(
+        step_seconds=statistics.median(last),
+        evaluation_seconds=evaluation,
+        other_seconds=max(0.0, wall - costs.seconds - evaluation),
+        peak_host_bytes=costs.peak_host_bytes,
+        peak_device_bytes=costs.peak_device_bytes,
+    )
 
 
 def seconds(
-    cells: Iterable[Mapping[str, Any]],
-    states: Mapping[str, CellState],
-    probes: Mapping[str, Mapping[str, Any]],
+    cells: Iterable[CellRecord], states: Mapping[str, CellState], probes: Mapping[str, Probe]
 ) -> dict[str, float]:
     """Return how long a cell of each kind takes: as finished ones did, else by its short run."""
     done: dict[str, list[float]] = {}
-    found: dict[str, float] = {}
+    predicted: dict[str, float] = {}
     for cell in cells:
-        kind = cell["kind"]
-        done.setdefault(kind, []).extend(states[cell["name"]].seconds)
-        if kind in probes and cell["steps"]:
-            short, evaluations = probes[kind], 1
-            if cell["eval_interval"]:
-                evaluations += (cell["steps"] - 1) // cell["eval_interval"]
-            found[kind] = (
-                short["other_seconds"]
-                + cell["steps"] * short["step_seconds"]
-                + evaluations * short["evaluation_seconds"]
+        done.setdefault(cell.kind, []).extend(states[cell.name].seconds)
+        if cell.kind in probes and cell.steps:
+            short, evaluations = probes[cell.kind], 1
+            if cell.eval_interval:
+                evaluations += (cell.steps - 1) // cell.eval_interval
+            predicted[cell.kind] = (
+                short.other_seconds
+                + cell.steps * short.step_seconds
+                + evaluations * short.evaluation_seconds
             )
-        elif cell["max_time"] and not cell["steps"]:
-            found[kind] = float(cell["max_time"])
-    found |= {kind: statistics.fmean(took) for kind, took in done.items() if took}
+        elif cell.max_time and not cell.steps:
+            predicted[cell.kind] = float(cell.max_time)
+    predicted |= {kind: statistics.fmean(took) for kind, took in done.items() if took}
     every = [took for all_ in done.values() for took in all_]
     if every:  # of kinds that nothing is known of: as the others
-        found = {kind: found.get(kind, statistics.fmean(every)) for kind in done}
-    return found
+        predicted = {kind: predicted.get(kind, statistics.fmean(every)) for kind in done}
+    return predicted

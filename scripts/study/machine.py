@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2.config.errors import UserError
-from gpt2.machine.host_memory import Host, Pool
+from gpt2.config.text import items
+from gpt2.machine.host_memory import Host, HostMemory
 
-GIB = 2**30
 _QUERY = "index,uuid,name,memory.total,memory.free"
 
 
@@ -28,14 +27,7 @@ class Gpu:
     uuid: str
 
 
-def cores() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def host_memory() -> Pool | None:
+def host_memory() -> HostMemory | None:
     """Return the memory of the host, or of the control group that has least; None if not known."""
     host = Host()
     pools = host.pools() if host.watched else []
@@ -85,7 +77,7 @@ def chosen_gpus(asked: str, on_cpu: bool) -> list[str]:
         return []
     there = [gpu.index for gpu in gpus()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    words = [word for word in re.split(r"[\s,]+", asked or visible) if word]
+    words = items(asked or visible)
     if asked and (wrong := [word for word in words if there and word not in there]):
         raise UserError(
             f"GPUS={asked}: there is no GPU {wrong[0]}; nvidia-smi lists {', '.join(there)}"

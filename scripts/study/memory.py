@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.records import from_json
 from gpt2.config.sizes import show_size
+from gpt2.config.text import last_line
+from gpt2.files.json import parse
 from scripts.study.folder import MatrixFolder
+from scripts.study.records import CellPlan, CellRecord, MemoryPlan, Probe, RunCosts
 from scripts.study.state import results
 
 #: Seconds after which a plan, which takes a few, is given up.
@@ -26,33 +28,33 @@ class Memory:
     device: int
 
 
-def predicted_memory(folder: MatrixFolder, cells: Iterable[Mapping[str, Any]]) -> dict[str, Memory]:
+def predicted_memory(folder: MatrixFolder, cells: Iterable[CellRecord]) -> dict[str, Memory]:
     """Return the peak memory of each kind of cell.
 
     As finished cells and short runs had it; of a kind that none was made of, as it was planned.
     """
-    found: dict[str, Memory] = {}
+    measured: dict[str, Memory] = {}
 
-    def take(kind: str, peaks: Mapping[str, Any]) -> None:
-        host, device = int(peaks["peak_host_bytes"]), int(peaks["peak_device_bytes"])
-        known = found.get(kind, Memory(0, 0))
-        found[kind] = Memory(max(host, known.host), max(device, known.device))
+    def take(kind: str, costs: Probe | RunCosts) -> None:
+        known = measured.get(kind, Memory(0, 0))
+        host = max(costs.peak_host_bytes, known.host)
+        measured[kind] = Memory(host, max(costs.peak_device_bytes, known.device))
 
     for kind, probe in folder.probes().items():
         take(kind, probe)
     for cell in cells:
-        if folder.finished(cell["name"]):
-            take(cell["kind"], results(folder, cell["name"]))
+        if folder.finished(cell.name):
+            take(cell.kind, results(folder, cell.name))
     planned = {
-        kind: Memory(told["host"], 0 if told["device"] == "cpu" else told["needed"])
-        for kind, told in folder.plans().items()
+        kind: Memory(plan.host, 0 if plan.device == "cpu" else plan.needed)
+        for kind, plan in folder.plans().items()
     }
-    return {**planned, **found}
+    return {**planned, **measured}
 
 
 def make_plans(
     folder: MatrixFolder,
-    cells: Iterable[Mapping[str, Any]],
+    cells: Iterable[CellRecord],
     train: Sequence[str],
     here: Path,
     say: Callable[[str], None],
@@ -63,29 +65,29 @@ def make_plans(
     exit 6, when a cell cannot fit this machine even with nothing else running.
     """
     measured, known = folder.probes(), folder.plans()
-    first = {cell["kind"]: cell for cell in reversed(list(cells))}
+    first = {cell.kind: cell for cell in reversed(list(cells))}
     problems = []
     for kind, cell in reversed(first.items()):
-        if kind in measured or known.get(kind, {}).get("flags") == cell["flags"]:
+        if kind in measured or (kind in known and known[kind].flags == cell.flags):
             continue
-        told = _plan([*train, *cell["flags"], "--plan-json"], here)
-        if isinstance(told, str):
-            say(f"the memory of {kind} is not known before it runs: {told}")
-        elif told["pool_most"] is not None and told["needed"] > told["pool_most"]:
-            ways = [f"it fits with {flags}" for flags in told["fixes"]]
+        plan = _plan([*train, *cell.flags, "--plan-json"], here)
+        if isinstance(plan, str):
+            say(f"the memory of {kind} is not known before it runs: {plan}")
+        elif plan.pool_most is not None and plan.needed > plan.pool_most:
+            ways = [f"it fits with {flags}" for flags in plan.fixes]
             problems.append(
-                f"cells of {kind} need {show_size(told['needed'])}, and {told['pool']} gives at "
-                f"most {show_size(told['pool_most'])}: "
+                f"cells of {kind} need {show_size(plan.needed)}, and {plan.pool} gives at "
+                f"most {show_size(plan.pool_most)}: "
                 + ("; or ".join(ways) or "choose a smaller --model or --block-size")
             )
         else:
-            known[kind] = {**told, "flags": cell["flags"]}
-            folder.write_json("plans.json", known)
+            known[kind] = _of_cell(plan, cell)
+            folder.write_plans(known)
     if problems:
         raise UserError(*problems, code=Exit.MEMORY)
 
 
-def _plan(command: Sequence[str], here: Path) -> dict[str, Any] | str:
+def _plan(command: Sequence[str], here: Path) -> MemoryPlan | str:
     """Return what train.py plans; in words why it does not."""
     try:
         done = subprocess.run(
@@ -94,11 +96,21 @@ def _plan(command: Sequence[str], here: Path) -> dict[str, Any] | str:
     except subprocess.TimeoutExpired:
         return f"no plan after {_PATIENCE} s"
     if done.returncode not in (Exit.OK, Exit.MEMORY):
-        last = done.stderr.strip().splitlines()[-1:]
-        return f"exit code {done.returncode}: {''.join(last)}"
+        return f"exit code {done.returncode}: {last_line(done.stderr.strip())}"
     try:
-        told = json.loads(done.stdout)
-    except ValueError:
-        return f"train.py --plan-json printed no JSON: {done.stdout[:100]!r}"
-    wanted = ("host", "needed", "device", "pool", "pool_most", "fixes")
-    return {key: told[key] for key in wanted}
+        return from_json(MemoryPlan, parse(done.stdout))
+    except ValueError as error:
+        return f"train.py --plan-json printed no plan ({error}): {done.stdout[:100]!r}"
+
+
+def _of_cell(plan: MemoryPlan, cell: CellRecord) -> CellPlan:
+    """Return a plan as plans.json keeps it: without what else train.py prints."""
+    return CellPlan(
+        host=plan.host,
+        needed=plan.needed,
+        device=plan.device,
+        pool=plan.pool,
+        pool_most=plan.pool_most,
+        fixes=plan.fixes,
+        flags=cell.flags,
+    )

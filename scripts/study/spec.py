@@ -16,6 +16,7 @@ from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of, nearest
 from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
+from gpt2.config.text import items
 from gpt2.config.typed import QUALIFIED
 from scripts.flags import differing
 
@@ -31,7 +32,7 @@ _MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class MatrixSpec:
     """A matrix before its cells: `axes` and `base` are option names with values as in flags."""
 
     name: str
@@ -51,8 +52,8 @@ class Study:
 
 
 @dataclass
-class Asked:
-    """A matrix in the user's words, each text with where it was given."""
+class RawSpec:
+    """A matrix as it was given, before any check; each text with where it was given."""
 
     texts: dict[str, str] = field(default_factory=dict)  # MATRIX_X, without its prefix
     axes: dict[str, list[str]] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Asked:
         return self.where.get(name, f"MATRIX_{name}" if name in self.texts else name)
 
 
-def from_config(path: Path) -> Asked:
+def from_config(path: Path) -> RawSpec:
     """Read the matrix of a .config. Raises UserError when train.py would refuse the file."""
     options = Options(ROOT_TREE)
     options.read(path)
@@ -73,25 +74,25 @@ def from_config(path: Path) -> Asked:
     return from_options(options)
 
 
-def from_options(options: Options) -> Asked:
+def from_options(options: Options) -> RawSpec:
     """Read the matrix of a root tree's options."""
-    asked = Asked(base=differing(options))
+    raw = RawSpec(base=differing(options))
     for name in options.names():
         if name.startswith("MATRIX_"):
             key = name.removeprefix("MATRIX_")
-            asked.texts[key] = options.value(name) or ""
+            raw.texts[key] = options.value(name) or ""
             where = options.origin(name)
-            asked.where[key] = name if where == flag_of(name) else where
+            raw.where[key] = name if where == flag_of(name) else where
     for symbol, option in LISTS.items():
         key = symbol.removeprefix("MATRIX_")
-        if values := _listed(asked.texts.pop(key)):
-            asked.axes[option] = values
-            asked.where[option] = asked.where[key]
-    _further_axes(asked)
-    return asked
+        if values := items(raw.texts.pop(key)):
+            raw.axes[option] = values
+            raw.where[option] = raw.where[key]
+    _further_axes(raw)
+    return raw
 
 
-def add_flags(asked: Asked, argv: Sequence[str]) -> None:
+def add_flags(raw: RawSpec, argv: Sequence[str]) -> None:
     """Give every cell the flags `argv` of train.py. Raises UserError for wrong ones."""
     options, _ = parse("matrix.py", "", argv, NoActions)
     for given in options.given.values():
@@ -99,31 +100,31 @@ def add_flags(asked: Asked, argv: Sequence[str]) -> None:
         if choice and given.value == "n":
             continue
         name = choice.name if choice else given.name
-        asked.base[name] = str(options.value(name)) if choice else given.value
-        asked.where[name] = given.where
-        if name in asked.axes:
-            asked.problems.append(f"{given.where} is an axis of this matrix: leave it out")
+        raw.base[name] = str(options.value(name)) if choice else given.value
+        raw.where[name] = given.where
+        if name in raw.axes:
+            raw.problems.append(f"{given.where} is an axis of this matrix: leave it out")
         elif name == "SEED":
-            asked.problems.append("--seed is no option of a matrix: seeds have a list of their own")
-    asked.problems += options.problems
+            raw.problems.append("--seed is no option of a matrix: seeds have a list of their own")
+    raw.problems += options.problems
 
 
-def _further_axes(asked: Asked) -> None:
+def _further_axes(raw: RawSpec) -> None:
     """Read MATRIX_AXES: "learning-rate=3e-4,6e-4; state-score=fisher"."""
-    where = asked.where["AXES"]
-    for part in filter(None, map(str.strip, asked.texts.pop("AXES").split(";"))):
+    where = raw.where["AXES"]
+    for part in filter(None, map(str.strip, raw.texts.pop("AXES").split(";"))):
         name, equals, values = part.partition("=")
         option = option_name(name.strip())
         if not equals:
-            asked.problems.append(f"{where}: {part!r} is no axis: write option=value,value")
+            raw.problems.append(f"{where}: {part!r} is no axis: write option=value,value")
         elif option in LISTS.values():
             symbol = next(symbol for symbol, own in LISTS.items() if own == option)
-            asked.problems.append(f"{where}: {name.strip()} has a list of its own: {symbol}")
-        elif option in asked.axes:
-            asked.problems.append(f"{where}: {name.strip()} is an axis twice")
+            raw.problems.append(f"{where}: {name.strip()} has a list of its own: {symbol}")
+        elif option in raw.axes:
+            raw.problems.append(f"{where}: {name.strip()} is an axis twice")
         else:
-            asked.axes[option] = [value.strip() for value in values.split(",")]
-            asked.where[option] = where
+            raw.axes[option] = [value.strip() for value in values.split(",")]
+            raw.where[option] = where
 
 
 def option_name(text: str) -> str:
@@ -136,50 +137,46 @@ def typed(option: str) -> str:
     return flag_of(option).removeprefix("--")
 
 
-def _listed(text: str) -> list[str]:
-    return [word for word in re.split(r"[\s,]+", text) if word]
-
-
-def study(asked: Asked) -> Study:
-    """Check what was asked for, value by value. Raises UserError naming all that is wrong."""
-    problems = list(asked.problems)
+def check_spec(raw: RawSpec) -> MatrixSpec:
+    """Return the matrix, every value checked. Raises UserError naming all that is wrong."""
+    problems = list(raw.problems)
     options = _tree(TRAIN_TREE)
-    for option, values in asked.axes.items():
-        problems += [f"{asked.place(option)}: {text}" for text in _wrong(options, option, values)]
-    for option, value in asked.base.items():
+    for option, values in raw.axes.items():
+        problems += [f"{raw.place(option)}: {text}" for text in _wrong(options, option, values)]
+    for option, value in raw.base.items():
         if option not in options.names():
-            problems.append(f"{asked.place(option)}: {_no_option(options, option)}")
+            problems.append(f"{raw.place(option)}: {_no_option(options, option)}")
         # A flag after -- may name one: it is from the command line.
-        elif not asked.place(option).startswith("--"):
-            problems += [f"{asked.place(option)}: {text}" for text in _own_code(option, value)]
-    seeds = _seeds(asked, "SEEDS", problems)
-    tuning = _seeds(asked, "TUNING_SEEDS", problems)
+        elif not raw.place(option).startswith("--"):
+            problems += [f"{raw.place(option)}: {text}" for text in _own_code(option, value)]
+    seeds = _seeds(raw, "SEEDS", problems)
+    tuning = _seeds(raw, "TUNING_SEEDS", problems)
     if not seeds and not problems:
-        problems.append(f"{asked.place('SEEDS')}: an empty matrix: give a seed, such as 1..5")
-    rates = len(asked.axes.get(RATE, ())) > 1
+        problems.append(f"{raw.place('SEEDS')}: an empty matrix: give a seed, such as 1..5")
+    rates = len(raw.axes.get(RATE, ())) > 1
     if rates and (both := sorted(set(seeds) & set(tuning))):
         problems.append(
-            f"{asked.place('TUNING_SEEDS')}: seed {both[0]} is reported, too: a rate is chosen on "
+            f"{raw.place('TUNING_SEEDS')}: seed {both[0]} is reported, too: a rate is chosen on "
             "other seeds than those it is judged by"
         )
-    name, keep = asked.texts["NAME"], asked.texts["KEEP"]
+    name, keep = raw.texts["NAME"], raw.texts["KEEP"]
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         problems.append(
-            f"{asked.place('NAME')}: {name!r} is no name: letters, digits, dots, dashes and _"
+            f"{raw.place('NAME')}: {name!r} is no name: letters, digits, dots, dashes and _"
         )
     ways = list(_tree(ROOT_TREE).members("MATRIX_KEEP"))
     if keep not in ways:
-        problems.append(f"{asked.place('KEEP')}: {keep!r} is unknown; there are {', '.join(ways)}")
-    timeout = asked.texts["TIMEOUT"]
-    seconds = None if timeout == "auto" else _number(asked, "TIMEOUT", 0, problems, " or auto")
-    jobs = _number(asked, "JOBS", 1, problems)
-    wait = _number(asked, "WAIT", 0, problems)
+        problems.append(f"{raw.place('KEEP')}: {keep!r} is unknown; there are {', '.join(ways)}")
+    timeout = raw.texts["TIMEOUT"]
+    seconds = None if timeout == "auto" else _number(raw, "TIMEOUT", 0, problems, " or auto")
+    jobs = _number(raw, "JOBS", 1, problems)
+    wait = _number(raw, "WAIT", 0, problems)
     if problems:
         raise UserError(*problems)
-    return Study(
+    return MatrixSpec(
         name=name,
-        base={o: v for o, v in asked.base.items() if o not in asked.axes},
-        axes={option: tuple(dict.fromkeys(values)) for option, values in asked.axes.items()},
+        base={o: v for o, v in raw.base.items() if o not in raw.axes},
+        axes={option: tuple(dict.fromkeys(values)) for option, values in raw.axes.items()},
         seeds=seeds,
         tuning_seeds=tuning if rates else (),
         jobs=jobs,
@@ -227,14 +224,14 @@ def _own_code(option: str, value: str) -> Iterable[str]:
         yield f"{value} is code of your own, which no file may have executed"
 
 
-def _seeds(asked: Asked, key: str, problems: list[str]) -> tuple[int, ...]:
+def _seeds(raw: RawSpec, key: str, problems: list[str]) -> tuple[int, ...]:
     found: dict[int, None] = {}
-    for word in _listed(asked.texts[key]):
+    for word in items(raw.texts[key]):
         match = re.fullmatch(r"([0-9]{1,10})(?:\.\.([0-9]{1,10}))?", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last <= _LARGEST_SEED or last - first >= _MOST_SEEDS:
             problems.append(
-                f"{asked.place(key)}: {word!r} is no seed: whole numbers up to {_LARGEST_SEED}, "
+                f"{raw.place(key)}: {word!r} is no seed: whole numbers up to {_LARGEST_SEED}, "
                 "or a range of them such as 1..5"
             )
             continue
@@ -242,9 +239,9 @@ def _seeds(asked: Asked, key: str, problems: list[str]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _number(asked: Asked, key: str, least: int, problems: list[str], other: str = "") -> int:
-    text = asked.texts[key]
+def _number(raw: RawSpec, key: str, least: int, problems: list[str], other: str = "") -> int:
+    text = raw.texts[key]
     if re.fullmatch("[0-9]{1,8}", text) and int(text) >= least:
         return int(text)
-    problems.append(f"{asked.place(key)}: {text!r} is no whole number of at least {least}{other}")
+    problems.append(f"{raw.place(key)}: {text!r} is no whole number of at least {least}{other}")
     return least

@@ -16,7 +16,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import nearest
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE, TRAIN_TREE
-from scripts.study.spec import Asked, from_config, from_options, option_name
+from scripts.study.spec import RawSpec, from_config, from_options, option_name
 
 #: Keys with a single text each, and the symbol of scripts/Kconfig whose place they take.
 _TEXTS = {
@@ -34,7 +34,7 @@ _LARGEST = 1 << 20  # bytes
 _YES_OR_NO = {"true": "y", "yes": "y", "on": "y", "false": "n", "no": "n", "off": "n"}
 
 
-def from_yaml(path: Path) -> Asked:
+def from_yaml(path: Path) -> RawSpec:
     """Read a matrix. Raises UserError naming every problem with its line."""
     import yaml  # only whoever keeps a study in a file needs it
 
@@ -66,45 +66,45 @@ class _Reader:
         self.problems: list[str] = []
         self.options = Options(TRAIN_TREE)
 
-    def read(self, root: Any) -> Asked:
+    def read(self, root: Any) -> RawSpec:
         """Return what the file asks for. Raises UserError."""
         found = self.pairs(root, "the file")
         for key, (key_node, _) in found.items():
             if key not in _KEYS:
                 self.wrong(key_node, f"{key!r} is unknown{nearest(key, list(_KEYS))}")
-        asked = self.start(found)
+        raw = self.start(found)
         for key, symbol in _TEXTS.items():
             if key in found:
-                asked.texts[symbol] = " ".join(self.values(found[key][1]))
-                asked.where[symbol] = self.place(found[key][0])
+                raw.texts[symbol] = " ".join(self.values(found[key][1]))
+                raw.where[symbol] = self.place(found[key][0])
         if "axes" in found:
             for name, (key_node, node) in self.pairs(found["axes"][1], "axes").items():
                 option = option_name(name)
-                asked.axes[option] = self.meant(option, self.values(node))
-                asked.where[option] = self.place(key_node)
+                raw.axes[option] = self.meant(option, self.values(node))
+                raw.where[option] = self.place(key_node)
         if "options" in found:
             for name, (key_node, node) in self.pairs(found["options"][1], "options").items():
                 option = option_name(name)
-                (asked.base[option],) = self.meant(option, self.values(node)[:1] or [""])
-                asked.where[option] = self.place(key_node)
+                (raw.base[option],) = self.meant(option, self.values(node)[:1] or [""])
+                raw.where[option] = self.place(key_node)
                 if option == "SEED":
                     self.wrong(key_node, "seed is no option of a matrix: give seeds")
-        asked.problems += self.problems
+        raw.problems += self.problems
         if self.problems and not found:
             raise UserError(*self.problems)
-        return asked
+        return raw
 
-    def start(self, found: dict[str, tuple[Any, Any]]) -> Asked:
+    def start(self, found: dict[str, tuple[Any, Any]]) -> RawSpec:
         """Return what the file starts from: a .config, or the defaults without any axis."""
         if "config" in found:
             (name,) = self.values(found["config"][1])[:1] or [""]
-            asked = from_config(REPOSITORY / name)
+            raw = from_config(REPOSITORY / name)
         else:
-            asked = from_options(Options(ROOT_TREE))
+            raw = from_options(Options(ROOT_TREE))
         if "axes" in found or "config" not in found:
-            asked.axes.clear()  # the lists of a .config do not show in the file: they do not count
-        asked.texts["NAME"] = self.path.stem
-        return asked
+            raw.axes.clear()  # the lists of a .config do not show in the file: they do not count
+        raw.texts["NAME"] = self.path.stem
+        return raw
 
     def meant(self, option: str, values: list[str]) -> list[str]:
         """Return the values of an option as flags have them."""

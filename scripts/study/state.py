@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-from gpt2.config.errors import UserError
-from gpt2.files.json import mismatch
-from gpt2.run_dir.folder import read_json, read_metrics
+from gpt2.files.json import read_record
+from gpt2.run_dir.folder import read_metrics
 from scripts.study.folder import MatrixFolder
-
-_NUMBER = (int, float)
-#: What the matrix needs of the results of a cell.
-_RESULTS = {
-    "val_loss": (*_NUMBER, type(None)),
-    "sparsity_reached": _NUMBER,
-    "seconds": _NUMBER,
-    "peak_host_bytes": int,
-    "peak_device_bytes": int,
-}
+from scripts.study.records import (
+    Again,
+    CellResults,
+    Event,
+    Failed,
+    Finished,
+    Skipped,
+    Started,
+    Stopped,
+)
 
 
 @dataclass
@@ -30,7 +28,6 @@ class CellState:
     kind: str | None = None  # of the last failure
     reason: str = ""
     tail: str = ""
-    attempts: int = 0
     halvings: int = 0  # how often the micro-batch was halved for want of memory
     shared: bool = False  # ran beside others, at least for a part
     seconds: list[float] = field(default_factory=list)  # of the finished attempt
@@ -38,44 +35,42 @@ class CellState:
 
 def states(folder: MatrixFolder, cells: Iterable[str], alive: bool) -> dict[str, CellState]:
     """Return the state of every cell. `alive`: a runner is at work, so what was started runs."""
-    found = {name: CellState() for name in cells}
-    for line in folder.journal():
-        if line["cell"] in found:
-            _follow(found[line["cell"]], line)
-    for name, state in found.items():
+    known = {name: CellState() for name in cells}
+    for event in folder.journal():
+        if event.cell in known:
+            _follow(known[event.cell], event)
+    for name, state in known.items():
         if folder.finished(name):
             state.status = "finished"
         elif state.status == "finished":  # its results were taken away
             state.status = "left"
         elif state.status == "running" and not alive:
             state.status = "unfinished"
-    return found
+    return known
 
 
-def _follow(state: CellState, line: Mapping[str, Any]) -> None:
-    """Take one line of the journal in."""
-    event = line["event"]
-    if event == "started":
-        state.status = "running"
-        state.attempts += 1
-        state.shared = state.shared or bool(line.get("shared"))
-    elif event == "finished":
-        state.status = "finished"
-        if "seconds" in line:
-            state.seconds.append(float(line["seconds"]))
-    elif event == "failed":
-        state.status = "unfinished" if line.get("retry") else "failed"
-        state.kind, state.tail = line.get("kind"), line.get("tail", "")
-        state.reason = line.get("reason", "")
-        state.halvings = line.get("halvings", state.halvings)
-    elif event == "stopped":
-        state.status = "unfinished"
-    elif event == "skipped":
-        state.status = "skipped"
-        state.reason = line.get("reason", "")
-    elif event == "again":
-        halvings = 0 if line.get("anew") else state.halvings
-        state.__init__(halvings=halvings)  # type: ignore[misc]
+def _follow(state: CellState, event: Event) -> None:
+    """Bring the state of a cell up to date with one line of the journal."""
+    match event:
+        case Started():
+            state.status = "running"
+            state.shared = state.shared or event.shared
+        case Finished():
+            state.status = "finished"
+            if event.seconds is not None:
+                state.seconds.append(float(event.seconds))
+        case Failed():
+            state.status = "unfinished" if event.retry else "failed"
+            state.kind, state.reason, state.tail = event.kind, event.reason, event.tail
+            if event.halvings is not None:
+                state.halvings = event.halvings
+        case Stopped():
+            state.status = "unfinished"
+        case Skipped():
+            state.status, state.reason = "skipped", event.reason
+        case Again():
+            halvings = 0 if event.anew else state.halvings
+            state.__init__(halvings=halvings)  # type: ignore[misc]
 
 
 def progress(folder: MatrixFolder, cell: str, steps: int | None) -> tuple[int, float | None]:
@@ -85,12 +80,10 @@ def progress(folder: MatrixFolder, cell: str, steps: int | None) -> tuple[int, f
     return step, step / steps if steps else None
 
 
-def results(folder: MatrixFolder, cell: str) -> dict[str, Any]:
-    """Return the results of a finished cell."""
-    found = read_json(folder.run_dir(cell), "summary.json")
-    if wrong := mismatch(found, _RESULTS):
-        raise UserError(
-            f"{folder.run_dir(cell) / 'summary.json'} is damaged: {wrong}; "
-            f"'make matrix-rerun CELLS={cell}' has the cell run again"
-        )
-    return found
+def results(folder: MatrixFolder, cell: str) -> CellResults:
+    """Return the results of a finished cell. Raises UserError when they cannot be read."""
+    return read_record(
+        folder.run_dir(cell) / "summary.json",
+        CellResults,
+        f"'make matrix-rerun CELLS={cell}' has the cell run again",
+    )

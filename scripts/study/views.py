@@ -7,15 +7,18 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from gpt2.config.sizes import show_size
+from gpt2.config.text import last_line, rough_duration
 from gpt2.files.lock import holder
+from scripts.flags import words
 from scripts.study import machine
-from scripts.study.admission import disk_need, gib
+from scripts.study.admission import disk_need
 from scripts.study.cells import Matrix
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import seconds
 from scripts.study.memory import predicted_memory
+from scripts.study.records import CellRecord, CellResults, MatrixRecord
 from scripts.study.spec import typed
 from scripts.study.state import CellState, progress, results, states
 from scripts.study.tuning import RATE
@@ -35,161 +38,142 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
-def duration(time: float) -> str:
-    """Return a time for people."""
-    if time < 90:
-        return f"{time:.0f} s"
-    return f"{time / 60:.0f} min" if time < 5400 else f"{time / 3600:.1f} h"
-
-
-# -- the plan ---------------------------------------------------------------------------------
-
-
-def plan(folder: MatrixFolder, matrix: Matrix, made: Mapping[str, Any]) -> list[str]:
+def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str]:
     """Return the plan: axes, cells in their order, what is left out and why, time, memory, disk."""
-    study = matrix.study
-    lines = [f"matrix {study.name}: {len(matrix.cells)} runs in {folder.path}"]
-    for option, values in study.axes.items():
+    spec = matrix.spec
+    lines = [f"matrix {spec.name}: {len(matrix.cells)} runs in {folder.path}"]
+    for option, values in spec.axes.items():
         lines.append(f"  axis {typed(option)}: {', '.join(values)}")
-    lines.append(f"  seeds: {', '.join(map(str, study.seeds))} (outermost: half a matrix is whole)")
-    if study.tuned:
-        seeds = ", ".join(map(str, study.tuning_seeds))
+    lines.append(f"  seeds: {', '.join(map(str, spec.seeds))} (outermost: half a matrix is whole)")
+    if spec.tuned:
+        seeds = ", ".join(map(str, spec.tuning_seeds))
         lines.append(f"  the learning rate is chosen first, by the dense runs of seeds {seeds}")
     same = [f for f in _common(matrix) if f]
     lines += [f"  all cells: {shlex.join(same)}"] if same else []
-    lines += ["", *_plan_table(folder, made), ""]
-    lines += _listed("left out", [f"{label}: {why}" for label, why in matrix.left_out])
-    lines += _listed("equal, so run once", [f"{one} is {other}" for one, other in matrix.shared])
-    for option, cells in matrix.void.items():
+    lines += ["", *_plan_table(folder, record), ""]
+    lines += _some("left out", [f"{label}: {why}" for label, why in matrix.left_out])
+    lines += _some("equal, so run once", [f"{one} is {other}" for one, other in matrix.shared])
+    for option, cells in matrix.inactive.items():
         why = next(iter(cells.values()))
-        where = "every cell" if len(cells) == len(_labels(made)) else f"{len(cells)} cells"
+        where = "every cell" if len(cells) == len(_labels(record)) else f"{len(cells)} cells"
         lines.append(f"{typed(option)} plays no part in {where}: it needs {why}")
-    return lines + _totals(folder, made)
+    return lines + _totals(folder, record)
 
 
-def _labels(made: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(cell["label"] for cell in made["cells"]))
+def _labels(record: MatrixRecord) -> list[str]:
+    return list(dict.fromkeys(cell.label for cell in record.cells))
 
 
 def _common(matrix: Matrix) -> list[str]:
     """Return the flags that stand in every cell's command."""
-    study = matrix.study
-    from scripts.flags import words
-
-    options = [name for name in study.base if name not in matrix.void]
-    return [w for name in options for w in words(name, study.base[name], study.base[name] in "yn")]
+    spec = matrix.spec
+    options = [name for name in spec.base if name not in matrix.inactive]
+    return [w for name in options for w in words(name, spec.base[name], spec.base[name] in "yn")]
 
 
-def _plan_table(folder: MatrixFolder, made: Mapping[str, Any]) -> list[str]:
-    known = states(folder, (cell["name"] for cell in made["cells"]), alive=False)
-    times = seconds(made["cells"], known, folder.probes())
-    memory = predicted_memory(folder, made["cells"])
+def _plan_table(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
+    known = states(folder, (cell.name for cell in record.cells), alive=False)
+    times = seconds(record.cells, known, folder.probes())
+    memory = predicted_memory(folder, record.cells)
     rows = []
-    for label in _labels(made):
-        cells = [cell for cell in made["cells"] if cell["label"] == label]
-        kind, steps = cells[0]["kind"], cells[0]["steps"]
+    for label in _labels(record):
+        cells = [cell for cell in record.cells if cell.label == label]
+        kind, steps = cells[0].kind, cells[0].steps
         peak = memory.get(kind)
         rows.append(
             [
                 label,
-                " ".join(str(cell["seed"]) for cell in cells),
+                " ".join(str(cell.seed) for cell in cells),
                 f"{steps:,}" if steps else "",
-                duration(times[kind]) if kind in times else "?",
-                gib(peak.host) if peak else "?",
-                (gib(peak.device) if peak.device else "-") if peak else "?",
+                rough_duration(times[kind]) if kind in times else "?",
+                show_size(peak.host) if peak else "?",
+                (show_size(peak.device) if peak.device else "-") if peak else "?",
             ]
         )
     return table(["cell", "seeds", "steps", "a run", "host memory", "device memory"], rows)
 
 
-def _listed(title: str, found: list[str]) -> list[str]:
+def _some(title: str, found: list[str]) -> list[str]:
     more = [f"  ... and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     return [f"{title}:", *(f"  {one}" for one in found[:_SHOWN]), *more] if found else []
 
 
-def _totals(folder: MatrixFolder, made: Mapping[str, Any]) -> list[str]:
-    known = states(folder, (cell["name"] for cell in made["cells"]), alive=False)
-    left = [c for c in made["cells"] if known[c["name"]].status not in ("finished", "skipped")]
-    lines = [f"{len(made['cells']) - len(left)} of {len(made['cells'])} runs are done"]
-    if (eta := remaining(folder, made, known)) is not None:
-        slots = made["jobs"] * max(1, len(made["gpus"]))
-        lines[0] += f"; the others take about {duration(eta)}, {slots} at a time"
-    need, free = disk_need(made, left), machine.disk_free(folder.path)
+def _totals(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
+    known = states(folder, (cell.name for cell in record.cells), alive=False)
+    left = [c for c in record.cells if known[c.name].status not in ("finished", "skipped")]
+    lines = [f"{len(record.cells) - len(left)} of {len(record.cells)} runs are done"]
+    if (eta := remaining(folder, record, known)) is not None:
+        lines[0] += f"; the others take about {rough_duration(eta)}, {record.slots} at a time"
+    need, free = disk_need(record, left), machine.disk_free(folder.path)
     verdict = "" if need <= free else ": TOO LITTLE"
-    lines.append(f"disk: about {gib(need)} needed, {gib(free)} free{verdict}")
-    for kind, peak in predicted_memory(folder, made["cells"]).items():
+    lines.append(f"disk: about {show_size(need)} needed, {show_size(free)} free{verdict}")
+    for kind, peak in predicted_memory(folder, record.cells).items():
         host = machine.host_memory()
         if host and peak.host > host.total:
-            lines.append(f"memory: {kind} takes {gib(peak.host)}, the host has {gib(host.total)}")
+            there = f"the host has {show_size(host.total)}"
+            lines.append(f"memory: {kind} takes {show_size(peak.host)}, {there}")
     return lines
 
 
 def remaining(
-    folder: MatrixFolder, made: Mapping[str, Any], known: Mapping[str, CellState]
+    folder: MatrixFolder, record: MatrixRecord, known: Mapping[str, CellState]
 ) -> float | None:
     """Return the seconds until all is done; None when too little is known."""
-    times = seconds(made["cells"], known, folder.probes())
+    times = seconds(record.cells, known, folder.probes())
     total = 0.0
-    for cell in made["cells"]:
-        state = known[cell["name"]]
+    for cell in record.cells:
+        state = known[cell.name]
         if state.status in ("finished", "failed", "skipped"):
             continue
-        if cell["kind"] not in times:
+        if cell.kind not in times:
             return None
-        _, share = progress(folder, cell["name"], cell["steps"])
-        total += times[cell["kind"]] * (1.0 - min(1.0, share or 0.0)) * _wanted(cell, made)
-    return total / (int(made["jobs"]) * max(1, len(made["gpus"])))
+        _, share = progress(folder, cell.name, cell.steps)
+        total += times[cell.kind] * (1.0 - min(1.0, share or 0.0)) * _wanted(cell, record)
+    return total / record.slots
 
 
-def _wanted(cell: Mapping[str, Any], made: Mapping[str, Any]) -> float:
+def _wanted(cell: CellRecord, record: MatrixRecord) -> float:
     """Return the chance that a cell is run: of tuned rates one is taken."""
-    if made["tuning"] is None or cell["tuning"]:
+    if record.tuning is None or cell.tuning:
         return 1.0
-    return 1.0 / len(made["axes"][RATE])
-
-
-# -- where it stands --------------------------------------------------------------------------
+    return 1.0 / max(1, len(record.axes.get(RATE, ())))
 
 
 def status(folder: MatrixFolder) -> list[str]:
     """Return where a matrix stands, as far as files say."""
-    made = folder.matrix()
+    record = folder.matrix()
     runner = holder(folder.path)
-    known = states(folder, (cell["name"] for cell in made["cells"]), alive=bool(runner))
+    known = states(folder, (cell.name for cell in record.cells), alive=bool(runner))
     counts = Counter(state.status for state in known.values())
     order = ("finished", "running", "unfinished", "failed", "left", "skipped")
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
-    lines = [f"matrix {made['name']} in {folder.path}: {said}"]
+    lines = [f"matrix {record.name} in {folder.path}: {said}"]
     over = counts["finished"] + counts["skipped"] == len(known)
     idle = "all is done" if over else "nobody runs it: 'make test-matrix' goes on"
     lines.append(f"run by {runner}" if runner else idle)
-    for cell in made["cells"]:
-        state = known[cell["name"]]
+    for cell in record.cells:
+        state = known[cell.name]
         if state.status in ("running", "unfinished"):
-            step, share = progress(folder, cell["name"], cell["steps"])
+            step, share = progress(folder, cell.name, cell.steps)
             done = f", {share:.0%}" if share is not None else ""
-            lines.append(f"  {state.status} {cell['name']}: step {step:,}{done}")
+            lines.append(f"  {state.status} {cell.name}: step {step:,}{done}")
     for name, state in known.items():
         if state.status == "failed":
-            last = state.tail.splitlines()[-1:]
-            lines.append(f"  failed {name}: {state.kind} ({state.reason}) {''.join(last)}")
-    eta = remaining(folder, made, known)
+            lines.append(f"  failed {name}: {state.kind} ({state.reason}) {last_line(state.tail)}")
+    eta = remaining(folder, record, known)
     if eta:
-        lines.append(f"left: about {duration(eta)}")
+        lines.append(f"left: about {rough_duration(eta)}")
     return lines
 
 
-# -- what came out ----------------------------------------------------------------------------
-
-
-def summary(folder: MatrixFolder, made: Mapping[str, Any]) -> list[str]:
+def summary(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
     """Return the table of final results, a line for each cell over its seeds."""
-    known = states(folder, (cell["name"] for cell in made["cells"]), alive=False)
+    known = states(folder, (cell.name for cell in record.cells), alive=False)
     rows, notes = [], []
-    for label in _labels(made):
-        cells = [c for c in made["cells"] if c["label"] == label and not c["tuning"]]
-        done = [results(folder, c["name"]) for c in cells if folder.finished(c["name"])]
-        wanted = [c for c in cells if known[c["name"]].status != "skipped"]
+    for label in _labels(record):
+        cells = [c for c in record.cells if c.label == label and not c.tuning]
+        done = [results(folder, c.name) for c in cells if folder.finished(c.name)]
+        wanted = [c for c in cells if known[c.name].status != "skipped"]
         if wanted:
             rows.append([label, f"{len(done)}/{len(wanted)}", *_means(done)])
     for name, state in known.items():
@@ -205,17 +189,17 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700.0 else math.inf
 
 
-def _means(done: list[dict[str, Any]]) -> list[str]:
-    losses = [one["val_loss"] for one in done if one["val_loss"] is not None]
+def _means(done: Sequence[CellResults]) -> list[str]:
+    losses = [one.val_loss for one in done if one.val_loss is not None]
     if not losses or len(losses) < len(done):
         return ["no number" if done else "", "", "", "", ""]
     mean = statistics.fmean(losses)
     spread = f"{statistics.stdev(losses):.4f}" if len(losses) > 1 else ""
-    sparsity = statistics.fmean(one["sparsity_reached"] for one in done)
+    sparsity = statistics.fmean(one.sparsity_reached for one in done)
     return [
         f"{mean:.4f}",
         spread,
         f"{statistics.fmean(map(_perplexity, losses)):.2f}",
         f"{sparsity:.4f}" if sparsity else "",
-        f"{statistics.fmean(one['seconds'] for one in done):.1f}",
+        f"{statistics.fmean(one.seconds for one in done):.1f}",
     ]

@@ -66,9 +66,6 @@ def table_agrees(name: str, measured: str) -> bool:
     return measured == wanted or (wanted == "own" and measured == "none")
 
 
-# -- the battery itself: what is wrong in one way fails the check for it --------------------------
-
-
 class Wrong(torch.optim.SGD):
     """Momentum, and one mistake."""
 
@@ -139,9 +136,6 @@ def test_decay_of_other_kinds_is_found() -> None:
     assert conformance.kind_of_decay(wrong("decays whatever the rate")) == "own"
     with pytest.raises(AssertionError, match="is a vector"):
         conformance.kind_of_decay(wrong("decays vectors"))
-
-
-# -- the table, and the page made of it -----------------------------------------------------------
 
 
 def test_the_table_knows_every_name_of_the_library() -> None:

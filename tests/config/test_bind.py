@@ -35,9 +35,6 @@ def refused(**values: str) -> tuple[str, ...]:
     return caught.value.messages
 
 
-# -- every option, once --------------------------------------------------------------------------
-
-
 def test_every_option_has_a_field_and_every_field_an_option() -> None:
     options = Options()
     assert set(option_hints(options)) == set(options.names())
@@ -131,9 +128,6 @@ def test_a_configuration_is_frozen() -> None:
             setattr(holder, name, None)
 
 
-# -- wrong values --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
@@ -213,9 +207,6 @@ def test_a_default_that_is_refused_names_its_flag(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(typed.TrainConfig, "__annotations__", hints)
     monkeypatch.setattr(bind_module, "_evaluated", {})
     assert refused() == ("--num-epochs: 1 is outside (5, 6)",)
-
-
-# -- the parts -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,6 @@ def refused(*argv: str) -> list[str]:
     return list(caught.value.messages)
 
 
-# -- flags ---------------------------------------------------------------------------------------
-
-
 def test_every_option_is_a_flag_and_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         options_of("--help")
@@ -161,9 +158,6 @@ def test_an_entry_takes_only_its_options() -> None:
         parse("x.py", "", ["--seed", "3"], Actions, ["DEVICE"])
 
 
-# -- wrong command lines -------------------------------------------------------------------------
-
-
 def test_an_unknown_flag_names_the_nearest() -> None:
     (message,) = refused("--learning-rat", "1")
     assert message == "unknown flag --learning-rat; did you mean --learning-rate? (see --help)"
@@ -223,9 +217,6 @@ def test_empty_paths_are_refused() -> None:
     assert refused("--run-dir", "") == ["--run-dir: a path is needed"]
 
 
-# -- actions -------------------------------------------------------------------------------------
-
-
 def test_actions_have_their_defaults_and_values() -> None:
     assert actions_of() == Actions(where=None, often=3, again=None, force=False)
     assert actions_of("--where", "a b", "--often", "4", "--again", "--force") == Actions(
@@ -264,9 +255,6 @@ def test_a_needed_action_is_asked_for_beside_other_problems() -> None:
         "--device needs a value (see --help)",
         "the following arguments are required: --run (see --help)",
     )
-
-
-# -- torch is not imported -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

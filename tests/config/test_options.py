@@ -79,9 +79,6 @@ def complaints(path: Path) -> list[str]:
     return [problem.removeprefix(f"{path}:") for problem in problems]
 
 
-# -- the name map and the tree ------------------------------------------------------------------
-
-
 def test_names_and_flags_map_both_ways() -> None:
     names = Options().names()
     flags = [flag_of(name) for name in names]
@@ -127,8 +124,6 @@ def test_a_mistake_in_the_tree_is_found(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="non-int default"):
         Kconfig(bad)
 
-
-# -- bad lines -----------------------------------------------------------------------------------
 
 BAD_LINES = {
     "unknown": (
@@ -291,9 +286,6 @@ def test_unreadable_files(tmp_path: Path, content: bytes | str | None, reason: s
     assert str(path) in caught.value.messages[0]
 
 
-# -- flags ---------------------------------------------------------------------------------------
-
-
 def test_a_flag_that_plays_no_part_is_refused() -> None:
     for name, value in (("WSD_DECAY", "0.5"), ("WSD_DECAY", "0.2"), ("WSD_DECAY", "")):
         assert given((name, value)).check() == [
@@ -398,8 +390,6 @@ def test_text_that_is_no_line_is_refused(text: str) -> None:
     assert given(("DATA_DIR", text)).problems == [f"--data-dir: {text!r} is not one line of text"]
 
 
-# -- the environment -----------------------------------------------------------------------------
-
 HOSTILE = {
     "srctree": "/nowhere",
     "CONFIG_": "OTHER_",
@@ -429,9 +419,6 @@ def test_the_environment_changes_nothing(
     assert after.full_text() == before.full_text()
     assert after.minimal() == before.minimal() == {"BATCH_SIZE": "5", "OPTIMIZER": "sgd"}
     assert {name: os.environ[name] for name in HOSTILE} == HOSTILE
-
-
-# -- round trips ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -497,9 +484,6 @@ def test_odd_strings_survive(folder: str, tmp_path: Path) -> None:
     path = tmp_path / "full"
     path.write_text(options.full_text(), encoding="utf-8")
     assert read(path).value("DATA_DIR") == folder
-
-
-# -- the menu's load -----------------------------------------------------------------------------
 
 
 def switched(path: Path, symbol: str) -> Kconfig:

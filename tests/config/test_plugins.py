@@ -172,9 +172,6 @@ def test_a_mistake_of_ours_is_no_missing_package(package: Path) -> None:
         plugins.load("some_plugins", "wrong")
 
 
-# -- half a plug-in ------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tracked(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The package as that of the trackers, with a copy of the null tracker that they all need."""

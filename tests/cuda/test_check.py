@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import REPOSITORY
 from tests.support import tiny
@@ -39,6 +40,24 @@ def test_a_dry_run_passes(part: str, tmp_path: Path) -> None:
     assert "FAILED" not in done.stdout, done.stdout
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("done")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(SCRIPT)],
+        env={**os.environ, "DRY": "", "PY": sys.executable, "OUT": str(tmp_path / "out")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "check-gpu: error: torch finds no CUDA or ROCm GPU here; DRY=1 goes through the checks "
+        "on a CPU\n"
+    )
 
 
 def test_an_unknown_part_is_one_line() -> None:

@@ -180,9 +180,6 @@ def test_a_writer_notices_what_was_changed(tmp_path: Path) -> None:
             ShardWriter(tmp_path, "train", LENGTHS).restore(writer.shards())
 
 
-# -- what was found is kept ----------------------------------------------------------------------
-
-
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every file for a large one, whose last change is long past."""

@@ -51,9 +51,6 @@ def writers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "checkpoint" in thread.name]
 
 
-# -- damage ----------------------------------------------------------------------------------------
-
-
 def test_killed_before_the_older_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 3: one more than are kept lies there, the newest counts, the next save clears up."""
     for step in (1, 2):
@@ -200,9 +197,6 @@ def test_a_manifest_that_is_none(text: str, tmp_path: Path) -> None:
         ck.load_last(tmp_path, said.append)
     assert error.value.code == Exit.CHECKPOINT
     assert re.search("MANIFEST.json is (missing or damaged|incomplete)", said[0])
-
-
-# -- in the background -----------------------------------------------------------------------------
 
 
 @pytest.mark.slow

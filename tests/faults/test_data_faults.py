@@ -76,9 +76,6 @@ def rewrite_meta(folder: Path, *keys: str | int, value: object) -> None:
     path.write_text(json.dumps(raw))
 
 
-# -- before a run --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -234,9 +231,6 @@ def test_a_meta_that_is_no_description(content: str, data: Path, tmp_path: Path)
         tiny.train(data, tmp_path / "run", *RUN)
     assert caught.value.code == Exit.DATA
     assert str(path) in str(caught.value)
-
-
-# -- while it is read ----------------------------------------------------------------------------
 
 
 def train_disturbed(

@@ -50,8 +50,6 @@ def contents(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(parent)): path.read_bytes() for path in files}
 
 
-# -- a disk that takes no more ---------------------------------------------------------------------
-
 #: For the save of each step: the point at which the disk fails, its passing since then, and how.
 FAILING = {
     2: ("checkpoint.tensor", 1, errno.ENOSPC),
@@ -174,9 +172,6 @@ def test_a_real_limit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert contents(run) == before
 
 
-# -- room is asked for before ----------------------------------------------------------------------
-
-
 class Usage(NamedTuple):
     """What shutil.disk_usage returns."""
 
@@ -259,9 +254,6 @@ def test_without_room_the_run_goes_on_and_says_so_at_the_end(
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-# -- a folder that cannot be written ---------------------------------------------------------------
-
-
 @pytest.fixture
 def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every step be an error of the test."""
@@ -317,9 +309,6 @@ def test_checkpoints_that_became_read_only(
         tiny.train(data, run, *STEPS)
     assert error.value.code == Exit.CONFIG
     assert os.strerror(number) in str(error.value)
-
-
-# -- lines, records and results on a full disk -----------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,6 @@ def test_everything_that_moves_is_reported(
     assert told.count("the end of the run") >= 7
 
 
-# -- what counts -----------------------------------------------------------------------------------
-
-
 class Clock:
     """A watchdog that is looked through by hand, at moments of our own."""
 
@@ -247,9 +244,6 @@ def test_a_timeout_that_cannot_be(value: str, data: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="--hang-timeout"):
         tiny.train(data, tmp_path / "run", "--hang-timeout", value)
     assert not (tmp_path / "run").exists()
-
-
-# -- the matrix ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -84,9 +84,6 @@ def counted(run: Path, name: str) -> list[int]:
     return [line[name] for line in tiny.metrics(run) if "loss" in line]
 
 
-# -- steps that are not finite ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", ["step.grad:nan:3", "step.loss:nan:3", "step.grad:inf:3"])
 def test_such_a_step_leaves_no_trace(fault: str, arm: Arm, data: Path, tmp_path: Path) -> None:
     """Row 14: weights and optimizer state are the same bits before and after."""
@@ -247,9 +244,6 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert tiny.train(data, run, *more) == Exit.OK  # with an optimizer that does not
 
 
-# -- steps that spike ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("size", "sigmas"), [(4, 2.0), (7, 3.0), (16, 1.5)])
 def test_spikes_are_those_of_a_slow_loop(size: int, sigmas: float) -> None:
     """Row 18: decisions of 200 steps with heavy tails, and of NaN, infinities and levels."""
@@ -336,9 +330,6 @@ def test_the_window_survives_a_resume(
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
     assert files(tmp_path / "run", 8) == files(tmp_path / "whole", 8)
     assert state(tmp_path / "run", 8)["precision"] == state(tmp_path / "whole", 8)["precision"]
-
-
-# -- rollback --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -450,9 +441,6 @@ def test_what_is_being_written_is_no_hang(
     more = ("--nonfinite", "abort", "--async-checkpoint", "--checkpoint-interval", "1")
     diverges(data, tmp_path / "run", "--max-steps", "8", *more, "--hang-timeout", "60")
     assert seen == [LONG]
-
-
-# -- injection -------------------------------------------------------------------------------------
 
 
 def test_without_a_fault_a_step_computes_nothing_more(arm: Arm, data: Path, tmp_path: Path) -> None:

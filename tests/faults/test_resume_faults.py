@@ -93,9 +93,6 @@ def refused(data: Path, run: Path, *more: str, code: Exit = Exit.CONFIG) -> str:
     return str(caught.value)
 
 
-# -- row 11 --------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_goes_on_with_everything_on(
@@ -117,9 +114,6 @@ def test_every_optimizer_goes_on_with_everything_on(
     assert state(tmp_path / "run") == state(tmp_path / "whole")
     assert record(tmp_path / "run")["determinism"] == "bitwise"
     assert record(tmp_path / "run")["moved"] == []
-
-
-# -- row 12 --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -164,9 +158,6 @@ def test_borders_of_shards_and_epochs_are_none_of_a_resume(
         assert tiny.train(shards, run, *more) == Exit.OK
         assert_same(run, tmp_path / "whole")
         assert state(run) == state(tmp_path / "whole")
-
-
-# -- row 13: what may differ is said -------------------------------------------------------------
 
 
 CIRCUMSTANCES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -266,9 +257,6 @@ def test_before_the_first_checkpoint_nothing_has_moved(
     assert tiny.train(data, tmp_path / "run", *RUN) == Exit.OK
     assert capsys.readouterr().err == ""
     assert record(tmp_path / "run")["determinism"] == "bitwise"
-
-
-# -- row 13: what may not differ is refused ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -380,8 +368,6 @@ def test_a_line_that_is_missed(data: Path, run: Path) -> None:
     assert "--block-size is 8 but the run in" in refused(data, run)
 
 
-# -- row 39 --------------------------------------------------------------------------------------
-
 PRUNED = ("--pruning-method", "magnitude", "--target-sparsity", "0.7")
 
 
@@ -455,9 +441,6 @@ def test_masks_and_zeros_that_disagree(
     text = refused(data, run, *PRUNED, code=Exit.CHECKPOINT)
     assert said.format(name=name) in text
     assert "\n" not in text
-
-
-# -- row 40 --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

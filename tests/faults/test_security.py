@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.records import to_json
 from gpt2.data.sources import text_files
 from gpt2.files import json as json_files
 from gpt2.files.manifest import DamagedError
@@ -29,17 +30,16 @@ from gpt2.run_dir.resume import load_config
 from gpt2.weights.foreign import open_foreign
 from scripts import flags, matrix, report
 from scripts.study.folder import MatrixFolder
-from scripts.study.spec import from_config, study
+from scripts.study.spec import check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
 from tests.conftest import REPOSITORY
 from tests.support import tiny
+from tests.support.small_cells import cell_record, matrix_record
 from tests.support.synthetic import write_matrix, write_run
 
 SOURCES = sorted(
     path for name in ("gpt2", "scripts", "tests") for path in (REPOSITORY / name).rglob("*.py")
 )
-
-# -- nothing unpickles, nothing is executed --------------------------------------------------------
 
 #: Modules that make objects of bytes, by running what the bytes say.
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -124,8 +124,8 @@ def test_code_of_ones_own_comes_from_no_file(
         spec.write_text("axes: {optimizer: [adamw, 'mine:Own']}\nseeds: 1\n")
     take = {
         "config": lambda: flags.flags(path),
-        "matrix": lambda: study(from_config(path)),
-    }.get(kind, lambda: study(from_yaml(spec)))
+        "matrix": lambda: check_spec(from_config(path)),
+    }.get(kind, lambda: check_spec(from_yaml(spec)))
     with pytest.raises(UserError, match="code of your own") as caught:
         take()
     assert caught.value.code == Exit.CONFIG
@@ -156,8 +156,6 @@ def test_resume_takes_options_and_not_the_command(
     assert (run / "summary.json").exists()
     assert not (tmp_path / "owned").exists()
 
-
-# -- what a .config says reaches the shell as it is ------------------------------------------------
 
 NASTY = (
     "$(touch owned)", "`touch owned`", "; touch owned", "| touch owned", "& touch owned",
@@ -298,8 +296,6 @@ def test_variables_of_make_go_to_programs_unchanged(made: Maker) -> None:
     assert made("train", "TIME=60")[-2:] == ["--max-time", "60"]
 
 
-# -- folders ---------------------------------------------------------------------------------------
-
 OUTSIDE = ("../x", "../../x", "/etc/passwd", "a/b", "..", ".", "", "a/../../x", "x\0", "-/x")
 
 
@@ -375,7 +371,7 @@ def test_the_name_of_a_matrix_is_that_of_a_folder(name: str, tmp_path: Path) -> 
     path = tmp_path / "config"
     path.write_text(f'CONFIG_MATRIX_NAME="{escaped(name)}"\n')
     with pytest.raises(UserError, match="is no name"):
-        study(from_config(path))
+        check_spec(from_config(path))
 
 
 @pytest.mark.parametrize("value", ["../../x", "/etc/passwd", "..", "a/../../b", "x" * 400])
@@ -389,7 +385,7 @@ def test_the_values_of_an_axis_make_names_of_cells(value: str, tmp_path: Path) -
     )
     from scripts.study.cells import expand
 
-    (cell,) = expand(study(from_config(path))).cells
+    (cell,) = expand(check_spec(from_config(path))).cells
     folder = MatrixFolder(tmp_path / "out")
     assert folder.run_dir(cell.name).resolve().parent == folder.cells.resolve()
     assert len(f"{cell.name}.txt") < 255
@@ -400,13 +396,7 @@ def test_cells_of_a_matrix_json_stay_in_it(name: str, tmp_path: Path) -> None:
     """--rerun moves folders, so a name that leads out is refused before anything is moved."""
     out = write_matrix(tmp_path / "deep" / "matrix", cells=1, seeds=1)
     (tmp_path / "x").mkdir()
-    found = json.loads((out / "matrix.json").read_text())
-    whole = {"name": name, "label": "a", "kind": "a", "point": {}, "seed": 1, "tuning": False,
-             "flags": [], "steps": 1, "max_time": 0, "eval_interval": 0,
-             "checkpoint_bytes": 1}  # fmt: skip
-    (out / "matrix.json").write_text(
-        json.dumps({**found, "axes": {}, "threads": None, "gpus": [], "cells": [whole]})
-    )
+    (out / "matrix.json").write_text(json.dumps(to_json(matrix_record(cell_record(name=name)))))
     with pytest.raises(UserError, match="is no cell"):
         matrix.main(["--config", str(REPOSITORY / "defconfigs/gpt2-shakespeare-matrix-smoke"),
                      "--out", str(out), "--rerun", "*"])  # fmt: skip
@@ -440,9 +430,6 @@ def test_an_index_of_weights_names_files_beside_it(name: str, tmp_path: Path) ->
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="no file of this folder"):
         open_foreign(folder)
-
-
-# -- what is larger than it looks ------------------------------------------------------------------
 
 
 def test_a_frame_that_asks_for_a_large_window_is_refused(tmp_path: Path) -> None:
@@ -528,7 +515,7 @@ def test_a_spec_whose_keys_are_lists_of_lists_is_refused_at_once(tmp_path: Path)
         lines.append(f"  {name}: &{name} [{', '.join([f'*{before}'] * 9)}]")
     path.write_text("\n".join([*lines, "? *i", ": x"]) + "\n")
     with pytest.raises(UserError, match="a plain name is needed"):
-        study(from_yaml(path))
+        check_spec(from_yaml(path))
     path.write_text("[" * 1_500)
     with pytest.raises(UserError, match="lists in lists"):
         from_yaml(path)
@@ -536,8 +523,6 @@ def test_a_spec_whose_keys_are_lists_of_lists_is_refused_at_once(tmp_path: Path)
     with pytest.raises(UserError, match="larger than any matrix"):
         from_yaml(path)
 
-
-# -- the report shows texts, whatever they are -----------------------------------------------------
 
 MARKUP = (
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
@@ -586,7 +571,13 @@ def reported(folder: Path, text: str) -> Shape:
     (folder / "matrix.json").write_text(json.dumps(spec))
     if "\udcff" in text:  # the name of a folder may be of bytes that are no UTF-8
         (folder / "cells" / f"{name}1").rename(folder / "cells" / f"{name}1\udcff")
-    event = {"event": "failed", "cell": text, "kind": text, "reason": text, "tail": [text, text]}
+    event = {
+        "event": "failed",
+        "cell": text,
+        "kind": text,
+        "reason": text,
+        "tail": f"{text}\n{text}",
+    }
     (folder / "journal.jsonl").write_text(json.dumps(event) + "\n")
     with warnings.catch_warnings(), open(os.devnull, "w", errors="replace") as nowhere:
         warnings.simplefilter("ignore", UserWarning)  # of fonts that lack a character

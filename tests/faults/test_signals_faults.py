@@ -175,8 +175,6 @@ def test_a_hangup_that_was_ignored_stays_ignored(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # all are put back
 
 
-# -- outside of a run ------------------------------------------------------------------------------
-
 ENTRY = """
 import os, signal, sys
 from gpt2.config.entry import run_entry

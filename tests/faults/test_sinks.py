@@ -21,6 +21,7 @@ import pytest
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import rough_duration
 from gpt2.data.prepare import store as data_store
 from gpt2.files.atomic import new_folder
 from gpt2.files.lock import holder
@@ -57,9 +58,6 @@ def after(patch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> No
         return original(self, done)
 
     patch.setattr(RunRecorder, "after_step", after_step)
-
-
-# -- row 37: the console ---------------------------------------------------------------------------
 
 
 def broken_pipe() -> TextIO:
@@ -116,9 +114,6 @@ def test_streams_closed_from_the_start_take_no_file_s_place() -> None:
         cwd=tiny.REPOSITORY, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 43
-
-
-# -- row 37: the run directory ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
@@ -190,9 +185,6 @@ def test_a_line_of_metrics_that_is_none_costs_no_other(
     assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 2, 3, 4]
 
 
-# -- row 38: clocks --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("direction", [0.0, -3600.0], ids=["stands", "goes backwards"])
 def test_clocks_that_stand_or_go_backwards(
     direction: float, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -232,8 +224,10 @@ def test_a_clock_that_jumps_in_a_measurement(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_short_run_of_the_matrix_under_odd_clocks(
     clock: Callable[[int], float], tmp_path: Path
 ) -> None:
+    from gpt2.config.records import to_json
     from scripts.study import forecast, views
     from scripts.study.state import CellState
+    from tests.support.small_cells import cell_record, matrix_record
 
     run = tmp_path / "cells" / "a"
     run.mkdir(parents=True)
@@ -244,18 +238,13 @@ def test_a_short_run_of_the_matrix_under_odd_clocks(
     (run / "summary.json").write_text(json.dumps(result))
     measured = forecast._measured(run, wall=-1.0)
     times = ("step_seconds", "evaluation_seconds", "other_seconds")
-    assert all(measured[name] == 0.0 for name in times)
+    assert all(getattr(measured, name) == 0.0 for name in times)
     folder = MatrixFolder(tmp_path)
-    (tmp_path / "probes.json").write_text(json.dumps({"kind": measured}))
-    cell = {"name": "a", "kind": "kind", "steps": 2, "eval_interval": 1, "max_time": 0,
-            "tuning": False}  # fmt: skip
-    made = {"cells": [cell], "tuning": None, "jobs": 1, "gpus": []}
-    left = views.remaining(folder, made, {"a": CellState(status="running")})
+    (tmp_path / "probes.json").write_text(json.dumps({"kind": to_json(measured)}))
+    record = matrix_record(cell_record(kind="kind", steps=2, eval_interval=1))
+    left = views.remaining(folder, record, {"a": CellState(status="running")})
     assert left == 0.0  # also where more steps are logged than there are
-    assert views.duration(left) == "0 s"
-
-
-# -- row 31: locks ---------------------------------------------------------------------------------
+    assert rough_duration(left) == "0 s"
 
 
 @pytest.fixture
@@ -303,8 +292,6 @@ def test_two_exports_into_one_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["export"]  # nor is anything left
     assert (final / "model.safetensors").read_bytes() == b"ours"
 
-
-# -- row 22: memory --------------------------------------------------------------------------------
 
 #: train.py, which after step 3 may have 64 MB more and takes 16 MB in every step.
 HUNGRY = """

@@ -17,7 +17,7 @@ from gpt2.machine.host_memory import (
     Budget,
     Guard,
     Host,
-    Pool,
+    HostMemory,
     budget,
     refuse_if_low,
 )
@@ -56,7 +56,7 @@ def group(root: Path, folder: str, **files: str) -> None:
 def test_the_machine_alone(tmp_path: Path) -> None:
     machine = Host(fake(tmp_path, held=3 * GIB, swapped=GIB))
     assert machine.watched
-    assert machine.pools() == [Pool("on this machine", 24 * GIB, 12 * GIB)]
+    assert machine.pools() == [HostMemory("on this machine", 24 * GIB, 12 * GIB)]
     assert (machine.total(), machine.available(), machine.held()) == (24 * GIB, 12 * GIB, 4 * GIB)
 
 
@@ -82,7 +82,7 @@ def test_the_smallest_limit_up_to_the_root_holds(tmp_path: Path) -> None:
     group(tmp_path, "user.slice", memory__high="max", memory__stat=statistics)
     machine = Host(tmp_path)
     # Of the 3 GiB in use, 0.75 are cached files, which go when room is needed.
-    expected = Pool("in its control group", 4 * GIB, 4 * GIB - (3 * GIB - 3 * GIB // 4))
+    expected = HostMemory("in its control group", 4 * GIB, 4 * GIB - (3 * GIB - 3 * GIB // 4))
     assert machine.pools()[1:] == [expected]
     assert machine.total() == 4 * GIB
     group(tmp_path, "user.slice/job.scope", memory__high=str(2 * GIB))
@@ -103,7 +103,7 @@ def test_cgroup_v1(tmp_path: Path) -> None:
         tmp_path, "memory/docker/abc", memory__limit_in_bytes=str(3 * GIB),
         memory__usage_in_bytes=str(2 * GIB), memory__stat=statistics,
     )  # fmt: skip
-    assert Host(tmp_path).pools()[1:] == [Pool("in its control group", 3 * GIB, 2 * GIB)]
+    assert Host(tmp_path).pools()[1:] == [HostMemory("in its control group", 3 * GIB, 2 * GIB)]
 
 
 @pytest.mark.parametrize("path", ["/docker/abc", "/../other", "/"])
@@ -120,7 +120,7 @@ def test_a_container_that_sees_only_its_own_part(path: str, tmp_path: Path) -> N
      (40 * GIB, 2 * GIB), (1024 * GIB, 4 * GIB)],
 )  # fmt: skip
 def test_what_stays_free(total: int, floor: int) -> None:
-    assert Pool("", total, 0).floor == floor
+    assert HostMemory("", total, 0).floor == floor
 
 
 def test_the_budget(tmp_path: Path) -> None:
@@ -136,9 +136,6 @@ def test_low_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1\.07 GB of 25\.77 GB are left on this machine") as error:
         refuse_if_low(Host(fake(tmp_path, available=GIB)))
     assert error.value.code == Exit.MEMORY
-
-
-# -- the guard -----------------------------------------------------------------------------------
 
 
 class EndedError(Exception):
@@ -229,9 +226,6 @@ with Guard(Host(Path({str(tmp_path)!r})), Budget(2**31, ""), print, time.sleep, 
     )  # fmt: skip
     assert done.returncode == Exit.MEMORY
     assert "memory guard" in done.stderr or "in look" in done.stderr
-
-
-# -- the process's own score, and other systems ----------------------------------------------------
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 500), (-5, 500), (500, 500), (800, 800)])

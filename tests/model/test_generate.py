@@ -12,7 +12,7 @@ import torch
 from gpt2.config.typed import ModelConfig
 from gpt2.model.build import build_model
 from gpt2.model.cache import Cache
-from gpt2.model.generate import Sampling, generate, stream
+from gpt2.model.generate import Sampling, stream
 from gpt2.model.gpt import GPT
 
 VOCABULARY = 30
@@ -58,8 +58,18 @@ def slow_greedy(model: GPT, prompt: list[int], count: int) -> list[int]:
 
 
 def sampled(model: GPT, **changes: Any) -> list[int]:
-    options = {"prompt": PROMPT, "count": 20, "temperature": 1.0, "top_k": 0, "seed": 5}
-    return generate(model, **(options | changes))
+    """Token ids that follow PROMPT; `changes` are fields of Sampling, or `prompt` and `count`."""
+    options = {
+        "prompt": PROMPT,
+        "count": 20,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "seed": 5,
+    }
+    options |= changes
+    prompt, count = options.pop("prompt"), options.pop("count")
+    return [token for (token,) in stream(model, prompt, count, Sampling(**options))]
 
 
 def test_temperature_zero_is_the_slow_loops_argmax() -> None:
@@ -141,9 +151,6 @@ def test_growing_text_does_not_pass_through_what_is_compiled() -> None:
     assert sampled(model) == expected
 
 
-# -- the cache -----------------------------------------------------------------------------------
-
-
 def written(model: GPT, length: int, cached: bool, **changes: Any) -> list[list[int]]:
     """20 tokens for each of two texts, well past the block, after a prompt of `length`."""
     prompt = [(7 * i + 3) % VOCABULARY for i in range(length)]
@@ -198,9 +205,6 @@ def test_a_stream_left_early_puts_the_mode_back() -> None:
     assert torch.is_grad_enabled()
     steps.close()
     assert all(module.training for module in model.modules())
-
-
-# -- the nucleus ---------------------------------------------------------------------------------
 
 
 def slow_nucleus(logits: list[float], sampling: Sampling) -> list[float]:

@@ -52,6 +52,7 @@ What compiles its steps (`ao:`) ran uncompiled here.
   gradient; with `none` and `own` (another kind) `--weight-decay` must be 0.
 - Descends at: the first of 0.01, 0.001, 0.1, 1, 0.03, 10, 100 at which 60 steps bring the loss of
   the tiny problem down by a tenth. It tells the order of magnitude, and is no recommendation.
+  An optimizer of a library has no default rate: `--optimizer po:lion --learning-rate 1e-4`.
 - Random: its step draws random numbers, so it trains on one rank only.
 
 | optimizer | state | weight decay | descends at | |

@@ -15,7 +15,7 @@ from gpt2.config import plugins
 from gpt2.config.bind import bind
 from gpt2.config.options import Options
 from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
-from gpt2.optim import precision as module
+from gpt2.machine import processor
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision, emulated, resolve_precision
 from gpt2.training.loop import clip, gradient_norm
@@ -294,7 +294,7 @@ def test_bf16_without_instructions_is_told(
 ) -> None:
     information = tmp_path / "cpuinfo"
     information.write_text(f"processor : 0\nflags : {flags}\n")
-    monkeypatch.setattr(module, "Path", lambda _: information)
+    monkeypatch.setattr(processor, "_INFORMATION", information)
     assert emulated("bf16", CPU) is slow
     assert not emulated("fp32", CPU)
     assert not emulated("bf16", torch.device("cuda"))

@@ -44,9 +44,6 @@ def planned(line: str) -> Planned:
     return plan(configured(line), 50257, plan_for=10**12)
 
 
-# -- plain numbers ---------------------------------------------------------------------------------
-
-
 def test_micro_batches_divide_the_effective_batch() -> None:
     assert list(micro_batches(12, 12)) == [12, 6, 4, 3, 2, 1]
     assert list(micro_batches(12, 5)) == [4, 3, 2, 1]
@@ -89,9 +86,6 @@ def test_fixes_fit_and_each_keeps_more_of_the_micro_batch() -> None:
 
 def test_what_is_not_known_is_not_refused() -> None:
     assert Pool("a card", None).fits(planned("--batch-size 64").work)
-
-
-# -- optimizers and pruning ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,9 +145,6 @@ def test_trying_leaves_the_random_generators_alone() -> None:
     assert before.equal(torch.get_rng_state())
 
 
-# -- what a user sees ------------------------------------------------------------------------------
-
-
 def test_plan_is_shown_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = f"--plan --plan-for 24G --dropout 0 --data-dir {tmp_path}"
     assert main(line.split()) == Exit.OK
@@ -196,9 +187,6 @@ def test_characters_are_counted_first(tmp_path: Path) -> None:
 def test_a_size_needs_its_unit(word: str) -> None:
     with pytest.raises(UserError, match="--plan-for"):
         main(["--plan", f"--plan-for={word}"])
-
-
-# -- the start -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -247,9 +235,6 @@ def test_auto_batch_keeps_the_effective_batch_and_is_written_down(
         for name in ("run", "same")
     )
     assert first == pytest.approx(second, abs=1e-5)
-
-
-# -- figures that are kept -------------------------------------------------------------------------
 
 
 def test_a_measured_ratio_is_used_and_a_bad_file_named(tmp_path: Path) -> None:

@@ -146,3 +146,43 @@ def test_a_file_is_replaced_whole_or_not_at_all(
         runs.write_whole(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def finished_run(folder: Path, best: object) -> Path:
+    """Write a run with checkpoints of steps 10, 20 and 30, and two folders that are none."""
+    for name in ("step-00000010", "step-00000020", "step-00000030", "step-new", "other"):
+        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "checkpoints" / name / "MANIFEST.json").write_text("{}")
+    (folder / "summary.json").write_text(json.dumps({"val_loss": 1.0, "best": best}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "steps"),
+    [
+        ("last", {"step": 10, "val_loss": 0.5}, [30]),
+        ("best", {"step": 10, "val_loss": 0.5}, [10]),
+        ("best", {"step": 15, "val_loss": 0.5}, [30]),
+        ("best", None, [30]),
+        ("none", None, []),
+        ("all", None, [10, 20, 30]),
+    ],
+)
+def test_checkpoints_are_pruned_but_those_to_keep(
+    keep: str, best: object, steps: list[int], tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path, best)
+    runs.prune_checkpoints(run, keep)
+    left = {path.name for path in (run / "checkpoints").iterdir()}
+    assert left == {"step-new", "other", *(f"step-{step:08d}" for step in steps)}
+
+
+def test_an_unfinished_run_and_one_with_damaged_results_keep_their_checkpoints(
+    tmp_path: Path,
+) -> None:
+    run = finished_run(tmp_path, [1])
+    with pytest.raises(UserError, match=r"summary\.json cannot be read: best is a list, not an"):
+        runs.prune_checkpoints(run, "best")
+    (run / "summary.json").unlink()
+    runs.prune_checkpoints(run, "none")
+    assert len(list((run / "checkpoints").iterdir())) == 5

@@ -26,6 +26,7 @@ KINDS = {
     "pruned": (
         "--optimizer", "adamwspam", "--pruning-method", "state", "--target-sparsity", "0.5",
     ),
+    "library": ("--optimizer", "po:lion"),
 }  # fmt: skip
 
 

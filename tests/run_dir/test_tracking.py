@@ -261,9 +261,6 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-# -- the plug-ins, against fakes of their libraries -----------------------------------------------
-
-
 class FakeWandb(types.ModuleType):
     """A library `wandb` that notes its calls; nobody is logged in."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpt2.config.errors import Exit
+from gpt2.machine.host_memory import Host
 from scripts import doctor
 from tests.conftest import REPOSITORY
 
@@ -42,6 +44,33 @@ def test_every_part_has_a_line(capsys: Captured) -> None:
     for line in "".join(found.values()).splitlines():
         # A lack says what it costs; what is there costs nothing.
         assert (": " in line) == (not line.startswith("ok")), line
+
+
+#: Runs the script by a Python that says it is 3.10, and has no typing.Self as that one.
+OLDER_PYTHON = """
+import builtins, runpy, sys
+def load(name, globals=None, locals=None, fromlist=(), level=0, usual=__import__):
+    if name == "typing" and "Self" in (fromlist or ()):
+        raise ImportError("cannot import name 'Self' from 'typing'")
+    return usual(name, globals, locals, fromlist, level)
+builtins.__import__ = load
+sys.version_info = (3, 10, 0, "final", 0)
+sys.modules["torch"] = None
+runpy.run_path("scripts/doctor.py", run_name="__main__")
+"""
+
+
+def test_an_older_python_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OLDER_PYTHON],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Exit.CONFIG
+    assert done.stderr == ""
+    assert "3.11 or newer is needed" in done.stdout.splitlines()[0]
 
 
 def test_without_torch_training_cannot_start(
@@ -83,7 +112,7 @@ def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -
     import torch
 
     for major, flash in ((9, True), (7, False)):
-        about = SimpleNamespace(name="A card", total_memory=24 * doctor.GIB, major=major)
+        about = SimpleNamespace(name="A card", total_memory=24 * 10**9, major=major)
         monkeypatch.setattr(torch.version, "hip", None)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -97,7 +126,7 @@ def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -
         )  # fmt: skip
         monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
         _, found = told(capsys)
-        assert "A card, 24 GiB" in found["GPU 0"]
+        assert "A card, 24.00 GB" in found["GPU 0"]
         assert found["bf16"].startswith("ok" if flash else "lack")
         assert found["flash kernels"].startswith("ok" if flash else "lack")
 
@@ -116,37 +145,12 @@ def test_no_compiler_costs_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert doctor.compiler().cost == ""
 
 
-@pytest.mark.parametrize(
-    ("groups", "limits", "lowest"),
-    [
-        ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "max"}, 500),
-        ("0::/a/b\n", {"a/memory.max": "500", "a/b/memory.max": "300"}, 300),
-        ("0::/a/b\n", {"a/memory.max": "200", "a/b/memory.max": "300"}, 200),
-        ("0::/gone\n", {"memory.max": "700"}, 700),
-        ("0::/with a blank\n", {"with a blank/memory.max": "9"}, 9),
-        ("0::/\n", {}, None),
-        ("5:cpu:/x\n4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "20"}, 20),
-        ("", {}, None),
-    ],
-)
-def test_the_control_groups_limit(
-    groups: str, limits: dict[str, str], lowest: int | None, tmp_path: Path
-) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text(groups)
-    for name, text in limits.items():
-        path = tmp_path / "fs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    assert doctor.cgroup_limit(membership, tmp_path / "fs") == lowest
-
-
 def test_little_memory_and_disk_are_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "cgroup_limit", lambda membership, root: 2 * doctor.GIB)
-    assert "may use 2.0 GiB" in doctor.memory().found
+    monkeypatch.setattr(Host, "total", lambda self: 2 * 10**9)
+    assert "may use 2.00 GB" in doctor.memory().found
     assert doctor.memory().cost
     usage = namedtuple("usage", "total used free")
     for free, costs in ((1, True), (500, False)):
-        answer = usage(0, 0, free * doctor.GIB)
+        answer = usage(0, 0, free * 10**9)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, a=answer: a)
         assert bool(doctor.disk(tmp_path / "not" / "there").cost) == costs

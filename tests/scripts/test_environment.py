@@ -113,9 +113,6 @@ def chosen(capsys: pytest.CaptureFixture[str], group: str = "runtime") -> str:
     return out.strip()
 
 
-# -- requirements --------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("site")
 def test_development_includes_runtime() -> None:
     assert environment.requirements("runtime") == RUNTIME
@@ -160,8 +157,6 @@ def test_what_is_missing(versions: dict[str, str], lacking: list[str], site: Sit
     assert found == [DEVELOPMENT[name] for name in lacking]
 
 
-# -- the Python at hand --------------------------------------------------------------------------
-
 WHOLE = {"torch": "2.12.0", "numpy": "2.0", "tqdm": "4.0"}
 
 
@@ -193,9 +188,6 @@ def test_an_older_python_is_told_so(
     with pytest.raises(UnusableError, match=r"Python 3\.11 or newer"):
         chosen(capsys)
     assert site.names() == []
-
-
-# -- making .venv --------------------------------------------------------------------------------
 
 
 def test_a_bare_python_gets_everything_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,9 +318,6 @@ def test_failures_say_what_to_do(
     with pytest.raises(UnusableError, match=message):
         chosen(capsys)
     assert capsys.readouterr().out == ""
-
-
-# -- the real thing ------------------------------------------------------------------------------
 
 
 def test_a_command_that_fails_is_an_error() -> None:

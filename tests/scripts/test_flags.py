@@ -54,9 +54,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-# -- round trips ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "seed", [*range(10), *(pytest.param(n, marks=pytest.mark.slow) for n in range(10, 50))]
 )
@@ -123,9 +120,6 @@ def test_a_value_like_a_flag_stays_a_value(monkeypatch: pytest.MonkeyPatch) -> N
     assert actions.resume is None
 
 
-# -- what goes to whom ---------------------------------------------------------------------------
-
-
 def test_data_prints_what_prepare_data_takes(
     write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,9 +146,6 @@ def test_the_axes_of_the_matrix_are_no_flags(
     path = tmp_path / ".config"
     path.write_text("CONFIG_MATRIX_SEEDS=3\nCONFIG_SEED=5\n")
     assert flags.flags(path) == ["--seed", "5"]
-
-
-# -- no .config ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -186,9 +177,6 @@ def test_another_file_that_is_missing_is_an_error(
     assert capsys.readouterr().out == ""
 
 
-# -- unfinished runs -----------------------------------------------------------------------------
-
-
 def make_run(parent: Path, name: str, age: int, batch: int, *files: str) -> Path:
     run = parent / name
     run.mkdir(parents=True)
@@ -217,9 +205,6 @@ def test_unfinished_without_one_is_an_error(tmp_path: Path) -> None:
     (make_run(tmp_path, "finished", 0, 6) / "summary.json").write_text("{}")
     with pytest.raises(UserError, match="holds no unfinished run"):
         main("--unfinished", str(tmp_path))
-
-
-# -- as make runs it -----------------------------------------------------------------------------
 
 
 def test_a_wrong_config_prints_no_flags(

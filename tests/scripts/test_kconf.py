@@ -50,9 +50,6 @@ def refused(tool: object, *arguments: object) -> list[str]:
     return list(caught.value.messages)
 
 
-# -- defconfig -----------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("folder")
 def test_defconfig_writes_a_full_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / ".config"
@@ -114,9 +111,6 @@ def test_every_defconfig_is_right_minimal_and_described(path: Path, tmp_path: Pa
     minimal = (tmp_path / "defconfig").read_text().splitlines()
     settings = [line for line in lines if line and (line[0] != "#" or line.endswith(" is not set"))]
     assert settings == minimal
-
-
-# -- olddefconfig and savedefconfig --------------------------------------------------------------
 
 
 def test_olddefconfig_makes_a_config_of_defaults(tmp_path: Path) -> None:
@@ -193,9 +187,6 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert refused(kconf.olddefconfig, config) == [
         f"{config}: cannot be written: No such file or directory"
     ]
-
-
-# -- explain -------------------------------------------------------------------------------------
 
 
 def explained(capsys: pytest.CaptureFixture[str], config: Path, option: str) -> dict[str, str]:
@@ -292,9 +283,6 @@ def test_explain_says_where_a_value_comes_from(
 def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
     (message,) = refused(kconf.explain, tmp_path / "none", "lerning-rate")
     assert message.startswith("there is no option 'lerning-rate'; did you mean LEARNING_RATE")
-
-
-# -- menuconfig ----------------------------------------------------------------------------------
 
 
 def test_the_menu_cannot_save_a_wrong_value(tmp_path: Path) -> None:
@@ -400,9 +388,6 @@ def test_menuconfig_refuses_a_wrong_file(write_config: WriteConfig) -> None:
     assert f"kconf.py: error: {config}:1: CONFIG_GONE is unknown" in shown
     assert "make olddefconfig" in shown
     assert config.read_text() == "CONFIG_GONE=y\n"
-
-
-# -- the command line ----------------------------------------------------------------------------
 
 
 def test_the_tools_run_as_commands(without_torch: RunScript, tmp_path: Path) -> None:

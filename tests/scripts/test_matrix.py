@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import re
 import shlex
 from pathlib import Path
@@ -18,18 +19,20 @@ from gpt2.config.errors import UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
 from scripts.study.cells import Matrix, expand
-from scripts.study.spec import Study, add_flags, from_config, study
+from scripts.study.records import CellRecord
+from scripts.study.spec import MatrixSpec, add_flags, check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
-from scripts.study.tuning import choose, rate_for
+from scripts.study.tuning import choose, choose_rate, mean_losses, rate_for
 from tests.support import tiny
+from tests.support.small_cells import cell_record
 
 
-def asked(tmp_path: Path, *lines: str, flags: str = "") -> Study:
+def asked(tmp_path: Path, *lines: str, flags: str = "") -> MatrixSpec:
     path = tmp_path / "config"
     path.write_text("".join(f"CONFIG_{line}\n" for line in lines))
     found = from_config(path)
     add_flags(found, shlex.split(flags))
-    return study(found)
+    return check_spec(found)
 
 
 def made(tmp_path: Path, *lines: str, flags: str = "") -> Matrix:
@@ -44,9 +47,6 @@ def refusal(tmp_path: Path, *lines: str, flags: str = "") -> str:
     with pytest.raises(UserError) as error:
         made(tmp_path, *lines, flags=flags)
     return "\n".join(error.value.messages)
-
-
-# -- the menu --------------------------------------------------------------------------------------
 
 
 def test_every_symbol_of_the_menu_is_read() -> None:
@@ -65,9 +65,6 @@ def test_the_help_of_a_list_shows_the_names_that_exist(choice: str) -> None:
     assert max(map(len, text.splitlines())) <= 70
 
 
-# -- cells -----------------------------------------------------------------------------------------
-
-
 def test_dense_runs_are_shared_and_seeds_are_outermost(tmp_path: Path) -> None:
     matrix = made(tmp_path, 'MATRIX_SEEDS="3 1..2"')
     assert labels(matrix) == [
@@ -76,7 +73,7 @@ def test_dense_runs_are_shared_and_seeds_are_outermost(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [c.seed for c in matrix.cells] == [3] * 6 + [1] * 6 + [2] * 6
     assert matrix.cells[1].name == "adamw-magnitude-0.5-seed3"
-    assert (matrix.left_out, matrix.void) == ([], {})
+    assert (matrix.left_out, matrix.inactive) == ([], {})
 
 
 @pytest.mark.slow
@@ -90,10 +87,10 @@ def test_a_cell_is_what_train_py_would_make_of_its_flags(tmp_path: Path) -> None
         assert config.train.seed == cell.seed
         assert config.train.max_steps == 7
         assert config.data.data_dir == tiny.REPOSITORY / "it's here"
-        assert config.optim.optimizer == cell.point["OPTIMIZER"]
-        assert config.model.bias == (cell.point["BIAS"] == "y")
+        assert config.optim.optimizer == cell.axes["OPTIMIZER"]
+        assert config.model.bias == (cell.axes["BIAS"] == "y")
         if config.prune:
-            assert config.prune.target_sparsity == float(cell.point["TARGET_SPARSITY"])
+            assert config.prune.target_sparsity == float(cell.axes["TARGET_SPARSITY"])
             assert config.prune.options.score == "coherence"
     assert len({cell.name for cell in matrix.cells}) == len(matrix.cells) == 2 * 2 * 3 * 2
 
@@ -112,8 +109,8 @@ def test_what_makes_no_sense_is_left_out_and_says_why(tmp_path: Path) -> None:
     assert label == "sgd-state"
     assert "'state' cannot be chosen here: it needs HAS_SECOND_MOMENT" in why
     # An option of one optimizer in .config is no option of the others' cells, and that is said.
-    assert matrix.void["ADAMW_BETA2"]["sgd-none"].startswith("OPTIMIZER_ADAMW")
-    assert "adamw-none" not in matrix.void["ADAMW_BETA2"]
+    assert matrix.inactive["ADAMW_BETA2"]["sgd-none"].startswith("OPTIMIZER_ADAMW")
+    assert "adamw-none" not in matrix.inactive["ADAMW_BETA2"]
 
 
 @pytest.mark.slow
@@ -175,8 +172,6 @@ def test_a_flag_that_is_an_axis_is_refused(tmp_path: Path) -> None:
     assert "--seed is no option of a matrix" in refusal(tmp_path, flags="--seed 4")
 
 
-# -- YAML ------------------------------------------------------------------------------------------
-
 SPEC = """\
 options: {model: custom, n-layer: 1, n-head: 1, n-embd: 8, bias: false, min-lr: 3e-5}
 axes:
@@ -191,7 +186,7 @@ keep: none
 def test_a_study_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "rates.yaml"
     path.write_text(SPEC)
-    found = study(from_yaml(path))
+    found = check_spec(from_yaml(path))
     assert (found.name, found.seeds, found.tuning_seeds) == ("rates", (1, 2), (7,))
     assert found.base["BIAS"] == "n"
     assert found.base["MIN_LR"] == "3e-5"  # as it stands
@@ -204,7 +199,7 @@ def test_a_study_in_a_file(tmp_path: Path) -> None:
 def test_a_file_can_start_from_a_config(tmp_path: Path) -> None:
     path = tmp_path / "short.yaml"
     path.write_text("config: defconfigs/gpt2-shakespeare-matrix-smoke\noptions: {max-steps: 4}\n")
-    matrix = expand(study(from_yaml(path)))
+    matrix = expand(check_spec(from_yaml(path)))
     assert len(matrix.cells) == 6
     assert {cell.config.train.max_steps for cell in matrix.cells} == {4}
 
@@ -228,23 +223,21 @@ def test_a_wrong_file_is_refused_with_its_line(text: str, said: str, tmp_path: P
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
-        expand(study(from_yaml(path)))
+        expand(check_spec(from_yaml(path)))
     assert said in "\n".join(error.value.messages)
-
-
-# -- choosing a rate -------------------------------------------------------------------------------
 
 
 def tuning_cells(
     **losses: dict[str, list[float]],
-) -> tuple[dict[str, Any], dict[str, float]]:
-    cells, found = {}, dict[str, float]()
+) -> tuple[list[CellRecord], dict[str, float]]:
+    cells, found = list[CellRecord](), dict[str, float]()
     for optimizer, rates in losses.items():
         for rate, values in rates.items():
             for seed, value in enumerate(values):
-                point = {"optimizer": optimizer, "pruning-method": "none", "learning-rate": rate}
-                cells[f"{optimizer}{rate}{seed}"] = {"point": point, "seed": seed}
-                found[f"{optimizer}{rate}{seed}"] = value
+                axes = {"optimizer": optimizer, "pruning-method": "none", "learning-rate": rate}
+                name = f"{optimizer}{rate}{seed}"
+                cells.append(cell_record(name=name, axes=axes, seed=seed, tuning=True))
+                found[name] = value
     return cells, found
 
 
@@ -256,11 +249,20 @@ def test_the_rate_of_the_lowest_mean_is_chosen_for_each_optimizer() -> None:
         lion={"1": [bad]},
     )
     chosen = choose(cells, losses)
-    rates = {one["for"]["optimizer"]: one["rate"] for one in chosen}
+    rates = {one.group["optimizer"]: one.rate for one in chosen}
     assert rates == {"adamw": "2e-3", "sgd": "3e-2", "lion": None}
-    assert chosen[0]["losses"]["4e-3"] is None
-    point = {"optimizer": "adamw", "pruning-method": "state", "state-score": "fisher"}
-    assert rate_for(point, chosen) == "2e-3"
+    assert chosen[0].losses["4e-3"] is None
+    axes = {"optimizer": "adamw", "pruning-method": "state", "state-score": "fisher"}
+    assert rate_for(axes, chosen) == "2e-3"
+
+
+def test_a_rate_that_lacks_a_run_or_has_no_finite_loss_is_out() -> None:
+    nan = float("nan")
+    assert mean_losses({"1": {11: 1.0}, "2": {11: 2.0, 12: 4.0}}) == {"1": math.inf, "2": 3.0}
+    assert choose_rate({"1": {11: nan, 12: 0.1}, "2": {11: 2.0, 12: 2.0}}) == "2"
+    assert choose_rate({"2e-3": {11: 1.0}, "1e-3": {11: 1.0}}) == "1e-3"
+    assert choose_rate({"1": {11: nan}}) is None
+    assert choose_rate({}) is None
 
 
 @pytest.mark.slow
@@ -269,14 +271,11 @@ def test_tuning_runs_are_dense_and_come_first(tmp_path: Path) -> None:
     cells = made(tmp_path, *lines).cells
     first = list(itertools.takewhile(lambda cell: cell.tuning, cells))
     assert {cell.seed for cell in first} == {11, 12, 13}
-    assert {cell.point["PRUNING_METHOD"] for cell in first} == {"none"}
+    assert {cell.axes["PRUNING_METHOD"] for cell in first} == {"none"}
     assert len(first) == 2 * 2 * 3
     assert not any(cell.tuning for cell in cells[len(first) :])
     plain = made(tmp_path, *lines, 'MATRIX_TUNING_SEEDS=""').cells
     assert [cell.name for cell in plain] == [cell.name for cell in cells[len(first) :]]
-
-
-# -- cells of one seed are paired ------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import re
 import subprocess
@@ -25,8 +26,11 @@ from scripts.reports.pictures.svg import svg
 from scripts.reports.rows import rows_of
 from scripts.reports.runs import Run, read_run
 from scripts.reports.text import COLUMNS, MEASURED
+from scripts.reports.tuning import tune
 from scripts.reports.words import overlapping
+from scripts.study.tuning import choose
 from tests.support import tiny
+from tests.support.small_cells import cell_record
 from tests.support.synthetic import write_matrix, write_run
 
 FILES = ("report.html", "report.md", "results.csv", "results.jsonl")
@@ -48,9 +52,6 @@ def table(folder: Path) -> list[dict[str, str]]:
 def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     return [line for line in found if line["kind"] == kind]
-
-
-# -- numbers ---------------------------------------------------------------------------------------
 
 
 def test_every_run_is_in_the_csv_as_its_summary_has_it(matrix: Path) -> None:
@@ -113,9 +114,6 @@ def test_holm_is_within_one_table(matrix: Path) -> None:
     pruned = [c for c in found if c["sparsity_asked"] == 0.5]
     smallest = min(pruned, key=lambda c: c["p"])
     assert smallest["p_holm"] == pytest.approx(len(pruned) * smallest["p"])
-
-
-# -- rows and what may compare ---------------------------------------------------------------------
 
 
 def runs_of(folder: Path) -> list[Run]:
@@ -249,51 +247,6 @@ def test_a_pruned_run_without_a_dense_control_is_flagged(tmp_path: Path) -> None
     assert "has no dense control" in (tmp_path / "out" / "report.html").read_text()
 
 
-def eight_seeds(
-    tmp_path: Path, diverged: dict[str, tuple[int, ...]], none: float = 1.40, state: float = 1.50
-) -> str:
-    """The page of eight seeds, magnitude and state; those of `diverged` ended without results."""
-    for seed in range(1, 9):
-        for method, loss in (("none", none), ("magnitude", 1.54), ("state", state)):
-            lost = seed in diverged.get(method, ())
-            final = None if lost else loss + 0.02 * seed + 0.0007 * ((3 * seed + len(method)) % 5)
-            write_run(tmp_path / "runs" / f"{method}{seed}", final, seed, method=method)
-    assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
-    return (tmp_path / "out" / "report.md").read_text()
-
-
-def test_without_failures_a_difference_is_claimed(tmp_path: Path) -> None:
-    text = eight_seeds(tmp_path, {})
-    assert "Of 3 comparisons tested, 3 show a difference" in text
-    assert "Against adamw + magnitude: state is better" in text
-    assert "have no results" not in text
-
-
-def test_no_claim_where_more_seeds_of_one_row_failed(tmp_path: Path) -> None:
-    text = eight_seeds(tmp_path, {"state": (2, 5, 7)})
-    assert "Of 1 comparison tested, 1 shows a difference" in text
-    assert "Of 2 more no claim is made" in text
-    assert "state is better" not in text
-    assert (
-        "No claim on state against adamw + magnitude: 3 of 8 seeds of adamw + state have no "
-        "results, 0 of 8 seeds of adamw + magnitude have no results" in text
-    )
-    assert "3 of 8 seeds of adamw + state have no results: they failed or are not finished." in text
-    assert "The lowest mean over 5 seeds that all rows have is that of adamw + state" in text
-
-
-def test_as_many_failures_on_both_sides_are_said_beside_the_claim(tmp_path: Path) -> None:
-    text = eight_seeds(tmp_path, {"state": (2,), "magnitude": (7,), "none": (7,)})
-    assert re.search(r"state is better by .*; 1 seed of each without results\)", text)
-    assert "The lowest mean over 6 seeds that all rows have" in text
-
-
-def test_the_lowest_mean_is_over_common_seeds(tmp_path: Path) -> None:
-    """The seeds that state lacks are those at which all rows lose most."""
-    text = eight_seeds(tmp_path, {"state": (6, 7, 8)}, none=1.60, state=1.55)
-    assert "The lowest mean over 5 seeds that all rows have is that of adamw + magnitude" in text
-
-
 def test_any_runs_compare(tmp_path: Path) -> None:
     for seed in range(1, 6):
         for method, loss in (("state", 1.5), ("random", 1.7)):
@@ -301,9 +254,6 @@ def test_any_runs_compare(tmp_path: Path) -> None:
             write_run(tmp_path / name, loss + seed / 1000 * len(name), seed, method=method)
     (found,) = tables_of(rows_of(runs_of(tmp_path)))[0].comparisons
     assert (found.row.label, found.outcome) == ("adamw + state", "better")
-
-
-# -- learning rates --------------------------------------------------------------------------------
 
 
 def tuned(folder: Path, missing: str = "") -> None:
@@ -368,7 +318,72 @@ def test_a_matrix_says_its_tuning_seeds(tmp_path: Path) -> None:
     assert all(row["seeds"] == [2, 3, 4, 5] for row in lines(tmp_path, "row"))
 
 
-# -- the page --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [
+        # Where every rate has a failed seed, as many seeds each: the lower mean of the others
+        # must not win.
+        ({"1e-3": [1.0, None], "2e-3": [None, 2.0]}, None),
+        ({"1e-3": [1.0, None], "2e-3": [2.0, 2.0]}, "2e-3"),
+        ({"4e-3": [2.0, 1.0], "2e-3": [1.0, 2.0]}, "2e-3"),
+        ({"10e-4": [None, None], "2e-3": [3.0, 3.0]}, "2e-3"),
+    ],
+)
+def test_the_matrix_and_the_report_choose_the_same_rate(
+    losses: dict[str, list[float | None]], rate: str | None, tmp_path: Path
+) -> None:
+    cells, final = [], {}
+    for text, values in losses.items():
+        for seed, loss in enumerate(values, start=11):
+            name = f"adamw-{text}-{seed}"
+            write_run(tmp_path / name, loss, seed, options={"LEARNING_RATE": text})
+            axes = {"optimizer": "adamw", "learning-rate": text}
+            cells.append(cell_record(name=name, axes=axes, seed=seed, tuning=True))
+            final[name] = math.inf if loss is None else loss
+    (chosen,) = choose(cells, final)
+    tuning = tune(runs_of(tmp_path), (11, 12))
+    assert tuning is not None
+    assert chosen.rate == rate
+    assert [trial.rate for trial in tuning.trials if trial.chosen] == ([rate] if rate else [])
+    assert any("none is chosen" in text for text in tuning.remarks) == (rate is None)
+
+
+def test_without_a_rate_that_works_every_rate_is_a_row(tmp_path: Path) -> None:
+    for rate in ("1e-3", "2e-3"):
+        for seed, loss in ((11, None), (12, 1.0), (1, 1.5), (2, 1.5)):
+            options = {"LEARNING_RATE": rate}
+            write_run(tmp_path / "runs" / f"{rate}-{seed}", loss, seed, options=options)
+    words = ["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]
+    assert main([*words, "--tuning-seeds", "11", "12"]) == 0
+    labels = [row["row"] for row in lines(tmp_path / "out", "row")]
+    assert labels == ["adamw dense, learning-rate 1e-3", "adamw dense, learning-rate 2e-3"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "adamw: no rate has finished on every tuning seed; none is chosen." in text
+
+
+def test_a_matrix_without_dense_cells_is_tuned_by_all_of_them(tmp_path: Path) -> None:
+    for rate, loss in (("1e-3", 2.0), ("2e-3", 1.0)):
+        for method in ("magnitude", "movement"):
+            options = {"LEARNING_RATE": rate}
+            name = f"{method}-{rate}"
+            write_run(tmp_path / name, loss, 11, method=method, options=options)
+    tuning = tune(runs_of(tmp_path), (11,))
+    assert tuning is not None
+    assert [(trial.rate, trial.mean, trial.chosen) for trial in tuning.trials] == [
+        ("1e-3", 2.0, False), ("2e-3", 1.0, True),
+    ]  # fmt: skip
+
+
+def test_the_earliest_finished_run_of_a_tuning_seed_counts(tmp_path: Path) -> None:
+    for number, (start, rate, loss) in enumerate(
+        [("1", "1e-3", None), ("2", "1e-3", 1.0), ("3", "1e-3", 9.0), ("1", "2e-3", 2.0)]
+    ):
+        options = {"LEARNING_RATE": rate}
+        write_run(tmp_path / str(number), loss, 11, start=start, options=options)
+    tuning = tune(runs_of(tmp_path), (11,))
+    assert tuning is not None
+    assert [trial.losses for trial in tuning.trials] == [{11: 1.0}, {11: 2.0}]
+    assert [trial.chosen for trial in tuning.trials] == [True, False]
 
 
 class Page(HTMLParser):
@@ -494,9 +509,6 @@ def test_one_run_has_its_curves(tmp_path: Path) -> None:
     assert main(["--runs", str(run), "--to", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.html").read_text()
     assert "step 100: validation loss 1.5000, sparsity 50 %" in text
-
-
-# -- bad input -------------------------------------------------------------------------------------
 
 
 def test_a_run_without_results_is_listed_and_nothing_more(tmp_path: Path) -> None:

@@ -81,9 +81,6 @@ def assert_close(run: Path, other: Path) -> None:
         assert line == pytest.approx(expected, rel=1e-5)
 
 
-# -- training --------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_a_checkpoint_of_no_step_has_computed_nothing(
     data: Path, tmp_path: Path, limit: Callable[..., None]
@@ -232,9 +229,6 @@ def test_it_ends_where_nothing_smaller_is_left(
     assert batch(tmp_path / "run") == (1, 4)
 
 
-# -- evaluation ------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_an_evaluation_lowers_its_own_batch_alone(
     data: Path, tmp_path: Path, limit: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
@@ -273,9 +267,6 @@ def test_of_old_runs_nothing_was_lowered() -> None:
     assert (
         evaluation_batch(8, [{"batch": "training", "to": 1}, {"batch": "evaluation", "to": 4}]) == 4
     )
-
-
-# -- what it is ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

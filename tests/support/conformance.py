@@ -212,9 +212,6 @@ def moved(trial: Trial, before: dict[str, Tensor]) -> float:
     return math.sqrt(sum(float((after[name] - before[name]).norm()) ** 2 for name in before))
 
 
-# -- the checks ----------------------------------------------------------------------------------
-
-
 def descending_rate(subject: Subject) -> float:
     """Return the first of RATES at which 60 steps bring the loss down by a tenth."""
     reached = {}
@@ -386,9 +383,6 @@ CHECKS: tuple[Callable[[Subject, Path], None], ...] = (
     state_survives_a_checkpoint,
     resume_is_exact,
 )
-
-
-# -- what is measured ----------------------------------------------------------------------------
 
 
 def draws_random_numbers(subject: Subject) -> bool:

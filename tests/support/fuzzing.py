@@ -27,7 +27,7 @@ from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.files.manifest import DamagedError
 from gpt2.weights.foreign import open_foreign
 from scripts import flags, kconf, matrix, report
-from scripts.study.spec import from_config, study
+from scripts.study.spec import check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
 from tests.support import tiny
 from tests.support.mutations import damaged, spliced_line, text_or_bytes
@@ -130,8 +130,6 @@ def vouch(folder: Path, name: str) -> None:
     path.write_text(json.dumps(manifest))
 
 
-# -- .config files and flags -----------------------------------------------------------------------
-
 _WORDS = ("y", "n", "", "-1", "0", "7", "1e400", "nan", "inf", "9" * 40, "auto", "../x", "a'b",
           "$(x)", "\u00e4", "po:lion", "a:b", "a=1,b", "--", "-", "none", "--plan-for",
           "x" * 3000)  # fmt: skip
@@ -168,7 +166,7 @@ def _tool(given: tuple[Path, list[str]]) -> object:
     if words == ["flags"]:
         return flags.flags(config)
     if words == ["matrix"]:
-        return study(from_config(config))
+        return check_spec(from_config(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["kconf.py", "--config", str(config), *words])
         return kconf.main()
@@ -202,9 +200,6 @@ def fuzz_flags(seed: int, count: int, work: Path) -> list[Finding]:
             if wrong := outcome(main, [*words, *last]):
                 found.append(Finding(program, f"{seed}.{number}", " ".join(words)[:200], wrong))
     return found
-
-
-# -- the targets -----------------------------------------------------------------------------------
 
 
 def targets(root: Path) -> Iterator[Target]:
@@ -341,7 +336,7 @@ def of_matrices(root: Path) -> Iterator[Target]:
         return report.main(["--out", str(folder)])
 
     def specified(folder: Path) -> object:
-        return study(from_yaml(folder / "spec.yaml"))
+        return check_spec(from_yaml(folder / "spec.yaml"))
 
     results = ("cells/*/summary.json", "cells/*/run.json")
     for name, read in (("status", status), ("rerun", rerun), ("report", reported)):

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2.config.errors import Exit
-from gpt2.data.batches import IGNORED, validation_batches
+from gpt2.data.batches import validation_batches
 from gpt2.model.gpt import GPT
+from gpt2.model.loss import IGNORED
 from gpt2.training.evaluation import bits_per_byte, evaluate, perplexity
 from tests.support import tiny
 

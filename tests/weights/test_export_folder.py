@@ -79,9 +79,6 @@ def printed(
     return capsys.readouterr().out
 
 
-# -- transformers --------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def losses(run: Path, folder: Path, **how: Any) -> tuple[float, float]:
     """Our loss and that of transformers over the same tokens."""
@@ -147,9 +144,6 @@ def test_characters_have_no_tokenizer_files(
     )
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["config.json", "model.safetensors"]
-
-
-# -- our own -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["sparse", "dense"])
@@ -262,9 +256,6 @@ def test_an_export_among_runs_is_no_unfinished_run(run: Path, tmp_path: Path) ->
     assert runs.unfinished(tmp_path) == []
 
 
-# -- what goes wrong -----------------------------------------------------------------------------
-
-
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -373,9 +364,6 @@ def test_folders_that_cannot_be_used(data: Path, run: Path, tmp_path: Path) -> N
         evaluate.main(["--run", str(folder), "--best"])
     with pytest.raises(UserError, match="is no run of ours"):
         tiny.train(data, folder, *STEPS)
-
-
-# -- the page ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

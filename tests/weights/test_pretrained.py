@@ -295,6 +295,17 @@ def test_a_flipped_bit_in_a_bin_is_seen(tmp_path: Path) -> None:
     assert "the checksum of" in damaged(path)
 
 
+def test_an_error_without_a_message_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise EOFError
+
+    path = pickled_file(hugging_face(), tmp_path)
+    monkeypatch.setattr(torch, "load", load)
+    assert "it cannot be read (EOFError)" in damaged(path)
+
+
 def test_numbers_that_are_not_finite_are_seen(tmp_path: Path) -> None:
     name = "transformer.h.0.ln_1.weight"
     path = spoilt(tmp_path, lambda tensors: tensors[name][3].fill_(float("inf")))
@@ -331,8 +342,6 @@ def test_what_the_page_quotes_is_what_is_said() -> None:
         assert pieces
         assert all(piece in said for piece in pieces), text
 
-
-# -- through train.py ----------------------------------------------------------------------------
 
 STEPS = ("--max-steps", "4", "--learning-rate", "1e-3")
 

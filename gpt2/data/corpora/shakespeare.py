@@ -11,7 +11,7 @@ TOKENIZERS = ("gpt2",)
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Fetch the text, or take --input; UserError (DATA) when there is none."""
+    """Take the text that is shipped, or --input. Raises UserError (DATA)."""
     if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: --dataset shakespeare is in GPT-2's encoding; use"

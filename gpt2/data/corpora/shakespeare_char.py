@@ -11,7 +11,7 @@ TOKENIZERS = ("char",)
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Fetch the text, or take --input; the character table is that of the whole text."""
+    """Take the text that is shipped, or --input; the whole text gives the table of characters."""
     if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: --dataset shakespeare-char is in characters; use"

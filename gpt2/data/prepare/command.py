@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gpt2.config import plugins
@@ -18,6 +17,7 @@ from gpt2.data.prepare.backends import BACKENDS
 from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
 from gpt2.data.prepare.progress import Bar
 from gpt2.data.tokens import Meta
+from gpt2.machine.processor import cores
 
 #: The corpus that files of the user are, unless another is named.
 OWN_TEXT = "text"
@@ -85,7 +85,7 @@ def _prepare(config: DataConfig, actions: PrepareActions, folder: Path, bar: Bar
     plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
     downloads = config.data_dir / "downloads"
     request = Request(actions.input, config.tokenizer, downloads, actions.text_column)
-    workers = len(os.sched_getaffinity(0)) if actions.workers is None else actions.workers
+    workers = cores() if actions.workers is None else actions.workers
     settings = Settings(workers, actions.max_tokens, actions.tokenizer_backend)
     corpus = plugin.open_corpus(request)
     return prepare(corpus, folder, config.dataset, bar.reached, settings, bar.say)

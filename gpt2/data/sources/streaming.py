@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import first_line
 from gpt2.data.sources import parquet_files
 
 REMOTE = "hf://"
@@ -64,7 +65,7 @@ class Library:
         if not result:
             raise HubError(f"no answer in {_LISTING_SECONDS} seconds")
         if isinstance(result[0], Exception):
-            raise HubError(_first_line(result[0])) from result[0]
+            raise HubError(first_line(result[0])[:200]) from result[0]
         return result[0]
 
     @contextmanager
@@ -114,8 +115,8 @@ def connected(place: str) -> Iterator[None]:
         yield
     except _broken() as error:
         raise UserError(
-            f"{place}: the hub does not answer any more ({_first_line(error)}): the same command"
-            " goes on from where this one ends",
+            f"{place}: the hub does not answer any more ({first_line(error)[:200]}): the same"
+            " command goes on from where this one ends",
             code=Exit.DATA,
         ) from error
 
@@ -139,8 +140,3 @@ def _broken() -> tuple[type[Exception], ...]:
     # Not OSError: Arrow raises that for pages it cannot unpack.
     http_error = importlib.import_module("huggingface_hub.utils").httpx.HTTPError
     return (http_error, ConnectionError, TimeoutError, FileNotFoundError)
-
-
-def _first_line(error: Exception) -> str:
-    said = str(error).strip().splitlines()
-    return said[0][:200] if said else type(error).__name__

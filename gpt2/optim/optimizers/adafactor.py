@@ -25,9 +25,10 @@ class Options:
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """Build torch's Adafactor over `groups`.
 
-    The paper's first epsilon is 1e-30, under the squared gradients. torch squares the number that
-    it is given; its own default, fp32's resolution, is above the mean squared gradient of a matrix
-    as soon as a clipped model has some eight million weights, and would then stand in its place.
+    The paper adds 1e-30 to every squared gradient. torch takes the square of its epsilon as the
+    least second moment, hence 1e-15, and the epsilon itself as the least mean squared gradient of
+    a matrix. Its default there, fp32's resolution (1.2e-7), is above that mean as soon as a clipped
+    model has some eight million weights; 1e-15 is met by gradients below 3e-8 alone.
     """
     return torch.optim.Adafactor(
         groups, beta2_decay=-options.decay, eps=(1e-15, options.eps), d=options.clip

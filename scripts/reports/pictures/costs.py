@@ -29,12 +29,12 @@ def against_sparsity(rows: Sequence[Row], look: Look) -> Picture | None:
         axis.set_title(optimizer)
     for axis in axes[len(optimizers) :]:
         axis.set_visible(False)
-    told = " ".join(f"{tip}." for texts in tips.values() for tip in texts)
+    alternative = " ".join(f"{tip}." for texts in tips.values() for tip in texts)
     return Picture(
         "Perplexity against sparsity",
         "Final perplexity at the sparsity that was reached, of the prunable weights; bars are 95 % "
         "intervals of the mean over seeds. The horizontal line is the dense run of that optimizer.",
-        svg(figure, "sparsity", "Final perplexity against sparsity", told, tips),
+        svg(figure, "sparsity", "Final perplexity against sparsity", alternative, tips),
     )
 
 

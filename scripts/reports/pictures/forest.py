@@ -38,13 +38,13 @@ def forest(table: Table) -> Picture | None:
         _forest_panel(axis, title, members, f"forest-{number}", tips)
     where = where_text(table)
     name = f"forest-{slug(table.asked)}"
-    told = " ".join(_tip(c) + "." for _, members in groups for c in members)
+    alternative = " ".join(_tip(c) + "." for _, members in groups for c in members)
     return Picture(
         f"Differences {where}",
         "Final validation loss minus that of the control, paired by seed: mean and 95 % interval; "
         "left of zero is better. Filled: a difference after Holm's correction. Hollow: cannot be "
         "told apart. A cross: no claim is made.",
-        svg(figure, name, f"Paired differences of the final loss {where}", told, tips),
+        svg(figure, name, f"Paired differences of the final loss {where}", alternative, tips),
         table.asked,
     )
 

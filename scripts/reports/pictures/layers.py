@@ -71,9 +71,9 @@ def layer_means(row: Row) -> dict[str, float]:
     """Return the sparsity of each prunable matrix by name, mean over the seeds of a row."""
     found: dict[str, list[float]] = {}
     for run in row.runs:
-        shares = (run.summary or {}).get("sparsity_layers")
-        for name, share in shares.items() if isinstance(shares, dict) else ():
-            if isinstance(share, int | float) and 0 <= share <= 1:
+        shares = run.summary.sparsity_layers if run.summary else None
+        for name, share in (shares or {}).items():
+            if 0 <= share <= 1:
                 found.setdefault(name, []).append(float(share))
     return {name: statistics.fmean(values) for name, values in found.items()}
 

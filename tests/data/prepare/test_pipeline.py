@@ -147,8 +147,6 @@ def test_an_error_of_encoding_comes_out(workers: int, tmp_path: Path) -> None:
     assert refused(lambda: list(found)) == "bad"
 
 
-# -- interrupted ---------------------------------------------------------------------------------
-
 CHILD = """
 import sys
 from pathlib import Path
@@ -309,9 +307,6 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     assert set(contents(tmp_path / "text")) == {".lock"}
 
 
-# -- where it ends -------------------------------------------------------------------------------
-
-
 class Stories:
     """A corpus of documents of ten tokens, of which every fifth is for validation."""
 
@@ -364,9 +359,6 @@ def test_the_source_is_read_after_the_text(tmp_path: Path) -> None:
     assert "the whole corpus" in refused(
         lambda: already_prepared(tmp_path, "text", None, None, 100)
     )
-
-
-# -- what it refuses -----------------------------------------------------------------------------
 
 
 def test_a_disk_too_small_is_said_before_anything_is_written(
@@ -431,9 +423,6 @@ def test_invalid_utf_8_is_refused_with_its_place(tmp_path: Path) -> None:
     path.write_bytes(b"good text " * 20 + b"\xff")
     message = refused(lambda: run(path, tmp_path / "d"))
     assert f"{path}: byte 200 is not UTF-8" in message
-
-
-# -- the command line ----------------------------------------------------------------------------
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,9 +106,6 @@ def expected(repository: Repository, documents: list[str | None]) -> list[tuple[
     return [("val" if is_validation(text, one_in) else "train", text) for text in every]
 
 
-# -- a folder in the hub's layout ----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_the_ids_are_those_of_tiktoken(name: str, tmp_path: Path) -> None:
     repository = REPOSITORIES[name]
@@ -256,9 +253,6 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(
     message = refused(lambda: open_corpus(TINY, tmp_path, folder))
     assert message.startswith("--dataset tinystories needs the Python package 'datasets'")
     assert message.endswith("-m pip install datasets")
-
-
-# -- the hub -------------------------------------------------------------------------------------
 
 
 def test_the_hub_gives_what_a_folder_gives(folder: Path, tmp_path: Path, server: Hub) -> None:

@@ -95,9 +95,6 @@ def check(name: str, arguments: str = "", decay: float = 0.0, ranks: int = 1) ->
     lookup.check(name, split_arguments(arguments), decay, ranks)
 
 
-# -- names ---------------------------------------------------------------------------------------
-
-
 def test_one_flag_sets_the_choice_and_the_name() -> None:
     options = given("--optimizer", "po:lion")
     assert options.value("OPTIMIZER") == "library"
@@ -166,9 +163,6 @@ def test_one_rank_alone_draws_random_numbers() -> None:
     with pytest.raises(UserError, match="2 ranks would go different ways"):
         check("po:alice", ranks=2)
     check("po:soap", ranks=2)
-
-
-# -- arguments -----------------------------------------------------------------------------------
 
 
 def test_arguments_add_up_and_the_last_of_a_key_counts() -> None:
@@ -291,9 +285,6 @@ def test_checking_the_options_checks_those_of_the_library(
         main([*right, "--opt-arg", "epsilon=1e-6"])
 
 
-# -- what is built -------------------------------------------------------------------------------
-
-
 def groups() -> list[dict[str, Any]]:
     model = nn.Sequential(nn.Embedding(4, 4), nn.Linear(4, 4))
     return parameter_groups(model, 0.02, 0.3)
@@ -321,9 +312,6 @@ def test_muon_of_the_library_takes_the_matrices() -> None:
     assert used == {"matrix": True, "embedding": False, "vector": False}
     with pytest.raises(UserError, match="takes no adamw_lr"):
         lookup.find("po:muon").build(groups(), {"adamw_lr": "1"})
-
-
-# -- one's own -----------------------------------------------------------------------------------
 
 
 def test_ones_own_is_built_with_its_arguments(mine: str) -> None:
@@ -389,11 +377,15 @@ def test_the_rate_is_demanded_since_none_suits_all(write_config: WriteConfig) ->
         bind(parse("train.py", "", ("--optimizer", "po:prodigy"), TrainActions)[0])
     (message,) = caught.value.messages
     assert message.startswith("--learning-rate is needed: an optimizer of a library has no default")
+    assert "docs/optimizers.md" in message
     with pytest.raises(UserError, match="--learning-rate is needed"):
         flags.flags(write_config("CONFIG_OPTIMIZER_LIBRARY=y"))
-
-
-# -- runs ----------------------------------------------------------------------------------------
+    # As the menu hands over what was not typed in, which others have a default for.
+    empty = 'CONFIG_LEARNING_RATE=""'
+    with pytest.raises(UserError, match="--learning-rate is needed"):
+        flags.flags(write_config("CONFIG_OPTIMIZER_LIBRARY=y", empty))
+    with pytest.raises(UserError, match="CONFIG_LEARNING_RATE: '' is"):
+        flags.flags(write_config(empty))
 
 
 def test_a_run_is_recorded_and_no_other_optimizer_goes_on(data: Path, tmp_path: Path) -> None:
@@ -410,9 +402,6 @@ def test_a_run_is_recorded_and_no_other_optimizer_goes_on(data: Path, tmp_path: 
         "--opt-args",
         "--optimizer-name",
     ]
-
-
-# -- the list ------------------------------------------------------------------------------------
 
 
 def test_the_list_shows_what_can_be_and_what_cannot(

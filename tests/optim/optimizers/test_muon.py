@@ -51,9 +51,6 @@ def is_matrix(name: str, value: Tensor) -> bool:
     return value.ndim == 2 and "embedding" not in name
 
 
-# -- against torch -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("own", "arguments"),
     [
@@ -105,9 +102,6 @@ def test_the_rest_moves_as_by_torchs_adamw_to_the_bit(
     assert len(rest) > 10
     for key in rest:
         assert torch.equal(found[key], expected[key]), key
-
-
-# -- against the decomposition -------------------------------------------------------------------
 
 
 def by_decomposition(matrix: Tensor, steps: int) -> Tensor:
@@ -174,9 +168,6 @@ def test_tiny_singular_values_are_raised_within_fp32(shape: tuple[int, int], ste
 
 def test_nothing_comes_of_nothing() -> None:
     assert torch.equal(muon.orthogonalised(torch.zeros(2, 3, 4), 5), torch.zeros(2, 3, 4))
-
-
-# -- its parts -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("most", [1, 500])

@@ -126,9 +126,6 @@ def test_the_folder_and_the_menu_hold_the_same_names() -> None:
     assert plugins.names(PACKAGE) == sorted(Options().members("OPTIMIZER"))
 
 
-# -- their options -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "symbol", "value", "complaint"),
     [
@@ -177,8 +174,6 @@ def test_an_option_of_another_optimizer_is_refused() -> None:
     with pytest.raises(UserError, match="no effect here: it needs OPTIMIZER_SGD"):
         bound("adamw", SGD_MOMENTUM="0.5")
 
-
-# -- adding a plug-in ----------------------------------------------------------------------------
 
 OPTIMIZER_FILE = '''
 """Steps of equal size against the sign of the gradient."""

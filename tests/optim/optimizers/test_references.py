@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpt2.checkpoint.optimizer_state import load_optimizer, optimizer_tensors
 from gpt2.config import plugins
 from gpt2.optim.groups import parameter_groups
 from tests.support.small import PACKAGE, Small, build, run
@@ -83,8 +85,6 @@ def test_not_fused_is_torchs_loop_to_the_bit(
     found, expected = run(optimizer, model, 20), torchs(kind, arguments, 20)
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
-
-# -- against the papers --------------------------------------------------------------------------
 
 RATE, DECAY = 0.02, 0.3
 B1, B2, EPS = 0.8, 0.9, 0.01
@@ -317,3 +317,14 @@ def test_adafactor_is_its_algorithm(dtype: torch.dtype, scale: float) -> None:
         optimizer.step()
     for key, value in model.copies().items():
         torch.testing.assert_close(value, torch.tensor(weights[key], dtype=dtype))
+
+
+def test_a_run_begun_with_another_epsilon_keeps_it() -> None:
+    """Adafactor's was torch's default in version 1, whose runs end as they would have there."""
+    began = build("adafactor", Small())
+    for group in began.param_groups:
+        group["eps"] = (None, 1e-3)
+    tensors, plain = optimizer_tensors(began)
+    resumed = build("adafactor", Small())
+    load_optimizer(resumed, tensors, json.loads(json.dumps(plain)))
+    assert {group["eps"] for group in resumed.param_groups} == {(None, 1e-3)}

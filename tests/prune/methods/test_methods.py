@@ -33,9 +33,6 @@ def masks(pruner: MaskedPruner) -> dict[str, Tensor]:
     return {name: pruner.masks.pruned(name) for name in pruner.context.weights}
 
 
-# -- magnitude -------------------------------------------------------------------------------------
-
-
 def test_magnitude_against_torchs_global_unstructured() -> None:
     model = small_gpt()
     theirs = copy.deepcopy(model)
@@ -66,9 +63,6 @@ def test_magnitude_by_layer_against_torchs_l1() -> None:
         layer.weight.data.copy_(before[name])
         torch_prune.l1_unstructured(layer, "weight", amount=int(mask.sum()))
         assert torch.equal(mask, layer.weight_mask == 0)
-
-
-# -- movement --------------------------------------------------------------------------------------
 
 
 def test_movement_against_a_hand_sum() -> None:
@@ -129,9 +123,6 @@ def test_movement_keeps_what_moves_away_from_zero() -> None:
         pruner.apply(step + 1, (step + 1) / 3)
     for name, mask in masks(pruner).items():
         assert torch.equal(mask, ~away[name])
-
-
-# -- state -----------------------------------------------------------------------------------------
 
 
 def trained_state(steps: int) -> tuple[GPT, torch.optim.Optimizer]:
@@ -219,9 +210,6 @@ def test_fisher_is_the_true_ranking_on_a_quadratic() -> None:
     assert torch.corrcoef(torch.stack([magnitude, ranks[1]]))[0, 1] < 0.9
 
 
-# -- random ----------------------------------------------------------------------------------------
-
-
 def test_random_is_of_the_seed_alone_and_nested() -> None:
     found = {}
     for seed in (1, 2):
@@ -237,9 +225,6 @@ def test_random_is_of_the_seed_alone_and_nested() -> None:
     assert not (found[1, 0.3] & ~found[1, 0.6]).any()
     overlap = (found[1, 0.6] & found[2, 0.6]).float().mean()
     assert overlap == pytest.approx(0.36, abs=0.03)  # two independent draws
-
-
-# -- rigl and set ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["rigl", "set"])

@@ -53,9 +53,6 @@ def fragment(folder: Path, name: str, *lines: str) -> str:
     return str(path)
 
 
-# -- round trips ---------------------------------------------------------------------------------
-
-
 def round_trip(seed: int, folder: Path) -> bool:
     """Put a random configuration through the tools; return whether train.py accepts it."""
     config = folder / ".config"
@@ -99,9 +96,6 @@ def test_savedefconfig_then_defconfig_is_the_same(
     monkeypatch.setattr(kconf, "DEFCONFIGS", tmp_path / "defconfigs")
     accepted = [round_trip(seed, tmp_path) for seed in seeds]
     assert 0 < sum(accepted) < len(accepted), "both kinds must come up"
-
-
-# -- randconfig and the all...config -------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -155,9 +149,6 @@ def test_alldefconfig_is_the_defaults(write_config: WriteConfig) -> None:
     kconf.alldefconfig(config)
     assert kconf.read(config).minimal() == {}
     assert "CONFIG_GONE" in config.with_name(".config.old").read_text()
-
-
-# -- merge ---------------------------------------------------------------------------------------
 
 
 def test_merge_says_what_each_fragment_overrode(config: Path, capsys: Captured) -> None:
@@ -252,9 +243,6 @@ def test_merge_needs_fragments_and_a_right_config(write_config: WriteConfig) -> 
     assert "make olddefconfig" in messages[-1]
 
 
-# -- listnewconfig and diffconfig ----------------------------------------------------------------
-
-
 def test_listnewconfig_lists_what_is_not_there(config: Path, capsys: Captured) -> None:
     capsys.readouterr()
     show.listnewconfig(config)
@@ -302,9 +290,6 @@ def test_diffconfig_refuses_what_is_no_config(tmp_path: Path) -> None:
     assert [message.split(": ")[0] for message in messages] == [f"{bad}:2", f"{bad}:3"]
 
 
-# -- oldconfig -----------------------------------------------------------------------------------
-
-
 def answer(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
 
@@ -342,6 +327,18 @@ def test_oldconfig_takes_the_answers(
     assert kconf.read(config).minimal() == {"SEED": "99", "COMPILE": "y"}
 
 
+def test_oldconfig_asks_again_for_the_rate_of_a_library(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """It has no default, and what train.py would refuse is not written."""
+    without(config, "_OPTIMIZER_", "_LEARNING_RATE")
+    answer(monkeypatch, "library", "po:lion", "", "", "1e-3")
+    menus.oldconfig(config)
+    assert "--learning-rate is needed" in capsys.readouterr().out
+    found = kconf.read(config).minimal()
+    assert (found["OPTIMIZER"], found["LEARNING_RATE"]) == ("library", "1e-3")
+
+
 def test_oldconfig_without_answers_names_the_way_out(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,9 +360,6 @@ def test_oldconfig_refuses_answers_that_contradict(
     (message,) = refused(menus.oldconfig, config)
     assert "multiple of the number of heads" in message
     assert config.read_bytes() == before
-
-
-# -- guiconfig -----------------------------------------------------------------------------------
 
 
 def test_guiconfig_without_a_display_or_tkinter(
@@ -415,9 +409,6 @@ def test_guiconfig_is_the_menus_tree(
     assert kconf.read(config).minimal() == {"OPTIMIZER": "sgd", "DROPOUT": "0.5"}
     config.write_text("CONFIG_GONE=y\n")
     assert "CONFIG_GONE is unknown" in refused(menus.guiconfig, config)[0]
-
-
-# -- the command line ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gpt2.config.records import from_json
+from gpt2.run_dir.records import RunRecord, Summary
 from scripts.reports import comparisons
 from scripts.reports.comparisons import Table, tables_of
 from scripts.reports.rows import rows_of
@@ -98,8 +100,6 @@ def test_one_seed_detects_nothing() -> None:
     assert detectable(None, 1, 3) is None
 
 
-# -- draws -----------------------------------------------------------------------------------------
-
 CONDITIONS = {
     "code": "c",
     "precision": "fp32",
@@ -116,7 +116,8 @@ def run(optimizer: str, method: str, seed: int, loss: float) -> Run:
         "val_loss": loss, "val_perplexity": 1.0, "steps": 9, "tokens": 9,
         "sparsity_asked": reached, "sparsity_reached": reached, "sparsity_whole": reached,
     }  # fmt: skip
-    return Run(Path(f"{optimizer}-{method}-{seed}"), options, CONDITIONS, summary)
+    record = from_json(RunRecord, CONDITIONS)
+    return Run(Path(f"{optimizer}-{method}-{seed}"), options, record, from_json(Summary, summary))
 
 
 def drawn(rng: random.Random, effect: float = 0.0, methods: tuple[str, ...] = METHODS) -> Table:

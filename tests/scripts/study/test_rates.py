@@ -9,8 +9,9 @@ import pytest
 
 from scripts.reports.runs import read_run
 from scripts.reports.tuning import tune
-from scripts.study.rates import best_rate
+from scripts.study.rates import choose_rate
 from scripts.study.tuning import RATE, choose
+from tests.support.small_cells import cell_record
 from tests.support.synthetic import write_run
 
 CASES = {
@@ -26,22 +27,23 @@ CASES = {
 def test_matrix_and_report_choose_the_same(
     losses: dict[str, tuple[float | None, ...]], best: str | None, tmp_path: Path
 ) -> None:
-    cells, found = {}, {}
+    cells, found = [], {}
     for rate, of_seeds in losses.items():
         for seed, loss in zip((11, 12), of_seeds, strict=True):
             name = f"{rate}-{seed}"
             write_run(tmp_path / name, loss, seed, options={"LEARNING_RATE": rate})
-            cells[name] = {"point": {"optimizer": "adamw", RATE: rate}, "seed": seed}
+            axes = {"optimizer": "adamw", RATE: rate}
+            cells.append(cell_record(name=name, axes=axes, seed=seed, tuning=True))
             found[name] = math.inf if loss is None else loss
     write_run(tmp_path / "reported", 1.5, 1, options={"LEARNING_RATE": "1e-3"})
     (by_matrix,) = choose(cells, found)
     tuning = tune([read_run(path) for path in sorted(tmp_path.iterdir())], named=(11, 12))
     assert tuning is not None
     by_report = [trial.rate for trial in tuning.trials if trial.chosen]
-    assert by_matrix["rate"] == best
+    assert by_matrix.rate == best
     assert by_report == ([] if best is None else [best])
 
 
 def test_the_rule_on_numbers() -> None:
-    assert best_rate({"1e-3": [math.inf], "2e-3": [2.0]}) == "2e-3"
-    assert best_rate({"1e-3": [math.inf], "2e-3": [math.inf]}) is None
+    assert choose_rate({"1e-3": {1: math.inf}, "2e-3": {1: 2.0}}) == "2e-3"
+    assert choose_rate({"1e-3": {1: math.inf}, "2e-3": {1: math.inf}}) is None

@@ -16,15 +16,19 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.lock import holder
-from gpt2.machine.host_memory import Pool
+from gpt2.machine.host_memory import HostMemory
 from scripts import matrix
-from scripts.study import actions, machine, process, runner
+from scripts.study import actions, description, machine, process, runner
 from scripts.study.folder import MatrixFolder
-from scripts.study.machine import GIB, Gpu
+from scripts.study.machine import Gpu
 from scripts.study.memory import make_plans, predicted_memory
+from scripts.study.records import Begin, End
 from tests.support import tiny
 from tests.support.fake_matrix import TRAIN
+from tests.support.small_cells import cell_record
 
+#: Bytes.
+GB = 10**9
 ONE = 'MATRIX_OPTIMIZERS="adamw"', 'MATRIX_PRUNING_METHODS="none"', 'MATRIX_SEEDS="1"'
 DENSE, SPAM = "adamw-none-seed1", "adamwspam-none-seed1"
 Run = Callable[..., int]
@@ -57,7 +61,7 @@ class Work:
         )
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        found = MatrixFolder(self.out).journal()
+        found = [dict(event.as_read) for event in MatrixFolder(self.out).journal()]
         return [line for line in found if not kinds or line["event"] in kinds]
 
     def finished(self) -> set[str]:
@@ -75,9 +79,6 @@ def work(
     monkeypatch.setenv("FAKE_FAULTS", str(tmp_path / "faults"))
     (tmp_path / "faults").write_text("{}")
     return Work(tmp_path, capsys)
-
-
-# -- failures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -156,9 +157,6 @@ def test_a_damaged_checkpoint_is_set_aside(work: Work) -> None:
     assert work(*ONE) == 0
     assert (work.out / "set-aside" / f"{DENSE}.1" / "checkpoints").is_dir()
     assert [line["going_on"] for line in work.events("started")] == [False, False]
-
-
-# -- going on --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -245,9 +243,6 @@ def test_checkpoints_of_finished_cells_are_thinned(keep: str, steps: list[int], 
     assert {"summary.json", "metrics.jsonl", "config"} <= {p.name for p in parent.iterdir()}
 
 
-# -- tuning, plan, status --------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_each_optimizer_runs_on_with_its_own_rate(work: Work) -> None:
     lines = ('MATRIX_AXES="learning-rate=1e-3,2e-3"', 'MATRIX_SPARSITIES="0.5"', 'MATRIX_SEEDS="1"')
@@ -302,9 +297,6 @@ def test_the_status_is_read_without_a_lock(work: Work) -> None:
     assert f"run by process {os.getpid()} on " in work.said
 
 
-# -- the machine -----------------------------------------------------------------------------------
-
-
 def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
     (work.folder / "text" / "meta.json").unlink()
     with pytest.raises(UserError, match="holds no tokens: python3") as error:
@@ -315,32 +307,30 @@ def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
 
 @pytest.mark.slow
 def test_a_matrix_over_the_disk_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = [GIB]
+    free = [GB]
     monkeypatch.setattr(machine, "disk_free", lambda _: free[0])
-    with pytest.raises(UserError, match=r"the matrix needs about .* 1\.0 GiB are free") as error:
+    with pytest.raises(UserError, match=r"the matrix needs about .* 1\.00 GB are free") as error:
         work(*ONE, flags="--model gpt2")
     assert error.value.code == Exit.CONFIG
     assert not work.finished()
-    free[0] = 100 * GIB
+    free[0] = 100 * GB
     two = (*ONE[:2], 'MATRIX_SEEDS="1 2"')
 
     def shrinking(path: Path) -> int:
-        return 0 if list(path.glob("cells/*/summary.json")) else 100 * GIB
+        return 0 if list(path.glob("cells/*/summary.json")) else 100 * GB
 
     monkeypatch.setattr(machine, "disk_free", shrinking)
-    with pytest.raises(UserError, match="0 MiB of disk are free, and a cell needs") as error:
+    with pytest.raises(UserError, match="0 MB of disk are free, and a cell needs") as error:
         work(*two)
     assert error.value.code == Exit.CHECKPOINT
     assert work.finished() == {DENSE}
-    monkeypatch.setattr(machine, "disk_free", lambda _: 100 * GIB)
+    monkeypatch.setattr(machine, "disk_free", lambda _: 100 * GB)
     assert work(*two) == 0
 
 
 @pytest.mark.slow
 def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        machine, "gpus", lambda: [Gpu(n, "fake", 8 * GIB, 8 * GIB, n) for n in "01"]
-    )
+    monkeypatch.setattr(machine, "gpus", lambda: [Gpu(n, "fake", 8 * GB, 8 * GB, n) for n in "01"])
     work.lines.remove("DEVICE_CPU=y")
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--gpus", "0,1")) == 0
     order = [(line["event"], line.get("gpu")) for line in work.events()]
@@ -360,14 +350,14 @@ def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.Mon
 
     def busy() -> list[Gpu]:
         looks.append(time.monotonic())
-        return [Gpu("0", "fake", 8 * GIB, (1 if len(looks) < 4 else 8) * GIB, "u")]
+        return [Gpu("0", "fake", 8 * GB, (1 if len(looks) < 4 else 8) * GB, "u")]
 
     monkeypatch.setattr(machine, "gpus", busy)
     monkeypatch.setattr(machine, "gpu_users", lambda _: "process 77 (game), 7168 MiB")
     monkeypatch.setattr("scripts.study.admission._LOOK_AGAIN", 0.05)
     work.lines.remove("DEVICE_CPU=y")
     assert work(*ONE) == 0
-    assert "waiting up to 3600 s: GPU 0 has 1.0 GiB of 8.0 GiB free, a cell needs 4.0 GiB" in (
+    assert "waiting up to 3600 s: GPU 0 has 1.00 GB of 8.00 GB free, a cell needs 4.00 GB" in (
         work.said
     )
     assert "(process 77 (game), 7168 MiB)" in work.said
@@ -382,7 +372,7 @@ def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.Mon
 def test_more_cells_at_once_are_marked_and_share_the_cores(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(description, "cores", lambda: 6)
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     assert all(line["shared"] for line in work.events("finished"))
     assert all("--num-threads 3" in line["command"] for line in work.events("started"))
@@ -395,8 +385,8 @@ def test_more_cells_at_once_are_marked_and_share_the_cores(
 
 def test_a_matrix_over_the_memory_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     assert work(*ONE, more=("--plan",)) == 0
-    monkeypatch.setattr(machine, "host_memory", lambda: Pool("", 2**19, 2**19))
-    with pytest.raises(UserError, match="cells of adamw-none take 1 MiB, and the host") as error:
+    monkeypatch.setattr(machine, "host_memory", lambda: HostMemory("", 2**19, 2**19))
+    with pytest.raises(UserError, match="cells of adamw-none take 1 MB, and the host") as error:
         work(*ONE)
     assert error.value.code == Exit.MEMORY
     assert not work.finished()
@@ -440,7 +430,7 @@ def test_train_plans_what_the_matrix_asks_for(tmp_path: Path) -> None:
     flags = tiny.flags(data, tmp_path / "run")[:-2]
     folder = MatrixFolder(tmp_path / "m")
     folder.open()
-    cells = [{"kind": "one", "name": "one-seed1", "flags": flags}]
+    cells = [cell_record(kind="one", name="one-seed1", flags=tuple(flags))]
     make_plans(folder, cells, actions.TRAIN, tiny.REPOSITORY, print)
     folder.close()
     (peak,) = predicted_memory(folder, cells).values()
@@ -453,7 +443,7 @@ def test_more_cells_than_memory_do_not_run_at_once(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for one cell of a MiB over what must stay free, a tenth of the machine.
-    memory = Pool("", 2 * GIB, 2 * GIB // 10 + 2 * 2**20)
+    memory = HostMemory("", 2 * GB, 2 * GB // 10 + 2 * 2**20)
     monkeypatch.setattr(machine, "host_memory", lambda: memory)
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     events = [line["event"] for line in work.events("started", "finished")]
@@ -477,13 +467,13 @@ def test_nvidia_smi_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     folder = MatrixFolder(tmp_path / "m")
     folder.open()
-    folder.write("begin")
+    folder.write(Begin(cells=1))
     folder.close()
     with (folder.path / "journal.jsonl").open("ab") as file:
         file.write(b'{"event": "fini')
     folder.open()
-    folder.write("end")
-    assert [line["event"] for line in folder.journal()] == ["begin", "end"]
+    folder.write(End(exit_code=0))
+    assert [event.EVENT for event in folder.journal()] == ["begin", "end"]
     assert holder(folder.path).startswith(f"process {os.getpid()} on ")
     folder.close()
     assert holder(folder.path) == ""

@@ -19,12 +19,9 @@ from typing import Any
 NAME = os.environ.get("BROKEN_MODULE", "")
 
 
-class BrokenError(Exception):
-    """What was called is of the broken module."""
-
-
 def _raise(*_: Any, **__: Any) -> Any:
-    raise BrokenError(f"{NAME} is broken on purpose")
+    # Only builtins: this code runs among the names of the broken module.
+    raise SystemError("this module is broken on purpose")
 
 
 def break_module(module: ModuleType) -> None:
@@ -35,6 +32,8 @@ def break_module(module: ModuleType) -> None:
         if inspect.isclass(value):
             if not issubclass(value, enum.Enum) and not getattr(value, "_is_protocol", False):
                 value.__init__ = _raise  # type: ignore[misc]
+        elif inspect.isfunction(value) and not value.__closure__:
+            value.__code__ = _raise.__code__  # also where a reference to it was kept
         elif callable(value):
             setattr(module, name, _raise)
 

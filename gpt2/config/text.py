@@ -1,0 +1,64 @@
+"""Numbers and lists as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what is counted: 1 run, 2 runs."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return a list in words: a, b and c."""
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def shortened(names: Iterable[str], most: int) -> str:
+    """Return the first `most` names, and how many there are besides: a, b and 2 more."""
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def items(text: str) -> list[str]:
+    """Return the words of a list as it is typed, with commas or blanks between them."""
+    return [word for word in re.split(r"[\s,]+", text) if word]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; its type where it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text; empty where it has none."""
+    return "".join(text.splitlines()[-1:])
+
+
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown. What its cells hold is not escaped."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as it was measured: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return a time as it is expected: 42 s, 3 min, 2.2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,39 @@
+"""The processor of this machine: its name, its cores, and whether it computes in bf16."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+#: What Linux tells of the processor.
+_INFORMATION = Path("/proc/cpuinfo")
+#: Names of the instructions that compute in bf16, of x86 and of ARM.
+_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def processor_name() -> str:
+    """Return the processor's name for people."""
+    for line in _information().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def has_bf16() -> bool:
+    """Return whether the processor has instructions for bf16, as far as Linux tells."""
+    return not _BF16.isdisjoint(_information().split())
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _information() -> str:
+    try:
+        return _INFORMATION.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,118 @@
+"""Records of the files of a run directory: run.json and summary.json.
+
+Every field may be missing: None where the version of the program that wrote the file had no such
+entry. A reader that cannot do without one declares a record of its own with what it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt2.config.records import Record, stored_as
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerRecord(Record):
+    """How text became ids. characters: those of a tokenizer of characters, in the order of ids."""
+
+    name: str | None = None
+    vocab_size: int | None = None
+    end_of_text: int | None = None
+    characters: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord(Record):
+    """The data of a run. source: where its text came from, as the corpus says it."""
+
+    dataset: str | None = None
+    data_hash: str | None = None
+    source: dict[str, Any] | None = None
+    tokenizer: TokenizerRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchReduction(Record):
+    """A batch size that was lowered when memory ran out. batch: training or evaluation."""
+
+    batch: str
+    before: int = field(metadata=stored_as("from"))
+    after: int = field(metadata=stored_as("to"))
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """run.json: the program, machine and data of a run, and how it went.
+
+    status: running, finished, preempted or failed. start, end, resumes: times in UTC, ISO 8601.
+    code: SHA-256 of gpt2/; several, joined by a plus, where it changed on the way. moved: what was
+    different in a later session. determinism: bitwise or statistical.
+    """
+
+    status: str | None = None
+    exit_code: int | None = None
+    start: str | None = None
+    end: str | None = None
+    resumes: tuple[str, ...] | None = None
+    seed: int | None = None
+    ranks: int | None = None
+    effective_batch: int | None = None
+    micro_batch: int | None = None
+    lowered: tuple[BatchReduction, ...] | None = None
+    code: str | None = None
+    precision: str | None = None
+    compiled: bool | None = None
+    compile_failure: str | None = None
+    data: DataRecord | None = None
+    host: str | None = None
+    platform: str | None = None
+    device: str | None = None
+    device_name: str | None = None
+    threads: int | None = None
+    versions: dict[str, str | None] | None = None
+    commit: str | None = None
+    moved: tuple[str, ...] | None = None
+    attention: str | None = None
+    determinism: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestLoss(Record):
+    """The lowest validation loss on the way, in nats per token, and its step."""
+
+    step: int | None = None
+    val_loss: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Record):
+    """summary.json: the results of a finished run.
+
+    val_loss: nats per token over the validation split, after the last step; None where it was not
+    finite. sparsity_*: shares of the prunable weights, of the whole model, and of each matrix.
+    *_bytes: sizes; seconds and tokens_per_second are of training alone.
+    """
+
+    val_loss: float | None = None
+    val_perplexity: float | None = None
+    bits_per_byte: float | None = None
+    best: BestLoss | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    sparsity_asked: float | None = None
+    sparsity_reached: float | None = None
+    sparsity_whole: float | None = None
+    sparsity_layers: dict[str, float] | None = None
+    skipped_steps: int | None = None
+    spiked_steps: int | None = None
+    rollbacks: int | None = None
+    optimizer_state_bytes: int | None = None
+    dense_bytes: int | None = None
+    sparse_bytes: int | None = None
+    peak_host_bytes: int | None = None
+    peak_device_bytes: int | None = None

@@ -1,0 +1,64 @@
+"""Seeds without results, in words: they failed, or they have not finished.
+
+Whether a seed diverges depends on what is compared, so a mean over the seeds that are left can
+flatter the side that lost most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+from gpt2.config.text import counted
+from scripts.reports.comparisons import Comparison
+from scripts.reports.rows import DENSE, Row, options_key
+from scripts.reports.runs import Run
+
+
+def without_results(row: Row) -> str:
+    """Return how many seeds of a row have no results, as a clause."""
+    known = len(row.seeds) + row.unfinished
+    verb = "has" if row.unfinished == 1 else "have"
+    return f"{row.unfinished} of {counted(known, 'seed')} of {row.label} {verb} no results"
+
+
+def of_both(found: Comparison, before: str = "; ") -> str:
+    """Return the clause on seeds without results where both sides have as many; or nothing."""
+    count = found.row.unfinished
+    if count == 0 or found.uneven:
+        return ""
+    return f"{before}{counted(count, 'seed')} of each without results"
+
+
+def uneven(found: Comparison, name: str) -> str:
+    """Return why no claim is made on a row, called `name`, that lost more or fewer seeds."""
+    return (
+        f"No claim on {name} against {found.against.label}: {without_results(found.row)}, "
+        f"{without_results(found.against)}; the seeds that are left may be the better ones."
+    )
+
+
+def remarks_on_failures(rows: Sequence[Row], reported: Sequence[Run]) -> Iterator[str]:
+    """Yield which rows lack seeds, and which of the `reported` runs make no row: all failed."""
+    for row in rows:
+        if row.unfinished:
+            yield f"{without_results(row)}: they failed or have not finished."
+    if not rows:
+        return  # the page says that nothing has finished
+    shown = {options_key(row.runs[0]) for row in rows}
+    lost: dict[Hashable, list[Run]] = {}
+    for run in reported:
+        if not run.finished and (key := options_key(run)) not in shown:
+            lost.setdefault(key, []).append(run)
+    for runs in lost.values():
+        yield _lost(runs)
+
+
+def _lost(runs: Sequence[Run]) -> str:
+    options = runs[0].options
+    method = options.get("PRUNING_METHOD", DENSE)
+    what = "dense" if method == DENSE else f"+ {method}"
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    return (
+        f"{options.get('OPTIMIZER', '?')} {what} ({runs[0].name}{more}) has no results for any of "
+        f"{counted(len({run.seed for run in runs}), 'seed')}, so no table shows it."
+    )

@@ -1,0 +1,116 @@
+"""Which cell of a matrix comes next: what is left, in its order, and at the chosen rates alone."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+
+from gpt2.files.lock import holder
+from scripts.study import process as processes
+from scripts.study.folder import MatrixFolder
+from scripts.study.records import CellRecord, ChosenRate, MatrixRecord, Skipped, Started
+from scripts.study.state import CellState, states
+from scripts.study.tuning import RATE, chosen_rates, rate_for
+
+#: Failures that are final: the same would happen again.
+_FINAL = ("diverged", "memory")
+
+
+def states_at_start(folder: MatrixFolder, matrix: MatrixRecord) -> dict[str, CellState]:
+    """Return the state of every cell as a runner that begins takes it."""
+    known = states(folder, (cell.name for cell in matrix.cells), alive=False)
+    for state in known.values():
+        if state.status == "failed" and state.kind not in _FINAL:
+            state.status = "unfinished"  # its reason may be gone by now
+        if state.status == "skipped":
+            state.status = "left"  # by the rates chosen now it may be wanted
+    return known
+
+
+class CellQueue:
+    """The cells that are to be run, in order; those at another rate than the chosen are skipped."""
+
+    def __init__(
+        self,
+        folder: MatrixFolder,
+        matrix: MatrixRecord,
+        states: dict[str, CellState],
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder, self._matrix, self._states, self._say = folder, matrix, states, say
+        self._others = OtherProcesses(folder, say)
+        self._chosen: list[ChosenRate] | None = None
+
+    def next(self, running: Iterable[CellRecord]) -> CellRecord | None:
+        """Return the next cell that no other process runs; `running` are those of this runner."""
+        pending = self.pending(running)
+        return next((cell for cell in pending if not self._others.hold(cell.name)), None)
+
+    def pending(self, running: Iterable[CellRecord]) -> list[CellRecord]:
+        """Return the cells that are to be run: first those for tuning, then at chosen rates."""
+        busy = {cell.name: cell for cell in running}
+        left = [
+            cell
+            for cell in self._matrix.cells
+            if cell.name not in busy and self._states[cell.name].status in ("left", "unfinished")
+        ]
+        if self._matrix.tuning is None:
+            return left
+        if tuning := [cell for cell in left if cell.tuning]:
+            return tuning
+        if any(cell.tuning for cell in busy.values()):
+            return []
+        return self._at_chosen_rates(left)
+
+    def _at_chosen_rates(self, left: list[CellRecord]) -> list[CellRecord]:
+        """Return the cells at the rates that were chosen; the others are skipped, once."""
+        if self._chosen is None:
+            self._chosen = chosen_rates(self._folder, self._matrix.cells)
+            for one in self._chosen:
+                what = ", ".join(one.group.values()) or "all cells"
+                self._say(f"learning rate of {what}: {one.rate or 'none works on every seed'}")
+        wanted = []
+        for cell in left:
+            rate = rate_for(cell.axes, self._chosen)
+            if rate is not None and cell.axes[RATE] == rate:
+                wanted.append(cell)
+            else:
+                self._skip(cell, "no rate works" if rate is None else f"the rate chosen is {rate}")
+        return wanted
+
+    def _skip(self, cell: CellRecord, reason: str) -> None:
+        state = self._states[cell.name]
+        if state.reason != reason:
+            self._folder.write(Skipped(cell=cell.name, reason=reason))
+        state.status, state.reason = "skipped", reason
+
+
+class OtherProcesses:
+    """Processes that run cells of this matrix: left by a killed runner, or started by hand."""
+
+    def __init__(self, folder: MatrixFolder, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+        self._since: dict[str, float] = {}  # cell -> when it was first found to be run
+
+    def hold(self, name: str) -> bool:
+        """Whether another process runs this cell; one of a killed runner is killed in the end."""
+        who = holder(self._folder.run_dir(name))
+        if not who:
+            self._since.pop(name, None)
+            return False
+        if self._folder.finished(name):  # it is only printing its sample
+            return True
+        if name not in self._since:
+            self._since[name] = time.monotonic()
+            self._say(f"{name}: {who} still runs it; waiting for it")
+        pid = self._last_pid(name)
+        waited = time.monotonic() - self._since[name]
+        if pid and who.startswith(f"process {pid} ") and waited > processes.GRACE:
+            processes.end_group(pid, signal.SIGKILL)
+        return True
+
+    def _last_pid(self, name: str) -> int | None:
+        """Return the process that a runner last started for a cell."""
+        events = [e for e in self._folder.journal() if isinstance(e, Started) and e.cell == name]
+        return events[-1].pid if events else None

@@ -1,0 +1,52 @@
+"""A run resumes at the rate that it began with, where the command line has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt2.config.bind import bind
+from gpt2.config.errors import UserError
+from gpt2.config.options import Options
+from gpt2.run_dir.begun import take_learning_rate
+
+
+def library(rate: str = "") -> Options:
+    """Options of an optimizer of a library, at `rate` if there is one."""
+    options = Options()
+    options.give("OPTIMIZER", "po:lion", "--optimizer")
+    if rate:
+        options.give("LEARNING_RATE", rate, "--learning-rate")
+    return options
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run at 4e-3."""
+    (tmp_path / "config").write_text(library("4e-3").full_text())
+    return tmp_path
+
+
+def test_the_rate_of_the_run_is_taken(run: Path) -> None:
+    options = library()
+    take_learning_rate(options, run)
+    assert bind(options).optim.learning_rate == 4e-3
+
+
+def test_a_rate_that_is_given_or_a_default_stays(run: Path) -> None:
+    """Whether they may differ from the run's is for the resume to say."""
+    given, built_in = library("1e-3"), Options()
+    for options in (given, built_in):
+        take_learning_rate(options, run)
+    assert bind(given).optim.learning_rate == 1e-3
+    assert bind(built_in).optim.learning_rate == bind(Options()).optim.learning_rate
+
+
+@pytest.mark.parametrize("where", ["nowhere", "new", "none"])
+def test_a_new_run_needs_one(where: str, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    options = library()
+    take_learning_rate(options, None if where == "none" else tmp_path / where)
+    with pytest.raises(UserError, match="--learning-rate is needed"):
+        bind(options)
