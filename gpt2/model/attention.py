@@ -28,7 +28,7 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form 
     A single query (B, H, 1, D) is that of the last token and sees all keys.
     """
     causal = q.size(-2) > 1
-    dropout = 0.0 if form.byte_masks else dropout
+    dropout = 0.0 if form.unmasked else dropout
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
 
 

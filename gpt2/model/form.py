@@ -16,12 +16,14 @@ class Form:
     Only a plan does: it runs the step of a GPU on fake tensors of a CPU.
     tall: the loss holds logits as columns; None: on a CPU in fp32. chunks: so many of the loss are
     computed and the others left out, which changes the result but not the memory; None: all.
-    byte_masks: dropout keeps its mask in bytes, and fused attention keeps none, as on CUDA.
+    byte_masks: dropout keeps its mask in bytes, as on CUDA. unmasked: fused attention drops out
+    inside its kernel and keeps no mask, as there.
     """
 
     tall: bool | None = None
     chunks: int | None = None
     byte_masks: bool = False
+    unmasked: bool = False
 
     def dropout(self, x: Tensor, rate: float, training: bool = True) -> Tensor:
         """Return x with a share of `rate` of its numbers set to zero, the others scaled up."""

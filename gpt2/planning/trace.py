@@ -59,7 +59,8 @@ def trace(work: Work, fake: bool = True) -> Traced:
 
     With `fake` False the step runs on ordinary CPU tensors, for tests.
     """
-    form = Form(tall=work.tall, chunks=_CHUNKS, byte_masks=not work.wide_masks)
+    bytes_, fused = not work.wide_masks, work.attention == "fused"
+    form = Form(tall=work.tall, chunks=_CHUNKS, byte_masks=bytes_, unmasked=bytes_ and fused)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if fake:

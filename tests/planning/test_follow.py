@@ -39,19 +39,19 @@ def test_what_was_there_counts_once_it_is_added() -> None:
 @pytest.mark.parametrize("fake", [False, True])
 def test_gradients_are_summed_in_place_as_without_a_mode(fake: bool) -> None:
     with FakeTensorMode() if fake else torch.enable_grad():
-        x = torch.ones(1000, requires_grad=True)
-        with Follow([x]) as follow:
+        x, scales = torch.ones(1000, requires_grad=True), torch.ones(2, 1000)
+        with Follow([x, scales]) as follow:
             middle = x * 2
-            loss = (middle.exp() + middle.sin()).sum()
+            loss = (middle * scales[0]).sum() + (middle * scales[1]).sum()
             follow.ledger.begin("backward")
             before = follow.ledger.total
             follow.backward = True
             loss.backward()
-            # Two gradients of `middle` and what makes the second; no third one for their sum.
-            assert follow.ledger.highest - before <= 3 * 4000
+            # The two gradients of `middle`, and no third one for their sum.
+            assert 2 * 4000 <= follow.ledger.highest - before < 2 * 4000 + 100
     if not fake:
         assert x.grad is not None
-        assert torch.allclose(x.grad, 2 * (x.detach() * 2).exp() + 2 * (x.detach() * 2).cos())
+        assert torch.equal(x.grad, torch.full((1000,), 4.0))
 
 
 @pytest.mark.parametrize(("dtype", "copies"), [(torch.bfloat16, 2), (torch.float16, 1)])

@@ -12,10 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 from gpt2.config.typed import Config
 from gpt2.model.build import build_model
 from gpt2.model.loss import chunk_rows, rows_within
+from gpt2.planning import plan as planning
 from gpt2.planning import probe
 from gpt2.planning.bound import bound_of
 from gpt2.planning.follow import Follow
-from gpt2.planning.plan import plan
+from gpt2.planning.plan import _work, plan
 from gpt2.planning.step import peak_of
 from gpt2.planning.trace import trace
 from gpt2.planning.work import Work
@@ -169,6 +170,24 @@ def test_peak_is_what_the_allocator_gives(
     """Sums in place and copies inside of operations included, which no mode sees."""
     config = cell(precision, checkpointing, "--dropout 0 --n-embd 128", accumulation)
     assert peak_of(planned(config)).total == pytest.approx(allocated(config), rel=0.01)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_card_without_fused_attention_holds_the_matrix(
+    dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch takes on the card is asked of it, as ROCm can have no fused kernel."""
+    taken = iter(("flash", "math"))
+    monkeypatch.setattr(planning, "kernel_chosen", lambda *_: next(taken))
+    config = configured(f"--batch-size 8 --dropout {dropout} --precision bf16")
+    fused, plain = (
+        _work(config, 50257, torch.device("cuda"), "bf16", there=True) for _ in range(2)
+    )
+    assert (fused.attention, plain.attention) == ("fused", "math")
+    more = peak_of(plain).total - peak_of(fused).total
+    matrix = 8 * 12 * 256**2  # (B, H, T, T), in each of 12 layers
+    assert more > 4 * 12 * matrix
+    assert bound_of(plain).total > peak_of(plain).total
 
 
 def test_a_large_chunk_of_bf16_counts_the_copy_inside_log_softmax() -> None:
