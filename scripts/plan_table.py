@@ -71,14 +71,8 @@ def table() -> Iterator[str]:
     heads = [f"{batch} x {block}" for block, batch in COLUMNS]
     yield "| GB allocated | activations | state | " + " | ".join(heads) + " |"
     yield "|---|---|---|" + "--:|" * len(COLUMNS)
-    for name, layers, heads_, width in SIZES:
-        for checkpointing, state in (("none", 8), ("selective", 8), ("full", 8), ("full", 4)):
-            cells = []
-            for block, batch in COLUMNS:
-                work = _work(layers, heads_, width, block, batch, checkpointing, state)
-                cells.append(f"{peak_of(work).total / 1e9:.1f}")
-            precision = "fp32" if state == 8 else "bf16"
-            yield f"| {name} | {checkpointing} | {precision} | " + " | ".join(cells) + " |"
+    for size in SIZES:
+        yield from rows(*size)
     yield ""
     yield (
         "Computed, none of it measured on a GPU: bf16 AMP, AdamW, flash attention, dropout 0, "
@@ -90,6 +84,17 @@ def table() -> Iterator[str]:
         "1.5 B parameters with AdamW in fp32 are "
         f"{16 * _parameters(*SIZES[-1][1:]) / 1e9:.1f} GB."
     )
+
+
+def rows(name: str, layers: int, heads: int, width: int) -> Iterator[str]:
+    """Yield the lines of one size."""
+    for checkpointing, state in (("none", 8), ("selective", 8), ("full", 8), ("full", 4)):
+        cells = []
+        for block, batch in COLUMNS:
+            work = _work(layers, heads, width, block, batch, checkpointing, state)
+            cells.append(f"{peak_of(work).total / 1e9:.1f}")
+        precision = "fp32" if state == 8 else "bf16"
+        yield f"| {name} | {checkpointing} | {precision} | " + " | ".join(cells) + " |"
 
 
 def _work(
