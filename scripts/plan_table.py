@@ -112,7 +112,7 @@ def _work(
         precision="bf16",
         attention="fused",
         dropout=False,
-        wide_masks=False,
+        cpu_kernels=False,
         chunk_mib=_CHUNK,
         tall=False,
         checkpointing=checkpointing,

@@ -6,8 +6,9 @@ it any more. Works alike on ordinary tensors and on fake ones, which have sizes 
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +28,17 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Tensors in `known` are not counted; others made before count once `add` is given them.
     kind: what new storages are held for. backward: whether the backward pass is under way.
+    cpu_kernels: whether the kernels that are planned are those of a CPU, which copy more.
     """
 
-    def __init__(self, known: Iterable[Tensor] = (), kind: Kind = lambda _: _ACTIVATIONS) -> None:
+    def __init__(
+        self,
+        known: Iterable[Tensor] = (),
+        kind: Kind = lambda _: _ACTIVATIONS,
+        cpu_kernels: bool = True,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._cpu_kernels = cpu_kernels
         self.ledger = Ledger()
         self.kind = kind
         self.backward = False
@@ -75,8 +83,11 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for one in result:
                 if isinstance(one, Tensor):
                     self._count(one)
-        if func is _aten.log_softmax.int_out:
-            self._copied(args[0], result)
+        inside = self._inside(func, args, result)
+        if inside:
+            kind = self.kind(result)
+            self.ledger.take(kind, inside)
+            self.ledger.give(kind, inside)
         return result
 
     def _count(self, tensor: Tensor) -> None:
@@ -84,12 +95,28 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if known is None or known() is None:
             self.add(tensor, self.kind(tensor))
 
-    def _copied(self, logits: Tensor, result: Tensor) -> None:
-        """Count what log_softmax holds inside itself: its input in the format of its result.
+    def _inside(self, func: Any, args: Sequence[Any], result: Any) -> int:
+        """Return the bytes of copies in another format that an operation makes inside itself."""
+        if func is _aten.log_softmax.int_out:
+            logits = args[0]
+            reads_it = logits.dtype == torch.float16 and not self._cpu_kernels
+            if logits.dtype != result.dtype and not reads_it:
+                return int(result.numel() * result.element_size())
+        elif self._cpu_kernels and torch.Tag.pointwise in func.tags:
+            return _mixed(func, args, result)
+        return 0
 
-        On CUDA the kernel for fp16 reads it as it is.
-        """
-        if logits.dtype == torch.bfloat16 and result.dtype == torch.float32:
-            kind, size = self.kind(result), result.numel() * result.element_size()
-            self.ledger.take(kind, size)
-            self.ledger.give(kind, size)
+
+def _mixed(func: Any, args: Sequence[Any], result: Tensor) -> int:
+    """Return what a CPU copies to compute number by number on tensors of several formats.
+
+    It brings what it reads, and what it writes into, to the format in which it computes. A GPU does
+    so in registers.
+    """
+    read = [a for a in args if isinstance(a, Tensor) and a.is_floating_point() and a.ndim > 0]
+    if not read or not isinstance(result, Tensor):
+        return 0
+    common = functools.reduce(torch.promote_types, (tensor.dtype for tensor in read))
+    written = [result] if func._schema.is_mutable and result.is_floating_point() else []
+    copied = sum(tensor.numel() for tensor in [*read, *written] if tensor.dtype != common)
+    return copied * common.itemsize

@@ -121,7 +121,7 @@ def _work(
         precision=precision,
         attention=_attention(config, device, precision, there),
         dropout=model.dropout > 0.0,
-        wide_masks=not cuda,
+        cpu_kernels=not cuda,
         chunk_mib=model.loss_chunk_mib,
         tall=device.type == "cpu" and precision == "fp32",
         checkpointing=model.activation_checkpointing,

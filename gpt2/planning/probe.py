@@ -54,7 +54,7 @@ def _tried(config: Config, model: LanguageModel, device: str) -> tuple[int, int]
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-3)
     known = [*parameters, *(p.grad for p in parameters if p.grad is not None)]
-    with Follow(known) as follow:
+    with Follow(known, cpu_kernels=device != "cuda") as follow:
         optimizer = build_optimizer(config, model)
         if device == "cuda":
             _update_at_once(optimizer)

@@ -59,7 +59,7 @@ def trace(work: Work, fake: bool = True) -> Traced:
 
     With `fake` False the step runs on ordinary CPU tensors, for tests.
     """
-    bytes_, fused = not work.wide_masks, work.attention == "fused"
+    bytes_, fused = not work.cpu_kernels, work.attention == "fused"
     form = Form(tall=work.tall, chunks=_CHUNKS, byte_masks=bytes_, unmasked=bytes_ and fused)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -95,7 +95,7 @@ class _Tracer:
 
     def __init__(self, work: Work, model: LanguageModel) -> None:
         self._work, self._model = work, model
-        self.follow = Follow(kind=self._kind)
+        self.follow = Follow(kind=self._kind, cpu_kernels=work.cpu_kernels)
         self.ledger = self.follow.ledger
         self._in_loss = False
         for parameter in model.parameters():

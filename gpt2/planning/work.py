@@ -16,7 +16,8 @@ class Work:
     precision: `fp32`, or the format of products under autocast: `bf16` or `fp16`.
     attention: `fused` (no T x T matrix), `math` (torch's plain kernel) or `written out` (ours).
     dropout: numbers are dropped out, outside attention too.
-    wide_masks: dropout keeps its mask as numbers, as on a CPU, and not as bytes.
+    cpu_kernels: a CPU computes it, and not a GPU: dropout keeps its mask as numbers and not as
+    bytes, and sums of numbers of two formats copy them into one.
     chunk_mib: MiB of fp32 logits at a time, None for all at once. tall: they are one fp32 buffer.
     checkpointing: `none`, `selective` or `full`.
     state, step: bytes of the optimizer's state, and of its step's temporary tensors.
@@ -35,7 +36,7 @@ class Work:
     precision: str
     attention: str
     dropout: bool
-    wide_masks: bool
+    cpu_kernels: bool
     chunk_mib: int | None
     tall: bool
     checkpointing: str

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from gpt2.config.typed import Config
 from gpt2.model.build import build_model
 from gpt2.model.loss import chunk_rows, rows_within
+from gpt2.optim.precision import DTYPES, resolve_precision
 from gpt2.planning import plan as planning
 from gpt2.planning import probe
 from gpt2.planning.bound import bound_of
@@ -39,11 +40,11 @@ def step(
 ) -> None:
     """One step as the loop makes it, on numbers that do not matter."""
     train, length = config.train, config.model.block_size
-    mixed = config.optim.precision == "bf16"
+    dtype = DTYPES[resolve_precision(config.optim.precision, torch.device("cpu"))]
     for _ in range(train.gradient_accumulation):
         ids = torch.zeros(train.batch_size, length, dtype=torch.int64)
         targets = torch.zeros_like(ids)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             loss = model(ids, targets) / train.gradient_accumulation
         if follow is not None:
             follow.backward = True
@@ -170,6 +171,20 @@ def test_peak_is_what_the_allocator_gives(
     """Sums in place and copies inside of operations included, which no mode sees."""
     config = cell(precision, checkpointing, "--dropout 0 --n-embd 128", accumulation)
     assert peak_of(planned(config)).total == pytest.approx(allocated(config), rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [1, 12])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_peak_is_what_the_allocator_gives_for_a_wide_vocabulary(
+    precision: str, layers: int
+) -> None:
+    """A CPU copies logits, and the gradient of the head, to sum them in fp32."""
+    line = f"--dropout 0 --n-embd 128 --batch-size 2 --n-layer {layers}"
+    config = cell(precision, "selective", line)
+    peak = peak_of(planned(config, 50257)).total
+    assert peak == pytest.approx(allocated(config, 50257), rel=0.01)
+    assert bound_of(planned(config, 50257)).total > peak
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
