@@ -106,7 +106,7 @@ def choose_batch(
     if planned.pool.size is None or size is None:
         why = "is not known" if planned.pool.size is None else "is too small for any micro-batch"
         raise UserError(
-            f"--auto-batch: the {planned.pool.name} {why}: give --batch-size, or --plan shows more",
+            f"--auto-batch: {planned.pool.name} {why}: give --batch-size, or --plan shows more",
             code=Exit.MEMORY,
         )
     config = with_batch(config, size)

@@ -182,9 +182,9 @@ def _ways(planned: Planned) -> list[Way]:
     if work.checkpointing != "full":
         ways.append((*full, deep))
     if not work.mixed and planned.device.type == "cuda":
-        mixed = {**deep, "precision": "bf16", "tall": False}
-        ways.append((f"--precision bf16 {full[0]}", f"rounded products, {full[1]}", mixed))
-        deep = mixed
+        deep = {**deep, "precision": "bf16", "tall": False}
+        full = (f"--precision bf16 {full[0]}", f"rounded products, {full[1]}")
+        ways.append((*full, deep))
     options = config.optim.options
     own = {f.name for f in dataclasses.fields(options)} if options is not None else set()
     if "state_precision" in own and options.state_precision == "fp32":

@@ -107,7 +107,7 @@ def verdict(planned: Planned, told: dict[str, Any]) -> list[str]:
     """Say whether it fits; where it does not, what would."""
     size = planned.pool.size
     if size is None:
-        return [f"verdict: nobody knows whether it fits: the {planned.pool.name} is not known"]
+        return [f"verdict: cannot tell whether it fits: {planned.pool.name} is unknown"]
     if told["fits"]:
         return [f"verdict: it fits, {show_size(size - told['needed'])} are left"]
     said = [

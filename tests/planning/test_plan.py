@@ -164,8 +164,20 @@ def test_plan_of_what_does_not_fit_names_the_way_out(
     ways = re.findall(r"it fits with (.*?)   \(", text)
     assert ways
     for way in ways:
-        again = f"--plan --plan-for 6G --dropout 0 --batch-size 64 --data-dir {tmp_path} {way}"
-        assert main(again.split()) == Exit.OK
+        assert main(f"{line} {way}".split()) == Exit.OK
+
+
+@pytest.mark.parametrize("size", [3.0, 4.0])
+def test_a_way_out_names_all_that_it_changes(size: float) -> None:
+    line, card = "--dropout 0 --batch-size 64 --precision fp32", round(size * 1e9)
+    found = plan(configured(line), 50257, plan_for=card).fixes()
+    assert found
+    for fix in found:
+        again = plan(configured(f"{line} {fix.flags}"), 50257, plan_for=card)
+        assert again.fits
+        assert dataclasses.replace(again.work, state=0, step=0) == dataclasses.replace(
+            fix.work, state=0, step=0
+        )
 
 
 def test_plan_for_programs_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
