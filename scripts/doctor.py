@@ -15,6 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
     _here = Path(__file__).resolve().parent
@@ -23,10 +24,14 @@ if __name__ == "__main__" and not __package__:  # the repository on the path, no
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit
 from gpt2.config.sizes import show_size
+from gpt2.config.text import first_line
 from gpt2.machine.host_memory import Host
 from gpt2.machine.processor import has_bf16
 from scripts.environment import OLDEST_TORCH, VENV, missing, new_enough, requirements
 from scripts.study.machine import disk_free
+
+if TYPE_CHECKING:
+    import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: Of the packages for development, the one that is of use in other ways too.
@@ -140,12 +145,24 @@ def _gpu(index: int) -> Iterator[Finding]:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     cost = "--precision auto takes fp16 with loss scaling, which skips some steps"
     yield Finding("bf16", f"{'' if native else 'not '}in GPU {index}", "" if native else cost)
-    built = torch.backends.cuda.is_flash_attention_available()
-    flash = built and (torch.version.hip is not None or about.major >= 8)
-    cost = "attention takes another kernel of torch: slower, and perhaps more memory"
-    yield Finding(
-        "flash kernels", f"{'' if flash else 'none '}for GPU {index}", "" if flash else cost
-    )
+    yield _attention(index, torch.bfloat16 if native else torch.float16)
+
+
+def _attention(index: int, dtype: torch.dtype) -> Finding:
+    """Ask torch which kernel it takes for attention on a GPU."""
+    import torch
+    from torch.nn.attention import SDPBackend
+
+    try:
+        query = torch.empty((1, 12, 256, 64), dtype=dtype, device=torch.device("cuda", index))
+        kernel = SDPBackend(torch._fused_sdp_choice(query, query, query, is_causal=True))
+    except RuntimeError as error:  # such as a card whose memory others have taken
+        cost = f"no tensor can be made there: {first_line(error)}"
+        return Finding("flash kernels", f"unknown for GPU {index}", cost)
+    cost = "attention takes torch's plain kernel: slower, and each layer keeps all its scores"
+    plain = kernel in (SDPBackend.MATH, SDPBackend.ERROR)
+    name = kernel.name.removesuffix("_ATTENTION").lower()
+    return Finding("flash kernels", f"{name} for GPU {index}", cost if plain else "")
 
 
 def compiler() -> Finding:

@@ -111,9 +111,21 @@ def test_tools_of_development_are_no_need(
 def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    for major, flash in ((9, True), (7, False)):
-        about = SimpleNamespace(name="A card", total_memory=24 * 10**9, major=major)
-        monkeypatch.setattr(torch.version, "hip", None)
+    def empty(*_: object, **__: object) -> object:
+        if kernel == "unknown":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")
+        return object()
+
+    monkeypatch.setattr(torch, "empty", empty)
+    kernels = (
+        (3, "cudnn", True),
+        (2, "efficient", True),
+        (0, "math", False),
+        (0, "unknown", False),
+    )
+    for choice, kernel, flash in kernels:
+        about = SimpleNamespace(name="A card", total_memory=24 * 10**9)
+        monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, c=choice, **__: c)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index, a=about: a)
@@ -124,11 +136,11 @@ def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -
                 "including_emulation"
             ] and not including_emulation
         )  # fmt: skip
-        monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
         _, found = told(capsys)
         assert "A card, 24.00 GB" in found["GPU 0"]
         assert found["bf16"].startswith("ok" if flash else "lack")
         assert found["flash kernels"].startswith("ok" if flash else "lack")
+        assert f"{kernel} for GPU 0" in found["flash kernels"]
 
 
 def test_no_compiler_costs_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
