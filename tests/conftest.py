@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ from gpt2.config.typed import Auto, Size, Within
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores; what they start does, too.
     os.environ["OMP_NUM_THREADS"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job, and all that it starts, would not notice a test's Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ODD_FOLDERS = (
