@@ -88,7 +88,7 @@ print(json.dumps({"sizes": [sum(sizes), max(sizes)], "phases": phases}))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_one_tensor_at_a_time(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -161,7 +161,7 @@ def test_they_run_resume_and_are_planned(extended: Path) -> None:
         assert {step for step, name in tracked if name == "loss"} == set(range(1, 9))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_batteries_find_them(extended: Path) -> None:
     """Those of optimizers, pruning methods and corpora, and the checks of every plug-in, pass."""
     names = ("test_conformance", "test_pruned_runs", "test_corpora", "test_plugins")

@@ -458,7 +458,7 @@ def test_minimal_holds_nothing_needless() -> None:
 NAMES = ("OPTIMIZER_NAME", "OPT_ARGS")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_random_options_reach_everything() -> None:
     # The round trips above prove something only if the draws vary every option.
     drawn: dict[str, set[str | None]] = {}

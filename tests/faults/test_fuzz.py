@@ -12,7 +12,7 @@ from tests.support import fuzzing
 SEED = 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_damaged_files_are_errors_that_are_explained(tmp_path: Path) -> None:
     """Rows 4 to 6, 26, 27 and 39 at places that nobody chose, and every other file we read."""
     (tmp_path / "made").mkdir()

@@ -30,7 +30,7 @@ print(sum(done.values()), kills.differences(folder / "whole" / "run", folder / "
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_random_kills_change_no_bit(tmp_path: Path) -> None:
     """Rows 1 to 3 and 10, at instants that nobody chose."""
     done = subprocess.run(

@@ -126,15 +126,21 @@ def test_peak_is_that_of_a_step_that_is_made(
 
 # Where the moment of the peak moves: with depth to the other end of the backward pass, and with a
 # wide vocabulary to the loss.
+SOME = (("fp32", "full"), ("bf16", "none"))  # the others in check-all
 DEEP = [
-    (layers, vocabulary, precision, checkpointing)
+    pytest.param(
+        layers,
+        vocabulary,
+        precision,
+        checkpointing,
+        marks=pytest.mark.slow if (precision, checkpointing) in SOME else pytest.mark.long,
+    )
     for layers, vocabulary in ((12, VOCABULARY), (48, VOCABULARY), (3, 50257), (12, 50257))
     for precision in ("fp32", "bf16")
     for checkpointing in ("none", "selective", "full")
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "vocabulary", "precision", "checkpointing"), DEEP)
 def test_peak_holds_for_deep_models_and_wide_vocabularies(
     layers: int, vocabulary: int, precision: str, checkpointing: str
@@ -173,7 +179,7 @@ def test_peak_is_what_the_allocator_gives(
     assert peak_of(planned(config)).total == pytest.approx(allocated(config), rel=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("layers", [1, 12])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_peak_is_what_the_allocator_gives_for_a_wide_vocabulary(

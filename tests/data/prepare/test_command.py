@@ -261,7 +261,7 @@ print(json.dumps(peak / 1024))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     peaks = {}
     for size in (3, 30):

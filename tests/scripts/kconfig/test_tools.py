@@ -87,7 +87,7 @@ def round_trip(seed: int, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(10), pytest.param(range(10, 80), marks=pytest.mark.slow)], ids=len
+    "seeds", [range(10), pytest.param(range(10, 80), marks=pytest.mark.long)], ids=len
 )
 def test_savedefconfig_then_defconfig_is_the_same(
     seeds: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -65,7 +65,7 @@ def contents(out: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("jobs", "most"), [("1", 12), ("2", 6)])
 def test_kills_at_random_instants_change_nothing(
     jobs: str, most: int, config: Path, tmp_path: Path
