@@ -26,6 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DEFCONFIGS, ids=lambda path: path.name)
 def test_it_trains_two_steps(path: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

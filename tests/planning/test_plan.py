@@ -167,6 +167,7 @@ def test_plan_of_what_does_not_fit_names_the_way_out(
         assert main(f"{line} {way}".split()) == Exit.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3.0, 4.0])
 def test_a_way_out_names_all_that_it_changes(size: float) -> None:
     line, card = "--dropout 0 --batch-size 64 --precision fp32", round(size * 1e9)

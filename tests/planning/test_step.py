@@ -151,6 +151,7 @@ def test_peak_holds_for_deep_models_and_wide_vocabularies(
     assert bound_of(planned(config, vocabulary)).total > peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 16])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("rest", FORMS)
@@ -168,6 +169,7 @@ def test_form_of_a_gpu_holds_for_more_layers(rest: str, precision: str, batch: i
         assert bound_of(blank).total > peak.total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", ["1", "2"])
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -230,6 +232,7 @@ def test_peak_holds_for_optimizers(optimizer: str) -> None:
     assert peak_of(planned(config)).total == pytest.approx(followed(config), rel=0.01)
 
 
+@pytest.mark.slow
 # GB of temporary tensors in a step of GPT-2 124M: torch updates all parameters at once on CUDA.
 @pytest.mark.parametrize(
     ("optimizer", "on_cpu", "on_cuda"),
@@ -253,6 +256,7 @@ TARGETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("checkpointing", "block", "batch", "most"), TARGETS)
 def test_published_model_takes_no_more_than_promised(
     checkpointing: str, block: int, batch: int, most: float

@@ -118,6 +118,7 @@ def test_the_null_pruner_changes_nothing() -> None:
     assert pruner.state() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.0, 0.333, 0.5, 0.9, 0.999])
 @EVERY_REAL_METHOD
 def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: float) -> None:

@@ -60,6 +60,7 @@ def child(given: Path, folder: Path, fault: str = "", tokenizer: str = "char") -
     ).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "old_survives"),
     [

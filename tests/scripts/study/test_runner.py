@@ -231,6 +231,7 @@ def test_a_cell_that_another_process_runs_is_waited_for(work: Work) -> None:
     assert len(work.events("started")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keep", "steps"), [("last", [30]), ("best", [20]), ("none", []), ("all", [10, 20, 30])]
 )
