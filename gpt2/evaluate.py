@@ -27,8 +27,6 @@ def main(argv: Sequence[str]) -> int:
         "evaluate.py", "Measure a trained model.", argv, EvaluateActions, OPTIONS
     )
     config = bind(options)
-    if actions.split not in ("train", "val"):
-        raise UserError(f"--split {actions.split!r}: there are train and val")
     from gpt2.data.batches import validation_batches
     from gpt2.data.tokens import open_split
     from gpt2.model.loss import IGNORED

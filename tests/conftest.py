@@ -25,9 +25,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores; what they start does, too.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+# A background job of a shell, nohup's too, and all that it starts, would not notice these.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background job, and all that it starts, would not notice a test's Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ODD_FOLDERS = (

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from gpt2 import evaluate, sample
+from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
+from gpt2.weights.trained import load_trained
 from tests.support import tiny
 
 
@@ -36,6 +42,32 @@ def test_evaluate_repeats_the_result(run: Path, capsys: pytest.CaptureFixture[st
     assert f"step {best['step']}, val: loss {best['val_loss']:.6f}" in capsys.readouterr().out
     assert evaluate.main(["--run", str(run), "--split", "train"]) == Exit.OK
     assert "train: loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["test", "val+test"])
+def test_every_token_of_a_split_counts_once(
+    split: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = load_trained(run, False, bind(Options()).machine)
+    folder = trained.config.data.data_dir / "text"
+    ids = [
+        int(token)
+        for name in split.split("+")
+        for token in np.fromfile(folder / f"{name}.bin", "<u2").astype(int)
+    ]
+    nats = 0.0
+    for start in range(0, len(ids) - 1, tiny.BLOCK):
+        window = torch.tensor(ids[start : start + tiny.BLOCK + 1])
+        with torch.no_grad():
+            nats += float(trained.model(window[None, :-1], window[None, 1:])) * (len(window) - 1)
+    assert evaluate.main(["--run", str(run), "--split", split, "--device", "cpu"]) == Exit.OK
+    out = capsys.readouterr().out
+    found = re.fullmatch(r"step 12, (.+): loss ([\d.]+) nats .*, ([\d.]+) bits per byte .*\n", out)
+    assert found, out
+    assert found[1] == split
+    assert float(found[2]) == pytest.approx(nats / (len(ids) - 1), abs=2e-6)
+    # A character of this text is a byte.
+    assert float(found[3]) == pytest.approx(nats / math.log(2) / len(ids), abs=2e-6)
 
 
 def test_sample_is_fixed_by_its_seed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,5 +169,6 @@ def test_other_data_are_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_split_that_is_not_there(run: Path) -> None:
-    with pytest.raises(UserError, match="--split 'test'"):
-        evaluate.main(["--run", str(run), "--split", "test"])
+    with pytest.raises(UserError, match=r"--split valid: .* have train, val, test") as error:
+        evaluate.main(["--run", str(run), "--split", "valid"])
+    assert error.value.code == Exit.DATA

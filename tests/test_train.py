@@ -12,7 +12,7 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
-from gpt2.data.tokens import read_meta
+from gpt2.data.meta import read_meta
 from gpt2.run_dir.resume import load_config
 from gpt2.train import main
 from tests.support import tiny

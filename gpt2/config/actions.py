@@ -126,7 +126,13 @@ class EvaluateActions:
     """What evaluate.py shall measure."""
 
     run: Annotated[Path, Help("run directory, or what export.py made of one")]
-    split: Annotated[str, Help("train or val")] = "val"
+    split: Annotated[
+        str,
+        Help(
+            "train, val, test, or val+test: both together are all that nanoGPT validates on",
+            "SPLIT",
+        ),
+    ] = "val"
     best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
 
 

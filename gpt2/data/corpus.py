@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt2.data.tokenizer import Tokenizer
-from gpt2.data.tokens import SPLITS
 
-TRAIN_SHARE = 0.9  # of a text's characters; the rest, its end, is for validation
+SPLITS = ("train", "val", "test")  # of every corpus here
+TRAIN_SHARE = 0.9  # of a text's characters; the rest, its end, is half validation, half test
 DOCUMENT_END = "\n"  # what ends a document where the tokenizer has no end-of-text
 
 
@@ -49,10 +49,11 @@ class Corpus(Protocol):
 
     `separated` says that it is made of documents, each of which is to be ended by end-of-text (by
     a newline, where the tokenizer has none); otherwise it is one text. `splits` are "train", "val"
-    and any others, in the order in which meta.json lists them. `source` is JSON, with at
-    least `address` and, at the latest when all was read, `sha256`: where the text came from, and
-    what it was. As it is before anything was read, it tells one corpus from another: an interrupted
-    preparation goes on only where it is the same.
+    and any others, in the order in which meta.json lists them. Only the first two must have
+    text: a short corpus may have nothing left for "test". `source` is JSON, with at least `address`
+    and, at the latest when all was read, `sha256`: where the text came from, and what it was. As it
+    is before anything was read, it tells one corpus from another: an interrupted preparation goes
+    on only where it is the same.
     """
 
     @property
@@ -90,7 +91,7 @@ class Corpus(Protocol):
 
 
 class WholeText:
-    """A corpus of one text that is small enough to hold: its last tenth is for validation."""
+    """A corpus of one text that is small enough to hold: its last tenth is validation and test."""
 
     separated = False
     splits = SPLITS
@@ -110,27 +111,32 @@ class WholeText:
         return self._tokenizer
 
     def documents(self, skip: int = 0) -> Iterator[Document]:
-        """Yield the part for training, then the one for validation."""
-        border = train_characters(len(self._text))
-        parts = {"train": self._text[:border], "val": self._text[border:]}
+        """Yield the part for training, then those for validation and test."""
         name = str(self.source.get("address", "the text"))
-        for split, part in itertools.islice(parts.items(), skip, None):
-            yield Document(split, [part], name)
+        parts = split_characters(len(self._text))
+        for split, (start, end) in itertools.islice(parts.items(), skip, None):
+            yield Document(split, [self._text[start:end]], name)
 
 
-def is_validation(text: str, one_in: int) -> bool:
-    """Whether a document is for validation: about one in `one_in`, by its content alone.
+def split_of(text: str, held_out_one_in: int) -> str:
+    """Return the split of a document, by its content alone.
 
-    So it stays in its split whatever is appended to the corpus, and equal documents are never in
-    both splits.
+    About one in `held_out_one_in` is held out, half of those for validation, half for test. So a
+    document stays in its split whatever is appended to the corpus, and equal documents are never in
+    two splits.
     """
     digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") % one_in == 0
+    turn, rest = divmod(int.from_bytes(digest[:8], "big"), held_out_one_in)
+    if rest:
+        return "train"
+    return "test" if turn % 2 else "val"
 
 
-def train_characters(characters: int) -> int:
-    """Characters of a text that are for training, from its start."""
-    return int(TRAIN_SHARE * characters)
+def split_characters(characters: int) -> dict[str, tuple[int, int]]:
+    """Where each split of one text of that many characters starts and ends."""
+    held_out = int(TRAIN_SHARE * characters)
+    middle = held_out + (characters - held_out + 1) // 2
+    return {"train": (0, held_out), "val": (held_out, middle), "test": (middle, characters)}
 
 
 class CorpusPlugin(Protocol):

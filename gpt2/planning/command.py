@@ -9,8 +9,8 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
 from gpt2.data.declaration import tokenizer_of
+from gpt2.data.meta import META
 from gpt2.data.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer
-from gpt2.data.tokens import META
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning.fixes import largest
 from gpt2.planning.plan import bounded, plan

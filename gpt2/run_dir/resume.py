@@ -18,7 +18,7 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainConfig
-from gpt2.data.tokens import Meta
+from gpt2.data.meta import Meta
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import FollowedFolder, RunFolder, new_folder, read_json, unfinished

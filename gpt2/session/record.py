@@ -9,7 +9,7 @@ from gpt2.checkpoint import store
 from gpt2.config import sources
 from gpt2.config.typed import Config
 from gpt2.config.version import VERSION
-from gpt2.data.tokens import Meta
+from gpt2.data.meta import Meta
 from gpt2.machine import device
 from gpt2.run_dir.folder import RunFolder, now, read_json
 from gpt2.training.loop import Parts

@@ -20,8 +20,9 @@ from gpt2.data.batches import (
     steps_for,
 )
 from gpt2.data.memmap import Ids
+from gpt2.data.meta import META
 from gpt2.data.tokenizer import from_description
-from gpt2.data.tokens import META, TokenFile, open_split
+from gpt2.data.tokens import TokenFile, open_split
 from gpt2.machine.ranks import DistributedContext
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.groups import parameter_groups

@@ -9,7 +9,7 @@ from typing import Any
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
-from gpt2.data.tokens import Meta
+from gpt2.data.meta import Meta
 from gpt2.files.manifest import MANIFEST, DamagedError
 from gpt2.run_dir.folder import read_json
 from gpt2.run_dir.resume import load_config

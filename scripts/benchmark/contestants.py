@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from gpt2.config.errors import UserError
 from gpt2.config.typed import Config
 from gpt2.data.batches import BatchOrder, TrainBatches
-from gpt2.data.tokens import Meta, TokenFile
+from gpt2.data.meta import Meta
+from gpt2.data.tokens import TokenFile
 from gpt2.machine.ranks import DistributedContext
 from gpt2.model.build import build_model
 from gpt2.model.language_model import LanguageModel

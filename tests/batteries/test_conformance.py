@@ -20,6 +20,8 @@ from tests.conftest import REPOSITORY
 from tests.support import conformance
 from tests.support.conformance import CHECKS, Subject
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = PLUGIN_PACKAGES["OPTIMIZER"]
 BUILT_IN = [name for name in plugins.names(PACKAGE) if name != QUALIFIED["OPTIMIZER"][0]]
 #: Of different kinds: with factors, sets of moments, counters beside the state, their own rates.

@@ -15,9 +15,10 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.data import hash_cache
 from gpt2.data.batches import BatchOrder, TrainBatches, validation_batches
 from gpt2.data.memmap import Ids, ShardedIds
+from gpt2.data.meta import META, Meta, read_meta
 from gpt2.data.prepare import shard_writer
 from gpt2.data.prepare.shard_writer import ShardWriter
-from gpt2.data.tokens import META, Meta, open_split, read_meta, verify_hashes
+from gpt2.data.tokens import open_split, verify_hashes
 
 VOCAB = 500
 IDS = np.random.default_rng(3).integers(0, VOCAB, 1000).astype(np.uint16)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,9 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import tokens
-from gpt2.data.tokens import Meta, Split, open_split, read_meta, verify_hashes
-
-VOCAB = 100
-
-
-def make_folder(folder: Path, train: list[int], val: list[int], vocab: int = VOCAB) -> Meta:
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = {}
-    for name, ids in (("train", train), ("val", val)):
-        raw = np.array(ids, dtype="<u2").tobytes()
-        (folder / f"{name}.bin").write_bytes(raw)
-        splits[name] = Split(len(ids), 2 * len(ids), hashlib.sha256(raw).hexdigest())
-    tokenizer = {"name": "char", "vocab_size": vocab, "end_of_text": None}
-    meta = Meta(folder.name, tokenizer, {"address": "a test", "sha256": "0"}, splits)
-    (folder / "meta.json").write_text(meta.to_json(), encoding="utf-8")
-    return meta
+from gpt2.data.meta import read_meta
+from gpt2.data.tokens import open_split, verify_hashes
+from tests.support.data_folder import VOCAB, make_folder
 
 
 @pytest.fixture
@@ -54,32 +39,6 @@ def test_a_split_is_a_read_only_map(folder: Path) -> None:
     assert isinstance(found.ids, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         found.ids[0] = 1
-
-
-def test_meta_survives_its_file(folder: Path) -> None:
-    meta = read_meta(folder)
-    raw = json.loads((folder / "meta.json").read_text())
-    assert (raw["format"], raw["dtype"], raw["data_hash"]) == (1, "uint16", meta.data_hash)
-    assert raw["splits"]["train"] == {
-        "tokens": 90,
-        "bytes": 180,
-        "sha256": hashlib.sha256((folder / "train.bin").read_bytes()).hexdigest(),
-    }
-    assert "90 training and 20 validation tokens" in meta.summary()
-
-
-def test_missing_data_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = "python3 gpt2/prepare_data.py --dataset"
-    message = refused(tmp_path / "shakespeare-char")
-    assert message.endswith(f"{command} shakespeare-char --data-dir {tmp_path}")
-    monkeypatch.setattr(tokens, "_DEFAULT_DATA", tmp_path)
-    assert refused(tmp_path / "shakespeare-char").endswith(f"{command} shakespeare-char")
-    assert refused(tmp_path / "text").endswith(f"{command} text --input FILE_OR_FOLDER")
-
-
-def test_data_without_meta_are_unfinished(folder: Path) -> None:
-    (folder / "meta.json").unlink()
-    assert "not finished" in refused(folder)
 
 
 def replace_by_folder(path: Path) -> None:
@@ -108,43 +67,6 @@ def test_a_damaged_file_is_named(
     for part in [*expected, "prepare_data.py --dataset shakespeare"]:
         assert part in message
     open_split(folder, "val", 8)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("dtype", "uint32", "dtype 'uint32'"),
-        ("dtype", None, "dtype None"),
-        ("format", 3, "format 3"),
-        ("format", 0, "contradicts"),
-        ("format", "new", "contradicts"),
-        ("splits", {"train": {"tokens": 90}}, "incomplete"),
-        ("splits", [], "incomplete"),
-        ("tokenizer", {"name": "char"}, "incomplete"),
-        ("tokenizer", 5, "incomplete"),
-        ("source", {}, "incomplete"),
-        ("data_hash", "0", "contradicts"),
-    ],
-)
-def test_a_meta_that_cannot_be_read(folder: Path, key: str, value: object, expected: str) -> None:
-    path = folder / "meta.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    message = refused(folder)
-    assert str(path) in message
-    assert expected in message
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"3"])
-def test_a_meta_that_is_not_json(folder: Path, content: bytes) -> None:
-    (folder / "meta.json").write_bytes(content)
-    assert "meta.json" in refused(folder)
-
-
-def test_things_in_the_wrong_place(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    assert "not a folder" in refused(tmp_path / "file")
-    replace_by_folder(folder / "meta.json")
-    assert "is a folder" in refused(folder)
 
 
 @pytest.mark.parametrize(("count", "fits"), [(0, False), (8, False), (9, True)])

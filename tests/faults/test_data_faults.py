@@ -19,9 +19,10 @@ from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import integrity
 from gpt2.data.batches import BatchOrder, TrainBatches, calibration_batches, validation_batches
+from gpt2.data.meta import META
 from gpt2.data.prepare import shard_writer
 from gpt2.data.tokenizer import Gpt2Tokenizer
-from gpt2.data.tokens import META, open_split
+from gpt2.data.tokens import open_split
 from gpt2.training.recorder import RunRecorder
 from tests.data.test_tokens import make_folder
 from tests.run_dir.test_resume import assert_same

@@ -80,7 +80,7 @@ def test_everything_that_moves_is_reported(
     assert tiny.train(data, tmp_path / "run", *more, "--eval-batch-size", "1") == Exit.OK
     # In each step the micro-steps, and the end of it.
     assert told.count("step 2") >= 3 + 1
-    batches = -(-(50 - 1) // tiny.BLOCK)  # of one sequence; a tenth of 500 characters
+    batches = -(-(25 - 1) // tiny.BLOCK)  # of one sequence; a twentieth of 500 characters
     assert told.count("an evaluation") == batches + 1
     assert told.count("saving a checkpoint") == 1
     assert told.count("the end of the run") >= 7

@@ -28,6 +28,8 @@ from gpt2.training.recorder import RunRecorder
 from gpt2.training.saver import Saver
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FINE, NAN = torch.tensor(1.0), torch.tensor(math.nan)
 SPIKES = ("--spike-window", "8", "--spike-sigmas", "30", "--dropout", "0.1")

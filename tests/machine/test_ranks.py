@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_data(tmp_path_factory.mktemp("data"))
+    return tiny.make_data(tmp_path_factory.mktemp("data"), characters=1000)
 
 
 #: train.py, in which rank 1 meets TROUBLE: nan, spike, kill or term in the first micro-step of

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt2.config.errors import Exit
+from gpt2 import evaluate, prepare_data
+from gpt2.config.errors import Exit, UserError
 from gpt2.train import main
 from tests.support import tiny
 
@@ -56,3 +57,22 @@ def test_an_old_run_goes_on_to_its_old_end(
     assert lines == [(line["step"], "val_loss" in line) for line in tiny.metrics(finished)]
     # Said once, since it is another version: the data order is the same, the bits need not be.
     assert "another version of this program" in capsys.readouterr().err
+
+
+def test_old_data_have_no_test_split_and_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("data", "dense"):
+        shutil.copytree(OLD / name, tmp_path / name)
+    folder, run = tmp_path / "data" / "text", str(tmp_path / "dense")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    where = ("--data-dir", str(tmp_path / "data"))
+    assert prepare_data.main(["--dataset", "text", "--tokenizer", "char", *where]) == Exit.OK
+    assert capsys.readouterr().out.startswith(f"already prepared in {folder}: ")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    measure = ["--run", run, *where, "--device", "cpu"]
+    assert evaluate.main(measure) == Exit.OK
+    for split in ("test", "val+test"):
+        with pytest.raises(UserError, match="train, val and no test") as error:
+            evaluate.main([*measure, "--split", split])
+        assert error.value.code == Exit.DATA

@@ -26,6 +26,8 @@ from scripts.study.tuning import choose, choose_rate, mean_losses, rate_for
 from tests.support import tiny
 from tests.support.small_cells import cell_record
 
+pytestmark = pytest.mark.slow
+
 
 def asked(tmp_path: Path, *lines: str, flags: str = "") -> MatrixSpec:
     path = tmp_path / "config"

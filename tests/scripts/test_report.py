@@ -33,6 +33,8 @@ from tests.support import tiny
 from tests.support.small_cells import cell_record
 from tests.support.synthetic import write_matrix, write_run
 
+pytestmark = pytest.mark.slow
+
 FILES = ("report.html", "report.md", "results.csv", "results.jsonl")
 
 

@@ -13,7 +13,7 @@ REPOSITORY = Repository(
     licence="ODC-By 1.0, and Common Crawl's terms of use",
     download_bytes=28e9,
     text_bytes=47e9,
-    validation_one_in=200,
+    held_out_one_in=200,
 )
 
 

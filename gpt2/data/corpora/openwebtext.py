@@ -13,7 +13,7 @@ REPOSITORY = Repository(
     licence="CC0-1.0 for the collection; the pages are their authors'",
     download_bytes=24e9,
     text_bytes=39.8e9,
-    validation_one_in=200,
+    held_out_one_in=200,
 )
 
 

@@ -1,4 +1,4 @@
-"""Tiny Shakespeare in GPT-2's byte-pair encoding: one text, the last tenth for validation."""
+"""Tiny Shakespeare in GPT-2's byte-pair encoding: one text, its last tenth held out."""
 
 from __future__ import annotations
 

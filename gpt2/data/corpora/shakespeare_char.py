@@ -1,4 +1,4 @@
-"""Tiny Shakespeare in characters: one text, the last tenth for validation."""
+"""Tiny Shakespeare in characters: one text, its last tenth held out."""
 
 from __future__ import annotations
 

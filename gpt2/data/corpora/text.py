@@ -10,19 +10,19 @@ from typing import Any
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpus import (
     DOCUMENT_END,
+    SPLITS,
     Corpus,
     Document,
     Request,
-    is_validation,
-    train_characters,
+    split_characters,
+    split_of,
 )
 from gpt2.data.sources import parquet_files, text_files
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import SPLITS
 
 TOKENIZERS = ("gpt2", "char")
 NEEDS_INPUT = True
-_VALIDATION_ONE_IN = 10
+_HELD_OUT_ONE_IN = 10
 _WITH_COLUMNS = (".jsonl", ".parquet")
 
 
@@ -40,10 +40,10 @@ def open_corpus(request: Request) -> Corpus:
 class TextCorpus:
     """Documents from files.
 
-    A .txt or .md file is one document, the last tenth of which is for validation. A line of .jsonl
-    and a row of .parquet is one, and a tenth of them, picked by a hash of their text, are for
-    validation: a document stays in its split whatever is appended or reordered. `column` is the key
-    or the column that holds the text ("text" if None).
+    A .txt or .md file is one document, the last tenth of which is held out: its first half for
+    validation, its second for test. A line of .jsonl and a row of .parquet is one, and a tenth of
+    them, picked by a hash of their text, are held out: a document stays in its split whatever is
+    appended or reordered. `column` is the key or the column that holds the text ("text" if None).
     """
 
     separated = True
@@ -141,16 +141,15 @@ class TextCorpus:
         return Document(split, self._pieces(path, split), f"{path} ({split} part)")
 
     def _pieces(self, path: Path, split: str) -> Iterator[str]:
-        """Yield the pieces of a file's start (train) or end (val)."""
+        """Yield the pieces of that part of a file which is `split`."""
         if path not in self._counts:
             self._counts[path] = sum(map(len, text_files.pieces(path)))
-        left = train_characters(self._counts[path])
+        start, end = split_characters(self._counts[path])[split]
         for piece in text_files.pieces(path):
-            part = piece[:left] if split == "train" else piece[left:]
-            left = max(0, left - len(piece))
-            if part:
+            if part := piece[start:end]:
                 yield part
-            elif split == "train":
+            start, end = max(0, start - len(piece)), end - len(piece)
+            if end <= 0:
                 return
 
 
@@ -159,5 +158,4 @@ def _line(place: str, parse: Callable[[], str]) -> Document:
 
 
 def _document(place: str, text: str) -> Document:
-    split = "val" if is_validation(text, _VALIDATION_ONE_IN) else "train"
-    return Document(split, [text], place)
+    return Document(split_of(text, _HELD_OUT_ONE_IN), [text], place)

@@ -15,7 +15,7 @@ REPOSITORY = Repository(
     licence="CDLA-Sharing-1.0",
     download_bytes=0.99e9,
     text_bytes=1.92e9,
-    validation_one_in=100,
+    held_out_one_in=100,
 )
 
 

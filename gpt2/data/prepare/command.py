@@ -13,10 +13,10 @@ from gpt2.config.options import Options
 from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
 from gpt2.data.corpus import Request
 from gpt2.data.declaration import needs_input, tokenizer_of
+from gpt2.data.meta import Meta
 from gpt2.data.prepare.backends import BACKENDS
 from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
 from gpt2.data.prepare.progress import Bar
-from gpt2.data.tokens import Meta
 from gpt2.machine.processor import cores
 
 #: The corpus that files of the user are, unless another is named.

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2.data.meta import Shard
 from gpt2.data.prepare.chunking import Position
-from gpt2.data.tokens import Shard
 from gpt2.files.atomic import replace_file
 from gpt2.files.json import read_object
 

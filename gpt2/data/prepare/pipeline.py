@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import DOCUMENT_END, Corpus
+from gpt2.data.corpus import DOCUMENT_END, SPLITS, Corpus
 from gpt2.data.memmap import DTYPE, Ids
+from gpt2.data.meta import META, NEEDED, Meta
 from gpt2.data.prepare import journal, shard_writer
 from gpt2.data.prepare.backends import choose
 from gpt2.data.prepare.chunking import Batch, batches
@@ -21,7 +22,7 @@ from gpt2.data.prepare.encoding import Encoded, encode_batches
 from gpt2.data.prepare.store import Work, check_room, made, publish, published
 from gpt2.data.sources import text_files
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import META, SPLITS, Meta, check_ids, chunks, verify_hashes
+from gpt2.data.tokens import check_ids, chunks, verify_hashes
 
 #: Called with the bytes of text done so far, and those of the whole text where they are known.
 Progress = Callable[[int, int | None], None]
@@ -69,6 +70,7 @@ def prepare(
         source=corpus.source,
         tokenizer=tokenizer.describe(),
         separated=corpus.separated,
+        splits=corpus.splits,
         max_tokens=settings.max_tokens,
         shard=shard_writer.SHARD,
     )
@@ -93,6 +95,9 @@ def prepare(
             if work.empty:
                 source["empty_documents"] = work.empty
             meta = Meta(dataset, tokenizer.describe(), source, work.finish())
+            for split in corpus.splits:
+                if split not in meta.splits:
+                    say(f"there is no {split} split: the text is too short for one")
         publish(folder, meta)
     return meta
 
@@ -106,8 +111,9 @@ def adopt(
 ) -> Meta:
     """Take the train.bin and val.bin of a nanoGPT data folder as they are, and write meta.json.
 
-    Raises UserError (DATA) as prepare() does, for files that are missing or hold ids outside the
-    vocabulary, and for any tokenizer but gpt2.
+    So is a test.bin, where there is one: nanoGPT makes none. Raises UserError (DATA) as prepare()
+    does, for files that are missing or hold ids outside the vocabulary, and for any tokenizer but
+    gpt2.
     """
     if tokenizer == CharTokenizer.name:
         raise _error(
@@ -117,13 +123,14 @@ def adopt(
     if tokenizer != Gpt2Tokenizer.name:
         raise _error(f"--adopt takes --tokenizer gpt2, not {tokenizer!r}")
     gpt2 = Gpt2Tokenizer()
-    maps = {split: _adoptable(origin / f"{split}.bin", gpt2.vocab_size) for split in SPLITS}
+    splits = [s for s in SPLITS if s in NEEDED or (origin / f"{s}.bin").exists()]
+    maps = {split: _adoptable(origin / f"{split}.bin", gpt2.vocab_size) for split in splits}
     source: dict[str, Any] = {"address": str(origin.resolve()), "adopted": True}
     with made(folder) as aside:
         check_room(folder, sum(map(len, maps.values())) * DTYPE.itemsize)
-        work = Work(aside, gpt2.byte_lengths(), None)
+        work = Work(aside, gpt2.byte_lengths(), None, splits)
         with contextlib.closing(work):
-            for split in SPLITS:
+            for split in splits:
                 for _, ids in chunks(maps[split]):
                     work.append({split: ids})
                     progress(work.text_bytes, None)

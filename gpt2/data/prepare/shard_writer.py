@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpt2.config import faults
 from gpt2.data.memmap import DTYPE, Ids
-from gpt2.data.tokens import Shard, Split, shard_names
+from gpt2.data.meta import Shard, Split, shard_names
 
 SHARD = 100_000_000  # tokens: 200 MB
 _READ = 1 << 20  # bytes

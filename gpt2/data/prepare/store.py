@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import hash_cache
+from gpt2.data.corpus import SPLITS
 from gpt2.data.memmap import Ids
+from gpt2.data.meta import META, NEEDED, UNFINISHED, Meta, Split, read_meta, shard_names
 from gpt2.data.prepare import journal
 from gpt2.data.prepare.chunking import Position
 from gpt2.data.prepare.journal import Journal
 from gpt2.data.prepare.shard_writer import ShardWriter
-from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, Split, read_meta, shard_names
 from gpt2.files.atomic import replace_file, sync_folder
 from gpt2.files.lock import HeldError, lock_folder
 
@@ -95,7 +96,7 @@ class Work:
         aside: Path,
         lengths: NDArray[np.int64],
         identity: str | None,
-        splits: Sequence[str] = SPLITS,
+        splits: Sequence[str],
     ) -> None:
         self._aside, self._lengths, self._identity = aside, lengths, identity
         self._splits, self._journaled = splits, 0
@@ -144,13 +145,16 @@ class Work:
             faults.failpoint("data.journal")
 
     def finish(self) -> dict[str, Split]:
-        """End all splits and return them; UserError (DATA) for one without text."""
+        """End all splits and return those with text.
+
+        Raises UserError (DATA) where training or validation has none.
+        """
         splits = {split: writer.finish() for split, writer in self._writers.items()}
-        for split, found in splits.items():
-            if not found.bytes:
+        for split in NEEDED:
+            if not splits[split].bytes:
                 self._clear()
                 raise UserError(f"the {split} split is empty: give more text", code=Exit.DATA)
-        return splits
+        return {split: found for split, found in splits.items() if found.bytes}
 
     def close(self) -> None:
         """Let go of the files."""

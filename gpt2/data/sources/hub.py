@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import Corpus, Document, Request, is_validation
+from gpt2.data.corpus import SPLITS, Corpus, Document, Request, split_of
+from gpt2.data.meta import prepare_command
 from gpt2.data.sources import parquet_files, streaming, text_files
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import SPLITS, prepare_command
 
 _NUMBERED = re.compile(r"-of-(\d+)")  # what tells a file how many it is one of
 
@@ -25,7 +25,7 @@ class Repository:
 
     `files` is the pattern of its parquet files, in each row of which `column` holds a document.
     `download_bytes` are theirs, `text_bytes` those of the text in UTF-8, both roughly. One document
-    in `validation_one_in` is held out, chosen by a hash of its text.
+    in `held_out_one_in` is for validation or test, chosen by a hash of its text.
     """
 
     dataset: str
@@ -34,7 +34,7 @@ class Repository:
     licence: str
     download_bytes: float
     text_bytes: float
-    validation_one_in: int
+    held_out_one_in: int
     column: str = "text"
 
 
@@ -88,15 +88,14 @@ class HubCorpus:
 
         Of files that are passed over only the footer is read, of others no row group before.
         """
-        one_in = self._repository.validation_one_in
+        one_in = self._repository.held_out_one_in
         for place in self._places:
             column = self._repository.column
             with self._reading(place), self._library.open(place) as file:
                 rows = parquet_files.read_footer(file, place, column).rows
                 if skip < rows:
                     for row, text in parquet_files.texts(file, place, column, skip):
-                        split = "val" if is_validation(text, one_in) else "train"
-                        yield Document(split, [text], f"{place}, row {row:,}")
+                        yield Document(split_of(text, one_in), [text], f"{place}, row {row:,}")
             skip = max(0, skip - rows)
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.data.corpora.text import open_corpus
-from gpt2.data.corpus import Corpus, Request, WholeText, is_validation
+from gpt2.data.corpus import SPLITS, Corpus, Request, WholeText, split_of
 from gpt2.data.declaration import declaration, needs_input, tokenizer_of
 from gpt2.data.sources import text_files
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
@@ -39,7 +40,7 @@ def request(tmp_path: Path, given: Path | None, tokenizer: str | None = None) ->
 def whole(corpus: Corpus, split: str) -> list[str]:
     """The documents of a split that are not empty."""
     found = [("".join(d.pieces), d.split) for d in corpus.documents()]
-    assert {where for _, where in found} <= {"train", "val"}
+    assert {where for _, where in found} <= set(SPLITS)
     return [text for text, where in found if text and where == split]
 
 
@@ -69,12 +70,13 @@ def test_every_corpus_keeps_the_protocol(name: str, tmp_path: Path) -> None:
     assert {"address", "sha256"} <= json.loads(json.dumps(corpus.source)).keys()
     assert corpus.source["address"] == str(path)
     assert {d.split for d in corpus.documents()} == set(corpus.splits)
-    train, val = whole(corpus, "train"), whole(corpus, "val")
+    train, val, test = (whole(corpus, split) for split in SPLITS)
     assert train == whole(corpus, "train")
     assert_skips(corpus)
-    assert "".join(train + val) == TEXT
+    assert "".join(train + val + test) == TEXT
     assert len("".join(train)) == int(0.9 * len(TEXT))
-    for text in train + val:
+    assert len("".join(val)) == len("".join(test)) == len(TEXT) // 20
+    for text in train + val + test:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -145,7 +147,8 @@ def test_a_text_is_cut_at_nine_tenths(packing: str, ending: str, tmp_path: Path)
     path.write_bytes(PACKERS[packing](b"\xef\xbb\xbf" + text.encode()))
     corpus = open_corpus(request(tmp_path, path))
     assert whole(corpus, "train") == [text[:180_000]]
-    assert whole(corpus, "val") == [text[180_000:]]
+    assert whole(corpus, "val") == [text[180_000:190_000]]
+    assert whole(corpus, "test") == [text[190_000:]]
     assert max(len(piece) for doc in corpus.documents() for piece in doc.pieces) <= 1 << 18
     assert corpus.text_bytes == (None if packing else path.stat().st_size)
 
@@ -174,10 +177,12 @@ def test_jsonl_lines_are_documents(packing: str, tmp_path: Path) -> None:
     path = tmp_path / f"in.jsonl{packing}"
     path.write_bytes(PACKERS[packing]("\n".join([*lines, '{"text": ""}']).encode()))
     corpus = open_corpus(request(tmp_path, path))
-    train, val = whole(corpus, "train"), whole(corpus, "val")
-    assert sorted(train + val) == sorted(texts)
-    assert 150 < len(val) < 250
-    assert val == [text for text in texts if is_validation(text, 10)]
+    train, val, test = (whole(corpus, split) for split in SPLITS)
+    assert sorted(train + val + test) == sorted(texts)
+    assert 75 < len(val) < 125
+    assert 75 < len(test) < 125
+    assert val == [text for text in texts if split_of(text, 10) == "val"]
+    assert test == [text for text in texts if split_of(text, 10) == "test"]
     assert_skips(corpus)
 
 
@@ -190,8 +195,8 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
         packed = gzip.compress if name.endswith(".gz") else bytes
         path.write_bytes(packed(name.encode() * 10))
     corpus = open_corpus(request(tmp_path, where))
-    both = zip(whole(corpus, "train"), whole(corpus, "val"), strict=True)
-    texts = [train + val for train, val in both]
+    parts = zip(*(whole(corpus, split) for split in SPLITS), strict=True)
+    texts = ["".join(part) for part in parts]
     assert texts == [name * 10 for name in ("b.txt", "c.TXT", "a/y.txt.gz", "a/z.md")]
     assert_skips(corpus)
     assert corpus.source["files"] == 4
@@ -318,7 +323,7 @@ def test_rows_of_parquet_are_documents(tmp_path: Path) -> None:
     where, texts = parquet_folder(tmp_path)
     corpus = open_corpus(request(tmp_path, where))
     found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
-    assert found == [("val" if is_validation(text, 10) else "train", text) for text in texts]
+    assert found == [(split_of(text, 10), text) for text in texts]
     assert_skips(corpus)
     for skip in (39, 40, 41, 129, 130, 131, 169, 170, 171):
         assert ["".join(d.pieces) for d in corpus.documents(skip)] == texts[skip:]
@@ -384,6 +389,11 @@ def test_whole_text_is_split_by_characters(length: int) -> None:
     corpus = WholeText(text, info, CharTokenizer("\xe9"))
     border = int(0.9 * length)
     found = [(d.split, "".join(d.pieces)) for d in corpus.documents()]
-    assert found == [("train", text[:border]), ("val", text[border:])]
+    middle = border + math.ceil((length - border) / 2)
+    assert found == [
+        ("train", text[:border]),
+        ("val", text[border:middle]),
+        ("test", text[middle:]),
+    ]
     assert_skips(corpus)
     assert corpus.text_bytes == 2 * length

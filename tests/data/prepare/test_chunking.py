@@ -12,10 +12,10 @@ import pytest
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import tokenizer as tokenizer_module
 from gpt2.data.corpus import Document
+from gpt2.data.meta import NEEDED
 from gpt2.data.prepare import chunking
 from gpt2.data.prepare.chunking import Position, batches, cut
 from gpt2.data.tokenizer import CharTokenizer, Tokenizer
-from gpt2.data.tokens import SPLITS
 from tests.data.test_tokenizer import ATOMS, GPT2, random_texts
 
 CHARS = CharTokenizer("".join(ATOMS))
@@ -93,7 +93,7 @@ class Listed:
 
     separated = True
     text_bytes = None
-    splits = SPLITS
+    splits = NEEDED
 
     def __init__(self, documents: list[tuple[str, str]]) -> None:
         self.source: dict[str, Any] = {}

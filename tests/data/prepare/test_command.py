@@ -16,10 +16,11 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora import shakespeare, shakespeare_char, text
-from gpt2.data.corpus import Document, Request, WholeText
+from gpt2.data.corpus import SPLITS, Document, Request, WholeText
+from gpt2.data.meta import NEEDED, read_meta
 from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import SPLITS, open_split, read_meta, verify_hashes
+from gpt2.data.tokens import open_split, verify_hashes
 
 ROOT = Path(__file__).resolve().parents[3]
 GPT2 = Gpt2Tokenizer()
@@ -31,7 +32,7 @@ class Documents:
     """A corpus of given documents, each in pieces of three characters."""
 
     separated = True
-    splits = SPLITS
+    splits: tuple[str, ...] = NEEDED
 
     def __init__(self, train: list[str], val: list[str], tokenizer: Tokenizer) -> None:
         self.source: dict[str, Any] = {"address": "a test", "sha256": "0", "bytes": 1}
@@ -52,13 +53,13 @@ class Documents:
 
 
 class ThreeSplits(Documents):
-    """A corpus that has a third split."""
+    """A corpus that has a third split, as all that are shipped have."""
 
-    splits = (*SPLITS, "test")
+    splits = SPLITS
 
-    def __init__(self) -> None:
+    def __init__(self, test: str = "f g h") -> None:
         super().__init__(["a b", "c"], ["d e"], GPT2)
-        self._splits["test"] = ["f g h"]
+        self._splits["test"] = [test]
 
 
 def example(tokenizer: Tokenizer = GPT2) -> Documents:
@@ -112,8 +113,18 @@ def test_one_text_has_no_end_of_text(tmp_path: Path) -> None:
         info = {"address": "a test", "sha256": "0"}
         prepare(WholeText(whole, info, tokenizer), tmp_path / "d", "shakespeare")
         assert ids_of(tmp_path / "d", "train") == tokenizer.encode(whole[:border]).tolist()
-        assert ids_of(tmp_path / "d", "val") == tokenizer.encode(whole[border:]).tolist()
-        assert read_meta(tmp_path / "d").splits["val"].bytes == len(whole[border:].encode())
+        middle = border + -(-(len(whole) - border) // 2)
+        assert ids_of(tmp_path / "d", "val") == tokenizer.encode(whole[border:middle]).tolist()
+        assert ids_of(tmp_path / "d", "test") == tokenizer.encode(whole[middle:]).tolist()
+        meta = read_meta(tmp_path / "d")
+        assert meta.splits["val"].bytes == len(whole[border:middle].encode())
+        assert ids_of(tmp_path / "d", "val+test") == [
+            *ids_of(tmp_path / "d", "val"),
+            *ids_of(tmp_path / "d", "test"),
+        ]
+        both = open_split(tmp_path / "d", "val+test", 1)
+        assert both.text_bytes == len(whole[border:].encode())
+        assert tokenizer.decode([int(i) for i in both.ids]) == whole[border:]
 
 
 @pytest.mark.parametrize(("train", "val"), [([], ["x"]), (["x"], []), (["x"], [""])])
@@ -273,7 +284,9 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     assert peaks[30] < 300
     assert peaks[30] < peaks[3] + 30
     border = int(0.9 * len(content))
-    for split, part in (("train", content[:border]), ("val", content[border:])):
+    middle = border + -(-(len(content) - border) // 2)
+    parts = {"train": content[:border], "val": content[border:middle], "test": content[middle:]}
+    for split, part in parts.items():
         ids = open_split(tmp_path / "30", split, 1024).ids
         assert np.array_equal(ids[:-1], GPT2.encode(part))
         assert ids[-1] == END
@@ -282,11 +295,15 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_shakespeare_has_everybodys_counts(tmp_path: Path) -> None:
     request = Request(None, None, tmp_path / "downloads")
-    words = prepare(shakespeare.open_corpus(request), tmp_path / "w", "shakespeare")
+    prepare(shakespeare.open_corpus(request), tmp_path / "w", "shakespeare")
     chars = prepare(shakespeare_char.open_corpus(request), tmp_path / "c", "shakespeare-char")
-    counts = [meta.splits[split].tokens for meta in (words, chars) for split in ("train", "val")]
     assert chars.vocab_size == 65
-    assert counts == [301_966, 36_059, 1_003_854, 111_540]
+    counts = {
+        name: [len(open_split(tmp_path / name, s, 1).ids) for s in ("train", "val+test", "test")]
+        for name in ("w", "c")
+    }
+    # Others have 36,059: the cut between the halves is within a word, which is two tokens more.
+    assert counts == {"w": [301_966, 36_061, 17_995], "c": [1_003_854, 111_540, 55_770]}
 
 
 def test_a_corpus_has_the_splits_that_it_says(tmp_path: Path) -> None:
@@ -301,6 +318,22 @@ def test_a_corpus_has_the_splits_that_it_says(tmp_path: Path) -> None:
         verify_hashes(tmp_path / "data")
     again = prepare(Documents(["a b"], ["d e"], GPT2), tmp_path / "data", "two")
     assert list(again.splits) == ["train", "val"]
+    assert not (tmp_path / "data" / "test.bin").exists()
+
+
+def test_a_text_too_short_for_a_test_split_has_none(tmp_path: Path) -> None:
+    said: list[str] = []
+    meta = prepare(ThreeSplits(""), tmp_path, "three", say=said.append)
+    assert said == ["there is no test split: the text is too short for one"]
+    assert list(meta.splits) == ["train", "val"]
+    assert read_meta(tmp_path) == verify_hashes(tmp_path) == meta
+    assert set(contents(tmp_path)) == {"train.bin", "val.bin", "meta.json", ".lock"}
+    message = refused(lambda: open_split(tmp_path, "val+test", 1))
+    assert message.startswith(
+        f"--split val+test: the data in {tmp_path} have train, val and no test"
+    )
+    message = refused(lambda: open_split(tmp_path, "valid", 1))
+    assert message.endswith(f"the data in {tmp_path} have no split 'valid': they have train, val")
 
 
 def test_a_limit_waits_for_every_split(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora.text import open_corpus
-from gpt2.data.corpus import Document, Request, is_validation
+from gpt2.data.corpus import SPLITS, Document, Request, split_of
+from gpt2.data.meta import META, NEEDED, UNFINISHED, Meta, read_meta
 from gpt2.data.prepare import chunking, encoding, shard_writer, store
 from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
 from gpt2.data.prepare.progress import Bar, progress_line
 from gpt2.data.tokenizer import Gpt2Tokenizer
-from gpt2.data.tokens import META, SPLITS, UNFINISHED, Meta, open_split, read_meta, verify_hashes
+from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.prepare_data import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,12 +48,13 @@ def write_corpus(folder: Path, lines: int = 300) -> Path:
 
 def expected(folder: Path) -> dict[str, list[int]]:
     """The ids of that corpus by one call of tiktoken for each document."""
-    ids: dict[str, list[int]] = {"train": [], "val": []}
+    ids: dict[str, list[int]] = {split: [] for split in SPLITS}
     texts = [json.loads(line)["text"] for line in (folder / "a.jsonl").read_text().splitlines()]
-    documents = [("val" if is_validation(text, 10) else "train", text) for text in texts]
+    documents = [(split_of(text, 10), text) for text in texts]
     whole = (folder / "b.txt").read_text(encoding="utf-8")
     border = int(0.9 * len(whole))
-    documents += [("train", whole[:border]), ("val", whole[border:])]
+    middle = border + -(-(len(whole) - border) // 2)
+    documents += zip(SPLITS, (whole[:border], whole[border:middle], whole[middle:]), strict=True)
     for split, text in documents:
         if text:
             ids[split] += [*GPT2._encoding.encode_ordinary(text), END]
@@ -99,7 +101,7 @@ def test_workers_and_batches_change_nothing(
         assert open_split(tmp_path / "d", split, 8).ids[:].tolist() == ids
     assert verify_hashes(tmp_path / "d") == meta
     assert meta.source["empty_documents"] > 0
-    assert set(contents(tmp_path / "d")) == {"train.bin", "val.bin", META, ".lock"}
+    assert set(contents(tmp_path / "d")) == {*(f"{split}.bin" for split in SPLITS), META, ".lock"}
 
 
 @pytest.mark.usefixtures("small")
@@ -278,7 +280,7 @@ def test_old_shards_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run(corpus, tmp_path / "d")
     monkeypatch.setattr(shard_writer, "SHARD", 10**6)
     run(corpus, tmp_path / "d")
-    assert set(contents(tmp_path / "d")) == {"train.bin", "val.bin", META, ".lock"}
+    assert set(contents(tmp_path / "d")) == {*(f"{split}.bin" for split in SPLITS), META, ".lock"}
 
 
 @pytest.mark.slow
@@ -312,7 +314,7 @@ class Stories:
 
     separated = True
     text_bytes = None
-    splits = SPLITS
+    splits = NEEDED
 
     def __init__(self, count: int) -> None:
         self.source: dict[str, Any] = {"address": "a test"}

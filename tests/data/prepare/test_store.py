@@ -15,9 +15,10 @@ import pytest
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora import text
 from gpt2.data.corpus import Request, WholeText
+from gpt2.data.meta import read_meta
 from gpt2.data.prepare.pipeline import already_prepared, prepare
 from gpt2.data.tokenizer import CharTokenizer
-from gpt2.data.tokens import read_meta, verify_hashes
+from gpt2.data.tokens import verify_hashes
 from gpt2.files.lock import lock_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,7 +93,7 @@ def test_kill_9_leaves_nothing_that_looks_finished(
     after = prepare(text.open_corpus(Request(given, "char", folder)), folder, "text")
     prepare(text.open_corpus(Request(given, "char", folder)), other, "text")
     assert contents(folder) == contents(other)
-    assert len(contents(folder)) == 4
+    assert len(contents(folder)) == 5
     assert verify_hashes(folder) == after != before
 
 
@@ -109,7 +110,7 @@ def test_a_failing_disk_is_one_line(
     message = refused(lambda: prepare(example(), tmp_path / "d", "text"))
     assert str(tmp_path / "d") in message
     assert os.strerror(number) in message
-    assert set(contents(tmp_path / "d")) <= {".lock", "train.bin", "val.bin"}
+    assert set(contents(tmp_path / "d")) <= {".lock", "train.bin", "val.bin", "test.bin"}
     refused(lambda: read_meta(tmp_path / "d"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import socket
@@ -21,7 +22,7 @@ from huggingface_hub import constants
 from gpt2 import prepare_data
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import Corpus, Request, is_validation
+from gpt2.data.corpus import SPLITS, Corpus, Request, split_of
 from gpt2.data.prepare.pipeline import prepare
 from gpt2.data.sources import hub, parquet_files, streaming
 from gpt2.data.sources.hub import Repository
@@ -101,9 +102,8 @@ def read(corpus: Corpus, skip: int = 0) -> list[tuple[str, str]]:
 
 
 def expected(repository: Repository, documents: list[str | None]) -> list[tuple[str, str]]:
-    one_in = repository.validation_one_in
     every = [text or "" for text in documents]
-    return [("val" if is_validation(text, one_in) else "train", text) for text in every]
+    return [(split_of(text, repository.held_out_one_in), text) for text in every]
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
@@ -124,7 +124,7 @@ def test_the_ids_are_those_of_tiktoken(name: str, tmp_path: Path) -> None:
     plain = Gpt2Tokenizer()._encoding
     assert isinstance(plain, tiktoken.Encoding)
     documents = expected(repository, [text for file in files for text in file])
-    for split in ("train", "val"):
+    for split in SPLITS:
         ids: list[int] = []
         for where, text in documents:
             if where == split and text:
@@ -163,9 +163,13 @@ def test_what_is_appended_moves_nothing(folder: Path, tmp_path: Path) -> None:
 
 def test_about_one_in_so_many_is_held_out() -> None:
     for repository in REPOSITORIES.values():
-        number = 200 * repository.validation_one_in
-        held = sum(is_validation(f"a{i}", repository.validation_one_in) for i in range(number))
-        assert 150 < held < 250
+        one_in = repository.held_out_one_in
+        held = [f"a{i}" for i in range(400 * one_in) if split_of(f"a{i}", one_in) != "train"]
+        # Those that were for validation before there was a test split, by the same hash.
+        first = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in held]
+        assert all(int(digits, 16) % one_in == 0 for digits in first)
+        assert 350 < len(held) < 450
+        assert 150 < sum(split_of(text, one_in) == "val" for text in held) < 250
 
 
 def test_documents_are_passed_over_by_the_footers(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from scripts.report import main
 from tests.support.synthetic import write_run
+
+pytestmark = pytest.mark.slow
 
 
 def page(

@@ -27,6 +27,8 @@ from tests.support import tiny
 from tests.support.fake_matrix import TRAIN
 from tests.support.small_cells import cell_record
 
+pytestmark = pytest.mark.slow
+
 #: Bytes.
 GB = 10**9
 ONE = 'MATRIX_OPTIMIZERS="adamw"', 'MATRIX_PRUNING_METHODS="none"', 'MATRIX_SEEDS="1"'
