@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
-from gpt2.planning.fixes import CONTEXT, RESERVED
+from gpt2.planning.remedies import CONTEXT, RESERVED
 from gpt2.planning.step import peak_of
-from gpt2.planning.work import FP32, Work
+from gpt2.planning.step_shape import FP32, StepShape
 
 #: The published sizes: name, layers, heads, width.
 SIZES = (
@@ -91,16 +91,16 @@ def rows(name: str, layers: int, heads: int, width: int) -> Iterator[str]:
     for checkpointing, state in (("none", 8), ("selective", 8), ("full", 8), ("full", 4)):
         cells = []
         for block, batch in COLUMNS:
-            work = _work(layers, heads, width, block, batch, checkpointing, state)
-            cells.append(f"{peak_of(work).total / 1e9:.1f}")
+            shape = _work(layers, heads, width, block, batch, checkpointing, state)
+            cells.append(f"{peak_of(shape).total / 1e9:.1f}")
         precision = "fp32" if state == 8 else "bf16"
         yield f"| {name} | {checkpointing} | {precision} | " + " | ".join(cells) + " |"
 
 
 def _work(
     layers: int, heads: int, width: int, block: int, batch: int, checkpointing: str, state: int
-) -> Work:
-    blank = Work(
+) -> StepShape:
+    blank = StepShape(
         layers=layers,
         heads=heads,
         width=width,
@@ -119,7 +119,7 @@ def _work(
         state=0,
         step=0,
     )
-    return Work(**{**vars(blank), "state": state * blank.parameters})
+    return StepShape(**{**vars(blank), "state": state * blank.parameters})
 
 
 def _parameters(layers: int, heads: int, width: int) -> int:

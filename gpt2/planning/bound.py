@@ -7,7 +7,7 @@ one that fits with this bound starts without. A test holds it above the traced p
 from __future__ import annotations
 
 from gpt2.planning.ledger import Peak
-from gpt2.planning.work import FP32, Work
+from gpt2.planning.step_shape import FP32, StepShape
 
 #: Activations of a token in a layer: vectors of the model's width, and numbers for each token that
 #: a head attends to, where those are held.
@@ -16,14 +16,14 @@ _VECTORS, _SCORES = 48, 10
 _LOGITS, _MATRICES, _COPIES = 5, 4, 3
 
 
-def bound_of(work: Work) -> Peak:
-    """Return a peak that a step of `work` does not exceed."""
-    scores = 0 if work.attention == "fused" else _SCORES * work.heads * work.block
-    numbers = work.tokens * (work.layers + 1) * (_VECTORS * work.width + scores)
-    chunk = work.tokens * work.vocabulary
-    if work.chunk_mib is not None:  # a chunk has 16 rows, or the fewer that there are, at least
-        chunk = min(chunk, max(work.chunk_mib * 2**20 // FP32, 16 * work.vocabulary))
-    numbers += _LOGITS * chunk + _MATRICES * work.embedding + _COPIES * work.parameters
-    size = FP32 * numbers + work.state + work.step + work.masks + work.event
-    size += work.checkpoint if work.copied else 0
+def bound_of(shape: StepShape) -> Peak:
+    """Return a peak that a step of `shape` does not exceed."""
+    scores = 0 if shape.attention == "fused" else _SCORES * shape.heads * shape.block
+    numbers = shape.tokens * (shape.layers + 1) * (_VECTORS * shape.width + scores)
+    chunk = shape.tokens * shape.vocabulary
+    if shape.chunk_mib is not None:  # a chunk has 16 rows, or the fewer that there are, at least
+        chunk = min(chunk, max(shape.chunk_mib * 2**20 // FP32, 16 * shape.vocabulary))
+    numbers += _LOGITS * chunk + _MATRICES * shape.embedding + _COPIES * shape.parameters
+    size = FP32 * numbers + shape.state + shape.step + shape.masks + shape.event
+    size += shape.checkpoint if shape.copied else 0
     return Peak("bound", {"workspace": size}, size)

@@ -12,8 +12,8 @@ from gpt2.data.declaration import tokenizer_of
 from gpt2.data.meta import META
 from gpt2.data.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer
 from gpt2.machine.ranks import DistributedContext
-from gpt2.planning.fixes import largest
 from gpt2.planning.plan import bounded, plan
+from gpt2.planning.remedies import largest
 from gpt2.planning.text import facts, lines, verdict
 from gpt2.run_dir.resume import keep_effective_batch, load_config, with_batch
 from gpt2.training.assembly import length_of, open_data
@@ -101,12 +101,12 @@ def choose_batch(
     planned = plan(config, vocab_size, plan_for, here=ranks.here)
     effective = planned.effective
     # DistributedContext may see different amounts of free memory, and must all take the same.
-    sizes = ranks.gather(largest(planned.work, effective, effective, planned.pool))
+    sizes = ranks.gather(largest(planned.shape, effective, effective, planned.budget))
     size = None if None in sizes else min(sizes)
-    if planned.pool.size is None or size is None:
-        why = "is not known" if planned.pool.size is None else "is too small for any micro-batch"
+    if planned.budget.size is None or size is None:
+        why = "is not known" if planned.budget.size is None else "is too small for any micro-batch"
         raise UserError(
-            f"--auto-batch: {planned.pool.name} {why}: give --batch-size, or --plan shows more",
+            f"--auto-batch: {planned.budget.name} {why}: give --batch-size, or --plan shows more",
             code=Exit.MEMORY,
         )
     config = with_batch(config, size)

@@ -15,9 +15,18 @@ from gpt2.model.attention import kernel_chosen
 from gpt2.optim.precision import resolve_precision
 from gpt2.planning import probe
 from gpt2.planning.calibration import ratio_of
-from gpt2.planning.fixes import CONTEXT, HEAP, RESERVED, Changed, Fix, Pool, Way, fixes
+from gpt2.planning.remedies import (
+    CONTEXT,
+    HEAP,
+    RESERVED,
+    Alternative,
+    Changed,
+    MemoryBudget,
+    Remedy,
+    remedies,
+)
 from gpt2.planning.step import peak_of
-from gpt2.planning.work import FP32, Work
+from gpt2.planning.step_shape import FP32, StepShape
 
 #: Anonymous memory of Python and torch's CPU build with this program in it: measured.
 INTERPRETER = 230_000_000
@@ -35,18 +44,18 @@ class Planned:
     config: Config
     precision: str
     device: torch.device
-    work: Work
-    pool: Pool
+    shape: StepShape
+    budget: MemoryBudget
 
     @property
     def surely_fits(self) -> bool:
         """Whether even a bound of the step fits, which is known at once."""
-        return self.pool.fits(self.work, roughly=True)
+        return self.budget.fits(self.shape, roughly=True)
 
     @property
     def fits(self) -> bool:
         """Whether the step fits, as far as is known."""
-        return self.pool.fits(self.work)
+        return self.budget.fits(self.shape)
 
     @property
     def effective(self) -> int:
@@ -57,14 +66,14 @@ class Planned:
     def host(self) -> int:
         """Peak of the anonymous memory that the process holds on the host."""
         if self.device.type == "cpu":
-            return INTERPRETER + self.pool.needed(peak_of(self.work))
+            return INTERPRETER + self.budget.needed(peak_of(self.shape))
         # The largest tensor passes through the host when it is drawn, loaded and saved.
-        copied = self.work.checkpoint if self.config.train.async_checkpoint else 0
-        return INTERPRETER_CUDA + 2 * FP32 * self.work.embedding + copied
+        copied = self.shape.checkpoint if self.config.train.async_checkpoint else 0
+        return INTERPRETER_CUDA + 2 * FP32 * self.shape.embedding + copied
 
-    def fixes(self) -> list[Fix]:
+    def remedies(self) -> list[Remedy]:
         """Return the changes that make it fit, those that cost least first."""
-        return fixes(self.work, self.effective, self.pool, _ways(self))
+        return remedies(self.shape, self.effective, self.budget, _ways(self))
 
 
 def plan(
@@ -86,17 +95,17 @@ def plan(
         precision = "bf16"
     else:
         precision = resolve_precision(config.optim.precision, device)
-    work = _work(config, vocab_size, device, precision, there=not plan_for)
+    shape = _step_shape(config, vocab_size, device, precision, there=not plan_for)
     if bounds:
-        size = FP32 * work.parameters
+        size = FP32 * shape.parameters
         state, step, masks, event = _STATE * size, _STEP * size, 0, 0
         if config.prune is not None:
-            masks, event = 2 * size, _EVENT * work.embedding
+            masks, event = 2 * size, _EVENT * shape.embedding
     else:
         state, step = probe.of_optimizer(config, vocab_size, device.type)
         masks, event = probe.of_pruning(config, vocab_size)
-    work = dataclasses.replace(work, state=state, step=step, masks=masks, event=event)
-    return Planned(config, precision, device, work, _pool(config, device, plan_for, here))
+    shape = dataclasses.replace(shape, state=state, step=step, masks=masks, event=event)
+    return Planned(config, precision, device, shape, _budget(config, device, plan_for, here))
 
 
 def bounded(config: Config) -> bool:
@@ -104,12 +113,12 @@ def bounded(config: Config) -> bool:
     return config.optim.optimizer != QUALIFIED["OPTIMIZER"][0]
 
 
-def _work(
+def _step_shape(
     config: Config, vocab_size: int, device: torch.device, precision: str, there: bool
-) -> Work:
+) -> StepShape:
     model, train = config.model, config.train
     cuda = device.type == "cuda"
-    return Work(
+    return StepShape(
         layers=model.n_layer,
         heads=model.n_head,
         width=model.n_embd,
@@ -144,32 +153,32 @@ def _attention(config: Config, device: torch.device, precision: str, there: bool
     return "fused" if device.type == "cuda" or model.dropout == 0.0 else "math"
 
 
-def _pool(config: Config, device: torch.device, plan_for: int | None, here: int) -> Pool:
+def _budget(config: Config, device: torch.device, plan_for: int | None, here: int) -> MemoryBudget:
     if plan_for:
         name = f"a GPU of {show_size(plan_for)}"
-        return Pool(name, plan_for, RESERVED, CONTEXT, most=plan_for)
+        return MemoryBudget(name, plan_for, RESERVED, CONTEXT, most=plan_for)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         free, total = torch.cuda.mem_get_info(device)
         free += torch.cuda.memory_reserved(device)
-        return Pool(name, free, ratio_of(name) or RESERVED, most=total)
+        return MemoryBudget(name, free, ratio_of(name) or RESERVED, most=total)
     host = hosts.Host()
     if device.type != "cpu" or not host.watched:
-        return Pool(f"memory of {device.type}", None)
+        return MemoryBudget(f"memory of {device.type}", None)
     own = hosts.budget(config.machine.host_memory_limit, host, here)
     room = min(pool.available - pool.floor for pool in host.pools()) // here
     most = own.bytes - INTERPRETER
     free = max(0, min(most, room))
-    return Pool(f"this machine ({own.why})", free, HEAP, heap=True, most=most)
+    return MemoryBudget(f"this machine ({own.why})", free, HEAP, heap=True, most=most)
 
 
-def _ways(planned: Planned) -> list[Way]:
+def _ways(planned: Planned) -> list[Alternative]:
     """Return the ways to compute the same with less, those that cost least first."""
-    config, work = planned.config, planned.work
+    config, shape = planned.config, planned.shape
     ways: list[tuple[str, str, dict[str, object]]] = []
-    if work.copied:
+    if shape.copied:
         ways.append(("--no-async-checkpoint", "steps wait for the disk", {"copied": False}))
-    if work.checkpointing == "none":
+    if shape.checkpointing == "none":
         ways.append(
             (
                 "--activation-checkpointing selective",
@@ -179,23 +188,23 @@ def _ways(planned: Planned) -> list[Way]:
         )
     full = ("--activation-checkpointing full", "forward passes are computed twice")
     deep: dict[str, object] = {"checkpointing": "full"}
-    if work.checkpointing != "full":
+    if shape.checkpointing != "full":
         ways.append((*full, deep))
-    if not work.mixed and planned.device.type == "cuda":
+    if not shape.mixed and planned.device.type == "cuda":
         deep = {**deep, "precision": "bf16", "tall": False}
         full = (f"--precision bf16 {full[0]}", f"rounded products, {full[1]}")
         ways.append((*full, deep))
     options = config.optim.options
     own = {f.name for f in dataclasses.fields(options)} if options is not None else set()
     if "state_precision" in own and options.state_precision == "fp32":
-        half = {**deep, "state": work.state // 2}
+        half = {**deep, "state": shape.state // 2}
         flags = f"--optimizer-state-precision bf16 {full[0]}"
         ways.append((flags, f"moments in 16 bits, {full[1]}", half))
-    lion = {**deep, "state": FP32 * work.parameters, "step": 3 * FP32 * work.parameters}
-    if work.state > FP32 * work.parameters and config.prune is None:
+    lion = {**deep, "state": FP32 * shape.parameters, "step": 3 * FP32 * shape.parameters}
+    if shape.state > FP32 * shape.parameters and config.prune is None:
         ways.append((f"--optimizer lion {full[0]}", "another optimizer, other results", lion))
-    return [Way(flags, cost, _changing(changes)) for flags, cost, changes in ways]
+    return [Alternative(flags, cost, _changing(changes)) for flags, cost, changes in ways]
 
 
 def _changing(changes: dict[str, object]) -> Changed:
-    return lambda work: dataclasses.replace(work, **changes)  # type: ignore[arg-type]
+    return lambda shape: dataclasses.replace(shape, **changes)  # type: ignore[arg-type]

@@ -6,20 +6,20 @@ import dataclasses
 import functools
 
 from gpt2.planning.ledger import KINDS, NOTHING, Bytes, Peak, Phase, block, peak_over, plus
+from gpt2.planning.step_shape import StepShape
 from gpt2.planning.trace import Traced, trace
-from gpt2.planning.work import Work
 
 _GRADIENTS = KINDS.index("gradients")
 
 
-def peak_of(work: Work) -> Peak:
+def peak_of(shape: StepShape) -> Peak:
     """Return the peak of a step, from the second one on, when all optimizer state is there."""
-    traced = _of_layers(work)
+    traced = _of_layers(shape)
     held = NOTHING
     for kind, size in (
-        ("optimizer state", work.state),
-        ("masks", work.masks),
-        ("checkpoint copy", work.checkpoint if work.copied else 0),
+        ("optimizer state", shape.state),
+        ("masks", shape.masks),
+        ("checkpoint copy", shape.checkpoint if shape.copied else 0),
     ):
         held = plus(held, block(kind, size))
     after = plus(traced.after, held)
@@ -27,8 +27,8 @@ def peak_of(work: Work) -> Peak:
     return peak_over(
         [
             *(phase.shifted(held) for phase in traced.phases.values()),
-            _brief("optimizer step", after, work.step),
-            _brief("pruning event", without, work.event),
+            _brief("optimizer step", after, shape.step),
+            _brief("pruning event", without, shape.event),
         ]
     )
 
@@ -39,16 +39,16 @@ def _brief(name: str, held: Bytes, size: int) -> Phase:
     return Phase(name, peak, peak[:count], sum(peak[count:]))
 
 
-def _of_layers(work: Work) -> Traced:
+def _of_layers(shape: StepShape) -> Traced:
     one, two = (
-        dataclasses.replace(work, layers=layers, state=0, step=0, masks=0, event=0, copied=False)
+        dataclasses.replace(shape, layers=layers, state=0, step=0, masks=0, event=0, copied=False)
         for layers in (1, 2)
     )
-    if work.layers <= 2:
-        return _traced((one, two)[work.layers - 1])
-    return _traced(one).deeper(_traced(two), work.layers)
+    if shape.layers <= 2:
+        return _traced((one, two)[shape.layers - 1])
+    return _traced(one).deeper(_traced(two), shape.layers)
 
 
 @functools.lru_cache(maxsize=256)
-def _traced(work: Work) -> Traced:
-    return trace(work)
+def _traced(shape: StepShape) -> Traced:
+    return trace(shape)

@@ -21,43 +21,43 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
 
     `data` are the splits where they are prepared; `steps` the length of the run.
     """
-    config, work, pool = planned.config, planned.work, planned.pool
-    peak = peak_of(work)
+    config, shape, budget = planned.config, planned.shape, planned.budget
+    peak = peak_of(shape)
     seconds = None
     if steps is not None and data is not None and planned.device.type == "cpu":
         left = Left(steps, planned.effective, None, len(data["val"].ids))
-        seconds = predicted_seconds(config, work.parameters, left)
+        seconds = predicted_seconds(config, shape.parameters, left)
     return {
         "model": config.model.model,
-        "parameters": work.parameters,
-        "batch_size": work.batch,
+        "parameters": shape.parameters,
+        "batch_size": shape.batch,
         "gradient_accumulation": config.train.gradient_accumulation,
-        "block_size": work.block,
+        "block_size": shape.block,
         "precision": planned.precision,
-        "attention": work.attention,
-        "activation_checkpointing": work.checkpointing,
+        "attention": shape.attention,
+        "activation_checkpointing": shape.checkpointing,
         "optimizer": config.optim.optimizer,
         "held": dict(peak.held),
         "peak": peak.total,
         "phase": peak.phase,
         "device": planned.device.type,
-        "pool": pool.name,
-        "pool_size": pool.size,
-        "pool_most": pool.most,
-        "needed": pool.needed(peak),
+        "pool": budget.name,
+        "pool_size": budget.size,
+        "pool_most": budget.most,
+        "needed": budget.needed(peak),
         "host": planned.host,
-        "checkpoint": work.checkpoint,
-        "tokens_per_step": planned.effective * work.block,
+        "checkpoint": shape.checkpoint,
+        "tokens_per_step": planned.effective * shape.block,
         "steps": steps,
         "seconds": seconds,
         "fits": planned.fits,
-        "fixes": [] if planned.fits else [fix.flags for fix in planned.fixes()],
+        "fixes": [] if planned.fits else [remedy.flags for remedy in planned.remedies()],
     }
 
 
 def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
     """Return the plan as text; `told` are its facts."""
-    pool = planned.pool
+    budget = planned.budget
     micro = f"{told['batch_size']} x {told['block_size']} tokens"
     if told["gradient_accumulation"] > 1:
         micro += f", accumulated {told['gradient_accumulation']} times"
@@ -71,17 +71,17 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
     ]
     text.append(f"  {'peak':<16}{show_size(told['peak']):>10}   ({told['phase']})")
     extra = []
-    if pool.reserved != 1.0:
-        what = "heap keeps in holes" if pool.heap else "allocator reserves"
-        extra.append(f"{pool.reserved - 1:.0%} for what the {what}")
-    if pool.besides:
-        extra.append(f"{show_size(pool.besides)} for CUDA: assumed, not measured")
+    if budget.reserved != 1.0:
+        what = "heap keeps in holes" if budget.heap else "allocator reserves"
+        extra.append(f"{budget.reserved - 1:.0%} for what the {what}")
+    if budget.besides:
+        extra.append(f"{show_size(budget.besides)} for CUDA: assumed, not measured")
     there = "; of unknown size"
-    if pool.size is not None:  # a size that was asked for is in the name already
-        size = show_size(pool.size)
-        there = "" if size in pool.name else f"; there are {size}"
+    if budget.size is not None:  # a size that was asked for is in the name already
+        size = show_size(budget.size)
+        there = "" if size in budget.name else f"; there are {size}"
     text.append(
-        f"  {'needed':<16}{show_size(told['needed']):>10}   of {pool.name}{there}"
+        f"  {'needed':<16}{show_size(told['needed']):>10}   of {budget.name}{there}"
         + (f"; with {', '.join(extra)}" if extra else "")
     )
     text.append(f"  {'host memory':<16}{show_size(told['host']):>10}   with Python and torch")
@@ -105,18 +105,18 @@ def _length(told: dict[str, Any]) -> str:
 
 def verdict(planned: Planned, told: dict[str, Any]) -> list[str]:
     """Say whether it fits; where it does not, what would."""
-    size = planned.pool.size
+    size = planned.budget.size
     if size is None:
-        return [f"verdict: cannot tell whether it fits: {planned.pool.name} is unknown"]
+        return [f"verdict: cannot tell whether it fits: {planned.budget.name} is unknown"]
     if told["fits"]:
         return [f"verdict: it fits, {show_size(size - told['needed'])} are left"]
     said = [
         f"verdict: it does not fit: {show_size(told['needed'])} are needed of "
-        f"{planned.pool.name}, and {show_size(size)} are there"
+        f"{planned.budget.name}, and {show_size(size)} are there"
     ]
-    fixes = planned.fixes()
-    said += [f"  it fits with {fix.flags}   ({fix.cost})" for fix in fixes]
-    if not fixes:
+    remedies = planned.remedies()
+    said += [f"  it fits with {remedy.flags}   ({remedy.cost})" for remedy in remedies]
+    if not remedies:
         said.append(
             "  no micro-batch fits: choose a smaller --model, --block-size or another device"
         )

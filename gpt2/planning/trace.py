@@ -21,7 +21,7 @@ from gpt2.model.form import Form
 from gpt2.model.language_model import LanguageModel
 from gpt2.planning.follow import Follow
 from gpt2.planning.ledger import KINDS, Bytes, Phase, between
-from gpt2.planning.work import Work
+from gpt2.planning.step_shape import StepShape
 
 #: Chunks of the loss that are traced: the second reuses the memory of the first.
 _CHUNKS = 2
@@ -54,38 +54,38 @@ class Traced:
         )
 
 
-def trace(work: Work, fake: bool = True) -> Traced:
-    """Return the phases of the forward and backward pass of a step of `work`.
+def trace(shape: StepShape, fake: bool = True) -> Traced:
+    """Return the phases of the forward and backward pass of a step of `shape`.
 
     With `fake` False the step runs on ordinary CPU tensors, for tests.
     """
-    bytes_, fused = not work.cpu_kernels, work.attention == "fused"
-    form = Form(tall=work.tall, chunks=_CHUNKS, byte_masks=bytes_, unmasked=bytes_ and fused)
+    bytes_, fused = not shape.cpu_kernels, shape.attention == "fused"
+    form = Form(tall=shape.tall, chunks=_CHUNKS, byte_masks=bytes_, unmasked=bytes_ and fused)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if fake:
             stack.enter_context(FakeTensorMode())
-        if work.attention == "math":
+        if shape.attention == "math":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        tracer = _Tracer(work, empty_model(_config(work), work.vocabulary, form))
+        tracer = _Tracer(shape, empty_model(_config(shape), shape.vocabulary, form))
         stack.enter_context(tracer.follow)
         tracer.run()
     return Traced(tracer.ledger.phases, tracer.ledger.held)
 
 
-def _config(work: Work) -> ModelConfig:
+def _config(shape: StepShape) -> ModelConfig:
     return ModelConfig(
         model="custom",
-        n_layer=work.layers,
-        n_head=work.heads,
-        n_embd=work.width,
-        block_size=work.block,
-        dropout=0.5 if work.dropout else 0.0,
-        bias=work.bias,
-        flash_attention=work.attention != "written out",
-        activation_checkpointing=work.checkpointing,
-        loss="full" if work.chunk_mib is None else "chunked",
-        loss_chunk_mib=work.chunk_mib,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        n_embd=shape.width,
+        block_size=shape.block,
+        dropout=0.5 if shape.dropout else 0.0,
+        bias=shape.bias,
+        flash_attention=shape.attention != "written out",
+        activation_checkpointing=shape.checkpointing,
+        loss="full" if shape.chunk_mib is None else "chunked",
+        loss_chunk_mib=shape.chunk_mib,
         init_from=None,
     )
 
@@ -93,14 +93,14 @@ def _config(work: Work) -> ModelConfig:
 class _Tracer:
     """Runs a step and says at each border of a phase which one begins."""
 
-    def __init__(self, work: Work, model: LanguageModel) -> None:
-        self._work, self._model = work, model
-        self.follow = Follow(kind=self._kind, cpu_kernels=work.cpu_kernels)
+    def __init__(self, shape: StepShape, model: LanguageModel) -> None:
+        self._work, self._model = shape, model
+        self.follow = Follow(kind=self._kind, cpu_kernels=shape.cpu_kernels)
         self.ledger = self.follow.ledger
         self._in_loss = False
         for parameter in model.parameters():
             self.follow.add(parameter, _PARAMETERS)
-            if work.accumulated:
+            if shape.accumulated:
                 parameter.grad = torch.empty_like(parameter)
                 self.follow.add(parameter.grad, _GRADIENTS)
             _register(parameter.register_post_accumulate_grad_hook, self._accumulated)
@@ -111,14 +111,14 @@ class _Tracer:
 
     def run(self) -> None:
         """Run the forward and the backward pass."""
-        work = self._work
-        ids = torch.zeros((work.batch, work.block), dtype=torch.int64)
+        shape = self._work
+        ids = torch.zeros((shape.batch, shape.block), dtype=torch.int64)
         targets = torch.zeros_like(ids)
         for tensor in (ids, targets):
             self.follow.add(tensor, _WORKSPACE)
         self.ledger.begin("forward pass", "embedding forward")
-        dtype = _DTYPES.get(work.precision, torch.bfloat16)
-        with torch.autocast("cpu", dtype=dtype, enabled=work.mixed):
+        dtype = _DTYPES.get(shape.precision, torch.bfloat16)
+        with torch.autocast("cpu", dtype=dtype, enabled=shape.mixed):
             loss = self._model(ids, targets)
         self._in_loss = False
         self._backward("loss")
@@ -156,10 +156,10 @@ class _Tracer:
     def _kind(self, tensor: Tensor) -> int:
         if not self._in_loss:
             return _ACTIVATIONS
-        work, count = self._work, tensor.numel()
-        if tensor.ndim == 2 and tensor.shape[0] == work.vocabulary:
+        shape, count = self._work, tensor.numel()
+        if tensor.ndim == 2 and tensor.shape[0] == shape.vocabulary:
             return _WORKSPACE  # the head, or its gradient
-        return _LOGITS if count % work.vocabulary == 0 and count > work.tokens else _ACTIVATIONS
+        return _LOGITS if count % shape.vocabulary == 0 and count > shape.tokens else _ACTIVATIONS
 
 
 def _register(registers: Callable[..., object], hook: Callable[[Tensor], None]) -> None:

@@ -83,9 +83,9 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
         "dropout": config.model.dropout,
         "activation_checkpointing": config.model.activation_checkpointing,
         "precision": precision,
-        "planned": planned.pool.needed(peak_of(planned.work))
-        if planned.pool.heap
-        else peak_of(planned.work).total,
+        "planned": planned.budget.needed(peak_of(planned.shape))
+        if planned.budget.heap
+        else peak_of(planned.shape).total,
         "allocated": allocated,
         "measured": measured,
     }

@@ -16,10 +16,10 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning import calibration, probe
 from gpt2.planning.command import choose_batch
-from gpt2.planning.fixes import Pool, Way, fixes, largest, micro_batches
 from gpt2.planning.plan import Planned, plan
+from gpt2.planning.remedies import Alternative, MemoryBudget, largest, micro_batches, remedies
 from gpt2.planning.step import peak_of
-from gpt2.planning.work import Work
+from gpt2.planning.step_shape import StepShape
 from gpt2.run_dir.resume import load_config
 from gpt2.train import main
 from scripts import plan_table
@@ -52,48 +52,52 @@ def test_micro_batches_divide_the_effective_batch() -> None:
 
 @pytest.mark.slow
 def test_largest_is_the_border() -> None:
-    work = planned("--batch-size 32 --dropout 0").work
+    shape = planned("--batch-size 32 --dropout 0").shape
     for limit in (3e9, 4e9, 5e9):
-        pool = Pool("a card", int(limit))
-        size = largest(work, 32, 32, pool)
+        budget = MemoryBudget("a card", int(limit))
+        size = largest(shape, 32, 32, budget)
         assert size is not None
         sizes = {n: n != 32 for n in (1, 2, 4, 8, 16, 32)}
         fitting = [
             n
             for n, accumulated in sizes.items()
-            if peak_of(dataclasses.replace(work, batch=n, accumulated=accumulated)).total <= limit
+            if peak_of(dataclasses.replace(shape, batch=n, accumulated=accumulated)).total <= limit
         ]
         assert size == max(fitting)
-    assert largest(work, 32, 32, Pool("a card", 10**9)) is None
+    assert largest(shape, 32, 32, MemoryBudget("a card", 10**9)) is None
 
 
-def test_fixes_fit_and_each_keeps_more_of_the_micro_batch() -> None:
+def test_remedies_fit_and_each_keeps_more_of_the_micro_batch() -> None:
     made = planned("--batch-size 64 --dropout 0")
-    pool = Pool("a card", 6 * 10**9)
+    budget = MemoryBudget("a card", 6 * 10**9)
     ways = [
-        Way("--selective", "a", lambda w: dataclasses.replace(w, checkpointing="selective")),
-        Way("--full", "b", lambda w: dataclasses.replace(w, checkpointing="full")),
+        Alternative(
+            "--selective", "a", lambda w: dataclasses.replace(w, checkpointing="selective")
+        ),
+        Alternative("--full", "b", lambda w: dataclasses.replace(w, checkpointing="full")),
     ]
-    found = fixes(made.work, 64, pool, ways)
-    assert [fix.work.batch for fix in found] == sorted({fix.work.batch for fix in found})
-    assert found[-1].work.batch == 64
-    for fix in found:
-        assert pool.fits(fix.work)
-        size = re.search(r"--batch-size ([0-9]+) --gradient-accumulation ([0-9]+)", fix.flags)
+    found = remedies(made.shape, 64, budget, ways)
+    assert [remedy.shape.batch for remedy in found] == sorted(
+        {remedy.shape.batch for remedy in found}
+    )
+    assert found[-1].shape.batch == 64
+    for remedy in found:
+        assert budget.fits(remedy.shape)
+        size = re.search(r"--batch-size ([0-9]+) --gradient-accumulation ([0-9]+)", remedy.flags)
         assert size is None or int(size[1]) * int(size[2]) == 64
-    assert not pool.fits(made.work)
+    assert not budget.fits(made.shape)
 
 
 def test_what_is_not_known_is_not_refused() -> None:
-    assert Pool("a card", None).fits(planned("--batch-size 64").work)
+    assert MemoryBudget("a card", None).fits(planned("--batch-size 64").shape)
 
 
 @pytest.mark.parametrize(
     ("name", "per_parameter"), [("adamw", 8.0), ("adamwadv", 12.0), ("lion", 4.0), ("sgd", 4.0)]
 )
 def test_state_is_what_the_optimizer_keeps(name: str, per_parameter: float) -> None:
-    work = planned(f"--optimizer {name}").work
-    assert work.state == pytest.approx(per_parameter * work.parameters, rel=1e-4)
+    shape = planned(f"--optimizer {name}").shape
+    assert shape.state == pytest.approx(per_parameter * shape.parameters, rel=1e-4)
 
 
 def test_checkpoints_in_the_background_need_their_copy() -> None:
@@ -101,38 +105,38 @@ def test_checkpoints_in_the_background_need_their_copy() -> None:
     ways = ("--no-async-checkpoint", "--async-checkpoint")
     line = "--device cpu --pruning-method movement"
     at_once, beside = (plan(configured(f"{line} {w}"), 50257, bounds=True) for w in ways)
-    work = beside.work
-    copied = 4 * work.parameters + work.state + work.masks
-    assert work.masks > 0
-    peaks = [peak_of(made.work) for made in (at_once, beside)]
+    shape = beside.shape
+    copied = 4 * shape.parameters + shape.state + shape.masks
+    assert shape.masks > 0
+    peaks = [peak_of(made.shape) for made in (at_once, beside)]
     assert peaks[1].total - peaks[0].total == copied == peaks[1].held["checkpoint copy"]
     assert peaks[0].held["checkpoint copy"] == 0
-    more = beside.pool.needed(peaks[1]) - beside.pool.needed(peaks[0])
+    more = beside.budget.needed(peaks[1]) - beside.budget.needed(peaks[0])
     assert beside.host - at_once.host == more >= copied
-    here = dataclasses.replace(beside.pool, size=beside.pool.needed(peaks[1]) - 1)
-    assert dataclasses.replace(beside, pool=here).fixes()[-1].flags == ways[0]
+    here = dataclasses.replace(beside.budget, size=beside.budget.needed(peaks[1]) - 1)
+    assert dataclasses.replace(beside, budget=here).remedies()[-1].flags == ways[0]
     gpu = [plan(configured(w), 50257, plan_for=10**12, bounds=True) for w in ways]
-    assert peak_of(gpu[0].work) == peak_of(gpu[1].work)
-    assert gpu[1].host - gpu[0].host == gpu[1].work.checkpoint
+    assert peak_of(gpu[0].shape) == peak_of(gpu[1].shape)
+    assert gpu[1].host - gpu[0].host == gpu[1].shape.checkpoint
 
 
 @pytest.mark.slow
 def test_state_in_bf16_is_half() -> None:
-    work = planned("--optimizer-state-precision bf16").work
-    assert work.state == pytest.approx(4 * work.parameters, rel=1e-4)
+    shape = planned("--optimizer-state-precision bf16").shape
+    assert shape.state == pytest.approx(4 * shape.parameters, rel=1e-4)
 
 
 def test_an_optimizer_that_asks_for_values_is_tried_on_numbers() -> None:
-    work = planned("--optimizer adafactor").work  # a row and a column of each matrix
-    assert 0 < work.state < 0.2 * work.parameters
+    shape = planned("--optimizer adafactor").shape  # a row and a column of each matrix
+    assert 0 < shape.state < 0.2 * shape.parameters
 
 
 @pytest.mark.parametrize(("method", "bits"), [("magnitude", 1), ("movement", 33)])
 def test_pruning_holds_a_bit_for_each_weight_and_its_scores(method: str, bits: int) -> None:
-    work = planned(f"--pruning-method {method}").work
+    shape = planned(f"--pruning-method {method}").shape
     prunable = 12 * 768**2 * 12
-    assert work.masks == pytest.approx(bits * prunable / 8, rel=0.01)
-    assert 4 * 768 * 768 * 4 < work.event < 200e6
+    assert shape.masks == pytest.approx(bits * prunable / 8, rel=0.01)
+    assert 4 * 768 * 768 * 4 < shape.event < 200e6
 
 
 def test_trying_leaves_the_random_generators_alone() -> None:
@@ -171,13 +175,13 @@ def test_plan_of_what_does_not_fit_names_the_way_out(
 @pytest.mark.parametrize("size", [3.0, 4.0])
 def test_a_way_out_names_all_that_it_changes(size: float) -> None:
     line, card = "--dropout 0 --batch-size 64 --precision fp32", round(size * 1e9)
-    found = plan(configured(line), 50257, plan_for=card).fixes()
+    found = plan(configured(line), 50257, plan_for=card).remedies()
     assert found
-    for fix in found:
-        again = plan(configured(f"{line} {fix.flags}"), 50257, plan_for=card)
+    for remedy in found:
+        again = plan(configured(f"{line} {remedy.flags}"), 50257, plan_for=card)
         assert again.fits
-        assert dataclasses.replace(again.work, state=0, step=0) == dataclasses.replace(
-            fix.work, state=0, step=0
+        assert dataclasses.replace(again.shape, state=0, step=0) == dataclasses.replace(
+            remedy.shape, state=0, step=0
         )
 
 
@@ -216,7 +220,7 @@ def test_what_cannot_fit_is_not_started(data: Path, tmp_path: Path) -> None:
 def test_ignore_plan_starts_nevertheless(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pool, "fits", lambda self, work, roughly=False: False)
+    monkeypatch.setattr(MemoryBudget, "fits", lambda self, shape, roughly=False: False)
     with pytest.raises(UserError, match="does not fit"):
         main(tiny.flags(data, tmp_path / "a"))
     assert main(tiny.flags(data, tmp_path / "b", "--ignore-plan")) == Exit.OK
@@ -229,10 +233,10 @@ def test_auto_batch_keeps_the_effective_batch_and_is_written_down(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fits(self: Pool, work: Work, roughly: bool = False) -> bool:
-        return work.batch <= 3
+    def fits(self: MemoryBudget, shape: StepShape, roughly: bool = False) -> bool:
+        return shape.batch <= 3
 
-    monkeypatch.setattr(Pool, "fits", fits)
+    monkeypatch.setattr(MemoryBudget, "fits", fits)
     more = ["--batch-size", "2", "--gradient-accumulation", "3"]
     assert main(tiny.flags(data, tmp_path / "run", *more, "--auto-batch")) == Exit.OK
     train = load_config(tmp_path / "run").train
@@ -278,7 +282,10 @@ def test_the_readme_has_the_table_of_today() -> None:
 @pytest.mark.parametrize(("path", "size"), CARDS, ids=[path.name for path, _ in CARDS])
 def test_a_defconfig_fits_the_card_it_names(path: Path, size: int) -> None:
     made = plan(configured(" ".join(flags(path))), 50257, plan_for=size * 10**9)
-    assert made.fits, (made.pool.needed(peak_of(made.work)), [fix.flags for fix in made.fixes()])
+    assert made.fits, (
+        made.budget.needed(peak_of(made.shape)),
+        [remedy.flags for remedy in made.remedies()],
+    )
 
 
 def test_every_gpu_defconfig_names_its_card() -> None:
@@ -296,7 +303,7 @@ def test_all_ranks_take_what_fits_the_tightest(monkeypatch: pytest.MonkeyPatch) 
 
 def test_processes_of_a_machine_share_its_memory() -> None:
     line = "--device cpu --host-memory-limit 4G"
-    alone, shared = (plan(configured(line), 512, bounds=True, here=n).pool.size for n in (1, 2))
+    alone, shared = (plan(configured(line), 512, bounds=True, here=n).budget.size for n in (1, 2))
     assert alone is not None
     assert shared is not None
     assert shared < alone

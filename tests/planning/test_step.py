@@ -19,8 +19,8 @@ from gpt2.planning.bound import bound_of
 from gpt2.planning.follow import Follow
 from gpt2.planning.plan import _work, plan
 from gpt2.planning.step import peak_of
+from gpt2.planning.step_shape import StepShape
 from gpt2.planning.trace import trace
-from gpt2.planning.work import Work
 from gpt2.training.assembly import build_optimizer
 from tests.support.planning import configured
 
@@ -28,8 +28,8 @@ SHAPE = "--model custom --n-layer 3 --n-head 4 --n-embd 64 --block-size 64 --dev
 VOCABULARY = 512
 
 
-def planned(config: Config, vocabulary: int = VOCABULARY) -> Work:
-    return plan(config, vocabulary).work
+def planned(config: Config, vocabulary: int = VOCABULARY) -> StepShape:
+    return plan(config, vocabulary).shape
 
 
 def step(
@@ -158,9 +158,9 @@ def test_peak_holds_for_deep_models_and_wide_vocabularies(
 def test_form_of_a_gpu_holds_for_more_layers(rest: str, precision: str, batch: int) -> None:
     """Seven layers at once, of true numbers, take what one and two of fake ones say."""
     line = f"{SHAPE} {rest} --n-layer 7 --batch-size {batch} --precision {precision}"
-    work = plan(configured(line), VOCABULARY, plan_for=10**12, bounds=True).work
+    shape = plan(configured(line), VOCABULARY, plan_for=10**12, bounds=True).shape
     for checkpointing in ("none", "selective", "full"):
-        blank = dataclasses.replace(work, checkpointing=checkpointing, state=0, step=0, event=0)
+        blank = dataclasses.replace(shape, checkpointing=checkpointing, state=0, step=0, event=0)
         phases = trace(blank, fake=False).phases.values()
         highest = max(phases, key=lambda phase: sum(phase.peak))
         peak = peak_of(blank)
@@ -216,7 +216,7 @@ def test_a_card_without_fused_attention_holds_the_matrix(
 def test_a_large_chunk_of_bf16_counts_the_copy_inside_log_softmax() -> None:
     line = "--dropout 0 --batch-size 64 --block-size 256 --loss-chunk-mib"
     small, large = (
-        peak_of(plan(configured(f"{line} {mib}"), 50257, plan_for=10**12, bounds=True).work)
+        peak_of(plan(configured(f"{line} {mib}"), 50257, plan_for=10**12, bounds=True).shape)
         for mib in (64, 1024)
     )
     assert large.phase == "loss"
@@ -265,8 +265,8 @@ def test_published_model_takes_no_more_than_promised(
 
 
 def test_moments_in_bf16_take_half_the_state() -> None:
-    work = gpt2("full", 1024, 32)
-    half = dataclasses.replace(work, state=work.state // 2)
+    shape = gpt2("full", 1024, 32)
+    half = dataclasses.replace(shape, state=shape.state // 2)
     assert peak_of(half).total <= 4.2e9
 
 
@@ -282,17 +282,17 @@ def test_more_work_never_takes_less() -> None:
 def test_tracing_leaves_the_random_generator_and_kernels_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    work = planned(cell("fp32", "full", "--dropout 0.1"))
-    trace(dataclasses.replace(work, attention="math"))
+    shape = planned(cell("fp32", "full", "--dropout 0.1"))
+    trace(dataclasses.replace(shape, attention="math"))
     assert before.equal(torch.get_rng_state())
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def gpt2(checkpointing: str, block: int, batch: int) -> Work:
+def gpt2(checkpointing: str, block: int, batch: int) -> StepShape:
     """The step of GPT-2 124M with AdamW, on a GPU."""
     config = configured(
         f"--block-size {block} --batch-size {batch} --dropout 0 "
         f"--activation-checkpointing {checkpointing}"
     )
-    work = plan(config, 50257, plan_for=80_000_000_000, bounds=True).work
-    return dataclasses.replace(work, state=8 * work.parameters, step=0)
+    shape = plan(config, 50257, plan_for=80_000_000_000, bounds=True).shape
+    return dataclasses.replace(shape, state=8 * shape.parameters, step=0)

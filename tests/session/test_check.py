@@ -15,7 +15,7 @@ from gpt2.config.cli import parse
 from gpt2.config.errors import UserError
 from gpt2.machine import device, host_memory
 from gpt2.machine.ranks import DistributedContext
-from gpt2.planning.fixes import Pool
+from gpt2.planning.remedies import MemoryBudget
 from gpt2.session.check import Prepared, check
 from gpt2.session.session import open_run
 from gpt2.training.assembly import open_data
@@ -45,7 +45,7 @@ def test_nothing_is_changed_before_the_run_directory_is_open(
     def touched(*_: object) -> None:
         raise AssertionError("the process is changed")
 
-    monkeypatch.setattr(Pool, "fits", lambda self, work, roughly=False: work.batch <= 3)
+    monkeypatch.setattr(MemoryBudget, "fits", lambda self, shape, roughly=False: shape.batch <= 3)
     monkeypatch.setattr(device, "prepare", touched)
     monkeypatch.setattr(device, "keep_freed_memory", touched)
     monkeypatch.setattr(host_memory.Host, "offer_to_the_oom_killer", touched)

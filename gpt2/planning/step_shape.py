@@ -9,7 +9,7 @@ FP32 = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class StepShape:
     """A training step: the model's shape, the micro-batch, and how it is computed.
 
     accumulated: gradients are kept from one micro-step to the next.
