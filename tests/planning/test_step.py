@@ -17,7 +17,7 @@ from gpt2.planning import plan as planning
 from gpt2.planning import probe
 from gpt2.planning.bound import bound_of
 from gpt2.planning.follow import Follow
-from gpt2.planning.plan import _work, plan
+from gpt2.planning.plan import _step_shape, plan
 from gpt2.planning.step import peak_of
 from gpt2.planning.step_shape import StepShape
 from gpt2.planning.trace import trace
@@ -204,7 +204,7 @@ def test_a_card_without_fused_attention_holds_the_matrix(
     monkeypatch.setattr(planning, "kernel_chosen", lambda *_: next(taken))
     config = configured(f"--batch-size 8 --dropout {dropout} --precision bf16")
     fused, plain = (
-        _work(config, 50257, torch.device("cuda"), "bf16", there=True) for _ in range(2)
+        _step_shape(config, 50257, torch.device("cuda"), "bf16", there=True) for _ in range(2)
     )
     assert (fused.attention, plain.attention) == ("fused", "math")
     more = peak_of(plain).total - peak_of(fused).total
