@@ -17,13 +17,13 @@ from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.config.typed import PLUGIN_PACKAGES
-from gpt2.run_dir.begun import take_learning_rate
+from gpt2.run_dir.begun import take_from_run
 
 
 def main(argv: Sequence[str]) -> int:
     """Train as `argv` says; return the exit code."""
     options, actions = parse("train.py", "Train GPT-2 on one machine.", argv, TrainActions)
-    take_learning_rate(options, actions.run_dir)
+    take_from_run(options, actions.run_dir)
     config = bind(options)
     if actions.list_optimizers:
         from gpt2.planning.optimizer_list import show

@@ -115,6 +115,7 @@ def _work(
         cpu_kernels=False,
         chunk_mib=_CHUNK,
         tall=False,
+        fused=False,
         checkpointing=checkpointing,
         state=0,
         step=0,

@@ -114,24 +114,29 @@ def load_optimizer(
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of every global random generator, as JSON."""
+    """Return the state of every global random generator, as JSON; on CUDA the current device's."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {
         "torch": _encode(torch.get_rng_state()),
-        "cuda": [_encode(state) for state in torch.cuda.get_rng_state_all()]
-        if torch.cuda.is_available()
-        else [],
+        # A run on the CPU of a machine with a GPU must not wake CUDA, which takes time and memory.
+        "cuda": [_encode(torch.cuda.get_rng_state())] if torch.cuda.is_initialized() else [],
         "numpy": [str(name), [int(key) for key in keys], position, has_gauss, gauss],
         "python": [version, list(internal), gauss_next],
     }
 
 
 def load_random_state(state: dict[str, Any]) -> None:
-    """Put every global random generator back. CUDA's are left alone where the cards differ."""
+    """Put every global random generator back, on CUDA that of the current device.
+
+    Version 1 saved those of all devices that it saw: of several the one in the current's place is
+    taken.
+    """
     torch.set_rng_state(_decode(state["torch"]))
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_decode(text) for text in state["cuda"]])
+    if torch.cuda.is_initialized() and (saved := state["cuda"]):
+        place = torch.cuda.current_device() if len(saved) > 1 else 0
+        if place < len(saved):
+            torch.cuda.set_rng_state(_decode(saved[place]))
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = state["python"]

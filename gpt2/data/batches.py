@@ -155,7 +155,7 @@ class TrainBatches:
         future = self._pending.pop((step, micro), None)
         self._read_ahead(step, micro)
         pair = self._read(step, micro) if future is None else future.result()
-        pair = pair.to(self._device, non_blocking=True)
+        pair = _on_device(pair, self._device)
         return pair[0], pair[1]
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ def validation_batches(
         pair[0, :real] = ids[start : start + real]
         pair[1, :real] = ids[start + 1 : start + 1 + real]
         host = _host_tensor(pair.reshape(2, batch_size, block_size), place)
-        both = host.to(place, non_blocking=True)
+        both = _on_device(host, place)
         yield both[0], both[1]
 
 
@@ -236,7 +236,7 @@ def calibration_batches(
     for first in range(0, count, batch_size):
         files.check(starts[first : first + batch_size], block_size)
         rows = [ids[start : start + block_size] for start in starts[first : first + batch_size]]
-        yield _host_tensor(np.stack(rows).astype(np.int64), place).to(place, non_blocking=True)
+        yield _on_device(_host_tensor(np.stack(rows).astype(np.int64), place), place)
 
 
 def _of(tokens: TokenFile | IdArray) -> tuple[IdArray, WatchedFiles]:
@@ -244,6 +244,11 @@ def _of(tokens: TokenFile | IdArray) -> tuple[IdArray, WatchedFiles]:
     if isinstance(tokens, TokenFile):
         return tokens.ids, tokens.files
     return tokens, WatchedFiles()
+
+
+def _on_device(host: Tensor, device: torch.device) -> Tensor:
+    # Only pinned memory outlives the copy: MPS reads ordinary memory after it was freed, too.
+    return host.to(device, non_blocking=device.type == "cuda")
 
 
 def _host_tensor(array: NDArray[np.int64], device: torch.device) -> Tensor:

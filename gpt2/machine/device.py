@@ -87,11 +87,12 @@ def determinism(device: torch.device, compiled: bool, deterministic: bool, mixed
     """Return the promise of a run: `bitwise` on this machine and thread count, or `statistical`.
 
     `mixed` is a run that time ends, or of which parts were computed in different ways. Of MPS no
-    more is promised: its random generator is not part of a checkpoint.
+    more is promised: its random generator is not part of a checkpoint. Nor of compiled kernels:
+    another compilation may add in another order.
     """
-    if mixed or device.type == "mps":
+    if mixed or compiled or device.type == "mps":
         return "statistical"
-    if deterministic or (device.type == "cpu" and not compiled):
+    if deterministic or device.type == "cpu":
         return "bitwise"
     return "statistical"
 

@@ -16,8 +16,14 @@ from gpt2.machine import device as machine
 from gpt2.machine.shards import local_shard
 
 #: What allocators say that raise a plain RuntimeError: the CPU's, MPS, CUDA outside torch's own
-#: cache, and cuBLAS when there is no room for its workspace.
-_SAID = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+#: cache, and cuBLAS and hipBLAS when there is no room for a handle or its workspace.
+_SAID = (
+    "can't allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "HIPBLAS_STATUS_ALLOC_FAILED",
+)
 #: The types among which exhaustion is to be looked for; a GPU's is a RuntimeError.
 ERRORS = (RuntimeError, MemoryError)
 
@@ -62,8 +68,9 @@ def release() -> None:
     """
     gc.collect()
     machine.give_back_freed_memory()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()  # that of what did not fit says nothing of what does
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
 

@@ -14,13 +14,15 @@ class Form:
     """What a model does where the tensors it is given decide, unless this says otherwise.
 
     Only a plan does: it runs the step of a GPU on fake tensors of a CPU.
-    tall: the loss holds logits as columns; None: on a CPU in fp32. chunks: so many of the loss are
+    tall: the loss holds logits as columns; None: on a CPU in fp32. cuda: the head is padded for the
+    products of a GPU; None: on one. chunks: so many of the loss are
     computed and the others left out, which changes the result but not the memory; None: all.
     byte_masks: dropout keeps its mask in bytes, as on CUDA. unmasked: fused attention drops out
     inside its kernel and keeps no mask, as there.
     """
 
     tall: bool | None = None
+    cuda: bool | None = None
     chunks: int | None = None
     byte_masks: bool = False
     unmasked: bool = False

@@ -19,7 +19,7 @@ from gpt2.model.attention import explicit_attention, flash_attention
 from gpt2.model.cache import Cache, LayerCache
 from gpt2.model.form import OWN, Form
 from gpt2.model.language_model import LanguageModel
-from gpt2.model.loss import chunked_loss, full_loss, rows_within
+from gpt2.model.loss import chunk_mib, chunked_loss, full_loss, rows_within
 
 #: Parts of the names of the parameters in each --prune-scope. The matrix of token embeddings is
 #: also the head: it is pruned once, as one matrix, and zero in both uses. Positions, norms and
@@ -33,7 +33,7 @@ _PRUNABLE = {
 
 
 class Attention(nn.Module):
-    """Causal self-attention over (B, T, C)."""
+    """Causal self-attention over B texts of T tokens, given as (B*T, C)."""
 
     def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
@@ -44,25 +44,26 @@ class Attention(nn.Module):
         self.attend = flash_attention if config.flash_attention else explicit_attention
         self.recompute = config.activation_checkpointing == "selective"
 
-    def forward(self, x: Tensor, norm: nn.Module, past: LayerCache | None = None) -> Tensor:
-        """Return what every token (B, T, C) takes from those up to itself, and from the past.
+    def forward(
+        self, x: Tensor, norm: nn.Module, texts: int, past: LayerCache | None = None
+    ) -> Tensor:
+        """Return what every token (B*T, C) takes from those up to itself, and from the past.
 
-        `norm` is applied to `x` first.
+        `norm` is applied to `x` first; `texts` is B.
         """
-        batch, length, width = x.shape
-        q, k, v = (
-            part.view(batch, length, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
-            for part in linear_of(norm, x, self.c_attn, self.recompute).split(width, dim=2)
-        )
+        width = x.size(1)
+        mixed = linear_of(norm, x, self.c_attn, self.recompute)
+        parts = mixed.view(texts, -1, 3, self.n_head, width // self.n_head).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # (B, H, T, D)
         if past is not None:
             k, v = past.extend(k, v)
         mixed = self.attend(q, k, v, self.dropout if self.training else 0.0, self.form)
-        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        mixed = mixed.transpose(1, 2).reshape(-1, width)
         return self.form.dropout(self.c_proj(mixed), self.dropout, self.training)
 
 
 class Mlp(nn.Module):
-    """The feed-forward half of a block, four times as wide inside, over (B, T, C)."""
+    """The feed-forward half of a block, four times as wide inside, over (B*T, C)."""
 
     def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class Mlp(nn.Module):
         self.recompute = config.activation_checkpointing == "selective"
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Return each token (B, T, C) worked on by itself, after `norm`."""
+        """Return each token (B*T, C) worked on by itself, after `norm`."""
         x = linear_of(norm, x, self.c_fc, self.recompute)
         x = linear_of(gelu, x, self.c_proj, self.recompute)
         return self.form.dropout(x, self.dropout, self.training)
@@ -90,14 +91,14 @@ class Block(nn.Module):
         self.recompute = config.activation_checkpointing == "full"
         self.random = config.dropout > 0.0
 
-    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
-        """Return the residual stream (B, T, C) after this layer."""
+    def forward(self, x: Tensor, texts: int, past: LayerCache | None = None) -> Tensor:
+        """Return the residual stream (B*T, C) of B `texts` after this layer."""
         if self.recompute and torch.is_grad_enabled():
-            return recomputed(self._after, x, random=self.random)
-        return self._after(x, past)
+            return recomputed(lambda x: self._after(x, texts), x, random=self.random)
+        return self._after(x, texts, past)
 
-    def _after(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
-        x = x + self.attn(x, self.ln_1, past)
+    def _after(self, x: Tensor, texts: int, past: LayerCache | None = None) -> Tensor:
+        x = x + self.attn(x, self.ln_1, texts, past)
         after: Tensor = x + self.mlp(x, self.ln_2)
         return after
 
@@ -130,7 +131,7 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, *, random: bool)
 
 
 class Transformer(nn.Module):
-    """Token ids (B, T) -> hidden states (B, T, C)."""
+    """Token ids (B, T) -> hidden states (B*T, C)."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, form: Form = OWN) -> None:
         super().__init__()
@@ -141,13 +142,16 @@ class Transformer(nn.Module):
         self.dropout, self.form = config.dropout, form
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Return the hidden states (B, T, C) of the tokens `ids` (B, T), which follow the cache."""
+        """Return the hidden states (B*T, C) of the tokens `ids` (B, T), which follow the cache.
+
+        The tokens of all texts lie in one dimension, so that linear layers need not reshape.
+        """
         start = cache.length if cache else 0
         positions = torch.arange(start, start + ids.size(1), device=ids.device)
-        x = self.wte(ids) + self.wpe(positions)
+        x = (self.wte(ids) + self.wpe(positions)).flatten(0, 1)
         x = self.form.dropout(x, self.dropout, self.training)
         for layer, block in enumerate(self.h):
-            x = block(x, cache.layers[layer] if cache else None)
+            x = block(x, ids.size(0), cache.layers[layer] if cache else None)
         hidden: Tensor = self.ln_f(x)
         return hidden
 
@@ -164,13 +168,15 @@ class GPT(LanguageModel):
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss in nats over the targets (B, T) that are not IGNORED."""
-        hidden = self.transformer(ids).flatten(0, 1)  # (B*T, C)
+        hidden = self.transformer(ids)  # (B*T, C)
         weight = self.transformer.wte.weight
         if self.config.loss == "full":
             return full_loss(hidden, weight, targets.flatten())
         assert self.config.loss_chunk_mib is not None
-        rows = rows_within(self.config.loss_chunk_mib, self.vocab_size)
-        return chunked_loss(hidden, weight, targets.flatten(), rows, self.form)
+        fused = self.config.loss == "fused"
+        mib = chunk_mib(self.config.loss_chunk_mib, hidden.device.type)
+        rows = rows_within(mib, self.vocab_size, fused)
+        return chunked_loss(hidden, weight, targets.flatten(), rows, self.form, fused=fused)
 
     def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the logits (B, V) of the token after `ids` (B, T).
@@ -182,7 +188,8 @@ class GPT(LanguageModel):
     def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the hidden states (B, T, C) of the tokens `ids` (B, T); never compiled."""
         # Past what may be compiled: text grows, and every length would be compiled anew.
-        return self.transformer.forward(ids, cache)
+        tokens: Tensor = self.transformer.forward(ids, cache)
+        return tokens.view(*ids.shape, -1)
 
     @property
     def body(self) -> nn.Module:

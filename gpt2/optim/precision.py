@@ -28,8 +28,12 @@ def resolve_precision(asked: str, device: torch.device) -> str:
 
 
 def emulated(name: str, device: torch.device) -> bool:
-    """Whether `name` is bf16 on a CPU that has no instructions for it (as far as Linux tells)."""
-    return name == "bf16" and device.type == "cpu" and not has_bf16()
+    """Whether `name` is bf16 on a device that has no instructions for it (as far as is known)."""
+    if name != "bf16":
+        return False
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and not has_bf16()
 
 
 class Precision:

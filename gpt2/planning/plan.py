@@ -12,6 +12,7 @@ from gpt2.config.typed import QUALIFIED, Config
 from gpt2.machine import device as machine
 from gpt2.machine import host_memory as hosts
 from gpt2.model.attention import kernel_chosen
+from gpt2.model.loss import chunk_mib
 from gpt2.optim.precision import resolve_precision
 from gpt2.planning import probe
 from gpt2.planning.calibration import ratio_of
@@ -117,7 +118,7 @@ def _step_shape(
     config: Config, vocab_size: int, device: torch.device, precision: str, there: bool
 ) -> StepShape:
     model, train = config.model, config.train
-    cuda = device.type == "cuda"
+    cuda, asked = device.type == "cuda", model.loss_chunk_mib
     return StepShape(
         layers=model.n_layer,
         heads=model.n_head,
@@ -131,8 +132,9 @@ def _step_shape(
         attention=_attention(config, device, precision, there),
         dropout=model.dropout > 0.0,
         cpu_kernels=not cuda,
-        chunk_mib=model.loss_chunk_mib,
-        tall=device.type == "cpu" and precision == "fp32",
+        chunk_mib=None if asked is None else chunk_mib(asked, device.type),
+        tall=device.type == "cpu" and precision == "fp32" and model.loss != "fused",
+        fused=model.loss == "fused",
         checkpointing=model.activation_checkpointing,
         state=0,
         step=0,
@@ -178,6 +180,10 @@ def _ways(planned: Planned) -> list[Alternative]:
     ways: list[tuple[str, str, dict[str, object]]] = []
     if shape.copied:
         ways.append(("--no-async-checkpoint", "steps wait for the disk", {"copied": False}))
+    small = chunk_mib(0, "cpu")
+    if shape.chunk_mib is not None and shape.chunk_mib > small:
+        cost = "the loss in smaller chunks, slower on a GPU"
+        ways.append((f"--loss-chunk-mib {small}", cost, {"chunk_mib": small}))
     if shape.checkpointing == "none":
         ways.append(
             (

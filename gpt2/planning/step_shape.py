@@ -18,7 +18,8 @@ class StepShape:
     dropout: numbers are dropped out, outside attention too.
     cpu_kernels: a CPU computes it, and not a GPU: dropout keeps its mask as numbers and not as
     bytes, and sums of numbers of two formats copy them into one.
-    chunk_mib: MiB of fp32 logits at a time, None for all at once. tall: they are one fp32 buffer.
+    chunk_mib: MiB of logits at a time, None for all at once. tall: they are one fp32 buffer.
+    fused: they are one buffer in the format of the products, and counted in 16 bits.
     checkpointing: `none`, `selective` or `full`.
     state, step: bytes of the optimizer's state, and of its step's temporary tensors.
     masks, event: bytes that pruning holds, and of a pruning event's temporary tensors.
@@ -39,6 +40,7 @@ class StepShape:
     cpu_kernels: bool
     chunk_mib: int | None
     tall: bool
+    fused: bool
     checkpointing: str
     state: int
     step: int

@@ -19,6 +19,7 @@ from gpt2.config.typed import ModelConfig
 from gpt2.model.build import empty_model
 from gpt2.model.form import Form
 from gpt2.model.language_model import LanguageModel
+from gpt2.model.softmax import padded_rows
 from gpt2.planning.follow import Follow
 from gpt2.planning.ledger import KINDS, Bytes, Phase, between
 from gpt2.planning.step_shape import StepShape
@@ -60,7 +61,13 @@ def trace(shape: StepShape, fake: bool = True) -> Traced:
     With `fake` False the step runs on ordinary CPU tensors, for tests.
     """
     bytes_, fused = not shape.cpu_kernels, shape.attention == "fused"
-    form = Form(tall=shape.tall, chunks=_CHUNKS, byte_masks=bytes_, unmasked=bytes_ and fused)
+    form = Form(
+        tall=shape.tall,
+        cuda=not shape.cpu_kernels,
+        chunks=_CHUNKS,
+        byte_masks=bytes_,
+        unmasked=bytes_ and fused,
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if fake:
@@ -84,7 +91,7 @@ def _config(shape: StepShape) -> ModelConfig:
         bias=shape.bias,
         flash_attention=shape.attention != "written out",
         activation_checkpointing=shape.checkpointing,
-        loss="full" if shape.chunk_mib is None else "chunked",
+        loss="full" if shape.chunk_mib is None else "fused" if shape.fused else "chunked",
         loss_chunk_mib=shape.chunk_mib,
         init_from=None,
     )
@@ -157,9 +164,11 @@ class _Tracer:
         if not self._in_loss:
             return _ACTIVATIONS
         shape, count = self._work, tensor.numel()
-        if tensor.ndim == 2 and tensor.shape[0] == shape.vocabulary:
+        rows = padded_rows(shape.vocabulary)  # of the head on a GPU
+        if tensor.ndim == 2 and tensor.shape[0] in (shape.vocabulary, rows):
             return _WORKSPACE  # the head, or its gradient
-        return _LOGITS if count % shape.vocabulary == 0 and count > shape.tokens else _ACTIVATIONS
+        logits = count % shape.vocabulary == 0 or count % rows == 0
+        return _LOGITS if logits and count > shape.tokens else _ACTIVATIONS
 
 
 def _register(registers: Callable[..., object], hook: Callable[[Tensor], None]) -> None:

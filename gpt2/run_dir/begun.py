@@ -6,20 +6,22 @@ from pathlib import Path
 
 from gpt2.config.options import Options
 
-_RATE = "LEARNING_RATE"
+_RATE, _CHUNK = "LEARNING_RATE", "LOSS_CHUNK_MIB"
 
 
-def take_learning_rate(options: Options, run: Path | None) -> None:
-    """Give `options` the learning rate of the run begun in `run`, where they have none.
+def take_from_run(options: Options, run: Path | None) -> None:
+    """Give `options` what the run begun in `run` has, where another default took its place.
 
-    Optimizers of libraries had a default in version 1, so commands that began a run there may lack
-    the rate. Raises UserError when the run's `config` cannot be read.
+    In version 1 optimizers of libraries had a default learning rate, and every device chunks of 64
+    MiB, so commands that began a run there say neither. Raises UserError when the run's `config`
+    cannot be read.
     """
-    if run is None or _RATE in options.given or options.value(_RATE) != "":
+    left = [name for name in (_RATE, _CHUNK) if name not in options.given]
+    if run is None or not left or not (path := run / "config").is_file():
         return
-    path = run / "config"
-    if path.is_file():
-        began = Options()
-        began.read(path)
-        if rate := began.value(_RATE):
-            options.give(_RATE, rate, f"{path}: CONFIG_{_RATE}")
+    began = Options()
+    began.read(path)
+    for name in left:
+        value = began.value(name)
+        if value and (name == _CHUNK or options.value(name) == ""):
+            options.give(name, value, f"{path}: CONFIG_{name}")

@@ -20,6 +20,7 @@ from gpt2.machine.out_of_memory import way_out
 from gpt2.machine.signals import StopRequest
 from gpt2.machine.watchdog import Watchdog
 from gpt2.model.attention import attention_form
+from gpt2.model.fused_softmax import check_compiler
 from gpt2.model.generate import Sampling, stream
 from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import IGNORED
@@ -158,6 +159,8 @@ class Attempt:
         return bool(self.stop) and self.parts.ranks.world_size == 1
 
     def _compile(self) -> None:
+        if self.config.model.loss == "fused":
+            check_compiler(self.device, DTYPES[self.parts.precision.name])
         if not self.config.machine.compile:
             return
         self.console.say("compiling the model ...")

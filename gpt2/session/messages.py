@@ -21,6 +21,14 @@ from gpt2.training.loop import Parts, Progress
 #: Seconds on a CPU beyond which the small defconfig is named.
 _LONG = 1800.0
 
+#: What is said where products in bf16 are emulated, by device type.
+_EMULATED = {
+    "cpu": "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
+    "slower in it; use --precision fp32",
+    "cuda": "--precision bf16: this GPU has no bf16 instructions and is slow in it; use "
+    "--precision fp16",
+}
+
 
 def startup(
     config: Config,
@@ -55,10 +63,7 @@ def startup(
         console.say(line)
     device = parts.precision.device
     if emulated(parts.precision.name, device):
-        console.warn(
-            "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
-            "slower in it; use --precision fp32"
-        )
+        console.warn(_EMULATED[device.type])
     if device.type == "cpu" and progress.steps is not None:
         limit = progress.max_time and progress.max_time - progress.elapsed
         left = Left(

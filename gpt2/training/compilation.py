@@ -22,8 +22,8 @@ def compile_or_fall_back(part: nn.Module, trial: Callable[[], object]) -> str | 
         trial()
     except (RuntimeError, OSError, ImportError, AssertionError) as error:
         # Dynamo and Inductor wrap what a missing or broken compiler raises in many types, all of
-        # them RuntimeErrors; only a device out of memory is not theirs.
-        if isinstance(error, torch.OutOfMemoryError):
+        # them RuntimeErrors; a device that is full, or lost to an error of its own, is not theirs.
+        if isinstance(error, (torch.OutOfMemoryError, torch.AcceleratorError)):
             raise
         part._compiled_call_impl = None
         torch._dynamo.reset()

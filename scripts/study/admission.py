@@ -75,7 +75,7 @@ class Admission:
         for kind in dict.fromkeys(cell.kind for cell in left):
             need = self._known.get(kind, Memory(0, 0))
             budgets = [("the host", need.host, host.total)] if host else []
-            budgets += [(f"GPU {gpu.index}", need.device, gpu.total) for gpu in cards]
+            budgets += [(f"GPU {g.index}", need.device, g.total) for g in cards if g.total]
             for what, wanted, there in budgets:
                 if wanted > there:
                     raise UserError(
@@ -119,7 +119,7 @@ class Admission:
                 there = show_size(host.available)
                 return f"{there} of host memory are available, a cell needs {show_size(wanted)}"
         gpu = next((g for g in machine.gpus() if g.index == device), None) if device else None
-        if gpu is None:
+        if gpu is None or gpu.total is None or gpu.free is None:
             return None
         if need is not None and need.device:
             wanted = int(_HEADROOM * (need.device + sum(m.device for m in growing)))

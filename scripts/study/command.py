@@ -31,5 +31,5 @@ def pasteable(flags: Sequence[str], device: str = "") -> str:
     path = Path(folder)
     if path.is_relative_to(REPOSITORY):
         folder = str(path.relative_to(REPOSITORY))
-    where = f"CUDA_VISIBLE_DEVICES={device} " if device else ""
+    where = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={device} " if device else ""
     return where + shlex.join(["python3", "gpt2/train.py", *others, folder])

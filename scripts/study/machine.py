@@ -18,12 +18,15 @@ _QUERY = "index,uuid,name,memory.total,memory.free"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: `index` is what CUDA_VISIBLE_DEVICES takes; memory in bytes."""
+    """A GPU: `index` is what CUDA_VISIBLE_DEVICES takes where CUDA_DEVICE_ORDER is PCI_BUS_ID.
+
+    Memory in bytes; None where the driver does not tell it.
+    """
 
     index: str
     name: str
-    total: int
-    free: int
+    total: int | None
+    free: int | None
     uuid: str
 
 
@@ -44,9 +47,16 @@ def gpus() -> list[Gpu]:
     """Return the NVIDIA GPUs of this machine; none where nvidia-smi is missing or fails."""
     rows = _ask(f"--query-gpu={_QUERY}")
     return [
-        Gpu(index, name, int(float(total) * 2**20), int(float(free) * 2**20), uuid)
+        Gpu(index, name, _mebibytes(total), _mebibytes(free), uuid)
         for index, uuid, name, total, free in (row for row in rows if len(row) == 5)
     ]
+
+
+def _mebibytes(text: str) -> int | None:
+    try:
+        return int(float(text) * 2**20)
+    except (ValueError, OverflowError):  # "[N/A]": memory shared with the host, or no rights
+        return None
 
 
 def gpu_users(uuid: str) -> str:

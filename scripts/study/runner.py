@@ -130,7 +130,9 @@ class Runner:
         name, state = cell.name, self._states[cell.name]
         run_dir = self._folder.run_dir(name)
         flags = arguments(cell, run_dir, state.halvings)
-        environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": device} if device else {})}
+        # By default CUDA numbers its cards by speed, and nvidia-smi by the bus.
+        chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device}
+        environment = {**os.environ, **(chosen if device else {})}
         output = self._folder.output(name)
         process = CellProcess([*self._train, *flags], self._here, output, environment)
         shared = self._matrix.jobs > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 from gpt2.checkpoint import store
-from gpt2.checkpoint.optimizer_state import load_optimizer, optimizer_tensors
+from gpt2.checkpoint.optimizer_state import (
+    load_optimizer,
+    load_random_state,
+    optimizer_tensors,
+    random_state,
+)
 from gpt2.checkpoint.serialize import flatten, unflatten
 
 
@@ -148,3 +154,20 @@ def test_wrapped_state_comes_back_if_its_class_is_declared_safe() -> None:
     assert torch.equal(back.a, wrapped.a)
     assert torch.equal(back.b, wrapped.b)
     assert size == torch.Size([2, 3])
+
+
+@pytest.mark.parametrize(("saved", "current", "taken"), [(1, 3, 0), (4, 3, 3), (2, 3, None)])
+def test_the_generator_of_the_current_device_alone_is_put_back(
+    saved: int, current: int, taken: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 1 saved those of all devices it saw; how many are seen now decides nothing."""
+    state = random_state()
+    assert state["cuda"] == []
+    states = [torch.full((8,), number, dtype=torch.uint8) for number in range(saved)]
+    state["cuda"] = [base64.b64encode(s.numpy().tobytes()).decode() for s in states]
+    put: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda found: put.append(int(found[0])))
+    load_random_state(state)
+    assert put == ([] if taken is None else [taken])

@@ -18,6 +18,7 @@ from gpt2.data.batches import (
     BatchOrder,
     EpochOrder,
     TrainBatches,
+    calibration_batches,
     sequences_per_epoch,
     steps_for,
     validation_batches,
@@ -222,3 +223,24 @@ def test_a_gpu_gets_the_same() -> None:
             assert x.is_cuda
             assert y.is_cuda
             assert torch.equal(x.cpu(), make(text(206)).train(step, 1)[0])
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("cuda", False), ("mps", True), ("cpu", True)])
+def test_only_pinned_memory_is_copied_in_the_background(
+    kind: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def to(self: torch.Tensor, place: object, *, non_blocking: bool) -> torch.Tensor:
+        asked.append(non_blocking)
+        return self
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    ids = np.arange(40, dtype=np.uint16)
+    list(validation_batches(ids, 8, 2, kind))
+    list(calibration_batches(ids, 4, 2, 2, 1, kind))
+    made = TrainBatches(ids, BatchOrder(8, 2, 1, 1), kind, 0)
+    made.train(0, 0)
+    assert asked
+    assert set(asked) == {not waits}

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from gpt2.machine import device
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -49,3 +52,13 @@ def test_freed_memory_costs_no_page_faults_again() -> None:
     assert found.pop("kept") < 20
     # Of 4 KiB, or a few large pages where the system makes them.
     assert min(found.values()) >= 40, found
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
+def test_compiled_kernels_are_promised_no_bits(kind: str, deterministic: bool) -> None:
+    place = torch.device(kind)
+    assert device.determinism(place, True, deterministic, False) == "statistical"
+    bits = kind == "cpu" or (kind == "cuda" and deterministic)
+    found = device.determinism(place, False, deterministic, False)
+    assert found == ("bitwise" if bits else "statistical")

@@ -71,9 +71,9 @@ def kept(form: str, precision: str, dropout: float = 0.0) -> float:
             return tensor
 
         alive: list[Tensor] = []
-        x = torch.randn(3, 128, 64, requires_grad=True) + 0.0
+        x = torch.randn(3 * 128, 64, requires_grad=True) + 0.0
         with saved_tensors_hooks(pack, lambda tensor: tensor):
-            block(x)
+            block(x, 3)
     return sum(held.values()) / x.numel()
 
 

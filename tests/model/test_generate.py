@@ -45,7 +45,7 @@ def model_of(dropout: float = 0.0, seed: int = 1, flash: bool = True) -> GPT:
 @torch.no_grad()
 def slow_logits(model: GPT, ids: list[int]) -> list[float]:
     """Logits after `ids`, from hidden states, one dot product at a time."""
-    hidden = model.transformer(torch.tensor([ids[-BLOCK:]]))[0, -1]
+    hidden = model.hidden(torch.tensor([ids[-BLOCK:]]))[0, -1]
     return [float(hidden.double() @ row.double()) for row in model.transformer.wte.weight]
 
 

@@ -70,7 +70,7 @@ def some_ids(batch: int, length: int, vocabulary: int = VOCABULARY) -> Tensor:
 
 
 def all_logits(model: GPT, ids: Tensor) -> Tensor:
-    return F.linear(model.transformer(ids), model.transformer.wte.weight)
+    return F.linear(model.hidden(ids), model.transformer.wte.weight)
 
 
 @pytest.mark.slow
@@ -196,7 +196,9 @@ def test_the_bound_on_logits_becomes_rows(
 ) -> None:
     asked: list[int] = []
 
-    monkeypatch.setattr(gpt, "chunked_loss", lambda _h, _w, _t, rows, _form: asked.append(rows))
+    monkeypatch.setattr(
+        gpt, "chunked_loss", lambda _h, _w, _t, rows, _form, **_: asked.append(rows)
+    )
     ids = some_ids(1, 3, vocabulary)
     GPT(config_of(loss_chunk_mib=mib), vocabulary)(ids, ids)
     assert asked == [rows]
@@ -204,7 +206,9 @@ def test_the_bound_on_logits_becomes_rows(
 
 def test_a_row_larger_than_the_bound_is_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(gpt, "chunked_loss", lambda _h, _w, _t, rows, _form: asked.append(rows))
+    monkeypatch.setattr(
+        gpt, "chunked_loss", lambda _h, _w, _t, rows, _form, **_: asked.append(rows)
+    )
     with torch.device("meta"):
         model = GPT(config_of(loss_chunk_mib=1), 300_000)
     ids = torch.zeros(1, 3, dtype=torch.int64, device="meta")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpt2.model.loss import _TILE, IGNORED, _even, chunked_loss, full_loss
+from gpt2.model.loss import IGNORED, _even, chunked_loss, full_loss
+from gpt2.model.softmax import TILE
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 N, D, V = 7, 5, 11
@@ -115,7 +116,7 @@ def test_large_logits_do_not_overflow(rows: int) -> None:
     assert max(error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
 
 
-@pytest.mark.parametrize("vocabulary", [_TILE - 1, _TILE, _TILE + 1, 2 * _TILE + 700])
+@pytest.mark.parametrize("vocabulary", [TILE - 1, TILE, TILE + 1, 2 * TILE + 700])
 def test_many_tiles_and_chunks_are_exact(vocabulary: int) -> None:
     hidden, weight, targets = problem(70, 6, vocabulary, ignored=(0, 40, 69))
     targets[1:3] = torch.tensor([0, vocabulary - 1])

@@ -297,4 +297,6 @@ def test_bf16_without_instructions_is_told(
     monkeypatch.setattr(processor, "_INFORMATION", information)
     assert emulated("bf16", CPU) is slow
     assert not emulated("fp32", CPU)
-    assert not emulated("bf16", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not slow)
+    assert emulated("bf16", torch.device("cuda")) is slow
+    assert not emulated("fp16", torch.device("cuda"))

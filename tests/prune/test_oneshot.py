@@ -161,7 +161,7 @@ def test_every_block_sees_the_activations_behind_the_pruned_ones() -> None:
         squares = torch.zeros(weight.size(1))
 
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], squares: Tensor = squares) -> None:
-            squares += inputs[0].square().sum(dim=(0, 1))
+            squares += inputs[0].flatten(0, -2).square().sum(dim=0)
 
         module = reference.get_submodule(name.removesuffix(".weight"))
         module.register_forward_pre_hook(hook)

@@ -1,4 +1,4 @@
-"""A run resumes at the rate that it began with, where the command line has none."""
+"""A run resumes at the rate and the chunk that it began with, where the command line has none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options
-from gpt2.run_dir.begun import take_learning_rate
+from gpt2.run_dir.begun import take_from_run
 
 
 def library(rate: str = "") -> Options:
@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_rate_of_the_run_is_taken(run: Path) -> None:
     options = library()
-    take_learning_rate(options, run)
+    take_from_run(options, run)
     assert bind(options).optim.learning_rate == 4e-3
 
 
@@ -38,15 +38,29 @@ def test_a_rate_that_is_given_or_a_default_stays(run: Path) -> None:
     """Whether they may differ from the run's is for the resume to say."""
     given, built_in = library("1e-3"), Options()
     for options in (given, built_in):
-        take_learning_rate(options, run)
+        take_from_run(options, run)
     assert bind(given).optim.learning_rate == 1e-3
     assert bind(built_in).optim.learning_rate == bind(Options()).optim.learning_rate
+
+
+@pytest.mark.parametrize("asked", [None, "128"])
+def test_the_chunk_of_the_run_is_taken_unless_one_is_given(
+    asked: str | None, tmp_path: Path
+) -> None:
+    began = Options()
+    began.give("LOSS_CHUNK_MIB", "64", "--loss-chunk-mib")  # version 1's default
+    (tmp_path / "config").write_text(began.full_text())
+    options = Options()
+    if asked:
+        options.give("LOSS_CHUNK_MIB", asked, "--loss-chunk-mib")
+    take_from_run(options, tmp_path)
+    assert bind(options).model.loss_chunk_mib == int(asked or 64)
 
 
 @pytest.mark.parametrize("where", ["nowhere", "new", "none"])
 def test_a_new_run_needs_one(where: str, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     options = library()
-    take_learning_rate(options, None if where == "none" else tmp_path / where)
+    take_from_run(options, None if where == "none" else tmp_path / where)
     with pytest.raises(UserError, match="--learning-rate is needed"):
         bind(options)

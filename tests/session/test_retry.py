@@ -274,6 +274,7 @@ def test_of_old_runs_nothing_was_lowered() -> None:
     [(CUDA, True), (CPU, True), (MemoryError(), True), (RuntimeError("a bug"), False),
      (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
      (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+     (RuntimeError("CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate`"), True),
      (OSError(12, "Cannot allocate memory"), False)],
 )  # fmt: skip
 def test_what_exhaustion_is(error: Exception, expected: bool) -> None:

@@ -114,7 +114,7 @@ def loaded(path: Path, **changes: Any) -> GPT:
 @torch.no_grad()
 def assert_same(ours: GPT, theirs: Any, length: int) -> None:
     ids = torch.randint(VOCABULARY, (3, length), generator=torch.Generator().manual_seed(4))
-    hidden = ours.transformer(ids)
+    hidden = ours.hidden(ids)
     found = hidden @ ours.transformer.wte.weight.t()
     torch.testing.assert_close(found, theirs.float()(ids).logits, atol=1e-5, rtol=0.0)
 

@@ -339,7 +339,9 @@ def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPat
     order = [(line["event"], line.get("gpu")) for line in work.events()]
     assert order[1:3] == [("started", "0"), ("started", "1")]
     commands = [line["command"] for line in work.events("started")]
-    assert commands[0].startswith("CUDA_VISIBLE_DEVICES=0 python3 gpt2/train.py --")
+    assert commands[0].startswith(
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0 python3 gpt2/train.py --"
+    )
     assert not any(line["shared"] for line in work.events("finished"))
     with pytest.raises(UserError, match="GPUS=0,7: there is no GPU 7; nvidia-smi lists 0, 1"):
         work(*ONE, more=("--gpus", "0,7"))
@@ -463,6 +465,8 @@ def test_nvidia_smi_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert machine.gpus() == [Gpu("0", "NVIDIA L4", 23034 * 2**20, 500 * 2**20, "GPU-a")]
     assert machine.gpu_users("GPU-a") == "process 77 (/bin/game), 22000 MiB"
+    program.write_text("#!/bin/sh\necho '0, GPU-a, NVIDIA GB10, [N/A], [N/A]'\n")
+    assert machine.gpus() == [Gpu("0", "NVIDIA GB10", None, None, "GPU-a")]
     program.write_text("#!/bin/sh\necho NVIDIA-SMI has failed; exit 9\n")
     assert machine.gpus() == []
 

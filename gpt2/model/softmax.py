@@ -1,0 +1,147 @@
+"""Softmax over the rows of logits that the loss holds at a time, in three forms."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt2.model.form import Form
+from gpt2.model.fused_softmax import slopes
+
+#: Rows of the matrix whose logits are made, and passed over, while a core's cache holds them.
+TILE = 1024
+
+#: 16-bit rows of the head are padded to a multiple of this: products of other sizes are slower.
+_PADDED = 64
+
+
+class Softmax(Protocol):
+    """Losses and slopes of a few hidden states at a time.
+
+    head (W, d) is the matrix in the format of the products, with W - V rows of padding.
+    """
+
+    head: Tensor
+
+    def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
+        """Return the fp32 loss (n) of each hidden state in x (n, d), 0 where it is not `counted`.
+
+        own (n) are the targets. At most the number of rows it was made for are held.
+        """
+        ...
+
+    def slope(self, own: Tensor, counted: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """Return d losses / d logits (n, W) for the last `losses`, and by what to multiply it.
+
+        The factors are (n), None where they are all 1. Both lie in memory that the next call takes.
+        """
+        ...
+
+
+def softmax_of(weight: Tensor, dtype: torch.dtype, rows: int, form: Form, fused: bool) -> Softmax:
+    """Return the form for a head `weight` (V, d) whose products are in `dtype`."""
+    device = weight.device.type
+    tall = (device == "cpu" and dtype == torch.float32) if form.tall is None else form.tall
+    if tall and not fused:
+        return TallSoftmax(weight.to(dtype), rows)
+    cuda = device == "cuda" if form.cuda is None else form.cuda
+    head = _padded(weight, dtype) if cuda and dtype != torch.float32 else weight.to(dtype)
+    return (FusedSoftmax if fused else WideSoftmax)(head, rows, len(weight))
+
+
+class WideSoftmax:
+    """Logits (n, W) as products with the head (W, d) give them, and as many fp32 numbers."""
+
+    def __init__(self, head: Tensor, rows: int, vocabulary: int) -> None:
+        self.head = head
+        # On a CPU, asking for fresh memory in every chunk costs a tenth of the time.
+        self._logits = head.new_empty(rows, len(head))
+        self._wide = head.new_empty(rows, len(head), dtype=torch.float32)
+        self._numbers = torch.arange(rows, device=head.device)
+        self._padding = self._logits[:, vocabulary:] if vocabulary < len(head) else None
+
+    def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
+        """Return the losses: see Softmax."""
+        count = len(own)
+        logits = torch.mm(x, self.head.t(), out=self._logits[:count])
+        if self._padding is not None:
+            self._padding.fill_(-torch.inf)
+        log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=self._wide[:count])
+        return F.nll_loss(log_probs, own, reduction="none").where(counted, 0.0)
+
+    def slope(self, own: Tensor, counted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the slopes and their factors: see Softmax."""
+        count = len(own)
+        slope = self._wide[:count].exp_()
+        slope[self._numbers[:count], own] -= 1.0
+        share = counted.to(self.head.dtype)
+        if slope.dtype == self.head.dtype:
+            return slope, share
+        return self._logits[:count].copy_(slope), share  # the logits are done with
+
+
+class FusedSoftmax:
+    """The same in the memory of the logits alone, one compiled pass over them."""
+
+    def __init__(self, head: Tensor, rows: int, vocabulary: int) -> None:
+        self.head, self._vocabulary = head, vocabulary
+        self._logits = head.new_empty(rows, len(head))
+
+    def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
+        """Return the losses: see Softmax. The logits become slopes at once."""
+        logits = torch.mm(x, self.head.t(), out=self._logits[: len(own)])
+        losses: Tensor = slopes(logits, own, counted, self._vocabulary)
+        return losses
+
+    def slope(self, own: Tensor, _: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """Return the slopes: see Softmax."""
+        return self._logits[: len(own)], None
+
+
+class TallSoftmax:
+    """The same over logits held as columns (V, n), for fp32 on a CPU.
+
+    The product that makes (V, n) is faster there by a half than the one that makes (n, V), since V
+    is large and n and d are small. What passes over the logits does so while a tile of them is in
+    the cache, and they stay exponents: the narrow side of the later products is divided instead.
+    """
+
+    def __init__(self, head: Tensor, rows: int) -> None:
+        self.head, self._held = head, head.new_empty(len(head) * rows)
+        self._total = head.new_empty(0)
+
+    def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
+        """Return the losses: see Softmax."""
+        logits, columns = self._columns(len(x)), x.t()
+        tiles = logits.split(TILE)
+        peak = x.new_full((len(x),), -torch.inf)
+        for tile, part in zip(tiles, self.head.split(TILE), strict=True):
+            peak = torch.maximum(peak, torch.mm(part, columns, out=tile).amax(dim=0))
+        below = logits.gather(0, own.unsqueeze(0))[0] - peak
+        self._total = torch.zeros_like(peak)
+        for tile in tiles:
+            self._total += tile.sub_(peak).exp_().sum(dim=0)
+        return (self._total.log() - below).where(counted, 0.0)
+
+    def slope(self, own: Tensor, counted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the slopes and their factors: see Softmax."""
+        slope = self._columns(len(own))
+        slope[own, torch.arange(len(own))] -= self._total
+        return slope.t(), counted / self._total
+
+    def _columns(self, count: int) -> Tensor:
+        return self._held[: len(self.head) * count].view(-1, count)
+
+
+def padded_rows(vocabulary: int) -> int:
+    """Return how many rows a padded head has."""
+    return vocabulary + -vocabulary % _PADDED
+
+
+def _padded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    head = weight.new_zeros(padded_rows(len(weight)), weight.size(1), dtype=dtype)
+    head[: len(weight)] = weight
+    return head
