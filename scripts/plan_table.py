@@ -76,6 +76,7 @@ def table() -> Iterator[str]:
     yield ""
     yield (
         "Computed, none of it measured on a GPU: bf16 AMP, AdamW, flash attention, dropout 0, "
+        "`--loss-chunk-mib 64` (the default of a GPU, 512, takes up to 1.2 GB more), "
         "accumulation 1, 10^9 bytes allocated; columns are micro-batch x context. `state` is "
         "`--optimizer-state-precision`. Accumulating adds "
         + ", ".join(f"{_parameters(*size[1:]) * FP32 / 1e9:.1f}" for size in SIZES)
