@@ -103,10 +103,14 @@ part_b() {
   bench --against $peer --steps $turns --repeats 5 --json "$OUT/peer.json" -- $flags --batch-size 32 $compile
   say "where the time goes"
   bench --steps 3 --repeats 1 --profile "$runs/trace.json" -- $flags --batch-size 64 $compile
-  for mib in 1024 4096; do
-    say "loss in chunks of $mib MiB"
+  for mib in 64 1024; do
+    say "loss in chunks of $mib MiB, not 512"
     bench --steps $turns --repeats 3 --json "$OUT/chunk$mib.json" -- $flags --batch-size 64 $compile --loss-chunk-mib $mib
   done
+  if [ -z "${DRY:-}" ]; then
+    say "loss with its softmax in one compiled pass"
+    bench --steps $turns --repeats 3 --json "$OUT/fused.json" -- $flags --batch-size 64 $compile --loss fused
+  fi
   for option in "--optimizer muon" "--optimizer-state-precision bf16"; do
     say "$option"
     bench --steps $turns --repeats 3 -- $flags --batch-size 64 $compile $option
