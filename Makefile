@@ -29,7 +29,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
-.PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
+.PHONY: all train prepare plan plan-table options-page resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
         list-defconfigs list-optimizers report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
@@ -45,7 +45,10 @@ prepare:                   ## turn the corpus into tokens, if that is not done y
 plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
 
-plan-table:                ## the memory of all four sizes, by batch, as the README has it
+options-page:              ## write docs/options.md anew out of the Kconfig files
+	@$(SH) $(PY) && become "$$py scripts/options_page.py --write docs/options.md"
+
+plan-table:                ## the memory of all four sizes, by batch, as docs/memory.md has it
 	@$(SH) $(PY) && become "$$py scripts/plan_table.py"
 
 resume:                    ## go on with the newest unfinished run

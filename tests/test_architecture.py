@@ -38,7 +38,7 @@ FLOORS = (
     ("checkpoint", "optim", "prune", "data"),
     ("run_dir",),
     ("training", "weights"),
-    ("planning", "evaluations"),
+    ("planning",),
     ("session",),
 )
 STARTABLE = {"train", "prepare_data", "sample", "evaluate", "export"}

@@ -22,8 +22,10 @@ from gpt2.config.actions import (
 )
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse, split_at_dashes
+from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from scripts import bench, matrix
+from scripts import bench, matrix, options_page
 from tests.support import tiny
 
 PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]
@@ -64,9 +66,10 @@ def test_make_knows_it(command: str) -> None:
         entry = "sample.py" if "make sample" in command else "train.py"
         entry = "prepare_data.py" if "make prepare" in command else entry
         entry = "export.py" if "make export" in command else entry
+        entry = "evaluate.py" if "make evaluate" in command else entry
         accepts(entry, words)
     for option in re.findall(r"OPTION=(\S+)", command):
-        assert option.upper().replace("-", "_") in Options().names()
+        assert option == "NAME" or option.upper().replace("-", "_") in Options().names()
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python3")])
@@ -157,3 +160,26 @@ def test_files_that_pages_name_are_there() -> None:
         for name in re.findall(r"`((?:gpt2|scripts|tests|docs)/[\w./-]+\.\w+)`", text):
             if "NAME" not in name:
                 assert (tiny.REPOSITORY / name).exists(), f"{page.name}: {name}"
+        rooms = "|".join(
+            path.name for path in (tiny.REPOSITORY / "gpt2").iterdir() if path.is_dir()
+        )
+        for name in re.findall(rf"`((?:{rooms})/[\w./-]+\.py)`", text):
+            assert (tiny.REPOSITORY / "gpt2" / name).exists(), f"{page.name}: {name}"
+
+
+def test_every_option_is_on_its_page() -> None:
+    page = tiny.REPOSITORY / "docs" / "options.md"
+    assert options_page.main(["--check", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    for name in Options().names():
+        assert f"**`{flag_of(name)}`**" in text, name
+    with pytest.raises(UserError, match="make options-page writes it"):
+        options_page.main(["--check", str(tiny.REPOSITORY / "README.md")])
+
+
+def test_the_readme_is_one_page() -> None:
+    text = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 120
+    assert len(text.split()) <= 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import kconfiglib as kc
@@ -36,6 +37,22 @@ class Schema:
             if is_choice or is_symbol:
                 found.append(str(item.name))
         return found
+
+    def outline(self) -> Iterator[tuple[int, str]]:
+        """Yield the menus and the options in menu order: (depth, title), and (0, name) of options.
+
+        The depth of a menu of the root is 1.
+        """
+        left = self.names()
+        for node in self.kconfig.node_iter():
+            if node.item == kc.MENU:
+                depth, above = 0, node
+                while above.parent is not None:
+                    above, depth = above.parent, depth + 1
+                yield depth, str(node.prompt[0])
+            elif isinstance(node.item, kc.Symbol | kc.Choice) and node.item.name in left:
+                left.remove(node.item.name)
+                yield 0, str(node.item.name)
 
     def members(self, choice: str) -> dict[str, str]:
         """Values a choice can take, each with its symbol's name: {"adamw": "OPTIMIZER_ADAMW"}."""

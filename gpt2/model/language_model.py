@@ -1,4 +1,4 @@
-"""What the trainer, pruning, planning and sampling need of a model: nothing else names GPT-2."""
+"""The interface of a model to the trainer, pruning, planning and sampling."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def choose_batch(
     """Return `config` with the largest micro-batch that fits every rank, same effective batch."""
     planned = plan(config, vocab_size, plan_for, here=ranks.here)
     effective = planned.effective
-    # DistributedContext may see different amounts of free memory, and must all take the same.
+    # Ranks may see different amounts of free memory, and must all take the same.
     sizes = ranks.gather(largest(planned.shape, effective, effective, planned.budget))
     size = None if None in sizes else min(sizes)
     if planned.budget.size is None or size is None:

@@ -1,4 +1,4 @@
-"""What run.json says of a session as it begins."""
+"""run.json at the start of a session, and the warning when a resume is not bit-exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop. It knows five verbs: schedule, forward/backward, observe, step, record."""
+"""The training loop: gradient accumulation, clipping, pruning, the optimizer's step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpt2.prune.pruner import Pruner
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained, and with what; built by the entry.
+    """What is trained, and with what; see assembly.build_parts.
 
     `forward` computes `model`'s loss; over several ranks it also averages the gradients.
     """

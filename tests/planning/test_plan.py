@@ -268,14 +268,14 @@ def test_a_measured_ratio_is_used_and_a_bad_file_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_readme_has_the_rows_of_the_first_size() -> None:
-    table = plan_table.parts(tiny.REPOSITORY / "README.md")[1].splitlines()
+    table = plan_table.parts(tiny.REPOSITORY / "docs" / "memory.md")[1].splitlines()
     assert set(plan_table.rows(*plan_table.SIZES[0])) <= set(table)
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_the_readme_has_the_table_of_today() -> None:
-    assert plan_table.main(["--check", str(tiny.REPOSITORY / "README.md")]) == 0
+def test_the_page_has_the_table_of_today() -> None:
+    assert plan_table.main(["--check", str(tiny.REPOSITORY / "docs" / "memory.md")]) == 0
 
 
 @pytest.mark.slow
