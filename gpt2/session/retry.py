@@ -1,4 +1,4 @@
-"""Out of memory: a micro-batch that proves too large is lowered to its next divisor, and the run begins anew."""
+"""Out of memory: a micro-batch that is too large is lowered to its next divisor; the run restarts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _with_smaller_batch(config: Config, folder: RunFolder, console: Console, rea
 def first_steps(
     training: TrainConfig, ranks: DistributedContext, progress: Progress
 ) -> Iterator[None]:
-    """Context of the steps: out of memory in the first TRIAL_STEPS of them becomes an OutOfMemoryRetry.
+    """Turn running out of memory in the first TRIAL_STEPS steps into an OutOfMemoryRetry.
 
     They are steps as all others, so where all goes well the trial costs nothing. Of several ranks
     the others would wait in the middle of their step: see try_micro_batch.
