@@ -1,4 +1,4 @@
-"""Out of memory: a micro-batch that is too large is lowered to its next divisor; the run restarts."""
+"""Out of memory: a micro-batch that is too large gets its next divisor, and the run starts anew."""
 
 from __future__ import annotations
 
