@@ -23,10 +23,11 @@ class InputNorms:
         """Add the squares of inputs (N, in) up."""
         self.squares += inputs.square().sum(dim=0)
 
-    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
-        """Return which `count` weights go, and the weights as they are."""
-        scores = self.weight.abs() * self.squares.sqrt()
-        return choose(keys(scores), pattern, count), self.weight
+    def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return which `count` weights of `rows` go, and these rows as they are."""
+        weight = self.weight[rows]
+        scores = weight.abs() * self.squares.sqrt()
+        return choose(keys(scores), pattern, count), weight
 
 
 def build(context: PruningContext, options: None) -> Pruner:
