@@ -316,3 +316,42 @@ def test_state_pruning_needs_an_optimizer_that_has_the_state() -> None:
         "--pruning-method: 'state' cannot be chosen here: it needs HAS_SECOND_MOMENT"
     )
     assert "OPTIMIZER_ADAM" in message  # and who has it
+
+
+#: Pattern, schedule, start and end of each method where nothing is given; None plays no part.
+DEFAULTS = {
+    "magnitude": ("layer", "cubic", 0.1, 0.6),  # Zhu and Gupta 2017: each layer, equation 1
+    "movement": ("layer", "cubic", 0.1, 0.6),  # Sanh et al. 2020: top v of each matrix, cubic
+    "random": ("layer", "cubic", 0.1, 0.6),  # as magnitude, which it is the control of
+    "rigl": ("erk", None, 0.0, 0.75),  # Evci et al. 2020: ERK, T_end 25 of 32 thousand steps
+    "set": ("erk", None, 0.0, 0.75),  # Mocanu et al. 2018: Erdos-Renyi
+    "sparsegpt": ("layer", None, 0.5, None),  # Frantar and Alistarh 2023: each layer, one shot
+    "state": ("global", "cubic", 0.1, 0.6),  # LeCun et al. 1990: all saliencies in one order
+    "static": ("erk", None, 0.0, None),  # as rigl
+    "wanda": ("row", None, 0.5, None),  # Sun et al. 2023: each output
+}
+
+
+@EVERY_REAL_METHOD
+def test_defaults_follow_the_source(name: str) -> None:
+    prune = bound(name)
+    assert prune is not None
+    assert DEFAULTS[name] == (
+        prune.sparsity_pattern,
+        prune.pruning_schedule,
+        prune.pruning_start,
+        prune.pruning_end,
+    )
+
+
+@pytest.mark.parametrize("option", ["PRUNING_START", "PRUNING_END", "PRUNING_INTERVAL"])
+def test_nothing_about_time_can_be_given_for_a_static_mask(option: str) -> None:
+    value = {"PRUNING_START": "0.2", "PRUNING_END": "0.9", "PRUNING_INTERVAL": "5"}[option]
+    flag = "--" + option.lower().replace("_", "-")
+    with pytest.raises(UserError, match=f"^{flag} has no effect here: it needs !PRUNING_STATIC"):
+        bound("static", **{option: value})
+
+
+def test_a_pattern_that_a_method_cannot_have_is_refused() -> None:
+    with pytest.raises(UserError, match="'lamp' cannot be chosen here: it needs !PRUNING_DYNAMIC"):
+        bound("rigl", SPARSITY_PATTERN="lamp")

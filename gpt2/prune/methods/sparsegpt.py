@@ -1,4 +1,9 @@
-"""SparseGPT (Frantar and Alistarh 2023): one shot, and the weights that stay make up for it."""
+"""SparseGPT (Frantar and Alistarh 2023): one shot, and the weights that stay make up for it.
+
+As there, each matrix loses the same share (`layer`), by 128 sequences of training text. The paper
+prunes a trained model and trains no more: --pruning-start 1. The default prunes at half of the run
+and recovers, so that it can be compared with methods that prune while training.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A static mask: sparse from the first step in places drawn at random, the control of RigL and SET.
 
-Evci et al. 2020, table 2, call it Static. Like there it is dense nowhere and never: the gradual
-`random` method trains all weights at first, and is no control of a sparse start.
+Evci et al. 2020 call it static. Pattern and first places are those of RigL and SET; with one seed
+they are the same. The method `random` trains all weights at first: no control of a sparse start.
 """
 
 from __future__ import annotations

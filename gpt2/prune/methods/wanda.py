@@ -1,4 +1,9 @@
-"""Wanda (Sun et al. 2023): weights times the norm of their inputs, in one shot."""
+"""Wanda (Sun et al. 2023): weights times the norm of their inputs, in one shot.
+
+As there, each row loses the same share, by 128 sequences of training text. The paper prunes a
+trained model and trains no more: --pruning-start 1. The default prunes at half of the run and
+recovers, so that it can be compared with methods that prune while training.
+"""
 
 from __future__ import annotations
 
