@@ -6,34 +6,34 @@ import torch
 import torch.nn.functional as F
 
 from gpt2.model.matrices import matrices_of, stored
-from tests.support.pruned import small_gpt
+from tests.support.pruned import sequences, small_gpt
 
 
 def test_stacked_parameters_are_divided_as_attention_divides_them() -> None:
     model = small_gpt()
     attention = model.transformer.h[1].attn
-    x = torch.randn(3, 8, 16)
     name = "transformer.h.1.attn.c_attn.weight"
     matrices = matrices_of(name, attention.c_attn.weight.shape)
     assert [matrix.name for matrix in matrices] == [
         f"transformer.h.1.attn.c_attn.{part}.weight" for part in "qkv"
     ]
     assert {matrix.parameter for matrix in matrices} == {name}
-    seen = []
+    inputs: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
 
-    def attend(*given: torch.Tensor | float | object) -> torch.Tensor:
-        seen.extend(given[:3])
-        assert isinstance(given[0], torch.Tensor)
-        return given[0]
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.extend((q, k, v))
+        return v
 
     attention.attend = attend
+    attention.c_attn.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     attention.c_attn.bias.data.zero_()
-    attention(x, torch.nn.Identity())
-    for matrix, used in zip(matrices, seen, strict=True):
-        assert isinstance(used, torch.Tensor)
+    model.transformer(sequences(3))
+    for matrix, used in zip(matrices, seen, strict=True):  # (B, H, T, D)
         part = model.get_parameter(name)[matrix.rows]
         assert part.shape == matrix.shape
-        torch.testing.assert_close(used.transpose(1, 2).flatten(2), F.linear(x, part))
+        expected = F.linear(inputs[0].reshape(-1, 16), part)
+        torch.testing.assert_close(used.transpose(1, 2).reshape(-1, 16), expected)
 
 
 def test_all_other_parameters_are_one_matrix_each() -> None:
