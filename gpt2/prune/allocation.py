@@ -1,4 +1,9 @@
-"""How many weights each matrix gives: patterns of sparsity, apportioned to the last weight."""
+"""How many weights each matrix gives: patterns of sparsity, apportioned to the last weight.
+
+Global patterns have no shares. `layer`, `erk` and `lamp` (lamp.py) give each matrix of the model a
+share, queries, keys and values for themselves; `row` and n:m divide the rows of a stored parameter,
+where it makes no difference.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ from gpt2.prune.topk import FIRST, LAST, smallest, smallest_in_rows
 
 #: Patterns that zero N of every M inputs in a row, by name.
 GROUPED = {"2:4": (2, 4), "4:8": (4, 8)}
+#: Patterns that give each matrix of the model a share of its own.
+BY_MATRIX = ("layer", "erk", "lamp")
 
 
 def count_of(sparsity: float, total: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.prune.allocation import count_of
+from gpt2.machine.shards import full_tensor
+from gpt2.model.matrices import Matrix, matrices_of, stored
+from gpt2.prune.allocation import BY_MATRIX, count_of, layer_counts
 from gpt2.prune.calibration import Calibration
+from gpt2.prune.lamp import lamp_counts
 from gpt2.prune.masks import Masks
 from gpt2.prune.pruner import Sparsity
 from gpt2.prune.schedule import Events, SparsitySchedule
 
-_MASK, _EVENTS = "mask.", "events"
+_MASK, _EVENTS, _BY_MATRIX = "mask.", "events", "by_matrix"
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,15 @@ class PruningContext:
     calibration: Calibration
     clear_state: bool = True
 
-    @property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Shapes of the prunable parameters, whole, by name."""
-        return {name: weight.shape for name, weight in self.weights.items()}
+    def matrices(self) -> dict[str, tuple[Matrix, ...]]:
+        """Return the matrices that the pattern divides zeros among, by name of the parameter."""
+        if self.pattern not in BY_MATRIX:
+            return self.stored()
+        return {name: matrices_of(name, weight.shape) for name, weight in self.weights.items()}
+
+    def stored(self) -> dict[str, tuple[Matrix, ...]]:
+        """Return each prunable parameter as one matrix, by its name."""
+        return {name: (stored(name, weight.shape),) for name, weight in self.weights.items()}
 
     @property
     def prunable(self) -> int:
@@ -49,16 +58,37 @@ class PruningContext:
 
 
 class MaskedPruner(ABC):
-    """A pruner that chooses weights at the events of a ramp and keeps them zero from then on."""
+    """A pruner that chooses weights at the events of a ramp and keeps them zero from then on.
+
+    matrices: those it works on one by one, by name of the parameter that holds them.
+    """
 
     def __init__(self, context: PruningContext) -> None:
         self.context = context
+        self.matrices = context.matrices()
         self.masks = Masks(context.weights, context.clear_state)
         self.events = Events(context.schedule)
 
     @abstractmethod
     def prune(self, sparsity: float) -> None:
         """Change the masks so that `sparsity` of the prunable weights is pruned, exactly."""
+
+    def shares(self, sparsity: float) -> dict[str, int]:
+        """Return how many weights of each matrix shall be pruned, by its name.
+
+        Together they are `sparsity` of the prunable weights; no matrix gets back what is pruned.
+        """
+        matrices = [matrix for parts in self.matrices.values() for matrix in parts]
+        pruned = {matrix.name: self.masks.count(matrix) for matrix in matrices}
+        if self.context.pattern != "lamp":
+            shapes = {matrix.name: matrix.shape for matrix in matrices}
+            return layer_counts(self.context.pattern, sparsity, shapes, pruned)
+        make = [functools.partial(self._weights, matrix) for matrix in matrices]
+        total = count_of(sparsity, self.context.prunable)
+        return dict(zip(pruned, lamp_counts(make, total, list(pruned.values())), strict=True))
+
+    def _weights(self, matrix: Matrix) -> Tensor:
+        return full_tensor(self.context.weights[matrix.parameter].detach())[matrix.rows]
 
     def ready(self) -> bool:
         """Whether there is what the choice is made by; if not, the next step decides."""
@@ -80,14 +110,14 @@ class MaskedPruner(ABC):
 
     def sparsity(self) -> Sparsity:
         """Say how sparse the model is, by what was counted at the last event."""
-        counts, shapes = self.masks.counts, self.context.shapes
-        pruned = sum(counts.values())
+        matrices = self.masks.matrices()
+        pruned = sum(self.masks.counts.values())
         return Sparsity(
             asked=self.context.schedule.target,
             reached=pruned / self.context.prunable,
             final=pruned == count_of(self.context.schedule.target, self.context.prunable),
             whole=pruned / self.context.parameters,
-            layers={name: count / shapes[name].numel() for name, count in counts.items()},
+            layers={m.name: self.masks.count(m) / m.shape.numel() for m in matrices},
         )
 
     def verify(self) -> None:
@@ -108,12 +138,21 @@ class MaskedPruner(ABC):
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Return masks and events."""
-        masks = {_MASK + name: bits for name, bits in self.masks.tensors().items()}
-        return {_EVENTS: self.events.tensor(), **masks}
+        """Return masks and events, and a mark where stacked matrices are worked on one by one."""
+        state = {_MASK + name: bits for name, bits in self.masks.tensors().items()}
+        state[_EVENTS] = self.events.tensor()
+        if any(len(parts) > 1 for parts in self.matrices.values()):
+            state[_BY_MATRIX] = torch.ones(1, dtype=torch.uint8)
+        return state
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take back masks and events; the weights are in place already."""
+        """Take back masks and events; the weights are in place already.
+
+        A run that version 1 began has no mark: it works on parameters as they are stored, queries,
+        keys and values as one, to its end.
+        """
+        if _BY_MATRIX not in state:
+            self.matrices = self.context.stored()
         masks = {
             key.removeprefix(_MASK): bits for key, bits in state.items() if key.startswith(_MASK)
         }

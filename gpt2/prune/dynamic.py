@@ -9,47 +9,64 @@ import torch
 from torch import Tensor
 
 from gpt2.machine.shards import full_tensor
-from gpt2.prune.allocation import choose, count_of, layer_counts
+from gpt2.model.matrices import Matrix
+from gpt2.prune.allocation import choose, count_of
 from gpt2.prune.base import MaskedPruner, PruningContext
 from gpt2.prune.seeded_random import uniform
-from gpt2.prune.topk import LAST, keys, smallest
+from gpt2.prune.topk import LAST, keys
 
 
 class Growth(Protocol):
     """Says which pruned weights come back: those of the highest number."""
 
     def __call__(self, name: str, gradient: Tensor, step: int) -> Tensor:
-        """Return a number for every weight of `name`; `gradient` is dense, of its shape."""
+        """Return a number for every weight of matrix `name`; `gradient` is dense, of its shape."""
         ...
 
 
-class DynamicPruner(MaskedPruner):
+class SparsePruner(MaskedPruner):
+    """As sparse as asked from the first step on, in places drawn at random, which stay."""
+
+    def __init__(self, context: PruningContext) -> None:
+        super().__init__(context)
+        self.prune(context.schedule.target)
+        self.masks.apply(context.optimizer)
+
+    def prune(self, sparsity: float) -> None:
+        """Draw the first masks."""
+        counts = self.shares(sparsity)
+        for name, matrices in self.matrices.items():
+            drawn = [self._drawn(matrix, counts[matrix.name]) for matrix in matrices]
+            self.masks.set(name, torch.cat(drawn).to(self.context.weights[name].device))
+
+    def _drawn(self, matrix: Matrix, count: int) -> Tensor:
+        numbers = uniform(matrix.shape, self.context.seed, "first mask", matrix.name)
+        return choose(keys(numbers), self.context.pattern, count)
+
+    def apply(self, step: int, progress: float) -> None:
+        """Keep pruned weights and their state at zero."""
+        self.masks.apply(self.context.optimizer)
+
+    def _due(self) -> int:
+        return count_of(self.context.schedule.target, self.context.prunable)
+
+
+class DynamicPruner(SparsePruner):
     """Drops the smallest weights of each matrix and grows as many others, at every event.
 
     Evci et al. 2020, algorithm 1: the share of the live weights that moves falls from `fraction`
-    to nothing along the ramp, by half a cosine. Which weights live at first is drawn at random.
-    What is dropped at an event cannot grow at the same one, which the paper allows.
-    What grows starts at zero, with zero optimizer state, and moves in the very step it is grown
-    in: the gradient that chose it is also its first.
+    to nothing along the ramp, by half a cosine. What is dropped at an event cannot grow at the same
+    one, which the paper allows. What grows starts at zero, with zero optimizer state, and moves in
+    the very step it is grown in: the gradient that chose it is also its first.
+
+    Queries, keys and values move each within themselves: gradients of values are far larger than
+    those of the other two, and growth by gradient within all three would leave values alone.
     """
 
     def __init__(self, context: PruningContext, grow: Growth, fraction: float) -> None:
         super().__init__(context)
         self.grow = grow
         self.fraction = fraction
-        self.prune(context.schedule.target)
-        self.masks.apply(context.optimizer)
-
-    def prune(self, sparsity: float) -> None:
-        """Draw the first masks."""
-        counts = layer_counts(
-            self.context.pattern, sparsity, self.context.shapes, self.masks.counts
-        )
-        for name, count in counts.items():
-            shape = self.context.shapes[name]
-            drawn = uniform(shape, self.context.seed, "first mask", name)
-            mask = choose(keys(drawn), self.context.pattern, count)
-            self.masks.set(name, mask.to(self.context.weights[name].device))
 
     def mask_gradients(self, step: int, progress: float) -> None:
         """Drop and grow when that is due, by the dense gradients; then mask them."""
@@ -62,13 +79,6 @@ class DynamicPruner(MaskedPruner):
             self.events.advance(step, progress)
         super().mask_gradients(step, progress)
 
-    def apply(self, step: int, progress: float) -> None:
-        """Keep pruned weights and their state at zero."""
-        self.masks.apply(self.context.optimizer)
-
-    def _due(self) -> int:
-        return count_of(self.context.schedule.target, self.context.prunable)
-
     def _finite(self) -> bool:
         """Whether the gradients say anything; else the next step decides."""
         gradients = [w.grad for w in self.context.weights.values() if w.grad is not None]
@@ -79,11 +89,15 @@ class DynamicPruner(MaskedPruner):
         weight = self.context.weights[name]
         if weight.grad is None:
             return
+        values, gradient = full_tensor(weight.detach()), full_tensor(weight.grad)
         pruned = self.masks.pruned(name)
-        live = weight.numel() - self.masks.counts[name]
-        count = min(int(share * live), self.masks.counts[name])
-        lowest = keys(full_tensor(weight.detach()).abs()).masked_fill(pruned, LAST)
-        wanted = keys(-self.grow(name, full_tensor(weight.grad), step)).masked_fill(~pruned, LAST)
-        (dropped,) = smallest([lambda: lowest], count)
-        (grown,) = smallest([lambda: wanted], count)
-        self.masks.set(name, (pruned & ~grown) | dropped)
+        for matrix in self.matrices[name]:
+            rows, here = matrix.rows, pruned[matrix.rows]
+            gone = self.masks.count(matrix)
+            count = min(int(share * (here.numel() - gone)), gone)
+            lowest = keys(values[rows].abs()).masked_fill(here, LAST)
+            wanted = keys(-self.grow(matrix.name, gradient[rows], step)).masked_fill(~here, LAST)
+            dropped = choose(lowest, self.context.pattern, count)
+            grown = choose(wanted, self.context.pattern, count)
+            pruned[rows] = (here & ~grown) | dropped
+        self.masks.set(name, pruned)

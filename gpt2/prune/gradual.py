@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from gpt2.machine.shards import full_tensor, shard_like
@@ -12,7 +13,6 @@ from gpt2.prune.allocation import (
     GROUPED,
     choose,
     count_of,
-    layer_counts,
     only_grouped,
     with_pruned_first,
 )
@@ -50,7 +50,7 @@ class Score:
 
 
 class GradualPruner(MaskedPruner):
-    """Prunes by a score, along a ramp, in one of the patterns of `shares`."""
+    """Prunes by a score, along a ramp, in one of the patterns of `allocation`."""
 
     def __init__(self, context: PruningContext, scoring: Score) -> None:
         super().__init__(context)
@@ -77,9 +77,11 @@ class GradualPruner(MaskedPruner):
             for name, pruned in zip(context.weights, chosen, strict=True):
                 self.masks.set(name, pruned)
             return
-        counts = layer_counts(context.pattern, sparsity, context.shapes, self.masks.counts)
-        for name, count in counts.items():
-            self.masks.set(name, choose(self._keys(name), context.pattern, count))
+        counts = self.shares(sparsity)
+        for name, matrices in self.matrices.items():
+            found = self._keys(name)
+            masks = [choose(found[m.rows], context.pattern, counts[m.name]) for m in matrices]
+            self.masks.set(name, torch.cat(masks))
 
     def state(self) -> dict[str, Tensor]:
         """Return masks, events and what the score accumulated."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2.machine.shards import full_tensor, local_shard, shard_like
+from gpt2.model.matrices import Matrix, matrices_of
 
 #: Integers of as many bytes as a floating-point number.
 _SAME_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -30,6 +31,8 @@ class Masks:
         self._clear_state = clear_state
         #: Pruned weights by name of the parameter; known without asking the device.
         self.counts = dict.fromkeys(self.weights, 0)
+        self._matrices = {name: matrices_of(name, w.shape) for name, w in self.weights.items()}
+        self._matrix_counts = {matrix.name: 0 for matrix in self.matrices()}
         self._packed: dict[str, Tensor] = {}
 
     def pruned(self, name: str) -> Tensor:
@@ -41,8 +44,16 @@ class Masks:
 
     def set(self, name: str, pruned: Tensor) -> None:
         """Replace the mask of a parameter. `pruned`: full, bool, True where pruned."""
-        self.counts[name] = int(torch.count_nonzero(pruned))
         self._packed[name] = pack(pruned)
+        self._count(name, pruned)
+
+    def matrices(self) -> list[Matrix]:
+        """Return the matrices of all parameters, in order."""
+        return [matrix for matrices in self._matrices.values() for matrix in matrices]
+
+    def count(self, matrix: Matrix) -> int:
+        """Return how many weights of a matrix, or of a whole stored parameter, are pruned."""
+        return self._matrix_counts.get(matrix.name, self.counts[matrix.parameter])
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero: they count in no norm and move nothing."""
@@ -78,7 +89,14 @@ class Masks:
             if weight is None or bits.dtype != torch.uint8 or bits.shape != _packed(weight.shape):
                 raise ValueError(f"the mask of {name} does not fit the model")
             self._packed[name] = bits.to(weight.device)
-            self.counts[name] = int(torch.count_nonzero(self.pruned(name)))
+            self._count(name, self.pruned(name))
+
+    def _count(self, name: str, pruned: Tensor) -> None:
+        matrices = self._matrices[name]
+        found = torch.stack([torch.count_nonzero(pruned[matrix.rows]) for matrix in matrices])
+        for matrix, count in zip(matrices, found.tolist(), strict=True):  # the device is asked once
+            self._matrix_counts[matrix.name] = count
+        self.counts[name] = sum(self._matrix_counts[matrix.name] for matrix in matrices)
 
     def _masked(self) -> list[str]:
         return [name for name, count in self.counts.items() if count]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from gpt2.prune.allocation import layer_counts
 from gpt2.prune.base import MaskedPruner, PruningContext
 from gpt2.prune.calibration import by_block
 
@@ -19,8 +19,11 @@ class LayerPruner(Protocol):
         """Take in some inputs (N, in), fp32."""
         ...
 
-    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
-        """Return which `count` weights go (bool), and the weights that stay (both (out, in))."""
+    def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Prune the matrix in `rows`, by itself.
+
+        Return which `count` weights of it go (bool), and the weights that stay (both (out, in)).
+        """
         ...
 
 
@@ -34,11 +37,14 @@ class OneShotPruner(MaskedPruner):
     def prune(self, sparsity: float) -> None:
         """Prune the blocks in order: a block sees the activations of those before it, pruned."""
         context = self.context
-        counts = layer_counts(context.pattern, sparsity, context.shapes, self.masks.counts)
+        counts = self.shares(sparsity)
         for block in by_block(list(context.weights)):
             layers = {name: self.layer(context.weights[name].detach()) for name in block}
             context.calibration.run({name: layer.see for name, layer in layers.items()})
             for name, layer in layers.items():
-                pruned, weight = layer.prune(counts[name], context.pattern)
-                context.weights[name].data.copy_(weight.masked_fill(pruned, 0.0))
-                self.masks.set(name, pruned)
+                masks = []
+                for m in self.matrices[name]:
+                    pruned, weight = layer.prune(counts[m.name], context.pattern, m.rows)
+                    context.weights[name].data[m.rows].copy_(weight.masked_fill(pruned, 0.0))
+                    masks.append(pruned)
+                self.masks.set(name, torch.cat(masks))

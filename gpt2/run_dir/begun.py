@@ -6,22 +6,30 @@ from pathlib import Path
 
 from gpt2.config.options import Options
 
-_RATE, _CHUNK = "LEARNING_RATE", "LOSS_CHUNK_MIB"
+_RATE, _CHUNK, _PATTERN = "LEARNING_RATE", "LOSS_CHUNK_MIB", "SPARSITY_PATTERN"
+_METHOD = "PRUNING_METHOD"
 
 
 def take_from_run(options: Options, run: Path | None) -> None:
     """Give `options` what the run begun in `run` has, where another default took its place.
 
-    In version 1 optimizers of libraries had a default learning rate, and every device chunks of 64
-    MiB, so commands that began a run there say neither. Raises UserError when the run's `config`
-    cannot be read.
+    In version 1 optimizers of libraries had a default learning rate, every device chunks of 64 MiB,
+    and most pruning methods the pattern `global`, so commands that began a run there say none of
+    them. Raises UserError when the run's `config` cannot be read.
     """
-    left = [name for name in (_RATE, _CHUNK) if name not in options.given]
+    left = [name for name in (_RATE, _CHUNK, _PATTERN) if not _given(options, name)]
     if run is None or not left or not (path := run / "config").is_file():
         return
     began = Options()
     began.read(path)
+    if began.value(_METHOD) != options.value(_METHOD):  # which the resume refuses, and that alone
+        left = [name for name in left if name != _PATTERN]
     for name in left:
         value = began.value(name)
-        if value and (name == _CHUNK or options.value(name) == ""):
+        if value and (name != _RATE or options.value(name) == ""):
             options.give(name, value, f"{path}: CONFIG_{name}")
+
+
+def _given(options: Options, name: str) -> bool:
+    members = options.members(name).values() if name in options.choices else [name]
+    return any(member in options.given for member in members)

@@ -41,7 +41,8 @@ def startup(
     console: Console,
 ) -> None:
     """Say what a user may want to know before waiting; `record` is what run.json says."""
-    batches, sparsity = parts.batches, parts.pruner.sparsity()
+    batches, prune = parts.batches, config.prune
+    prunable = model.prunable(prune.prune_scope) if prune else {}
     known = {
         **record,
         "model": config.model.model,
@@ -54,10 +55,10 @@ def startup(
         "epochs": (progress.steps or 0) * batches.effective_batch / batches.sequences,
         "max_time": config.train.max_time,
         "folder": folder,
-        "pruning": config.prune and config.prune.pruning_method,
-        "pattern": config.prune and config.prune.sparsity_pattern,
-        "sparsity_asked": sparsity.asked,
-        "prunable": sum(model.get_parameter(name).numel() for name in sparsity.layers),
+        "pruning": prune and prune.pruning_method,
+        "pattern": prune and prune.sparsity_pattern,
+        "sparsity_asked": prune and prune.target_sparsity,
+        "prunable": sum(weight.numel() for weight in prunable.values()),
     }
     for line in startup_summary(known):
         console.say(line)

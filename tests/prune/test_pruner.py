@@ -16,6 +16,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import PLUGIN_PACKAGES, PruneConfig
 from gpt2.model.gpt import GPT
+from gpt2.model.matrices import matrices_of
 from gpt2.optim.groups import parameter_groups
 from gpt2.prune.methods import PruningPlugin
 from gpt2.prune.pruner import Pruner, Sparsity
@@ -29,6 +30,7 @@ EVERY_REAL_METHOD = pytest.mark.parametrize("name", REAL)
 EVERY_OPTIMIZER = pytest.mark.parametrize(
     "optimizer", [n for n in plugins.names(PLUGIN_PACKAGES["OPTIMIZER"]) if n != "library"]
 )
+SPARSE_FROM_START = ("rigl", "set", "static")
 STEPS = 12
 
 
@@ -128,7 +130,7 @@ def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: fl
     assert prune is not None
     end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
     kind = prune.pruning_schedule or "step"
-    if name in ("rigl", "set"):
+    if name in SPARSE_FROM_START:
         kind = "linear"
     ramp = SparsitySchedule(kind, prune.pruning_start, end, target, None)
     pruner = built(name, model, optimizer, schedule=ramp)
@@ -138,10 +140,10 @@ def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: fl
     for step in range(STEPS):
         one_step(pruner, model, optimizer, step)
         found = pruner.sparsity()
-        due = target if name in ("rigl", "set") else ramp.sparsity((step + 1) / STEPS)
+        due = target if name in SPARSE_FROM_START else ramp.sparsity((step + 1) / STEPS)
         assert found.reached == round(due * total) / total
         assert zeros(model) == round(due * total)
-        if name not in ("rigl", "set"):  # pruning is final
+        if name not in SPARSE_FROM_START:  # pruning is final
             for key, weight in weights.items():
                 assert torch.all(weight[gone.get(key, torch.zeros_like(weight, dtype=bool))] == 0)
                 gone[key] = weight == 0.0
@@ -150,7 +152,9 @@ def test_the_asked_number_is_pruned_exactly_and_stays_zero(name: str, target: fl
     assert found.asked == target
     assert found.whole == pytest.approx(round(target * total) / model.parameter_count())
     for key, weight in weights.items():
-        assert found.layers[key] == pytest.approx(float((weight == 0.0).float().mean()))
+        for matrix in matrices_of(key, weight.shape):
+            share = float((weight[matrix.rows] == 0.0).float().mean())
+            assert found.layers[matrix.name] == pytest.approx(share)
         for value in optimizer.state[weight].values():
             if value.shape == weight.shape:
                 assert torch.all(value[weight == 0.0] == 0.0)
@@ -312,3 +316,42 @@ def test_state_pruning_needs_an_optimizer_that_has_the_state() -> None:
         "--pruning-method: 'state' cannot be chosen here: it needs HAS_SECOND_MOMENT"
     )
     assert "OPTIMIZER_ADAM" in message  # and who has it
+
+
+#: Pattern, schedule, start and end of each method where nothing is given; None plays no part.
+DEFAULTS = {
+    "magnitude": ("layer", "cubic", 0.1, 0.6),  # Zhu and Gupta 2017: each layer, equation 1
+    "movement": ("layer", "cubic", 0.1, 0.6),  # Sanh et al. 2020: top v of each matrix, cubic
+    "random": ("layer", "cubic", 0.1, 0.6),  # as magnitude, which it is the control of
+    "rigl": ("erk", None, 0.0, 0.75),  # Evci et al. 2020: ERK, T_end 25 of 32 thousand steps
+    "set": ("erk", None, 0.0, 0.75),  # Mocanu et al. 2018: Erdos-Renyi
+    "sparsegpt": ("layer", None, 0.5, None),  # Frantar and Alistarh 2023: each layer, one shot
+    "state": ("global", "cubic", 0.1, 0.6),  # LeCun et al. 1990: all saliencies in one order
+    "static": ("erk", None, 0.0, None),  # as rigl
+    "wanda": ("row", None, 0.5, None),  # Sun et al. 2023: each output
+}
+
+
+@EVERY_REAL_METHOD
+def test_defaults_follow_the_source(name: str) -> None:
+    prune = bound(name)
+    assert prune is not None
+    assert DEFAULTS[name] == (
+        prune.sparsity_pattern,
+        prune.pruning_schedule,
+        prune.pruning_start,
+        prune.pruning_end,
+    )
+
+
+@pytest.mark.parametrize("option", ["PRUNING_START", "PRUNING_END", "PRUNING_INTERVAL"])
+def test_nothing_about_time_can_be_given_for_a_static_mask(option: str) -> None:
+    value = {"PRUNING_START": "0.2", "PRUNING_END": "0.9", "PRUNING_INTERVAL": "5"}[option]
+    flag = "--" + option.lower().replace("_", "-")
+    with pytest.raises(UserError, match=f"^{flag} has no effect here: it needs !PRUNING_STATIC"):
+        bound("static", **{option: value})
+
+
+def test_a_pattern_that_a_method_cannot_have_is_refused() -> None:
+    with pytest.raises(UserError, match="'lamp' cannot be chosen here: it needs !PRUNING_DYNAMIC"):
+        bound("rigl", SPARSITY_PATTERN="lamp")

@@ -1,4 +1,4 @@
-"""A run resumes at the rate and the chunk that it began with, where the command line has none."""
+"""A run resumes at the rate, chunk and pattern that it began with, where the command has none."""
 
 from __future__ import annotations
 
@@ -64,3 +64,25 @@ def test_a_new_run_needs_one(where: str, tmp_path: Path) -> None:
     take_from_run(options, None if where == "none" else tmp_path / where)
     with pytest.raises(UserError, match="--learning-rate is needed"):
         bind(options)
+
+
+def pruned(pattern: str = "", method: str = "movement") -> Options:
+    """Options of a pruning method, in `pattern` if there is one."""
+    options = Options()
+    options.give("PRUNING_METHOD", method, "--pruning-method")
+    if pattern:
+        options.give("SPARSITY_PATTERN", pattern, "--sparsity-pattern")
+    return options
+
+
+def test_the_pattern_of_the_run_is_taken_unless_one_is_given(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(pruned("global").full_text())
+    found = []
+    for options in (pruned(), pruned("layer"), pruned("erk"), Options()):
+        take_from_run(options, tmp_path)
+        prune = bind(options).prune
+        found.append(prune and prune.sparsity_pattern)
+    assert found == ["global", "layer", "erk", None]
+    for options, run in ((pruned(), tmp_path / "new"), (pruned(method="magnitude"), tmp_path)):
+        take_from_run(options, run)
+        assert options.value("SPARSITY_PATTERN") == "layer"

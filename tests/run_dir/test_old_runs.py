@@ -28,6 +28,10 @@ KINDS = {
         "--optimizer", "adamwspam", "--pruning-method", "state", "--target-sparsity", "0.5",
     ),
     "library": ("--optimizer", "po:lion"),
+    "rigl": ("--optimizer", "adamw", "--pruning-method", "rigl", "--target-sparsity", "0.8"),
+    "movement": (
+        "--optimizer", "adamw", "--pruning-method", "movement", "--target-sparsity", "0.5",
+    ),
 }  # fmt: skip
 
 

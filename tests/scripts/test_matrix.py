@@ -123,6 +123,34 @@ def test_a_combination_that_contradicts_itself_is_left_out(tmp_path: Path) -> No
     assert "is a --target-sparsity of 0.5" in matrix.left_out[0][1]
 
 
+def test_methods_cross_patterns(tmp_path: Path) -> None:
+    matrix = made(
+        tmp_path, 'MATRIX_OPTIMIZERS="adamw"', 'MATRIX_SPARSITIES="0.9"', 'MATRIX_SEEDS="1"',
+        'MATRIX_PRUNING_METHODS="none magnitude wanda rigl"',
+        'MATRIX_AXES="sparsity-pattern=layer,lamp,global"',
+    )  # fmt: skip
+    found = {cell.label: cell.config.prune for cell in matrix.cells}
+    taken = {
+        "magnitude": ["layer", "lamp", "global"],
+        "wanda": ["layer", "lamp"],
+        "rigl": ["layer"],
+    }
+    wanted = {"adamw-none"}
+    for method, patterns in taken.items():
+        for pattern in patterns:
+            label = f"adamw-{method}-0.9-sparsity-pattern={pattern}"
+            prune = found[label]
+            assert prune is not None
+            assert (prune.pruning_method, prune.sparsity_pattern) == (method, pattern)
+            wanted.add(label)
+    assert found.keys() == wanted
+    left = dict(matrix.left_out)
+    assert left.keys() == {
+        f"adamw-{one}-0.9-sparsity-pattern={pattern}"
+        for one, pattern in (("wanda", "global"), ("rigl", "lamp"), ("rigl", "global"))
+    }
+
+
 def test_equal_cells_run_once(tmp_path: Path) -> None:
     matrix = made(tmp_path, 'MATRIX_AXES="lr-schedule=linear,linear"', 'MATRIX_SEEDS="1"')
     assert len(matrix.cells) == 6

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from gpt2.config.typed import Auto, Within
 from gpt2.machine.shards import full_tensor, shard_like
+from gpt2.model.matrices import matrices_of
 from gpt2.optim.groups import fused_where_possible
 
 #: Coefficients of the odd polynomial that each Newton-Schulz step applies to singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-#: Parameters that are three matrices stacked, for queries, keys and values, by the ends of names.
-STACKED = ("c_attn.weight",)
 #: Norms of less are not divided by.
 SMALLEST = 1e-7
 #: Most numbers that are orthogonalised at once: larger batches save no time, but cost memory.
@@ -105,7 +104,7 @@ class Muon(torch.optim.AdamW):
         alike: dict[tuple[torch.Size, torch.dtype, int], list[Tensor]] = {}
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if parameter.grad is not None:
-                parts = 3 if self.options.split_qkv and name.endswith(STACKED) else 1
+                parts = len(matrices_of(name, parameter.shape)) if self.options.split_qkv else 1
                 alike.setdefault((parameter.shape, parameter.dtype, parts), []).append(parameter)
         for (shape, _, parts), found in alike.items():
             size = max(1, AT_ONCE // shape.numel())

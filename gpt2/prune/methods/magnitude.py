@@ -1,4 +1,8 @@
-"""Magnitude pruning (Han et al. 2015; gradually: Zhu and Gupta 2017): the smallest weights go."""
+"""Magnitude pruning (Han et al. 2015; gradually: Zhu and Gupta 2017): the smallest weights go.
+
+As in Zhu and Gupta, each matrix loses the same share (pattern `layer`) along their cubic ramp,
+while the model is trained. Other patterns divide the zeros otherwise: `lamp` is Lee et al. 2021.
+"""
 
 from __future__ import annotations
 

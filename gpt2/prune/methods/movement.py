@@ -20,11 +20,11 @@ class Movement(Score):
     sign; S rises there, and falls where the weight moves towards zero. S is accumulated from the
     first step of the run on, from the true gradients, skipped steps left out: 4 bytes per weight.
 
-    Four things differ from the paper and its program. Pruning is final here, so a pruned weight
-    gets no gradient and its score is frozen, where Sanh's straight-through estimator lets it
-    return. The paper fine-tunes a trained model. Its program ranks the scores within each matrix
-    (here: --sparsity-pattern layer; the default is global), and moves them by AdamW with a rate and
-    a schedule of their own, where this is a plain sum.
+    As in the authors' program, scores are ranked within each matrix (pattern `layer`): those of
+    different matrices are not on one scale. Three things differ. Pruning is final here, so a pruned
+    weight gets no gradient and its score is frozen, where Sanh's straight-through estimator lets it
+    return. The paper fine-tunes a trained model. Its program moves the scores by AdamW with a rate
+    and a schedule of their own, where this is a plain sum.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,8 @@
-"""Random pruning: the control that any method must beat."""
+"""Random pruning: the control that any gradual method must beat.
+
+Pattern and ramp are those of `magnitude`. It trains all weights at first: the control of a method
+that is sparse from the start is `static`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""RigL (Evci et al. 2020): sparse from the start; what has the largest gradients grows."""
+"""RigL (Evci et al. 2020): sparse from the start; what has the largest gradients grows.
+
+Their defaults: pattern `erk`, alpha 0.3, growth until three quarters of the run. Theirs is an event
+every 100 of 32,000 steps, here one each twentieth of the ramp. dynamic.py says what else differs.
+"""
 
 from __future__ import annotations
 

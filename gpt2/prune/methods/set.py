@@ -1,4 +1,9 @@
-"""SET, sparse evolutionary training (Mocanu et al. 2018): sparse from the start, random growth."""
+"""SET, sparse evolutionary training (Mocanu et al. 2018): sparse from the start, random growth.
+
+The pattern (`erk`) and the first share are theirs. Their share stays the same for the whole run,
+once an epoch; here it falls to nothing as RigL's does, so that the two differ in growth alone. The
+smallest magnitudes are dropped: theirs are the smallest positive and largest negative weights.
+"""
 
 from __future__ import annotations
 

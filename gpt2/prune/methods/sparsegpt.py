@@ -1,4 +1,9 @@
-"""SparseGPT (Frantar and Alistarh 2023): one shot, and the weights that stay make up for it."""
+"""SparseGPT (Frantar and Alistarh 2023): one shot, and the weights that stay make up for it.
+
+As there, each matrix loses the same share (`layer`), by 128 sequences of training text. The paper
+prunes a trained model and trains no more: --pruning-start 1. The default prunes at half of the run
+and recovers, so that it can be compared with methods that prune while training.
+"""
 
 from __future__ import annotations
 
@@ -43,15 +48,18 @@ class Compensated:
         """Add the products of inputs (N, in) up."""
         self.hessian.addmm_(inputs.t(), inputs)
 
-    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
-        """Return which `count` weights go, and what becomes of the others."""
-        weight = self.weight.float().clone()
+    def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return which `count` weights of `rows` go, and what becomes of the others there.
+
+        Rows make up for their own weights alone; the matrices of a layer share H, not the count.
+        """
+        weight = self.weight[rows].float().clone()
         weight[:, self.hessian.diagonal() == 0] = 0.0  # what always meets zero does nothing
-        inverse = self._inverse()
+        inverse = self._inverse
         pruned = torch.zeros_like(weight, dtype=torch.bool)
         starts = range(0, weight.size(1), self._width(pattern))
         blocks = [slice(start, start + self._width(pattern)) for start in starts]
-        for columns, share in zip(blocks, self._shares(count, blocks), strict=True):
+        for columns, share in zip(blocks, self._shares(count, weight, blocks), strict=True):
             diagonal = inverse.diagonal()[columns]
             cost = keys((weight[:, columns] / diagonal).square())
             pruned[:, columns] = choose(cost, pattern, share)
@@ -63,12 +71,13 @@ class Compensated:
         """Return the columns of a block: in an n:m pattern those of a group, as in the paper."""
         return GROUPED[pattern][1] if pattern in GROUPED else self.options.block
 
-    def _shares(self, count: int, blocks: list[slice]) -> list[int]:
-        rows, columns = self.weight.shape
+    def _shares(self, count: int, weight: Tensor, blocks: list[slice]) -> list[int]:
+        rows, columns = weight.shape
         sizes = [rows * len(range(columns)[block]) for block in blocks]
         quotas = [count * size / (rows * columns) for size in sizes]
         return apportion(count, quotas, [0] * len(sizes), sizes)
 
+    @functools.cached_property
     def _inverse(self) -> Tensor:
         """Return the upper Cholesky factor of the inverse of H, damped."""
         hessian = self.hessian.clone()

@@ -1,4 +1,10 @@
-"""State pruning: scores from what an Adam-like optimizer knows of each weight, at no cost."""
+"""State pruning: scores from what an Adam-like optimizer knows of each weight, at no cost.
+
+`fisher` ranks by the loss that a weight's removal costs. That is in one unit for all matrices, so
+they are ranked together, as in Optimal Brain Damage (pattern `global`). The other scores have no
+such unit. Under `global` a score also decides how many weights each matrix loses: to compare
+criteria alone, give this method and `magnitude` the same pattern of another kind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Wanda (Sun et al. 2023): weights times the norm of their inputs, in one shot."""
+"""Wanda (Sun et al. 2023): weights times the norm of their inputs, in one shot.
+
+As there, each row loses the same share, by 128 sequences of training text. The paper prunes a
+trained model and trains no more: --pruning-start 1. The default prunes at half of the run and
+recovers, so that it can be compared with methods that prune while training.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +28,11 @@ class InputNorms:
         """Add the squares of inputs (N, in) up."""
         self.squares += inputs.square().sum(dim=0)
 
-    def prune(self, count: int, pattern: str) -> tuple[Tensor, Tensor]:
-        """Return which `count` weights go, and the weights as they are."""
-        scores = self.weight.abs() * self.squares.sqrt()
-        return choose(keys(scores), pattern, count), self.weight
+    def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return which `count` weights of `rows` go, and these rows as they are."""
+        weight = self.weight[rows]
+        scores = weight.abs() * self.squares.sqrt()
+        return choose(keys(scores), pattern, count), weight
 
 
 def build(context: PruningContext, options: None) -> Pruner:

@@ -43,7 +43,8 @@ def layers(table: Table) -> Picture | None:
         [n + 0.5 for n in range(len(names))], shown, rotation=90 if len(names) > 8 else 0
     )
     if len(names) > 24:
-        axis.set_xticks([n + 0.5 for n in range(0, len(names), 4)], shown[::4])
+        first = {_layer_order(name)[0]: n for n, name in reversed(list(enumerate(names)))}.values()
+        axis.set_xticks([n + 0.5 for n in first], [shown[n] for n in first])
     axis.grid(visible=False)
     for place in range(1, len(names)):
         axis.axvline(place, color=PAPER, linewidth=0.8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from gpt2.config import plugins
 from gpt2.config.bind import bind
 from gpt2.config.options import Options
 from gpt2.model.gpt import GPT
+from gpt2.model.matrices import matrices_of
 from gpt2.optim.groups import parameter_groups
 from gpt2.prune.base import MaskedPruner
 from gpt2.prune.schedule import SparsitySchedule
@@ -31,6 +32,15 @@ def method(name: str) -> Any:
 
 def masks(pruner: MaskedPruner) -> dict[str, Tensor]:
     return {name: pruner.masks.pruned(name) for name in pruner.context.weights}
+
+
+def by_matrix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parts of parameters that are matrices of their own."""
+    return {
+        matrix.name: tensor[matrix.rows]
+        for name, tensor in tensors.items()
+        for matrix in matrices_of(name, tensor.shape)
+    }
 
 
 def test_magnitude_against_torchs_global_unstructured() -> None:
@@ -59,10 +69,11 @@ def test_magnitude_by_layer_against_torchs_l1() -> None:
     before = {name: weight.detach().clone() for name, weight in model.prunable("blocks").items()}
     pruner.apply(1, 0.5)
     for name, mask in masks(pruner).items():
-        layer = nn.Linear(*reversed(before[name].shape), bias=False)
-        layer.weight.data.copy_(before[name])
-        torch_prune.l1_unstructured(layer, "weight", amount=int(mask.sum()))
-        assert torch.equal(mask, layer.weight_mask == 0)
+        for matrix in matrices_of(name, mask.shape):
+            layer = nn.Linear(*reversed(matrix.shape), bias=False)
+            layer.weight.data.copy_(before[name][matrix.rows])
+            torch_prune.l1_unstructured(layer, "weight", amount=matrix.shape.numel() // 2)
+            assert torch.equal(mask[matrix.rows], layer.weight_mask == 0)
 
 
 def test_movement_against_a_hand_sum() -> None:
@@ -235,18 +246,25 @@ def test_dynamic_events_by_hand(name: str) -> None:
     setting = setting_of(model, optimizer, ramp, pattern="erk")
     pruner = method(name).build(setting, method(name).Options(fraction=0.3))
     weights = model.prunable("blocks")
-    counts = {key: int(mask.sum()) for key, mask in masks(pruner).items()}
+    first = by_matrix(masks(pruner))
+    counts = {key: int(mask.sum()) for key, mask in first.items()}
     grew = 0
     for step in range(100):
         give_gradients(model, step)
-        before = masks(pruner)
-        old = {key: weight.detach().clone() for key, weight in weights.items()}
-        dense = {key: weight.grad.clone() for key, weight in weights.items()}
+        before = by_matrix(masks(pruner))
+        old = by_matrix({key: weight.detach().clone() for key, weight in weights.items()})
+        dense = by_matrix({key: weight.grad.clone() for key, weight in weights.items()})
         pruner.mask_gradients(step, step / 100)
-        after = masks(pruner)
+        after, now = by_matrix(masks(pruner)), by_matrix(weights)
+        gradients = by_matrix({key: weight.grad for key, weight in weights.items()})
+        held = [
+            by_matrix({key: optimizer.state[w][moment] for key, w in weights.items()})
+            for moment in ("exp_avg", "exp_avg_sq")
+            if step
+        ]
         event = 0 < step < 75 and (step - 1) % 10 == 0
         share = 0.3 / 2 * (1 + math.cos(math.pi * step / 75))  # Evci et al. 2020, 3 (2)
-        for key, weight in weights.items():
+        for key, weight in now.items():
             dropped, grown = after[key] & ~before[key], before[key] & ~after[key]
             live = weight.numel() - counts[key]
             moved = min(int(share * live), counts[key]) if event else 0
@@ -257,17 +275,57 @@ def test_dynamic_events_by_hand(name: str) -> None:
                 kept = ~before[key] & ~dropped
                 assert old[key][dropped].abs().max() <= old[key][kept].abs().min()
                 assert torch.all(weight[grown] == 0.0)  # they start at zero
-                state = optimizer.state[weight]
-                assert torch.all(state["exp_avg"][grown | dropped] == 0.0)
-                assert torch.all(state["exp_avg_sq"][grown | dropped] == 0.0)
+                for moments in held:
+                    assert torch.all(moments[key][grown | dropped] == 0.0)
                 left = before[key] & ~grown
                 if name == "rigl":
                     assert dense[key][grown].abs().min() >= dense[key][left].abs().max()
-            assert torch.equal(weight.grad[~after[key]], dense[key][~after[key]])
-            assert torch.all(weight.grad[after[key]] == 0.0)
+            assert torch.equal(gradients[key][~after[key]], dense[key][~after[key]])
+            assert torch.all(gradients[key][after[key]] == 0.0)
         optimizer.step()
         pruner.apply(step + 1, (step + 1) / 100)
     assert grew > 0
+    pruner.verify()
+
+
+def test_growth_by_gradient_leaves_queries_and_keys_their_share() -> None:
+    model = small_gpt()
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.0))
+    ramp = SparsitySchedule("linear", 0.0, 0.75, 0.8, 10)
+    setting = setting_of(model, optimizer, ramp, pattern="erk")
+    pruner = method("rigl").build(setting, method("rigl").Options(fraction=0.3))
+    for step in range(60):
+        give_gradients(model, step)
+        for name, weight in model.prunable("blocks").items():
+            if name.endswith("c_attn.weight"):
+                weight.grad[2 * 16 :] *= 1000.0  # those of values, as in a model that is trained
+        pruner.mask_gradients(step, step / 60)
+        optimizer.step()
+        pruner.apply(step + 1, (step + 1) / 60)
+    found = pruner.sparsity().layers
+    for block in (0, 1):
+        parts = [found[f"transformer.h.{block}.attn.c_attn.{part}.weight"] for part in "qkv"]
+        assert max(parts) - min(parts) <= 1 / 256  # a weight that rounding gives to one of them
+
+
+def test_a_static_mask_is_the_first_of_rigl_and_never_moves() -> None:
+    found = {}
+    for name, options in (("static", None), ("rigl", method("rigl").Options(fraction=0.3))):
+        model = small_gpt()
+        optimizer = torch.optim.AdamW(parameter_groups(model, 0.01, 0.1))
+        ramp = SparsitySchedule("step", 0.0, 0.0, 0.8, None)
+        pruner = method(name).build(setting_of(model, optimizer, ramp, pattern="erk"), options)
+        found[name] = masks(pruner)
+    pruner = method("static").build(setting_of(model, optimizer, ramp, pattern="erk"), None)
+    for step in range(10):
+        give_gradients(model, step)
+        pruner.mask_gradients(step, step / 10)
+        optimizer.step()
+        pruner.apply(step + 1, (step + 1) / 10)
+    for name, mask in masks(pruner).items():
+        assert torch.equal(mask, found["rigl"][name])
+        assert torch.equal(mask, found["static"][name])
+        assert torch.equal(model.get_parameter(name) == 0.0, mask)
     pruner.verify()
 
 

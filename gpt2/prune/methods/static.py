@@ -1,0 +1,16 @@
+"""A static mask: sparse from the first step in places drawn at random, the control of RigL and SET.
+
+Evci et al. 2020 call it static. Pattern and first places are those of RigL and SET; with one seed
+they are the same. The method `random` trains all weights at first: no control of a sparse start.
+"""
+
+from __future__ import annotations
+
+from gpt2.prune.base import PruningContext
+from gpt2.prune.dynamic import SparsePruner
+from gpt2.prune.pruner import Pruner
+
+
+def build(context: PruningContext, options: None) -> Pruner:
+    """Build the pruner."""
+    return SparsePruner(context)
