@@ -5,6 +5,18 @@ PYTHON ?= python3
 ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
+# A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
+KNOWN := PYTHON TORCH_INDEX $(ONLY_TYPED)
+TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(KNOWN),$(TYPED)))
+HINT := an option of a run is a flag, for example ARGS="--batch-size 8"; make reads $(KNOWN)
+HINT_O := there is no output folder; ARGS="--run-dir DIR" and ARGS="--data-dir DIR" name folders
+HINT_V := commands are always shown
+HINT_ARG := it is ARGS
+HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
+$(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
+$(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
+
 export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
@@ -39,8 +51,10 @@ all: train                 ## prepare the data, train, evaluate, show a sample (
 train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
+# ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.
+PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
 prepare:                   ## turn the corpus into tokens, if that is not done yet
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && show "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(if $(PREPARE_ALONE),,$${ARGS:+ -- $$ARGS})")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
 
 plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"

@@ -144,6 +144,52 @@ def test_variables_count_only_when_typed(tree: Path) -> None:
         assert "already prepared" in quiet.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("BATCH_SIZE=8", 'for example ARGS="--batch-size 8"; make reads PYTHON TORCH_INDEX TIME'),
+        ("ARG=--max-steps 3", "it is ARGS"),
+        ("O=d", "there is no output folder"),
+        ("V=1", "commands are always shown"),
+        ("KCONFIG_CONFIG=my.config", "the configuration is .config"),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused(typed: str, said: str, tree: Path) -> None:
+    name = typed.partition("=")[0]
+    done = make(tree, "defconfig-tiny", typed)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"{name}= has no effect: " in line
+    assert said in line
+    assert not (tree / ".config").exists()
+    # What a make above this one was given is that one's.
+    (tree.parent / "outer.mk").write_text("all:\n\t+@$(MAKE) -f Makefile -n help PYTHON=x\n")
+    nested = subprocess.run(
+        ["make", "-f", "../outer.mk", typed], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert nested.returncode == 0, nested.stderr
+
+
+def test_kconfig_config_in_the_environment_is_refused(tree: Path) -> None:
+    done = make(tree, "defconfig-tiny", KCONFIG_CONFIG="my.config")
+    assert done.returncode == 2
+    assert "KCONFIG_CONFIG in the environment has no effect" in done.stderr
+    assert not (tree / ".config").exists()
+
+
+@pytest.mark.slow
+def test_the_preparation_learns_where_the_training_reads(tree: Path, tmp_path: Path) -> None:
+    make(tree, "defconfig-tiny")
+    text = tmp_path / "in.txt"
+    text.write_text("to be or not to be. " * 50)
+    there = tmp_path / "there"
+    made = make(tree, "prepare", f"ARGS=--data-dir '{there}' --input '{text}'")
+    assert made.returncode == 0, made.stderr
+    done = make(tree, "prepare", "train", f"ARGS=--data-dir '{there}' --max-steps 2")
+    assert done.returncode == 0, done.stderr
+    assert f"already prepared in {there}/text" in done.stdout
+
+
 @pytest.mark.parametrize("value", ["0", "two", "2 3", "-1", "2000"])
 def test_a_number_of_ranks_that_is_none_stops_make(value: str, tree: Path) -> None:
     done = make(tree, "train", f"NPROC={value}")

@@ -18,6 +18,9 @@ from gpt2.weights.foreign import open_foreign
 from gpt2.weights.pretrained import SHAPE, Pretrained
 from gpt2.weights.trained import warn
 
+#: Share of zeros from which a model was pruned; a trained one has next to none.
+_PRUNED = 0.01
+
 
 def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained | None:
     """Open and check what --init-from names. Raises UserError.
@@ -43,6 +46,14 @@ def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained
                 f"how many heads there are; --n-head {config.model.n_head} is taken to be right"
             )
     found.check(config.model, data.vocab_size)
+    if (share := found.zero_share()) >= _PRUNED:
+        fate = "this run prunes nothing, and fills them in"
+        if config.prune is not None:
+            fate = f"--pruning-method {config.prune.pruning_method} chooses zeros of its own"
+        warn(
+            f"--init-from {path}: {share:.1%} of the weights of its blocks are zero, as of a pruned"
+            f" model: {fate} (docs/fine-tuning.md)"
+        )
     return found
 
 

@@ -70,6 +70,16 @@ class Pretrained:
             rows = parameter.size(0)  # of the positions, the first
             parameter.data.copy_(self._ours(names[name], name)[:rows])
 
+    def zero_share(self) -> float:
+        """Return the share of zeros in the matrices of the blocks: a pruned model has many."""
+        zeros = total = 0
+        for ours, name in self._names().items():
+            if ".h." in ours and self.tensors[name].dim() == 2:
+                tensor = self.tensors[name]
+                zeros += tensor.numel() - int(torch.count_nonzero(tensor))
+                total += tensor.numel()
+        return zeros / max(1, total)
+
     def _names(self) -> dict[str, str]:
         """Return the name in the file of each tensor of ours."""
         return {ours: name for name in self.tensors if (ours := our_name(name))}

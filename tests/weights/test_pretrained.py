@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gpt2 import export
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import ModelConfig
@@ -437,3 +438,26 @@ def test_the_head_count_of_a_run_counts(data: Path, run: Path, tmp_path: Path) -
     more = (*STEPS, "--init-from", str(run), "--n-head", "4")
     with pytest.raises(UserError, match="2 layers, 2 heads and width 16"):
         tiny.train(data, tmp_path / "run", *more)
+
+
+@pytest.mark.parametrize("method", ["none", "random"])
+def test_a_pruned_model_is_not_filled_in_without_a_word(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.make_data(tmp_path)
+    pruned = ["--pruning-method", "magnitude", "--target-sparsity", "0.7"]
+    assert tiny.train(data, tmp_path / "a", "--max-steps", "4", *pruned) == Exit.OK
+    export.main(["--run", str(tmp_path / "a"), "--format", "sparse"])
+    assert tiny.train(data, tmp_path / "dense", "--max-steps", "1") == Exit.OK
+    more = ["--pruning-method", method, "--max-steps", "1"]
+    capsys.readouterr()
+    for number, start in enumerate((tmp_path / "a", tmp_path / "a" / "export" / "sparse")):
+        run = tmp_path / f"b{number}"
+        assert tiny.train(data, run, "--init-from", str(start), *more) == Exit.OK
+        err = capsys.readouterr().err
+        fate = "prunes nothing" if method == "none" else "--pruning-method random chooses zeros"
+        assert "70.0% of the weights of its blocks are zero" in err
+        assert fate in err
+    start = tmp_path / "dense"
+    assert tiny.train(data, tmp_path / "c", "--init-from", str(start), *more) == Exit.OK
+    assert "are zero" not in capsys.readouterr().err

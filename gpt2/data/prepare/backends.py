@@ -32,7 +32,8 @@ def choose(
     `sample`, the beginning of the data, as tiktoken does. For "auto" it otherwise is not taken,
     and `say` is told why unless it is not installed; for "gigatoken" that is a UserError (CONFIG).
     """
-    if backend == "tiktoken" or (backend == "auto" and not isinstance(tokenizer, Gpt2Tokenizer)):
+    able = isinstance(tokenizer, Gpt2Tokenizer) and not tokenizer.special
+    if backend == "tiktoken" or (backend == "auto" and not able):
         return tokenizer.encode
     try:
         return _admitted(tokenizer, sample)
@@ -58,6 +59,8 @@ def _admitted(tokenizer: Tokenizer, sample: Sequence[str]) -> Callable[[str], Id
     """Return gigatoken's encode, checked. Raises _RefusedError, or ModuleNotFoundError."""
     if not isinstance(tokenizer, Gpt2Tokenizer):
         raise _RefusedError(f"it has no tokenizer {tokenizer.name!r}")
+    if tokenizer.special:
+        raise _RefusedError("it cannot do --end-of-text token")
     library = importlib.import_module("gigatoken")
     version = importlib.metadata.version("gigatoken")
     if version != GIGATOKEN:

@@ -102,7 +102,7 @@ def strings(values: Any, place: str, first: int) -> list[str]:
             try:
                 value.as_py()
             except UnicodeDecodeError as error:
-                raise _error(
+                raise text_files.BadFileError(
                     f"{place}: row {row:,} is not UTF-8 at byte {error.start:,} of its text; write"
                     " the file anew without it"
                 ) from error
@@ -115,7 +115,7 @@ def open_file(path: Path) -> Iterator[Any]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise _error(f"{path}: cannot be read: {error.strerror}") from error
+        raise text_files.BadFileError(f"{path}: cannot be read: {error.strerror}") from error
     with file:
         yield file
 
@@ -129,7 +129,9 @@ def reading(place: str) -> Iterator[None]:
     except (arrow.ArrowException, OSError) as error:
         # Arrow's messages go over several lines.
         said = " ".join(str(error).split())[:200]
-        raise _error(f"{place}: damaged, cut off or not parquet ({said}); get it again") from error
+        raise text_files.BadFileError(
+            f"{place}: damaged, cut off or not parquet ({said}); get it again"
+        ) from error
 
 
 def library(name: str, place: str) -> Any:
