@@ -119,7 +119,9 @@ def read_meta(folder: Path) -> Meta:
     except (FileNotFoundError, NotADirectoryError):
         begun = any(folder.glob("train*.bin")) or (folder / UNFINISHED).exists()
         why = "its preparation was not finished" if begun else "no data"
-        raise _error(f"{path} is missing ({why}); {again}") from None
+        raise _error(
+            f"{path} is missing ({why}): name the folder of the data by --data-dir, or {again}"
+        ) from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
     except ValueError as error:  # also of bytes that are no UTF-8

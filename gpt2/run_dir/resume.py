@@ -112,12 +112,13 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
 def write_beginning(
     folder: RunFolder, options: Options, argv: Sequence[str], training: TrainConfig
 ) -> None:
-    """Write command line and options of a new run; of one that resumes, its micro-batch.
+    """Write command line and options of a new run; of one that resumes, micro-batch and data_dir.
 
     The batch is that of `training`: --auto-batch may have chosen another than `options` name.
     """
     if folder.started:
         write_batch(folder, training.batch_size)
+        _write_data_dir(folder, options.value("DATA_DIR") or "")
     else:
         folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
         folder.write_text("config", _text_with_batch(options, training))
@@ -131,6 +132,15 @@ def write_batch(folder: RunFolder, batch: int) -> None:
     if config.train.batch_size == batch:
         return
     folder.write_text("config", _text_with_batch(options, with_batch(config, batch).train))
+
+
+def _write_data_dir(folder: RunFolder, data_dir: str) -> None:
+    """Make the run's `config` name the folder that its data are in now; they are the same data."""
+    options = Options()
+    options.read(folder.path / "config")
+    if options.value("DATA_DIR") != data_dir:
+        options.give("DATA_DIR", data_dir, "--data-dir")
+        folder.write_text("config", options.full_text())
 
 
 def _text_with_batch(options: Options, training: TrainConfig) -> str:

@@ -22,8 +22,10 @@ from gpt2.weights.trained import warn
 _PRUNED = 0.01
 
 
-def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained | None:
-    """Open and check what --init-from names. Raises UserError.
+def find_weights(
+    config: Config, data: Meta, run_dir: Path | None, say: Callable[[str], None] = warn
+) -> Pretrained | None:
+    """Open and check what --init-from names. Raises UserError; `say` is given warnings.
 
     None when it names nothing, and when the run in `run_dir` goes on from a checkpoint of its own.
     """
@@ -37,11 +39,11 @@ def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained
         found = _of_run(path, folder.parent.parent, data, lambda: store.load(folder))
     elif path.is_dir() and (path / "checkpoints").is_dir():
         parent = path / "checkpoints"
-        found = _of_run(path, path, data, lambda: store.load_last(parent, warn))
+        found = _of_run(path, path, data, lambda: store.load_last(parent, say))
     else:
         found = open_foreign(path)
         if not found.shape:
-            warn(
+            say(
                 f"--init-from {path}: there is no config.json beside it, and a file does not say "
                 f"how many heads there are; --n-head {config.model.n_head} is taken to be right"
             )
@@ -50,7 +52,7 @@ def find_weights(config: Config, data: Meta, run_dir: Path | None) -> Pretrained
         fate = "this run prunes nothing, and fills them in"
         if config.prune is not None:
             fate = f"--pruning-method {config.prune.pruning_method} chooses zeros of its own"
-        warn(
+        say(
             f"--init-from {path}: {share:.1%} of the weights of its blocks are zero, as of a pruned"
             f" model: {fate} (docs/fine-tuning.md)"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +107,5 @@ def _best(run: Path) -> store.Checkpoint:
 
 
 def warn(text: str) -> None:
-    """Say on the error stream what went another way than asked; of several ranks the first does."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {text}", file=sys.stderr)
+    """Say on the error stream what went another way than asked."""
+    print(f"warning: {text}", file=sys.stderr)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from gpt2 import evaluate
 from gpt2.config.errors import Exit, UserError
+from gpt2.files.json import read_record
 from gpt2.run_dir import resume
 from gpt2.run_dir.folder import RunFolder
+from gpt2.run_dir.records import RunRecord
 from gpt2.session import check, session
 from gpt2.training.recorder import RunRecorder
 from tests.support import tiny
@@ -153,7 +156,20 @@ def test_the_data_may_have_been_moved(
     more = ("--max-steps", "4", "--checkpoint-interval", "1")
     train_killed(monkeypatch, 2, own, tmp_path / "run", *more)
     own.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="name the folder of the data by --data-dir"):
+        tiny.train(own, tmp_path / "run", *more)
     assert tiny.train(tmp_path / "elsewhere", tmp_path / "run", *more) == Exit.OK
+    # The change is recorded, and what follows finds the data: evaluate.py reads `config`.
+    record = read_record(tmp_path / "run" / "run.json", RunRecord, "")
+    assert record.data is not None
+    assert record.data.folder == str(tmp_path / "elsewhere")
+    assert record.data.earlier_folders == (str(own),)
+    command = ["--run", str(tmp_path / "run"), "--device", "cpu"]
+    assert evaluate.main(command) == Exit.OK
+    (tmp_path / "elsewhere").rename(tmp_path / "third")
+    with pytest.raises(UserError, match="by --data-dir"):
+        evaluate.main(command)
+    assert evaluate.main([*command, "--data-dir", str(tmp_path / "third")]) == Exit.OK
 
 
 def test_with_rollbacks_the_checkpoint_interval_must_stay(
