@@ -31,9 +31,12 @@ MATRIX := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\
 CELL_FLAGS := $${ARGS:+ -- $$ARGS}
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
-PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
-REPORTPY := py="$$($(PYTHON) scripts/environment.py report)"
-DEVPY := py="$$($(PYTHON) scripts/environment.py development)"
+# NEW_ENOUGH is what every Python 3 can read, and 2.7: the program itself is a SyntaxError to an old one.
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, $1))' || \
+             { echo "make: PYTHON=$(PYTHON) is not there or older than 3.11: name one that is newer, make PYTHON=python3.11" >&2; exit 2; };
+PY    := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py runtime)"
+REPORTPY := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py report)"
+DEVPY := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py development)"
 # become: turn into a command, so that it gets the signals. show: print it first, to be pasted.
 # quoted: words as the shell reads them back, so that none is executed.
 SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; }; \
@@ -132,7 +135,7 @@ explain:                   ## say all about an option: OPTION=learning-rate
 	@$(SH) $(PY) && become "$$py scripts/kconf.py explain \"\$$OPTION\""
 
 doctor:                    ## what this machine has, and what each lack costs; it installs nothing
-	@$(PYTHON) scripts/doctor.py
+	@$(call NEW_ENOUGH,9) $(PYTHON) scripts/doctor.py
 
 bench:                     ## measure speed and memory for .config; ARGS="--against plain -- --model gpt2-mini"
 	@$(SH) $(DEVPY) && show "$$py scripts/bench.py --config .config$(MORE)"
@@ -167,7 +170,7 @@ clean:                     ## remove caches
 	@find gpt2 scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +; rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 distclean: clean           ## remove caches, .venv and .config; never data/ or runs/
-	@rm -rf .venv .config .config.old defconfig
+	@rm -rf .venv .venv-3.* .config .config.old defconfig
 
 help:                      ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile

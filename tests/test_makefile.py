@@ -177,6 +177,24 @@ def test_kconfig_config_in_the_environment_is_refused(tree: Path) -> None:
     assert not (tree / ".config").exists()
 
 
+@pytest.mark.parametrize("python", ["old", "missing"])
+def test_a_python_that_is_too_old_or_missing_is_named(python: str, tree: Path) -> None:
+    """Stands for Python 3.6, to which the program's syntax is unknown: it knows -c alone."""
+    fake = tree.parent / "python-old"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] || { echo SyntaxError >&2; exit 1; }\n'
+        f"exec '{sys.executable}' -c \"import sys; sys.version_info = (3, 6); $2\"\n"
+    )
+    fake.chmod(0o755)
+    name = "../python-old" if python == "old" else "no-such-python"
+    for target in ("train", "report", "lint", "doctor"):
+        done = make(tree, target, f"PYTHON={name}")
+        assert done.returncode == 2
+        assert f"PYTHON={name} is not there or older than 3.11" in done.stderr
+        assert "make PYTHON=python3.11" in done.stderr
+        assert "SyntaxError" not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_preparation_learns_where_the_training_reads(tree: Path, tmp_path: Path) -> None:
     make(tree, "defconfig-tiny")
