@@ -22,6 +22,7 @@ from gpt2.data.meta import Meta
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import FollowedFolder, RunFolder, new_folder, read_json, unfinished
+from gpt2.run_dir.latest import NAME, meant
 from gpt2.run_dir.tracking import Tracking
 
 RUNS = REPOSITORY / "runs"
@@ -34,7 +35,8 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
             raise UserError("--resume needs --run-dir: which run shall go on?")
         name = f"{config.model.model}-{config.data.dataset}-{device}"
         return RunFolder(new_folder(RUNS, name))
-    path = actions.run_dir.resolve()  # of runs/latest, the run itself
+    path = actions.run_dir.absolute()
+    path = (meant(path) if path == RUNS / NAME else path).resolve()  # of runs/latest, the run
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied and actions.resume is False:
         raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")

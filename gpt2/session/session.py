@@ -12,7 +12,9 @@ from gpt2.machine import out_of_memory
 from gpt2.machine.ranks import init_distributed
 from gpt2.machine.signals import StopRequest
 from gpt2.model.build import build_model
-from gpt2.run_dir.folder import RunFolder, point_latest
+from gpt2.run_dir.console import Console
+from gpt2.run_dir.folder import RunFolder
+from gpt2.run_dir.latest import point_latest
 from gpt2.run_dir.resume import RUNS, keep_effective_batch, open_for_all, write_beginning
 from gpt2.session.attempt import Attempt
 from gpt2.session.check import Prepared, check
@@ -80,7 +82,7 @@ class Session:
         parts = build_parts(config, model, data["train"], device, prepared.precision, ranks)
         write_beginning(folder, prepared.options, prepared.argv, config.train)
         if folder.path.parent == RUNS and ranks.first:
-            point_latest(folder.path)
+            point_latest(folder.path, Console(folder.log).warn)
         attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog)
         with (
             attempt.recorded(again),

@@ -12,6 +12,7 @@ from gpt2.config.typed import Config
 from gpt2.data.meta import Meta
 from gpt2.files.manifest import MANIFEST, DamagedError
 from gpt2.run_dir.folder import read_json
+from gpt2.run_dir.latest import meant
 from gpt2.run_dir.resume import load_config
 from gpt2.weights.export_folder import is_export, load_export
 from gpt2.weights.foreign import open_foreign
@@ -32,6 +33,7 @@ def find_weights(
     path = config.model.init_from
     if path is None or (run_dir is not None and store.steps(run_dir / "checkpoints")):
         return None
+    path = meant(path)
     folder = path if path.is_dir() else path.parent
     if is_export(folder):
         found = _of_run(path, folder, data, lambda: load_export(folder))

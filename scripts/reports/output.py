@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import counted
 from gpt2.files.atomic import replace_files
+from gpt2.run_dir.latest import meant
 from scripts.reports.content import Report, compose
 from scripts.reports.page import as_page
 from scripts.reports.runs import is_run, read_run
@@ -73,7 +74,7 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     problems = []
     for path in given:
-        folder = path.resolve()
+        folder = meant(path).resolve()
         if not folder.is_dir():
             problems.append(f"{path}: there is no such folder")
             continue
