@@ -24,7 +24,9 @@ $(if $(call NO_DIGITS,$(TIME)),$(error TIME=$(TIME) is no whole number of second
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
-RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(RANK_COUNT))
+# On one machine: no look-up of its name. Under nohup torchrun must leave SIGHUP alone, as one process does.
+RANKS := $(if $(NPROC), -m torch.distributed.run$$hup --standalone --local-addr 127.0.0.1 --nproc-per-node $(RANK_COUNT))
+NOHUP = $(if $(NPROC),hup="$$($(PYTHON) -c 'import signal as s; print(" --signals-to-handle SIGTERM,SIGINT,SIGQUIT" * (s.getsignal(s.SIGHUP) == s.SIG_IGN), end="")')" &&)
 
 # The matrix's own flags, and ARGS for every cell; expanded by the shell, so that no value is executed.
 MATRIX := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}
@@ -52,7 +54,7 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
 train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 # ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.
 PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
@@ -66,7 +68,7 @@ plan-table:                ## the memory of all four sizes, by batch, as the REA
 	@$(SH) $(PY) && become "$$py scripts/plan_table.py"
 
 resume:                    ## go on with the newest unfinished run
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
 	@$(SH) $(PY) && show "$$py gpt2/sample.py --run runs/latest$(MORE)"

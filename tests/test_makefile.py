@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -219,8 +221,65 @@ def test_a_number_of_ranks_that_is_none_stops_make(value: str, tree: Path) -> No
 
 def test_a_number_of_ranks_starts_so_many(tree: Path) -> None:
     shown = make(tree, "-n", "train", "NPROC=2").stdout
-    assert "-m torch.distributed.run --standalone --nproc-per-node 2 gpt2/train.py" in shown
+    assert "--standalone --local-addr 127.0.0.1 --nproc-per-node 2 gpt2/train.py" in shown
     assert "torch.distributed" not in make(tree, "-n", "train", NPROC="2").stdout
+
+
+def started(tree: Path, *before: str) -> subprocess.Popen[str]:
+    """make with two ranks, until their first steps are recorded; `before` starts it."""
+    assert make(tree, "defconfig-tiny").returncode == 0
+    args = "ARGS=--device cpu --max-steps 100000 --checkpoint-interval 0 --log-interval 1"
+    process = subprocess.Popen(
+        [*before, "make", f"PYTHON={sys.executable}", "NPROC=2", args],
+        cwd=tree, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while not list(tree.glob("runs/2*/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no step after 90 s"
+        time.sleep(0.1)
+    return process
+
+
+def lines(tree: Path) -> int:
+    (path,) = tree.glob("runs/2*/metrics.jsonl")
+    return path.read_bytes().count(b"\n")
+
+
+@pytest.mark.long
+def test_ranks_under_nohup_outlive_their_terminal(tree: Path) -> None:
+    process = started(tree, "nohup")
+    try:
+        os.killpg(process.pid, signal.SIGHUP)  # as a terminal that is closed
+        time.sleep(1)
+        before = lines(tree)
+        time.sleep(2)
+        assert process.poll() is None
+        assert lines(tree) > before
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+    assert '"exit_code": 75' in next(tree.glob("runs/2*/run.json")).read_text(), said
+
+
+@pytest.mark.long
+def test_ranks_start_where_the_host_has_no_name(tree: Path) -> None:
+    alone = [
+        "unshare",
+        "-n",
+        "-u",
+        "sh",
+        "-c",
+        'ip link set lo up && hostname no-such-host && "$@"',
+    ]
+    probe = subprocess.run([*alone, "sh", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("no rights for a network of its own")
+    process = started(tree, *alone, "sh")
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
 
 
 @pytest.mark.slow
