@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpt2.config.actions import TrainActions
+from gpt2.config.errors import UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
@@ -15,7 +16,13 @@ from gpt2.model.build import build_model
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
 from gpt2.run_dir.latest import point_latest
-from gpt2.run_dir.resume import RUNS, keep_effective_batch, open_for_all, write_beginning
+from gpt2.run_dir.resume import (
+    RUNS,
+    keep_effective_batch,
+    open_for_all,
+    other_data,
+    write_beginning,
+)
 from gpt2.session.attempt import Attempt
 from gpt2.session.check import Prepared, check
 from gpt2.session.guards import guard, watchdog
@@ -26,7 +33,10 @@ from gpt2.training.rollback import Rollback
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
     """Train as `config` says; return the exit code. Raises UserError."""
-    data = open_data(config)
+    try:
+        data = open_data(config)
+    except UserError as error:
+        raise UserError(*error.messages, *other_data(config, actions), code=error.code) from error
     ranks = init_distributed(config.machine.device, config.machine.shard)
     try:
         # Before there is a model, a smaller micro-batch would change nothing.

@@ -10,6 +10,7 @@ from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
 from gpt2.data.meta import Meta
+from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.files.manifest import MANIFEST, DamagedError
 from gpt2.run_dir.folder import read_json
 from gpt2.run_dir.latest import meant
@@ -49,7 +50,12 @@ def find_weights(
                 f"--init-from {path}: there is no config.json beside it, and a file does not say "
                 f"how many heads there are; --n-head {config.model.n_head} is taken to be right"
             )
-    found.check(config.model, data.vocab_size)
+    found.check(config.model, data.vocab_size, data.tokenizer["name"] == Gpt2Tokenizer.name)
+    if beyond := found.rows_beyond(data.vocab_size):
+        say(
+            f"--init-from {path}: its vocabulary was extended or padded: {beyond:,} rows of the"
+            f" embedding beyond the {data.vocab_size:,} ids of GPT-2 are left out"
+        )
     if (share := found.zero_share()) >= _PRUNED:
         fate = "this run prunes nothing, and fills them in"
         if config.prune is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import pip_install
 from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
 
@@ -38,7 +39,7 @@ def choose(
     try:
         return _admitted(tokenizer, sample)
     except ModuleNotFoundError:
-        why = f"it is not installed (pip install gigatoken=={GIGATOKEN})"
+        why = f"it is not installed ({pip_install(f'gigatoken=={GIGATOKEN}')})"
         silent = True
     except _RefusedError as error:
         why, silent = str(error), False

@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import itertools
 import json
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.text import shortened
+from gpt2.config.text import pip_install, shortened
+from gpt2.files.mistaken import what_it_is
 
 KINDS = (".txt", ".md", ".jsonl", ".parquet")
 PACKED_KINDS = (".txt", ".md", ".jsonl")
@@ -180,7 +180,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
             else:
                 yield from iter(lambda: file.read(_PIECE), b"")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadFileError(f"{path}: damaged or cut off ({error})") from error
+        found = what_it_is(path) or f"damaged or cut off ({error})"
+        raise BadFileError(f"{path}: {found}") from error
     except OSError as error:
         raise BadFileError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -200,8 +201,7 @@ def _unpack_zst(file: BinaryIO) -> Iterator[bytes]:
         zstandard = importlib.import_module("zstandard")
     except ModuleNotFoundError as error:
         raise _error(
-            f"{file.name}: needs the Python package 'zstandard':"
-            f" {sys.executable} -m pip install zstandard"
+            f"{file.name}: needs the Python package 'zstandard': {pip_install('zstandard')}"
         ) from error
     unpacker = zstandard.ZstdDecompressor().decompressobj()
     while chunk := file.read(_PACKED):
