@@ -1,6 +1,7 @@
 # GPT-2 Training Module. `make` trains, `make check` tests, `make help` lists every target.
 
 PYTHON ?= python3
+$(if $(wildcard scripts/environment.py),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
 ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
@@ -13,6 +14,8 @@ HINT := an option of a run is a flag, for example ARGS="--batch-size 8"; make re
 HINT_O := there is no output folder; ARGS="--run-dir DIR" and ARGS="--data-dir DIR" name folders
 HINT_V := commands are always shown
 HINT_ARG := it is ARGS
+HINT_KCONFIG_SEED := it is SEED
+HINT_KCONFIG_ALLCONFIG := values come from files, in order: make merge FRAGMENTS="a b"
 HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
 $(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
 $(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
@@ -87,6 +90,27 @@ guiconfig:                 ## change .config in a menu in a window
 
 defconfig-%:               ## make .config what defconfigs/NAME says
 	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+%_defconfig:               ## the same, as the kernel's Makefile has it
+	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+# Targets of the kernel's Makefile that are others here.
+HERE_defconfig := 'make list-defconfigs' lists them, 'make defconfig-NAME' takes one
+HERE_config := 'make menuconfig', or 'make oldconfig' for questions line by line
+HERE_nconfig := 'make menuconfig'
+HERE_xconfig := 'make guiconfig', or 'make menuconfig' on a terminal
+HERE_gconfig := $(HERE_xconfig)
+HERE_localmodconfig := 'make' without a .config, which takes what fits the machine
+HERE_tinyconfig := 'make alldefconfig', all defaults, or a small one of 'make list-defconfigs'
+HERE_allnoconfig := $(HERE_tinyconfig)
+HERE_allyesconfig := $(HERE_tinyconfig)
+HERE_allmodconfig := $(HERE_tinyconfig)
+HERE_helpnewconfig := 'make listnewconfig', and 'make explain OPTION=NAME'
+HERE_mrproper := 'make distclean', which leaves data/ and runs/
+KERNEL := defconfig config nconfig xconfig gconfig localmodconfig tinyconfig allnoconfig allyesconfig allmodconfig helpnewconfig mrproper
+.PHONY: $(KERNEL)
+$(KERNEL):
+	@printf '%s\n' "make $@: here it is $(HERE_$@)" >&2; exit 2
 
 oldconfig:                 ## ask about the options that .config does not mention
 	@$(SH) $(PY) && become "$$py scripts/kconf.py oldconfig"
@@ -175,4 +199,4 @@ distclean: clean           ## remove caches, .venv and .config; never data/ or r
 	@rm -rf .venv .venv-3.* .config .config.old defconfig
 
 help:                      ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z%_-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,55 @@ def test_kconfig_config_in_the_environment_is_refused(tree: Path) -> None:
     assert done.returncode == 2
     assert "KCONFIG_CONFIG in the environment has no effect" in done.stderr
     assert not (tree / ".config").exists()
+
+
+KERNEL = [
+    "defconfig",
+    "config",
+    "nconfig",
+    "xconfig",
+    "gconfig",
+    "localmodconfig",
+    "tinyconfig",
+    "allnoconfig",
+    "allyesconfig",
+    "allmodconfig",
+    "helpnewconfig",
+    "mrproper",
+]
+
+
+@pytest.mark.parametrize("target", KERNEL)
+def test_a_target_of_the_kernel_names_what_it_is_here(target: str, tree: Path) -> None:
+    (tree / "defconfig").touch()  # as savedefconfig leaves it
+    done = make(tree, target)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[0]
+    assert said.startswith(f"make {target}: here it is ")
+    named = re.findall(r"'make( [^']*)?'", said)
+    assert named
+    for words in named:
+        arguments = words.replace("NAME", "tiny").split()
+        assert make(tree, "-n", *arguments).returncode == 0, words
+
+
+def test_from_another_folder_the_way_in_is_named(tree: Path, tmp_path: Path) -> None:
+    place = tmp_path / "tree"
+    place.symlink_to(tree)  # make knows no blanks in the names of makefiles
+    command = ["make", "-f", str(place / "Makefile"), "help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    way_in = done.stderr.partition("make -C ")[2].split()[0].rstrip(".")
+    assert (
+        subprocess.run(["make", "-C", way_in, "help"], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def test_a_defconfig_may_be_named_as_in_the_kernel(tree: Path) -> None:
+    assert make(tree, "tiny_defconfig").returncode == 0
+    assert "CONFIG_MAX_STEPS=3" in (tree / ".config").read_text()
+    assert "did you mean" in make(tree, "tinny_defconfig").stderr
 
 
 @pytest.mark.parametrize("python", ["old", "missing"])
