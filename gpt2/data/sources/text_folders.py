@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def find(where: Path) -> Found:
     if kind(where) is None:
         raise _error(
             f"--input {where}: not a text file known by its name ({_ENDINGS}); if it is text, give"
-            f" it such a name: ln -s {where.name} {where.name}.txt"
+            f" it such a name: {shlex.join(['ln', '-s', where.name, f'{where}.txt'])}"
         )
     return Found([where])
 
