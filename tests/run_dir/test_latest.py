@@ -13,6 +13,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.run_dir import resume
 from gpt2.session import session
 from scripts import report
+from scripts.reports import output
 from tests.files.test_link import no_links
 from tests.support import tiny
 
@@ -59,6 +60,16 @@ def test_without_links_the_newest_run_is_taken(
         tiny.train(data, runs / "latest", *more)
     # Elsewhere it is a name like others: a new run.
     assert tiny.train(data, runs.parent / "else" / "latest", *more) == Exit.OK
+
+
+def test_a_run_on_another_disk_is_in_the_report_once(data: Path, runs: Path) -> None:
+    for folder in (runs / "one", runs.parent / "disk" / "two"):
+        assert tiny.train(data, folder, "--max-steps", "1") == Exit.OK
+    (runs / "linked").symlink_to(runs.parent / "disk" / "two")
+    (runs / "again").symlink_to(runs / "one")
+    found = output.run_folders([runs])
+    assert [path.name for path in found] == ["one", "linked"]
+    assert output.run_folders([runs, runs / "latest"]) == found
 
 
 def test_a_link_that_leads_nowhere(
