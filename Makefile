@@ -1,9 +1,24 @@
 # GPT-2 Training Module. `make` trains, `make check` tests, `make help` lists every target.
 
 PYTHON ?= python3
+$(if $(wildcard scripts/environment.py),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
 ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
+
+# A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
+KNOWN := PYTHON TORCH_INDEX $(ONLY_TYPED)
+TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(KNOWN),$(TYPED)))
+HINT := an option of a run is a flag, for example ARGS="--batch-size 8"; make reads $(KNOWN)
+HINT_O := there is no output folder; ARGS="--run-dir DIR" and ARGS="--data-dir DIR" name folders
+HINT_V := commands are always shown
+HINT_ARG := it is ARGS
+HINT_KCONFIG_SEED := it is SEED
+HINT_KCONFIG_ALLCONFIG := values come from files, in order: make merge FRAGMENTS="a b"
+HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
+$(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
+$(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
 
 export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 LIMIT := $(if $(TIME), --max-time $(TIME))
@@ -12,16 +27,21 @@ $(if $(call NO_DIGITS,$(TIME)),$(error TIME=$(TIME) is no whole number of second
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
-RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(RANK_COUNT))
+# On one machine: no look-up of its name. Under nohup torchrun must leave SIGHUP alone, as one process does.
+RANKS := $(if $(NPROC), -m torch.distributed.run$$hup --standalone --local-addr 127.0.0.1 --nproc-per-node $(RANK_COUNT))
+NOHUP = $(if $(NPROC),hup="$$($(PYTHON) -c 'import signal as s; print(" --signals-to-handle SIGTERM,SIGINT,SIGQUIT" * (s.getsignal(s.SIGHUP) == s.SIG_IGN), end="")')" &&)
 
 # The matrix's own flags, and ARGS for every cell; expanded by the shell, so that no value is executed.
 MATRIX := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}
 CELL_FLAGS := $${ARGS:+ -- $$ARGS}
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
-PY    := py="$$($(PYTHON) scripts/environment.py runtime)"
-REPORTPY := py="$$($(PYTHON) scripts/environment.py report)"
-DEVPY := py="$$($(PYTHON) scripts/environment.py development)"
+# NEW_ENOUGH is what every Python 3 can read, and 2.7: the program itself is a SyntaxError to an old one.
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, $1))' || \
+             { echo "make: PYTHON=$(PYTHON) is not there or older than 3.11: name one that is newer, make PYTHON=python3.11" >&2; exit 2; };
+PY    := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py runtime)"
+REPORTPY := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py report)"
+DEVPY := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py development)"
 # become: turn into a command, so that it gets the signals. show: print it first, to be pasted.
 # quoted: words as the shell reads them back, so that none is executed.
 SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; }; \
@@ -37,10 +57,12 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
 train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
+# ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.
+PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
 prepare:                   ## turn the corpus into tokens, if that is not done yet
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && show "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(if $(PREPARE_ALONE),,$${ARGS:+ -- $$ARGS})")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
 
 plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
@@ -52,7 +74,7 @@ plan-table:                ## the memory of all four sizes, by batch, as docs/me
 	@$(SH) $(PY) && become "$$py scripts/plan_table.py"
 
 resume:                    ## go on with the newest unfinished run
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
 	@$(SH) $(PY) && show "$$py gpt2/sample.py --run runs/latest$(MORE)"
@@ -71,6 +93,27 @@ guiconfig:                 ## change .config in a menu in a window
 
 defconfig-%:               ## make .config what defconfigs/NAME says
 	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+%_defconfig:               ## the same, as the kernel's Makefile has it
+	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+# Targets of the kernel's Makefile that are others here.
+HERE_defconfig := 'make list-defconfigs' lists them, 'make defconfig-NAME' takes one
+HERE_config := 'make menuconfig', or 'make oldconfig' for questions line by line
+HERE_nconfig := 'make menuconfig'
+HERE_xconfig := 'make guiconfig', or 'make menuconfig' on a terminal
+HERE_gconfig := $(HERE_xconfig)
+HERE_localmodconfig := 'make' without a .config, which takes what fits the machine
+HERE_tinyconfig := 'make alldefconfig', all defaults, or a small one of 'make list-defconfigs'
+HERE_allnoconfig := $(HERE_tinyconfig)
+HERE_allyesconfig := $(HERE_tinyconfig)
+HERE_allmodconfig := $(HERE_tinyconfig)
+HERE_helpnewconfig := 'make listnewconfig', and 'make explain OPTION=NAME'
+HERE_mrproper := 'make distclean', which leaves data/ and runs/
+KERNEL := defconfig config nconfig xconfig gconfig localmodconfig tinyconfig allnoconfig allyesconfig allmodconfig helpnewconfig mrproper
+.PHONY: $(KERNEL)
+$(KERNEL):
+	@printf '%s\n' "make $@: here it is $(HERE_$@)" >&2; exit 2
 
 oldconfig:                 ## ask about the options that .config does not mention
 	@$(SH) $(PY) && become "$$py scripts/kconf.py oldconfig"
@@ -121,7 +164,7 @@ explain:                   ## say all about an option: OPTION=learning-rate
 	@$(SH) $(PY) && become "$$py scripts/kconf.py explain \"\$$OPTION\""
 
 doctor:                    ## what this machine has, and what each lack costs; it installs nothing
-	@$(PYTHON) scripts/doctor.py
+	@$(call NEW_ENOUGH,9) $(PYTHON) scripts/doctor.py
 
 bench:                     ## measure speed and memory for .config; ARGS="--against plain -- --model gpt2-mini"
 	@$(SH) $(DEVPY) && show "$$py scripts/bench.py --config .config$(MORE)"
@@ -156,7 +199,7 @@ clean:                     ## remove caches
 	@find gpt2 scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +; rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 distclean: clean           ## remove caches, .venv and .config; never data/ or runs/
-	@rm -rf .venv .config .config.old defconfig
+	@rm -rf .venv .venv-3.* .config .config.old defconfig
 
 help:                      ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z%_-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     )
     config = bind(options)
     from gpt2.data.batches import validation_batches
+    from gpt2.data.meta import META
     from gpt2.data.tokens import open_split
     from gpt2.model.loss import IGNORED
     from gpt2.optim.precision import DTYPES, Precision, resolve_precision
@@ -37,6 +38,12 @@ def main(argv: Sequence[str]) -> int:
     trained = load_trained(actions.run, actions.best, config.machine)
     data_dir = config.data.data_dir if "DATA_DIR" in options.given else None
     folder = (data_dir or trained.config.data.data_dir) / trained.config.data.dataset
+    if data_dir is None and not (folder / META).is_file():
+        raise UserError(
+            f"the data of this run are not in {folder} any more: name the folder that holds them"
+            " by --data-dir",
+            code=Exit.DATA,
+        )
     split = open_split(folder, actions.split, 1)
     theirs, ours = trained.record["data"], split.meta
     if (ours.data_hash, ours.tokenizer) != (theirs["data_hash"], theirs["tokenizer"]):

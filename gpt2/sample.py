@@ -27,15 +27,25 @@ def main(argv: Sequence[str]) -> int:
         "sample.py", "Write text with a trained model.", argv, SampleActions, OPTIONS
     )
     config = bind(options)
-    from gpt2.data.tokenizer import from_description
+    from gpt2.data.tokenizer import END_OF_TEXT, from_description
     from gpt2.model.generate import Sampling, stream
-    from gpt2.weights.trained import load_trained
+    from gpt2.weights.trained import load_trained, warn
 
     trained = load_trained(actions.run, actions.best, config.machine)
     tokenizer = from_description(trained.record["data"]["tokenizer"])
     prompt = [int(token) for token in tokenizer.encode(actions.prompt)]
+    if END_OF_TEXT in actions.prompt and tokenizer.end_of_text is not None:
+        warn(
+            f"--prompt: {END_OF_TEXT} in it is taken as text, as in training; an empty --prompt"
+            " starts from the end of a document"
+        )
     if not prompt:
-        raise UserError("--prompt is empty: give at least one character")
+        if tokenizer.end_of_text is None:
+            raise UserError(
+                "--prompt is empty: give at least one character; these data have no"
+                " end-of-text to start from"
+            )
+        prompt = [tokenizer.end_of_text]
     sampling = Sampling(actions.temperature, actions.top_k, actions.top_p, actions.seed)
     steps = stream(trained.model, prompt, actions.tokens, sampling, actions.samples)
     if actions.samples == 1 and sys.stdout.isatty():

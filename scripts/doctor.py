@@ -27,7 +27,7 @@ from gpt2.config.sizes import show_size
 from gpt2.config.text import first_line
 from gpt2.machine.host_memory import Host
 from gpt2.machine.processor import has_bf16
-from scripts.environment import OLDEST_TORCH, VENV, missing, new_enough, requirements
+from scripts.environment import OLDEST_TORCH, missing, new_enough, own_venv, requirements
 from scripts.study.machine import disk_free
 
 if TYPE_CHECKING:
@@ -199,8 +199,13 @@ def disk(runs: Path) -> Finding:
 
 def main() -> int:
     """Print the findings; 2 when training lacks something."""
-    theirs = VENV / "bin" / "python"
-    if missing(requirements("runtime")) and theirs.exists() and Path(sys.prefix).resolve() != VENV:
+    folder = own_venv()
+    theirs = folder / "bin" / "python"
+    if (
+        missing(requirements("runtime"))
+        and theirs.exists()
+        and Path(sys.prefix).resolve() != folder
+    ):
         # `make` would take it too, so what it has is what counts.
         os.execv(theirs, [str(theirs), str(Path(__file__).resolve())])
     needed = False

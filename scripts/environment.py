@@ -2,13 +2,15 @@
 
 Runs on a bare Python >= 3.11. The Python at hand is taken unchanged when it has every package of
 the group that is asked for; else .venv gets what is missing, on top of a torch that is there (one
-built for ROCm or for another CUDA, say).
+built for ROCm or for another CUDA, say). A .venv of another version of Python is left alone: this
+one then gets .venv-3.X beside it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -19,6 +21,15 @@ VENV = REPOSITORY / ".venv"
 #: The oldest torch the code runs on; an installed one at least so new is kept as it is.
 OLDEST_TORCH = (2, 10)
 GROUPS = ("runtime", "report", "development")
+#: Settings of pip, by which it would install elsewhere, into another Python, or something else.
+PIP_ELSEWHERE = (
+    "TARGET", "PREFIX", "ROOT", "PYTHON", "REQUIREMENT", "EDITABLE", "DRY_RUN", "NO_DEPS",
+    "PLATFORM", "PYTHON_VERSION", "IMPLEMENTATION", "ABI", "REPORT",
+)  # fmt: skip
+
+
+#: What stands in `made-for` of a .venv that is being made.
+UNFINISHED = "unfinished"
 
 
 class UnusableError(Exception):
@@ -71,22 +82,59 @@ def main() -> None:
         raise UnusableError("Python 3.11 or newer is needed: make PYTHON=python3.11")
     python = Path(sys.executable)
     if missing(requirements(group)):
-        python = VENV / "bin" / "python"
-        if Path(sys.prefix).resolve() != VENV and not whole(python):
-            make_venv(python)
+        folder = own_venv()
+        python = folder / "bin" / "python"
+        if Path(sys.prefix).resolve() != folder and (why := unfit(folder)):
+            make_venv(folder, why)
         install(python, lacking(python, group))
+        if left := lacking(python, group):
+            raise UnusableError(
+                f"pip ended well, and {python} still lacks {', '.join(left)}: a setting of pip "
+                "sends packages elsewhere; see 'pip config list', and remove user, target, prefix "
+                "or root there"
+            )
     elif os.environ.get("TORCH_INDEX") and not python.is_relative_to(VENV):
         say(f"TORCH_INDEX has no effect: {python} has a torch, which is used as it is")
     print(os.path.relpath(python) if python.is_relative_to(Path.cwd()) else python)
 
 
-def whole(python: Path) -> bool:
-    """Whether .venv was made to its end, and for a Python, torch and index like those at hand."""
-    stamp = VENV / "made-for"
-    if not (python.exists() and stamp.exists()):
-        return False
-    then = stamp.read_text(encoding="utf-8").split("\n")
-    return all(now in ("", before) for now, before in zip(at_hand(), then, strict=False))
+def own_venv() -> Path:
+    """Return the .venv of the Python at hand; where that is of another version, the one beside it.
+
+    So two people, or two shells, of different Pythons do not undo each other's.
+    """
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    theirs = made_for(VENV)[0]
+    if not (VENV / "bin" / "python").exists() or theirs in ("", UNFINISHED, version):
+        return VENV
+    return VENV.with_name(f"{VENV.name}-{version}")
+
+
+def made_for(folder: Path) -> list[str]:
+    """Return what a .venv was made for, as at_hand() says it; its first entry is empty if unknown.
+
+    Of one that was not made here only the version of its Python is known.
+    """
+    stamp, settings = folder / "made-for", folder / "pyvenv.cfg"
+    if stamp.exists():
+        return stamp.read_text(encoding="utf-8").split("\n")
+    text = settings.read_text(encoding="utf-8") if settings.exists() else ""
+    found = re.search(r"^version(?:_info)? *= *(\d+\.\d+)", text, re.MULTILINE)
+    return [found[1] if found else ""]
+
+
+def unfit(folder: Path) -> str:
+    """Return why a .venv has to be made anew; empty where it can be used as it is."""
+    before, now = made_for(folder), at_hand()
+    if not folder.exists():
+        return "once"
+    if before[0] in ("", UNFINISHED) or not (folder / "bin" / "python").exists():
+        return "anew: it was not finished"
+    names = ("the Python", "the torch", "the TORCH_INDEX")
+    for name, was, is_now in zip(names, before, now, strict=False):
+        if is_now not in ("", was):
+            return f"anew: {name} it is for was {was or 'its own'} and is {is_now}"
+    return ""
 
 
 def at_hand() -> list[str]:
@@ -105,14 +153,20 @@ def shared_torch() -> str:
     return str(torch.locate_file("")) if new_enough(torch.version) else ""
 
 
-def make_venv(python: Path) -> None:
-    """Make .venv anew, without packages; it shares the torch of the Python at hand."""
-    say(f"making {VENV.name} (once)")
+def make_venv(folder: Path, why: str) -> None:
+    """Make a .venv, without packages; it shares the torch of the Python at hand."""
+    say(f"making {folder.name} ({why})")
+    if folder.is_symlink():  # what it leads to is somebody else's
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "made-for").write_text(UNFINISHED, encoding="utf-8")
     run(
-        [sys.executable, "-m", "venv", "--clear", str(VENV)],
+        [sys.executable, "-m", "venv", str(folder)],
         "making .venv failed: the module venv is part of Python, and a package of its own on "
         "Debian (python3-venv)",
     )
+    python = folder / "bin" / "python"
     if site := shared_torch():
         say(f"using the torch in {site}")
         # A .pth file works for a virtualenv and for conda too, where --system-site-packages would
@@ -120,7 +174,7 @@ def make_venv(python: Path) -> None:
         folders = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
         purelib = run([str(python), "-c", "import sysconfig as s; print(s.get_path('purelib'))"])
         Path(purelib.strip(), "python_at_hand.pth").write_text("\n".join(folders) + "\n")
-    (VENV / "made-for").write_text("\n".join(at_hand()), encoding="utf-8")
+    (folder / "made-for").write_text("\n".join(at_hand()), encoding="utf-8")
 
 
 def lacking(python: Path, group: str) -> list[str]:
@@ -153,18 +207,30 @@ def pip(python: Path, arguments: list[str]) -> None:
     run(
         [str(python), "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments],
         "pip could not install the packages: see above; a machine without a network needs them "
-        "installed beforehand (requirements.txt)",
+        "installed beforehand (requirements.txt), and 'make distclean' removes a broken .venv",
         stdout=2,
+        environment=pip_environment(),
     )
+
+
+def pip_environment() -> dict[str, str]:
+    """Return the environment for pip: this one, without what would have it install elsewhere.
+
+    Indexes, proxies, certificates, caches and constraints stay as they are.
+    """
+    elsewhere = {f"PIP_{name}" for name in PIP_ELSEWHERE}
+    kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    return {**kept, "PIP_USER": "0"}  # over `user = true` of a pip.conf
 
 
 def run(
     command: list[str],
     failure: str = ".venv does not work: 'make distclean', and again",
     stdout: int = subprocess.PIPE,
+    environment: dict[str, str] | None = None,
 ) -> str:
     """Run a command and return its output. Raises UnusableError with `failure`."""
-    done = subprocess.run(command, stdout=stdout, text=True, check=False)
+    done = subprocess.run(command, stdout=stdout, text=True, check=False, env=environment)
     if done.returncode:
         raise UnusableError(failure)
     return done.stdout or ""

@@ -1,7 +1,8 @@
 """Print the flags of a .config, shell-quoted: only what differs from the defaults.
 
 Without a .config it takes the defconfig that fits the machine, and says which and why. With
---unfinished it prints the flags of the newest unfinished run, and its --run-dir.
+--unfinished it prints the flags of the newest unfinished run, and its --run-dir. What follows a --
+are flags of train.py, which it gives after those of the .config.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if __name__ == "__main__" and not __package__:  # the repository on the path, no
     sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
 
 from gpt2.config.bind import bind
-from gpt2.config.cli import Parser
+from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 from gpt2.config.library import is_own_code
@@ -41,7 +42,8 @@ def main() -> int:
     parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
     parser.add_argument("--unfinished", type=Path, help="folder of runs to look through")
     parser.add_argument("--quiet", action="store_true", help="do not say which defconfig it takes")
-    arguments = parser.parse_args()
+    own, typed = split_at_dashes(sys.argv[1:])
+    arguments = parser.parse_args(own)
     path, extra = arguments.config, []
     if arguments.unfinished:
         runs = unfinished(arguments.unfinished)
@@ -51,8 +53,21 @@ def main() -> int:
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         path = fitting_defconfig(arguments.quiet)
     found = flags(path, None, extra)  # what is wrong is wrong before the data are prepared, too
-    print(shlex.join(flags(path, DATA_OPTIONS) if arguments.data else found))
+    if arguments.data:
+        found, typed = flags(path, DATA_OPTIONS), of_data(typed)
+    print(shlex.join([*found, *typed]))
     return 0
+
+
+def of_data(typed: Sequence[str]) -> list[str]:
+    """Return the words of a train.py command line that prepare_data.py has to know, too."""
+    wanted = [flag_of(name) for name in DATA_OPTIONS]
+    found: list[str] = []
+    for word, following in itertools.zip_longest(typed, typed[1:]):
+        flag, equals, _ = word.partition("=")
+        if flag in wanted:
+            found += [word] if equals or following is None else [word, following]
+    return found
 
 
 def flags(path: Path, names: Sequence[str] | None = None, more: Sequence[str] = ()) -> list[str]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gpt2 import evaluate, sample
+from gpt2 import evaluate, prepare_data, sample
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
+from gpt2.model import generate
+from gpt2.train import main
 from gpt2.weights.trained import load_trained
 from tests.support import tiny
 
@@ -172,3 +178,65 @@ def test_a_split_that_is_not_there(run: Path) -> None:
     with pytest.raises(UserError, match=r"--split valid: .* have train, val, test") as error:
         evaluate.main(["--run", str(run), "--split", "valid"])
     assert error.value.code == Exit.DATA
+
+
+@pytest.fixture(scope="module")
+def tokens_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a step on GPT-2's tokens."""
+    folder = tmp_path_factory.mktemp("tokens")
+    text = folder / "in.txt"
+    text.write_text("to be or not to be, that is the question. " * 40, encoding="utf-8")
+    assert prepare_data.main(["--input", str(text), "--data-dir", str(folder)]) == Exit.OK
+    flags = tiny.flags(folder, folder / "run", "--tokenizer", "gpt2", "--max-steps", "1")
+    assert main(flags) == Exit.OK
+    return folder / "run"
+
+
+def sampled(run: Path, prompt: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    capsys.readouterr()
+    assert sample.main(["--run", str(run), "--prompt", prompt, "--tokens", "5"]) == Exit.OK
+    shown = capsys.readouterr()
+    return shown.out, shown.err
+
+
+def test_an_empty_prompt_starts_a_document(
+    tokens_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[int]] = []
+    real = generate.stream
+
+    def stream(model: Any, prompt: list[int], *more: Any) -> Any:
+        started.append(prompt)
+        return real(model, prompt, *more)
+
+    monkeypatch.setattr(generate, "stream", stream)
+    sampled(tokens_run, "", capsys)
+    out, err = sampled(tokens_run, "<|endoftext|>", capsys)
+    assert started[0] == [50256]
+    assert len(started[1]) == 7
+    assert out.startswith("<|endoftext|>")
+    assert "an empty --prompt starts" in err
+
+
+def test_a_prompt_is_text_whatever_the_locale_made_of_it(
+    tokens_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As Python gives UTF-8 in a locale without those characters.
+    out, _ = sampled(tokens_run, "caf\udcc3\udca9", capsys)
+    assert out.startswith("caf\xe9")
+    for prompt, place in (("caf\udce9", "byte 3 of"), ("caf\ud83d", "half a character at 3")):
+        with pytest.raises(UserError, match=f"--prompt: .*{place}") as caught:
+            sampled(tokens_run, prompt, capsys)
+        assert caught.value.code == Exit.CONFIG
+
+
+@pytest.mark.slow
+def test_bytes_of_a_command_line(tokens_run: Path) -> None:
+    base = {**os.environ, "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [sys.executable, "gpt2/sample.py", "--run", str(tokens_run), "--tokens", "1"]
+    for prompt, code in (("caf\xe9".encode(), Exit.OK), (b"caf\xe9", Exit.CONFIG)):
+        done = subprocess.run(
+            [*map(os.fsencode, command), b"--prompt", prompt],
+            env=base, cwd=tiny.REPOSITORY, capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr

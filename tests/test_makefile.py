@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,119 @@ def test_variables_count_only_when_typed(tree: Path) -> None:
         assert "already prepared" in quiet.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("BATCH_SIZE=8", 'for example ARGS="--batch-size 8"; make reads PYTHON TORCH_INDEX TIME'),
+        ("ARG=--max-steps 3", "it is ARGS"),
+        ("O=d", "there is no output folder"),
+        ("V=1", "commands are always shown"),
+        ("KCONFIG_CONFIG=my.config", "the configuration is .config"),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused(typed: str, said: str, tree: Path) -> None:
+    name = typed.partition("=")[0]
+    done = make(tree, "defconfig-tiny", typed)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"{name}= has no effect: " in line
+    assert said in line
+    assert not (tree / ".config").exists()
+    # What a make above this one was given is that one's.
+    (tree.parent / "outer.mk").write_text("all:\n\t+@$(MAKE) -f Makefile -n help PYTHON=x\n")
+    nested = subprocess.run(
+        ["make", "-f", "../outer.mk", typed], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert nested.returncode == 0, nested.stderr
+
+
+def test_kconfig_config_in_the_environment_is_refused(tree: Path) -> None:
+    done = make(tree, "defconfig-tiny", KCONFIG_CONFIG="my.config")
+    assert done.returncode == 2
+    assert "KCONFIG_CONFIG in the environment has no effect" in done.stderr
+    assert not (tree / ".config").exists()
+
+
+KERNEL = [
+    "defconfig",
+    "config",
+    "nconfig",
+    "xconfig",
+    "gconfig",
+    "localmodconfig",
+    "tinyconfig",
+    "allnoconfig",
+    "allyesconfig",
+    "allmodconfig",
+    "helpnewconfig",
+    "mrproper",
+]
+
+
+@pytest.mark.parametrize("target", KERNEL)
+def test_a_target_of_the_kernel_names_what_it_is_here(target: str, tree: Path) -> None:
+    (tree / "defconfig").touch()  # as savedefconfig leaves it
+    done = make(tree, target)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[0]
+    assert said.startswith(f"make {target}: here it is ")
+    named = re.findall(r"'make( [^']*)?'", said)
+    assert named
+    for words in named:
+        arguments = words.replace("NAME", "tiny").split()
+        assert make(tree, "-n", *arguments).returncode == 0, words
+
+
+def test_from_another_folder_the_way_in_is_named(tree: Path, tmp_path: Path) -> None:
+    place = tmp_path / "tree"
+    place.symlink_to(tree)  # make knows no blanks in the names of makefiles
+    command = ["make", "-f", str(place / "Makefile"), "help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    way_in = done.stderr.partition("make -C ")[2].split()[0].rstrip(".")
+    assert (
+        subprocess.run(["make", "-C", way_in, "help"], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def test_a_defconfig_may_be_named_as_in_the_kernel(tree: Path) -> None:
+    assert make(tree, "tiny_defconfig").returncode == 0
+    assert "CONFIG_MAX_STEPS=3" in (tree / ".config").read_text()
+    assert "did you mean" in make(tree, "tinny_defconfig").stderr
+
+
+@pytest.mark.parametrize("python", ["old", "missing"])
+def test_a_python_that_is_too_old_or_missing_is_named(python: str, tree: Path) -> None:
+    """Stands for Python 3.6, to which the program's syntax is unknown: it knows -c alone."""
+    fake = tree.parent / "python-old"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] || { echo SyntaxError >&2; exit 1; }\n'
+        f"exec '{sys.executable}' -c \"import sys; sys.version_info = (3, 6); $2\"\n"
+    )
+    fake.chmod(0o755)
+    name = "../python-old" if python == "old" else "no-such-python"
+    for target in ("train", "report", "lint", "doctor"):
+        done = make(tree, target, f"PYTHON={name}")
+        assert done.returncode == 2
+        assert f"PYTHON={name} is not there or older than 3.11" in done.stderr
+        assert "make PYTHON=python3.11" in done.stderr
+        assert "SyntaxError" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_preparation_learns_where_the_training_reads(tree: Path, tmp_path: Path) -> None:
+    make(tree, "defconfig-tiny")
+    text = tmp_path / "in.txt"
+    text.write_text("to be or not to be. " * 50)
+    there = tmp_path / "there"
+    made = make(tree, "prepare", f"ARGS=--data-dir '{there}' --input '{text}'")
+    assert made.returncode == 0, made.stderr
+    done = make(tree, "prepare", "train", f"ARGS=--data-dir '{there}' --max-steps 2")
+    assert done.returncode == 0, done.stderr
+    assert f"already prepared in {there}/text" in done.stdout
+
+
 @pytest.mark.parametrize("value", ["0", "two", "2 3", "-1", "2000"])
 def test_a_number_of_ranks_that_is_none_stops_make(value: str, tree: Path) -> None:
     done = make(tree, "train", f"NPROC={value}")
@@ -155,8 +271,65 @@ def test_a_number_of_ranks_that_is_none_stops_make(value: str, tree: Path) -> No
 
 def test_a_number_of_ranks_starts_so_many(tree: Path) -> None:
     shown = make(tree, "-n", "train", "NPROC=2").stdout
-    assert "-m torch.distributed.run --standalone --nproc-per-node 2 gpt2/train.py" in shown
+    assert "--standalone --local-addr 127.0.0.1 --nproc-per-node 2 gpt2/train.py" in shown
     assert "torch.distributed" not in make(tree, "-n", "train", NPROC="2").stdout
+
+
+def started(tree: Path, *before: str) -> subprocess.Popen[str]:
+    """make with two ranks, until their first steps are recorded; `before` starts it."""
+    assert make(tree, "defconfig-tiny").returncode == 0
+    args = "ARGS=--device cpu --max-steps 100000 --checkpoint-interval 0 --log-interval 1"
+    process = subprocess.Popen(
+        [*before, "make", f"PYTHON={sys.executable}", "NPROC=2", args],
+        cwd=tree, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while not list(tree.glob("runs/2*/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no step after 90 s"
+        time.sleep(0.1)
+    return process
+
+
+def lines(tree: Path) -> int:
+    (path,) = tree.glob("runs/2*/metrics.jsonl")
+    return path.read_bytes().count(b"\n")
+
+
+@pytest.mark.long
+def test_ranks_under_nohup_outlive_their_terminal(tree: Path) -> None:
+    process = started(tree, "nohup")
+    try:
+        os.killpg(process.pid, signal.SIGHUP)  # as a terminal that is closed
+        time.sleep(1)
+        before = lines(tree)
+        time.sleep(2)
+        assert process.poll() is None
+        assert lines(tree) > before
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+    assert '"exit_code": 75' in next(tree.glob("runs/2*/run.json")).read_text(), said
+
+
+@pytest.mark.long
+def test_ranks_start_where_the_host_has_no_name(tree: Path) -> None:
+    alone = [
+        "unshare",
+        "-n",
+        "-u",
+        "sh",
+        "-c",
+        'ip link set lo up && hostname no-such-host && "$@"',
+    ]
+    probe = subprocess.run([*alone, "sh", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("no rights for a network of its own")
+    process = started(tree, *alone, "sh")
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
 
 
 @pytest.mark.slow

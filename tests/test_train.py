@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gpt2 import prepare_data
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.data.meta import read_meta
@@ -183,3 +185,16 @@ def test_errors_are_lines_without_a_traceback() -> None:
     lines = done.stderr.splitlines()
     assert all(line.startswith("train.py: error: --") or "--optimzer" in line for line in lines)
     assert len(lines) == 2
+
+
+def test_the_command_that_makes_missing_data_makes_those_that_are_asked_for(tmp_path: Path) -> None:
+    text = tmp_path / "in.txt"
+    text.write_text("to be or not to be. " * 60)
+    flags = tiny.flags(tmp_path / "data", tmp_path / "run", "--max-steps", "1")
+    assert "char" in flags
+    with pytest.raises(UserError) as caught:
+        tiny.main(flags)
+    command = shlex.split(str(caught.value).partition("make it with: ")[2])
+    words = [str(text) if word == "FILE_OR_FOLDER" else word for word in command[2:]]
+    assert prepare_data.main(words) == Exit.OK
+    assert tiny.main(flags) == Exit.OK

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt2.checkpoint.store import Checkpoint
+from gpt2.machine.processor import give_way
 
 #: Nice value of the thread: it takes what training leaves of the cores.
 _NICE = 19
@@ -53,7 +51,9 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
+        self._pool = ThreadPoolExecutor(
+            1, thread_name_prefix="checkpoint", initializer=give_way, initargs=(_NICE,)
+        )
         self._task: Future[None] | None = None
 
     @property
@@ -75,8 +75,3 @@ class Background:
     def close(self) -> None:
         """End the thread, after its task."""
         self._pool.shutdown()
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # where a thread has a nice value of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

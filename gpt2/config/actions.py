@@ -73,6 +73,22 @@ class PrepareActions:
     adopt: Annotated[
         Path | None, Help("take nanoGPT's train.bin and val.bin from this folder as they are")
     ] = None
+    bad_files: Annotated[
+        str,
+        Help(
+            "what to do with a file that is not UTF-8, damaged or not JSON; skip: leave it out, "
+            "count and name it (every file is read once more)",
+            "{refuse,skip}",
+        ),
+    ] = "refuse"
+    end_of_text: Annotated[
+        str,
+        Help(
+            "what <|endoftext|> in a text is; text: seven ordinary tokens; token: the end of a "
+            "document",
+            "{text,token}",
+        ),
+    ] = "text"
     force: Annotated[bool, Help("prepare again, over what is there")] = False
     max_tokens: Annotated[
         int | None,
@@ -99,7 +115,10 @@ class SampleActions:
     """What sample.py shall write."""
 
     run: Annotated[Path, Help("run directory, or what export.py made of one")]
-    prompt: Annotated[str, Help("text to go on from", "TEXT")] = "\n"
+    prompt: Annotated[
+        str,
+        Help("text to continue; empty: start a document (where the data have end-of-text)", "TEXT"),
+    ] = "\n"
     tokens: Annotated[int, Help("tokens to write"), Within("[1, 1000000]")] = 200
     temperature: Annotated[
         float, Help("0 takes the likeliest token, 1 samples as trained"), Within("[0, 100]")

@@ -190,7 +190,7 @@ def _read_actions(
         if isinstance(value, str):
             kind, notes = unwrap(hints[field.name])
             try:
-                value = _path(value) if kind is Path else convert(value, kind, notes)
+                value = _path(value) if kind is Path else convert(_text(value), kind, notes)
             except ValueError as error:
                 refused.append(f"{flag_of(field.name)}: {error}")
         if value is not None:
@@ -202,6 +202,24 @@ def _path(text: str) -> Path:
     if not text:
         raise ValueError("a path is needed")
     return Path(text)
+
+
+def _text(argument: str) -> str:
+    """Return an argument as text, whatever the locale made of its bytes. Raises ValueError.
+
+    Where the locale has no such character, Python keeps the byte as half a surrogate pair.
+    """
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} of {argument!r} is not UTF-8; give text") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument!r} has half a character at {error.start}") from None
 
 
 def _add_options(parser: argparse.ArgumentParser, options: Options, chosen: Sequence[str]) -> None:

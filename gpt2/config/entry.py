@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from gpt2.config.environment import remove_harmful
 from gpt2.config.errors import Exit, UserError
 
 if TYPE_CHECKING:  # doctor.py runs on older Pythons, too, which it names
@@ -64,6 +65,7 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
     torchrun it does so at once: a rank that waits for the others could not clean up. Any other
     error is a bug of ours: one line too, with the file that has its traceback.
     """
+    remove_harmful()
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error

@@ -22,6 +22,9 @@ from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
 #: What a line of UTF-8 text cannot hold: control characters, line ends, bytes that are no text.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+#: How Python keeps bytes of a command line that are no text in the locale.
+_BYTES = re.compile("[\ud800-\udfff]")
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -77,6 +80,9 @@ class Options(Schema):
         if not well_formed:
             expected = {kc.BOOL: "y or n", kc.INT: "a whole number"}
             wanted = expected.get(symbol.orig_type, "one line of text")
+            if _BYTES.search(value):
+                wanted += ": it has bytes that are not UTF-8 here; use a name in UTF-8 (ln -s), or"
+                wanted += " start with PYTHONUTF8=1 where the locale is at fault"
             self.problems.append(f"{given.where}: {value!r} is not {wanted}")
             return
         self.given[given.name] = given

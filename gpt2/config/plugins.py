@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from gpt2.config.errors import UserError
+from gpt2.config.text import pip_install
 from gpt2.config.typed import PLUGIN_PACKAGES
 
 _LIGHT = {"__future__", "dataclasses", "typing"}
@@ -70,7 +71,7 @@ def load(package: str, name: str) -> ModuleType:
         missing = (error.name or "a package").split(".")[0]
         if missing == "gpt2":
             raise
-        way = f"python3 -m pip install {missing}"
+        way = pip_install(missing)
         message = f"{name!r} needs the Python package {missing!r}: install it with {way}"
         raise UserError(message) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -39,6 +41,11 @@ def first_line(error: BaseException) -> str:
 def last_line(text: str) -> str:
     """Return the last line of a text; empty where it has none."""
     return "".join(text.splitlines()[-1:])
+
+
+def pip_install(what: str) -> str:
+    """Return the command that installs a package into the Python that is running."""
+    return shlex.join([sys.executable, "-m", "pip", "install", what])
 
 
 def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

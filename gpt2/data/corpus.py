@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +22,17 @@ class Request:
 
     `input` is --input, `tokenizer` is --tokenizer (None: the corpus's own), and `downloads` is the
     folder in which what was fetched is kept, so that it is fetched once. `text_column` is
-    --text-column, for files with columns or keys (None: "text").
+    --text-column, for files with columns or keys (None: "text"). `skip_bad` is --bad-files skip,
+    `end_of_text` is --end-of-text token, and `say` is given lines for the user.
     """
 
     input: Path | None
     tokenizer: str | None
     downloads: Path
     text_column: str | None = None
+    skip_bad: bool = False
+    end_of_text: bool = False
+    say: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2.config.errors import Exit, UserError
+
 DTYPE = np.dtype("<u2")
 
 Ids = NDArray[np.uint16]
@@ -70,6 +72,18 @@ class ShardedIds:
 
 
 def open_files(paths: Sequence[Path]) -> IdArray:
-    """Map files of uint16, read-only: one file is a plain memory map, several are ShardedIds."""
-    maps: list[Ids] = [np.memmap(path, dtype=DTYPE, mode="r") for path in paths]
+    """Map files of uint16, read-only: one file is a plain memory map, several are ShardedIds.
+
+    Raises UserError (DATA) naming a file that cannot be mapped.
+    """
+    maps: list[Ids] = []
+    for path in paths:
+        try:
+            maps.append(np.memmap(path, dtype=DTYPE, mode="r"))
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be mapped into memory ({error.strerror}): some network and cloud"
+                " drives cannot; copy the data to a local disk and name it by --data-dir",
+                code=Exit.DATA,
+            ) from error
     return maps[0] if len(maps) == 1 else ShardedIds(maps)

@@ -105,13 +105,13 @@ class Meta:
         )
 
 
-def read_meta(folder: Path) -> Meta:
-    """Read meta.json of a data folder.
+def read_meta(folder: Path, tokenizer: str | None = None) -> Meta:
+    """Read meta.json of a data folder; `tokenizer` is the one that its data are to have, if any.
 
     Raises UserError (DATA) when it is missing, broken, of a newer format, or of another dtype.
     """
     path = folder / META
-    again = f"make it with: {prepare_command(folder)}"
+    again = f"make it with: {prepare_command(folder, tokenizer)}"
     if folder.exists() and not folder.is_dir():
         raise _error(f"{folder} is not a folder: move it away, then {again}")
     try:
@@ -119,7 +119,9 @@ def read_meta(folder: Path) -> Meta:
     except (FileNotFoundError, NotADirectoryError):
         begun = any(folder.glob("train*.bin")) or (folder / UNFINISHED).exists()
         why = "its preparation was not finished" if begun else "no data"
-        raise _error(f"{path} is missing ({why}); {again}") from None
+        raise _error(
+            f"{path} is missing ({why}): name the folder of the data by --data-dir, or {again}"
+        ) from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
     except ValueError as error:  # also of bytes that are no UTF-8
@@ -129,12 +131,14 @@ def read_meta(folder: Path) -> Meta:
     return _parse_meta(raw, path, again)
 
 
-def prepare_command(folder: Path) -> str:
-    """Return the command that makes a data folder DATA_DIR/DATASET."""
+def prepare_command(folder: Path, tokenizer: str | None = None) -> str:
+    """Return the command that makes a data folder DATA_DIR/DATASET, of its default tokenizer."""
     folder = folder.absolute()
     command = ["python3", "gpt2/prepare_data.py", "--dataset", folder.name]
     if needs_input(folder.name):
         command += ["--input", "FILE_OR_FOLDER"]
+    if tokenizer is not None:
+        command += ["--tokenizer", tokenizer]
     if folder.parent != _DEFAULT_DATA:
         command += ["--data-dir", str(folder.parent)]
     return shlex.join(command)

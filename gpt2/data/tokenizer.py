@@ -33,6 +33,7 @@ VOCABULARY_SHA256 = {
 }
 GPT2_VOCAB_SIZE = 50257
 GPT2_END_OF_TEXT = 50256
+END_OF_TEXT = "<|endoftext|>"  # how that id is written
 MAX_CHARACTERS = 65535  # ids are uint16
 
 # No token of GPT-2's pattern goes on from a non-space into white space, and nothing in it looks
@@ -92,18 +93,28 @@ class Gpt2Tokenizer(Tokenizer):
     """GPT-2's byte-pair encoding, by tiktoken, from the vocabulary shipped in `vocabulary/`.
 
     The files are checked and loaded at the first use; UserError (DATA) names one that is damaged.
+    `special`: the text `<|endoftext|>` is encoded as the end of a document.
     """
 
     name = "gpt2"
 
-    def __init__(self, vocabulary: Path = VOCABULARY) -> None:
+    def __init__(self, vocabulary: Path = VOCABULARY, special: bool = False) -> None:
+        self._allowed = {END_OF_TEXT} if special else set()
         self.vocab_size = GPT2_VOCAB_SIZE
         self.end_of_text = GPT2_END_OF_TEXT
         self._vocabulary = vocabulary
 
     def encode(self, text: str) -> Ids:
-        """Ids (n,) of `text`; `<|endoftext|>` in it is ordinary text."""
-        return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
+        """Ids (n,) of `text`; `<|endoftext|>` in it is ordinary text, unless it is `special`."""
+        ids = self._encoding.encode_to_numpy(
+            text, allowed_special=self._allowed, disallowed_special=()
+        )
+        return ids.astype(np.uint16)
+
+    @property
+    def special(self) -> bool:
+        """Whether `<|endoftext|>` in a text is the end of a document."""
+        return bool(self._allowed)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; half a character becomes U+FFFD."""

@@ -15,6 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+#: Errors by which a file system says that it has no fsync for folders.
+_CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+
 
 def replace_file(path: Path, text: str, errors: str = "surrogateescape") -> None:
     """Replace the content of a file. Raises OSError; the old file is then as it was.
@@ -94,9 +97,16 @@ def _is_running(process: int) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` outlast a power cut. Raises OSError."""
+    """Make the names in `folder` outlast a power cut. Raises OSError.
+
+    Some network and cloud file systems cannot do that for a folder; there its names are as safe as
+    the file system makes them.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
     finally:
         os.close(handle)

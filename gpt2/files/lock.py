@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
+import platform
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -41,7 +41,7 @@ def lock_folder(folder: Path, subject: str, advice: str, code: Exit = Exit.CONFI
             f"{subject}: its file system locks no files ({error.strerror}), and {advice}", code=code
         ) from error
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
     file.flush()
     return file
 

@@ -7,7 +7,6 @@ import functools
 import os
 import platform
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -102,7 +101,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     packages = ["torch", "numpy", "tiktoken", "safetensors", "kconfiglib"]
     packages += [library.module for library in LIBRARIES.values() if library.module in sys.modules]
     return {
-        "host": socket.gethostname(),
+        "host": platform.node(),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": device_name(device),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 #: What Linux tells of the processor.
@@ -30,6 +33,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def give_way(nice: int) -> None:
+    """Let the calling thread run after others; nothing where threads have no priority of their own.
+
+    Nor is anything done where that is forbidden, as in a sandbox: it takes time from others then.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def _information() -> str:

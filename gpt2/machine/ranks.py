@@ -125,7 +125,7 @@ def init_distributed(device: str, shard: str) -> DistributedContext:
         if shard != "none":
             raise UserError(
                 f"--shard {shard} divides the model among ranks, and there is one: start several "
-                "with make NPROC=2 or torchrun --nproc-per-node 2, or leave it at none"
+                "with make NPROC=2 or torchrun --standalone --nproc-per-node 2, or leave it at none"
             )
         return DistributedContext()
     rank, world_size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))

@@ -207,17 +207,6 @@ def new_folder(parent: Path, name: str) -> Path:
     return path
 
 
-def point_latest(path: Path) -> None:
-    """Make the link `latest` beside the run point at it."""
-    link = path.parent / "latest"
-    if path == link or (link.exists() and not link.is_symlink()):
-        return  # somebody's own folder
-    temporary = path.parent / f".latest-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path.name)
-    temporary.rename(link)
-
-
 def unfinished(parent: Path) -> list[Path]:
     """Return the runs in `parent` without results, newest first.
 

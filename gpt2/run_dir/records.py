@@ -24,12 +24,17 @@ class TokenizerRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord(Record):
-    """The data of a run. source: where its text came from, as the corpus says it."""
+    """The data of a run. source: where its text came from, as the corpus says it.
+
+    folder: the --data-dir; earlier_folders: those of earlier sessions, with the same data.
+    """
 
     dataset: str | None = None
     data_hash: str | None = None
     source: dict[str, Any] | None = None
     tokenizer: TokenizerRecord | None = None
+    folder: str | None = None
+    earlier_folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,13 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY
+from gpt2.config.text import counted
 from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainConfig
 from gpt2.data.meta import Meta
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import FollowedFolder, RunFolder, new_folder, read_json, unfinished
+from gpt2.run_dir.latest import NAME, meant
 from gpt2.run_dir.tracking import Tracking
 
 RUNS = REPOSITORY / "runs"
@@ -34,7 +36,8 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
             raise UserError("--resume needs --run-dir: which run shall go on?")
         name = f"{config.model.model}-{config.data.dataset}-{device}"
         return RunFolder(new_folder(RUNS, name))
-    path = actions.run_dir.resolve()  # of runs/latest, the run itself
+    path = actions.run_dir.absolute()
+    path = (meant(path) if path == RUNS / NAME else path).resolve()  # of runs/latest, the run
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied and actions.resume is False:
         raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")
@@ -45,7 +48,10 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
     folder = RunFolder(path)
     try:
         if folder.finished:
-            raise UserError(f"--run-dir {path}: this run is finished; choose another folder")
+            raise UserError(
+                f"--run-dir {path}: this run is finished; to train its weights further, choose"
+                f" another folder and give --init-from {path}"
+            )
         if folder.started:
             _refuse_other_options(path, config, data)
     except UserError:
@@ -88,11 +94,22 @@ def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
     if batch in [change["from"] for change in reductions]:
         batch = load_config(run).train.batch_size
     if effective % (batch * ranks):
+        way_out = f"the number of ranks must divide {effective}"
+        if fitting := _largest_batch(effective, ranks, batch):
+            way_out = f"give --batch-size {fitting}"
         raise UserError(
-            f"{ranks} ranks with --batch-size {batch} cannot make the {effective} sequences of a "
-            f"step of the run in {run}: the number of ranks must divide {effective // batch}"
+            f"{counted(ranks, 'rank')} with --batch-size {batch} cannot make the {effective} "
+            f"sequences of a step of the run in {run}: {way_out}"
         )
     return with_batch(config, batch, effective // ranks)
+
+
+def _largest_batch(effective: int, ranks: int, most: int) -> int:
+    """Return the largest micro-batch up to `most` that makes the step; 0 where none does."""
+    if effective % ranks:
+        return 0
+    each = effective // ranks
+    return max(size for size in range(1, min(most, each) + 1) if each % size == 0)
 
 
 def with_batch(config: Config, batch: int, product: int | None = None) -> Config:
@@ -112,12 +129,13 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
 def write_beginning(
     folder: RunFolder, options: Options, argv: Sequence[str], training: TrainConfig
 ) -> None:
-    """Write command line and options of a new run; of one that resumes, its micro-batch.
+    """Write command line and options of a new run; of one that resumes, micro-batch and data_dir.
 
     The batch is that of `training`: --auto-batch may have chosen another than `options` name.
     """
     if folder.started:
         write_batch(folder, training.batch_size)
+        _write_data_dir(folder, options.value("DATA_DIR") or "")
     else:
         folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
         folder.write_text("config", _text_with_batch(options, training))
@@ -131,6 +149,15 @@ def write_batch(folder: RunFolder, batch: int) -> None:
     if config.train.batch_size == batch:
         return
     folder.write_text("config", _text_with_batch(options, with_batch(config, batch).train))
+
+
+def _write_data_dir(folder: RunFolder, data_dir: str) -> None:
+    """Make the run's `config` name the folder that its data are in now; they are the same data."""
+    options = Options()
+    options.read(folder.path / "config")
+    if options.value("DATA_DIR") != data_dir:
+        options.give("DATA_DIR", data_dir, "--data-dir")
+        folder.write_text("config", options.full_text())
 
 
 def _text_with_batch(options: Options, training: TrainConfig) -> str:
@@ -157,6 +184,21 @@ def load_config(run: Path) -> Config:
             f"{run / 'config'}: not what this version of the program writes; use the version that "
             "made the run (run.json names its commit), or choose another folder",
         ) from error
+
+
+def other_data(config: Config, actions: TrainActions) -> list[str]:
+    """Say how the run in --run-dir continues, where `config` asks for a corpus it is not of."""
+    run = actions.run_dir
+    if run is None or not (run / "config").exists():
+        return []
+    dataset = load_config(run).data.dataset
+    if dataset == config.data.dataset:
+        return []
+    begun = (run / "command").read_text(encoding="utf-8").strip()
+    return [
+        f"--run-dir {run} holds a run on --dataset {dataset}, which goes on with all its flags:"
+        f" {begun} --run-dir {run}"
+    ]
 
 
 def equal_unfinished(config: Config, besides: Path) -> Path | None:

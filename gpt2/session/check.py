@@ -20,6 +20,7 @@ from gpt2.session.guards import check_host
 from gpt2.training.assembly import check_optimizer, refuse_pruning
 from gpt2.weights.initial import find_weights
 from gpt2.weights.pretrained import Pretrained
+from gpt2.weights.trained import warn
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ def check(
     precision = resolve_precision(config.optim.precision, device)
     meta = data["train"].meta
     check_optimizer(config, ranks.world_size)
-    weights = find_weights(config, meta, actions.run_dir)
+    say = warn if ranks.first else _say_nothing
+    weights = find_weights(config, meta, actions.run_dir, say)
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
     config = refuse_or_fit(config, actions, meta.vocab_size, ranks)
     return Prepared(config, options, actions, argv, data, ranks, host, device, precision, weights)
+
+
+def _say_nothing(_: str) -> None:
+    """Leave it to the first rank."""

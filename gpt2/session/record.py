@@ -59,6 +59,7 @@ def run_record(
             "data_hash": data.data_hash,
             "source": data.source,
             "tokenizer": data.tokenizer,
+            **_places(earlier.get("data"), str(config.data.data_dir)),
         },
         **device.describe(parts.precision.device),
     }
@@ -75,6 +76,14 @@ def run_record(
     if changed or earlier.get("determinism") == "statistical":
         record["determinism"] = "statistical"
     return record
+
+
+def _places(before: Any, folder: str) -> dict[str, Any]:
+    """Return where the data of a run are, and where they were in earlier sessions."""
+    known = before if isinstance(before, dict) else {}
+    was = [place for place in (*known.get("earlier_folders", []), known.get("folder")) if place]
+    was = [place for place in dict.fromkeys(was) if place != folder]
+    return {"folder": folder, **({"earlier_folders": was} if was else {})}
 
 
 def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpt2.config.actions import TrainActions
+from gpt2.config.errors import UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
@@ -12,8 +13,16 @@ from gpt2.machine import out_of_memory
 from gpt2.machine.ranks import init_distributed
 from gpt2.machine.signals import StopRequest
 from gpt2.model.build import build_model
-from gpt2.run_dir.folder import RunFolder, point_latest
-from gpt2.run_dir.resume import RUNS, keep_effective_batch, open_for_all, write_beginning
+from gpt2.run_dir.console import Console
+from gpt2.run_dir.folder import RunFolder
+from gpt2.run_dir.latest import point_latest
+from gpt2.run_dir.resume import (
+    RUNS,
+    keep_effective_batch,
+    open_for_all,
+    other_data,
+    write_beginning,
+)
 from gpt2.session.attempt import Attempt
 from gpt2.session.check import Prepared, check
 from gpt2.session.guards import guard, watchdog
@@ -24,7 +33,10 @@ from gpt2.training.rollback import Rollback
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
     """Train as `config` says; return the exit code. Raises UserError."""
-    data = open_data(config)
+    try:
+        data = open_data(config)
+    except UserError as error:
+        raise UserError(*error.messages, *other_data(config, actions), code=error.code) from error
     ranks = init_distributed(config.machine.device, config.machine.shard)
     try:
         # Before there is a model, a smaller micro-batch would change nothing.
@@ -80,7 +92,7 @@ class Session:
         parts = build_parts(config, model, data["train"], device, prepared.precision, ranks)
         write_beginning(folder, prepared.options, prepared.argv, config.train)
         if folder.path.parent == RUNS and ranks.first:
-            point_latest(folder.path)
+            point_latest(folder.path, Console(folder.log).warn)
         attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog)
         with (
             attempt.recorded(again),

@@ -20,7 +20,7 @@ from gpt2.data.batches import (
     steps_for,
 )
 from gpt2.data.memmap import Ids
-from gpt2.data.meta import META
+from gpt2.data.meta import META, read_meta
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile, open_split
 from gpt2.machine.ranks import DistributedContext
@@ -40,6 +40,7 @@ from gpt2.training.loop import Parts
 def open_data(config: Config) -> dict[str, TokenFile]:
     """Open both splits of the corpus. Raises UserError."""
     folder = config.data.data_dir / config.data.dataset
+    read_meta(folder, config.data.tokenizer)  # first, as it names the command that makes the data
     data = {
         "train": open_split(folder, "train", config.model.block_size),
         "val": open_split(folder, "val", 1),

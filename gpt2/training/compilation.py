@@ -14,8 +14,11 @@ def compile_or_fall_back(part: nn.Module, trial: Callable[[], object]) -> str | 
     """Compile `part` in place and run `trial`, one forward and backward pass through it.
 
     The pass leaves no trace: the random generators are put back, the caller drops the gradients.
-    Returns None when it worked, else the reason why `part` stays as it was.
+    Returns None when it worked, else the reason why `part` stays as it was; under
+    TORCH_COMPILE_DISABLE, by which torch compiles nothing and says nothing, that is the reason.
     """
+    if torch._dynamo.config.disable:
+        return "TORCH_COMPILE_DISABLE is set in the environment"
     before = random_state()
     part.compile(dynamic=False)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from gpt2.config.actions import ExportActions
 from gpt2.config.errors import UserError
 from gpt2.data.tokenizer import from_description
 from gpt2.files.atomic import new_folder
+from gpt2.run_dir.latest import meant
 from gpt2.weights.export_folder import in_format, write_export, write_hugging_face
 from gpt2.weights.trained import open_stored
 
@@ -18,6 +20,7 @@ from gpt2.weights.trained import open_stored
 def export(actions: ExportActions) -> None:
     """Export a run as `actions` say and print what it takes. Raises UserError."""
     out = _free_folder(actions)
+    actions = replace(actions, run=meant(actions.run))
     stored = open_stored(actions.run, actions.best)
     tokenizer = from_description(stored.record["data"]["tokenizer"])
     tensors = in_format(stored.weights.model, actions.dtype)

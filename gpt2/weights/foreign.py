@@ -16,11 +16,15 @@ from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-d
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import first_line
 from gpt2.files.json import read_object
+from gpt2.files.mistaken import what_it_is
 from gpt2.weights.pretrained import SHAPE, Pretrained
 from gpt2.weights.sparse import SparseFile, is_sparse
+from gpt2.weights.trainers import is_conv1d, of_trainer, unwrapped
 
 #: Files of a folder that hold its weights, the best first.
 _WHOLE, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+#: Names by which other programs download.
+_PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
 #: transformers' GPT2Config: what stands for an entry that is not there.
 _SHAPE_DEFAULTS = {"n_layer": 12, "n_head": 12, "n_embd": 768}
 #: Entries that change what is computed, and the values that our model computes; first the default.
@@ -41,21 +45,25 @@ def open_foreign(path: Path) -> Pretrained:
     """
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise _error(path, "this folder is no model: it has neither config.json nor a run")
-        return Pretrained(path, _in_folder(path), conv1d=True, shape=_read_config(path))
+            no_model = "this folder is no model: it has neither config.json nor a run"
+            raise _error(path, no_model + _not_downloaded(path))
+        found = unwrapped(_in_folder(path))
+        return Pretrained(path, found, is_conv1d(found), shape=_read_config(path))
     if not path.is_file():
-        raise _error(path, "there is no such file or folder")
+        raise _error(path, "there is no such file or folder" + _not_downloaded(path))
     if path.suffix == ".safetensors" and is_sparse(path):
         return Pretrained(path, SparseFile(path), conv1d=False, shape={})
+    shape: Mapping[str, int] = {}
     if path.suffix == ".safetensors":
         tensors: Mapping[str, Tensor] = _Safetensors(path, [path])
     elif path.suffix in (".bin", ".pt", ".pth"):
-        tensors = _unpickled(path)
+        tensors, shape = _unpickled(path)
     else:
         raise _error(path, "this is neither a folder nor .safetensors, .bin, .pt or .pth")
-    beside = (path.parent / "config.json").is_file()
-    shape = _read_config(path.parent) if beside else {}
-    return Pretrained(path, tensors, conv1d=True, shape=shape)
+    if (path.parent / "config.json").is_file():
+        shape = _read_config(path.parent)
+    tensors = unwrapped(tensors)
+    return Pretrained(path, tensors, is_conv1d(tensors), shape=shape)
 
 
 class _Safetensors(Mapping[str, Tensor]):
@@ -69,7 +77,8 @@ class _Safetensors(Mapping[str, Tensor]):
             except FileNotFoundError:
                 raise _damaged(where, f"{path.name} is missing") from None
             except (SafetensorError, OSError) as error:
-                raise _damaged(where, f"{path.name} is damaged: {error}") from error
+                problem = f"{path.name} ({path.stat().st_size:,} bytes) is damaged: {error}"
+                raise _damaged(where, what_it_is(path) or problem) from error
             self._files.update(dict.fromkeys(file.keys(), file))
 
     def __getitem__(self, name: str) -> Tensor:
@@ -89,7 +98,7 @@ def _in_folder(folder: Path) -> Mapping[str, Tensor]:
     if (folder / _INDEX).is_file():
         return _sharded(folder)
     if (folder / _PICKLED).is_file():
-        return _unpickled(folder / _PICKLED)
+        return _unpickled(folder / _PICKLED)[0]
     raise _error(folder, f"it has none of {_WHOLE}, {_INDEX} and {_PICKLED}")
 
 
@@ -110,8 +119,11 @@ def _sharded(folder: Path) -> Mapping[str, Tensor]:
     return found
 
 
-def _unpickled(path: Path) -> Mapping[str, Tensor]:
-    """Return the state_dict in a file of torch.save, mapped into memory and not run as code."""
+def _unpickled(path: Path) -> tuple[Mapping[str, Tensor], dict[str, int]]:
+    """Return the state_dict in a file of torch.save, mapped into memory and not run as code.
+
+    And the SHAPE, where the file of a trainer says it.
+    """
     way_out = "take model.safetensors instead"
     try:
         # torch.load does not look at the checksums.
@@ -120,7 +132,7 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
             bad = None if packed else archive.testzip()
     except (zipfile.BadZipFile, OSError) as error:
         problem = f"it is damaged, or of a format before torch 1.6 ({error}); {way_out}"
-        raise _damaged(path, problem) from error
+        raise _damaged(path, what_it_is(path) or problem) from error
     if packed:
         # torch.save packs nothing, and what is packed may be of any size when it is unpacked.
         problem = f"{packed[0].filename} in it is compressed, which torch.save does not; {way_out}"
@@ -136,9 +148,20 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
         raise _damaged(path, f"it cannot be read ({first_line(error)}); {way_out}") from error
     if not isinstance(found, dict):
         raise _error(path, f"it holds a {type(found).__name__}, not tensors by name")
+    found, shape = of_trainer(found)
     if odd := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
         raise _error(path, f"{odd[0]!r} in it is no tensor; save the model's state_dict alone")
-    return found
+    return found, shape
+
+
+def _not_downloaded(path: Path) -> str:
+    """Return a hint for who gives the name of a published model; empty for other paths."""
+    if path.name not in _PUBLISHED:
+        return ""
+    return (
+        "; nothing is downloaded by its name: docs/fine-tuning.md says which two files to fetch,"
+        " then give their folder"
+    )
 
 
 def _read_config(folder: Path) -> dict[str, int]:
@@ -148,7 +171,7 @@ def _read_config(folder: Path) -> dict[str, int]:
         entries = read_object(path, {f"{name}?": int for name in SHAPE})
         kind = entries.get("model_type")
     except (OSError, ValueError) as error:
-        raise _damaged(path, f"it cannot be read ({error})") from error
+        raise _damaged(path, what_it_is(path) or f"it cannot be read ({error})") from error
     if kind != "gpt2":
         raise _error(path, f"it describes a model of type {kind!r}; only 'gpt2' can be taken over")
     shape = {name: entries.get(name, _SHAPE_DEFAULTS[name]) for name in SHAPE}

@@ -62,6 +62,7 @@ def hugging_face_config(
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": vocab_size,
         "n_positions": config.block_size,
+        "n_ctx": config.block_size,  # the same under an older name, which converters to GGUF want
         "n_embd": config.n_embd,
         "n_layer": config.n_layer,
         "n_head": config.n_head,

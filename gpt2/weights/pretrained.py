@@ -35,8 +35,12 @@ class Pretrained:
     conv1d: bool
     shape: Mapping[str, int]
 
-    def check(self, config: ModelConfig, vocab_size: int) -> None:
-        """Raise UserError with all that keeps a model of `config` from taking these weights."""
+    def check(self, config: ModelConfig, vocab_size: int, same_tokens: bool = False) -> None:
+        """Raise UserError with all that keeps a model of `config` from taking these weights.
+
+        `same_tokens`: the ids of the data are the model's first ids, so that it may have rows of
+        the embedding beyond them, which are then left out.
+        """
         have = {name: getattr(config, name) for name in SHAPE}
         if self.shape and self.shape != have:
             ways = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in self.shape.items())
@@ -54,7 +58,7 @@ class Pretrained:
         problems = [
             problem
             for name, shape in wanted.items()
-            if (problem := self._tensor_problem(names[name], name, shape))
+            if (problem := self._tensor_problem(names[name], name, shape, same_tokens))
         ]
         if problems:
             raise self._error(*problems)
@@ -67,8 +71,22 @@ class Pretrained:
         """
         names = self._names()
         for name, parameter in model.named_parameters():
-            rows = parameter.size(0)  # of the positions, the first
+            rows = parameter.size(0)  # of the positions and the ids, the first
             parameter.data.copy_(self._ours(names[name], name)[:rows])
+
+    def rows_beyond(self, vocab_size: int) -> int:
+        """Return how many rows of the embedding stand for ids that the data do not have."""
+        return self.tensors[self._names()[EMBEDDING]].size(0) - vocab_size
+
+    def zero_share(self) -> float:
+        """Return the share of zeros in the matrices of the blocks: a pruned model has many."""
+        zeros = total = 0
+        for ours, name in self._names().items():
+            if ".h." in ours and self.tensors[name].dim() == 2:
+                tensor = self.tensors[name]
+                zeros += tensor.numel() - int(torch.count_nonzero(tensor))
+                total += tensor.numel()
+        return zeros / max(1, total)
 
     def _names(self) -> dict[str, str]:
         """Return the name in the file of each tensor of ours."""
@@ -91,7 +109,9 @@ class Pretrained:
                 others = shortened(sorted(unexpected), 3)
                 yield f"tensors that GPT-2 of this shape does not have: {others}"
 
-    def _tensor_problem(self, name: str, ours: str, wanted: tuple[int, ...]) -> str | None:
+    def _tensor_problem(
+        self, name: str, ours: str, wanted: tuple[int, ...], same_tokens: bool
+    ) -> str | None:
         tensor = self.tensors[name]
         if not tensor.is_floating_point():
             return f"{name} holds {tensor.dtype}, not floating-point numbers"
@@ -108,6 +128,8 @@ class Pretrained:
             return None
         problem = f"{name} has shape {shape} (out, in), this model needs {wanted}"
         if ours == EMBEDDING:
+            if same_tokens and shape[1:] == wanted[1:] and shape[0] > wanted[0]:
+                return None
             problem = f"{name} has shape {shape}, this model needs {wanted}"
             if shape[1:] == wanted[1:]:
                 problem += ": the vocabulary is not that of the data (--dataset, --tokenizer)"

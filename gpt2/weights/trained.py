@@ -19,6 +19,7 @@ from gpt2.machine import device as machine
 from gpt2.model.build import empty_model
 from gpt2.model.language_model import LanguageModel
 from gpt2.run_dir.folder import read_json
+from gpt2.run_dir.latest import meant, with_checkpoint
 from gpt2.run_dir.resume import load_config
 from gpt2.weights.export_folder import is_export, load_export
 
@@ -59,6 +60,7 @@ def open_stored(run: Path, best: bool) -> Stored:
 
     Raises UserError.
     """
+    run = meant(run)
     if is_export(run):
         if best:
             raise UserError(f"--best: {run} is an export, which holds one checkpoint; leave it out")
@@ -70,7 +72,11 @@ def open_stored(run: Path, best: bool) -> Stored:
     config, record = load_config(run), read_json(run, "run.json")
     found = _best(run) if best else store.load_last(run / "checkpoints", warn)
     if found is None:
-        raise UserError(f"{run} holds no checkpoint yet", code=Exit.CHECKPOINT)
+        other = with_checkpoint(run)
+        raise UserError(
+            f"{run.resolve()} holds no checkpoint yet" + (f"; {other} has one" if other else ""),
+            code=Exit.CHECKPOINT,
+        )
     return Stored(found, config, record)
 
 

@@ -66,6 +66,15 @@ def menuconfig(config: Path) -> None:
             "menuconfig needs a terminal; without one take a defconfig ('make list-defconfigs'), "
             "or edit .config and run 'make olddefconfig'"
         )
+    import curses
+
+    try:
+        curses.setupterm()
+    except curses.error as error:
+        raise UserError(
+            f"menuconfig: this terminal is not known here (TERM={os.environ.get('TERM', '')!r}:"
+            f" {error}); try: TERM=xterm-256color make menuconfig"
+        ) from error
     import menuconfig as menu
 
     _show(menu, config)

@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import counted
 from gpt2.files.atomic import replace_files
+from gpt2.run_dir.latest import meant
 from scripts.reports.content import Report, compose
 from scripts.reports.page import as_page
 from scripts.reports.runs import is_run, read_run
@@ -70,25 +71,26 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
 
     Raises UserError naming a folder that is neither.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by what a link leads to
     problems = []
     for path in given:
-        folder = path.resolve()
+        folder = meant(path).resolve()
         if not folder.is_dir():
             problems.append(f"{path}: there is no such folder")
             continue
         if is_run(folder):
-            found[folder] = None
+            found.setdefault(folder, folder)
             continue
         parent = folder / CELLS if is_matrix(folder) else folder
-        inside = sorted(parent.glob("*/config"))
-        inside = [p.parent for p in inside if is_run(p.parent) and not p.parent.is_symlink()]
+        inside = [config.parent for config in sorted(parent.glob("*/config"))]
+        inside = [run for run in inside if is_run(run)]
         if not inside:
             problems.append(f"{path} holds no run: a run directory has a config; name one")
-        found.update(dict.fromkeys(inside))
+        for run in sorted(inside, key=Path.is_symlink):  # `latest` after the run that it is
+            found.setdefault(run.resolve(), run)
     if problems:
         raise UserError(*problems)
-    return list(found)
+    return list(found.values())
 
 
 def write_all(folder: Path, texts: Mapping[str, str]) -> None:

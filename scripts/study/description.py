@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gpt2.config.effects import notes
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.config.typed import Identity
 from gpt2.machine.processor import cores
 from scripts.study import machine
 from scripts.study.cells import Cell, Matrix
@@ -127,8 +131,9 @@ def refuse_another(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
     problems = []
     for cell in record.cells:
         before = earlier.pop(cell.name, cell)
-        if before.flags != cell.flags and folder.run_dir(cell.name).exists():
-            problems.append(f"{cell.name} differs in {_difference(cell.flags, before.flags)}")
+        now, then = _without_paths(cell.flags), _without_paths(before.flags)
+        if now != then and folder.run_dir(cell.name).exists():
+            problems.append(f"{cell.name} differs in {_difference(now, then)}")
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(
@@ -137,6 +142,15 @@ def refuse_another(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
         )
     gone = [name for name in earlier if folder.run_dir(name).exists()]
     return [f"{len(gone)} runs in it are no longer in the matrix; they stay"] if gone else []
+
+
+def _without_paths(flags: Sequence[str]) -> list[str]:
+    """Return flags without those that say where data are: what they are, their hash says."""
+    paths = {
+        flag_of(name) for name, note in notes().items() if isinstance(note, Identity) and note.path
+    }
+    pairs = itertools.pairwise(["", *flags])
+    return [word for before, word in pairs if word not in paths and before not in paths]
 
 
 def _difference(flags: Sequence[str], before: Sequence[str]) -> str:

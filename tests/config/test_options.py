@@ -387,7 +387,10 @@ def test_the_last_value_of_a_choice_counts() -> None:
     "text", ["a\nb", "a\rb", "a\0b", "a\x0bb", "a\x85b", "a\u2028b", "a\udcffb"]
 )
 def test_text_that_is_no_line_is_refused(text: str) -> None:
-    assert given(("DATA_DIR", text)).problems == [f"--data-dir: {text!r} is not one line of text"]
+    (problem,) = given(("DATA_DIR", text)).problems
+    said, _, way_out = problem.partition("one line of text")
+    assert said == f"--data-dir: {text!r} is not "
+    assert ("bytes that are not UTF-8" in way_out) == ("\udcff" in text)
 
 
 HOSTILE = {

@@ -162,7 +162,7 @@ def test_a_missing_package_is_named_to_whoever_asked(package: Path) -> None:
         plugins.load("some_plugins", "heavy")
     assert caught.value.messages == (
         "'heavy' needs the Python package 'a_package_nobody_has': "
-        "install it with python3 -m pip install a_package_nobody_has",
+        f"install it with {sys.executable} -m pip install a_package_nobody_has",
     )
 
 

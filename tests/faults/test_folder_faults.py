@@ -150,7 +150,9 @@ def test_versions_that_are_none(value: object) -> None:
 
 def test_data_that_are_gone(run: Path, data: Path, tmp_path: Path) -> None:
     """Row 26, for evaluate.py: the folder, and the command that makes the data."""
-    with pytest.raises(UserError, match=r"meta\.json is missing \(no data\); make it") as caught:
+    with pytest.raises(
+        UserError, match=r"meta\.json is missing \(no data\): name the folder .*, or make it"
+    ) as caught:
         evaluate.main(["--run", str(run), "--data-dir", str(tmp_path / "none")])
     assert caught.value.code == Exit.DATA
     copied = Path(shutil.copytree(data, tmp_path / "data"))

@@ -25,7 +25,8 @@ from gpt2.config.records import to_json
 from gpt2.data.sources import text_files
 from gpt2.files import json as json_files
 from gpt2.files.manifest import DamagedError
-from gpt2.run_dir.folder import RunFolder, point_latest, unfinished
+from gpt2.run_dir.folder import RunFolder, unfinished
+from gpt2.run_dir.latest import point_latest
 from gpt2.run_dir.resume import load_config
 from gpt2.weights.foreign import open_foreign
 from scripts import flags, matrix, report
@@ -361,7 +362,7 @@ def test_the_link_to_the_latest_run_is_replaced_and_never_followed(tmp_path: Pat
         (folder / "config").write_text("")
     (runs / "latest").symlink_to(elsewhere)
     assert unfinished(runs) == [runs / "one"]  # make resume goes into no link
-    point_latest(runs / "one")
+    point_latest(runs / "one", pytest.fail)
     assert (runs / "latest").resolve() == runs / "one"
     assert [path.name for path in elsewhere.iterdir()] == ["config"]
 

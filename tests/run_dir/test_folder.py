@@ -102,19 +102,6 @@ def test_new_folders_never_collide(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-def test_latest_points_at_the_newest_and_spares_a_folder_of_that_name(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        runs.point_latest(tmp_path / name)
-        assert (tmp_path / "latest").resolve() == tmp_path / name
-    runs.point_latest(tmp_path / "latest")  # to itself: left as it was
-    assert (tmp_path / "latest").resolve() == tmp_path / "two"
-    (tmp_path / "latest").unlink()
-    (tmp_path / "latest").mkdir()
-    runs.point_latest(tmp_path / "one")
-    assert not (tmp_path / "latest").is_symlink()
-
-
 def test_unfinished_runs_newest_first(tmp_path: Path) -> None:
     for age, name in enumerate(["newest", "middle", "oldest"]):
         (tmp_path / name / "checkpoints" / "step-00000001").mkdir(parents=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gpt2 import evaluate
 from gpt2.config.errors import Exit, UserError
+from gpt2.files.json import read_record
 from gpt2.run_dir import resume
 from gpt2.run_dir.folder import RunFolder
+from gpt2.run_dir.records import RunRecord
 from gpt2.session import check, session
 from gpt2.training.recorder import RunRecorder
 from tests.support import tiny
@@ -153,7 +157,20 @@ def test_the_data_may_have_been_moved(
     more = ("--max-steps", "4", "--checkpoint-interval", "1")
     train_killed(monkeypatch, 2, own, tmp_path / "run", *more)
     own.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="name the folder of the data by --data-dir"):
+        tiny.train(own, tmp_path / "run", *more)
     assert tiny.train(tmp_path / "elsewhere", tmp_path / "run", *more) == Exit.OK
+    # The change is recorded, and what follows finds the data: evaluate.py reads `config`.
+    record = read_record(tmp_path / "run" / "run.json", RunRecord, "")
+    assert record.data is not None
+    assert record.data.folder == str(tmp_path / "elsewhere")
+    assert record.data.earlier_folders == (str(own),)
+    command = ["--run", str(tmp_path / "run"), "--device", "cpu"]
+    assert evaluate.main(command) == Exit.OK
+    (tmp_path / "elsewhere").rename(tmp_path / "third")
+    with pytest.raises(UserError, match="by --data-dir"):
+        evaluate.main(command)
+    assert evaluate.main([*command, "--data-dir", str(tmp_path / "third")]) == Exit.OK
 
 
 def test_with_rollbacks_the_checkpoint_interval_must_stay(
@@ -274,3 +291,41 @@ def test_a_signal_finishes_the_step_and_saves(
     assert "--run-dir" in stopped.stdout
     assert tiny.train_process(data, tmp_path / "run", *more).returncode == Exit.OK
     assert_same(tmp_path / "run", whole(*more))
+
+
+def test_a_finished_run_is_trained_further_from_its_weights(data: Path, tmp_path: Path) -> None:
+    assert tiny.train(data, tmp_path / "run", "--max-steps", "2") == Exit.OK
+    with pytest.raises(UserError, match="this run is finished") as caught:
+        tiny.train(data, tmp_path / "run", "--max-steps", "4")
+    way_out = str(caught.value).partition("give ")[2].split()
+    assert tiny.train(data, tmp_path / "further", "--max-steps", "2", *way_out) == Exit.OK
+
+
+def test_a_batch_that_makes_no_step_has_a_way_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("--max-steps", "4", "--checkpoint-interval", "1", "--batch-size", "2")
+    train_killed(monkeypatch, 2, data, tmp_path / "run", *small)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    config = resume.load_config(tmp_path / "run")
+    large = resume.with_batch(config, 4, 4)
+    assert record["effective_batch"] == 2
+    with pytest.raises(UserError, match="1 rank with --batch-size 4 cannot make the 2 seq") as one:
+        resume.keep_effective_batch(large, tmp_path / "run", 1)
+    assert str(one.value).endswith("give --batch-size 2")
+    batch = int(str(one.value).rpartition(" ")[2])
+    kept = resume.keep_effective_batch(resume.with_batch(config, batch, batch), tmp_path / "run", 1)
+    assert (kept.train.batch_size, kept.train.gradient_accumulation) == (2, 1)
+    with pytest.raises(UserError, match="the number of ranks must divide 2"):
+        resume.keep_effective_batch(config, tmp_path / "run", 3)
+
+
+def test_a_run_directory_alone_names_how_its_run_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--max-steps", "4", "--checkpoint-interval", "1")
+    train_killed(monkeypatch, 2, data, tmp_path / "run", *more)
+    with pytest.raises(UserError, match="goes on with all its flags: ") as caught:
+        tiny.main(["--run-dir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "none")])
+    command = shlex.split(str(caught.value).rpartition("flags: ")[2])
+    assert tiny.main(command[2:]) == Exit.OK

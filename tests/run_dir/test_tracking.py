@@ -245,7 +245,7 @@ def test_a_missing_package_is_said_before_there_is_a_run(
     assert caught.value.code == Exit.CONFIG
     assert caught.value.messages == (
         f"{name!r} needs the Python package {name!r}: "
-        f"install it with python3 -m pip install {name}",
+        f"install it with {sys.executable} -m pip install {name}",
     )
     assert not (tmp_path / "run").exists()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,8 @@ class Site:
         self.venv: dict[str, str] = {}
         self.commands: list[list[str]] = []
         self.fails = ""
+        self.elsewhere = False  # pip installs to another place
+        self.environment: dict[str, str] | None = None
         patch.setattr(metadata, "version", self.version)
         patch.setattr(metadata, "distribution", self.distribution)
         patch.setattr(environment, "run", self.run)
@@ -52,7 +55,7 @@ class Site:
         return Found()
 
     def lacking(self, python: Path, group: str) -> list[str]:
-        assert python == self.root / ".venv" / "bin" / "python"
+        assert python.parents[1] in self.root.glob(".venv*")
         shared = self.versions if (self.purelib / "python_at_hand.pth").exists() else {}
         wanted = environment.requirements(group)
         return [line for name, line in wanted.items() if name not in {**shared, **self.venv}]
@@ -61,22 +64,28 @@ class Site:
     def purelib(self) -> Path:
         return self.root / ".venv" / "site-packages"
 
-    def run(self, command: list[str], failure: str = "", stdout: int = -1) -> str:
+    def run(
+        self,
+        command: list[str],
+        failure: str = "",
+        stdout: int = -1,
+        environment: dict[str, str] | None = None,
+    ) -> str:
         del stdout
         self.commands.append(command)
+        self.environment = environment
         if self.fails and self.fails in command:
             raise UnusableError(failure)
         if "venv" in command:
-            assert "--clear" in command
+            folder = Path(command[-1])
+            assert [path.name for path in folder.iterdir()] == ["made-for"], "it is empty"
             self.venv.clear()
-            self.purelib.mkdir(parents=True, exist_ok=True)
-            for old in self.root.glob(".venv/**/*.pth"):
-                old.unlink()
-            (self.root / ".venv" / "bin").mkdir(exist_ok=True)
-            (self.root / ".venv" / "bin" / "python").touch()
+            (folder / "site-packages").mkdir()
+            (folder / "bin").mkdir()
+            (folder / "bin" / "python").touch()
         elif "pip" in command:
             for line in command:
-                if "==" in line:
+                if "==" in line and not self.elsewhere:
                     self.venv[line.split("==")[0]] = line.split("==")[1]
         elif "sysconfig" in command[-1]:
             return f"{self.purelib}\n"
@@ -267,8 +276,8 @@ def test_what_was_interrupted_is_completed(
     site.versions = {"torch": "2.11.0"}
     whole = site.run
 
-    def interrupted(command: list[str], failure: str = "", stdout: int = -1) -> str:
-        found = whole(command, failure, stdout) if where != "pip" or "pip" not in command else ""
+    def interrupted(command: list[str], *more: Any, **named: Any) -> str:
+        found = whole(command, *more, **named) if where != "pip" or "pip" not in command else ""
         if where in command or (where == "sysconfig" and "sysconfig" in command[-1]):
             raise KeyboardInterrupt
         return found
@@ -290,9 +299,61 @@ def test_another_python_gets_a_venv_of_its_own(
     chosen(capsys)
     assert (site.root / ".venv" / "made-for").read_text().startswith(f"{VERSION}\n")
     site.names()
+    here = sys.version_info
     monkeypatch.setattr(sys, "version_info", (3, 99, 0))
-    chosen(capsys)
+    assert chosen(capsys) == ".venv-3.99/bin/python"
     assert site.names() == ["venv", "pip torch numpy tqdm"]
+    # Each is left alone by the other.
+    assert chosen(capsys) == ".venv-3.99/bin/python"
+    assert site.names() == []
+    assert (site.root / ".venv" / "made-for").read_text().startswith(f"{VERSION}\n")
+    monkeypatch.setattr(sys, "version_info", here)
+    assert chosen(capsys) == ".venv/bin/python"
+    assert site.names() == []
+
+
+def test_a_venv_that_make_did_not_make_is_used_or_left_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site.root / ".venv" / "bin").mkdir(parents=True)
+    (site.root / ".venv" / "bin" / "python").touch()
+    (site.root / ".venv" / "pyvenv.cfg").write_text(f"home = /usr\nversion = {VERSION}.7\n")
+    assert chosen(capsys) == ".venv/bin/python"
+    assert site.names() == ["pip torch numpy tqdm"]
+    monkeypatch.setattr(sys, "version_info", (3, 99, 0))
+    assert chosen(capsys) == ".venv-3.99/bin/python"
+
+
+def test_a_link_to_a_venv_is_removed_and_never_what_it_leads_to(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = site.root / "theirs"
+    theirs.mkdir()
+    (site.root / ".venv").symlink_to(theirs)
+    (theirs / "kept").touch()
+    assert chosen(capsys) == ".venv/bin/python"
+    assert (theirs / "kept").exists()
+
+
+def test_pip_installs_into_the_venv_whatever_its_settings(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_USER", "1")
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror")
+    chosen(capsys)
+    assert site.environment is not None
+    assert site.environment["PIP_USER"] == "0"
+    assert "PIP_TARGET" not in site.environment
+    assert site.environment["PIP_INDEX_URL"] == "https://mirror"
+
+
+def test_an_installation_that_went_elsewhere_is_no_success(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.elsewhere = True  # as by target = ... in a pip.conf
+    with pytest.raises(UnusableError, match=r"still lacks torch==2\.13\.0.*pip config list"):
+        chosen(capsys)
 
 
 def test_the_venv_itself_may_be_the_python_at_hand(

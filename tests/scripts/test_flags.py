@@ -224,3 +224,15 @@ def test_a_right_config_needs_no_torch(without_torch: RunScript, write_config: W
     for safe in ("", "1"):
         done = without_torch("scripts/flags.py", str(path), PYTHONSAFEPATH=safe)
         assert (done.returncode, done.stdout, done.stderr) == (0, "--batch-size 5\n", "")
+
+
+def test_flags_of_train_that_prepare_has_to_know(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config("CONFIG_DATASET_TEXT=y")
+    typed = ["--max-steps", "3", "--data-dir", "/big", "--dataset=tinystories", "--seed", "1"]
+    said = printed(capsys, str(config), "--data", "--", *typed)
+    assert said == ["--dataset", "text", "--data-dir", "/big", "--dataset=tinystories"]
+    options, _ = parse("prepare_data.py", "", said, PrepareActions, PREPARE_OPTIONS)
+    assert bind(options).data.dataset == "tinystories"
+    assert printed(capsys, str(config), "--", *typed) == ["--dataset", "text", *typed]

@@ -91,3 +91,15 @@ def test_out_of_memory_is_no_compiler_failure(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(torch.OutOfMemoryError):
         compilation.compile_or_fall_back(part, trial)
+
+
+def test_a_switch_of_torch_that_compiles_nothing_is_said(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # as the variable does it
+    assert tiny.train(data, tmp_path / "run", "--max-steps", "1", "--compile") == Exit.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["compiled"] is False
+    assert "TORCH_COMPILE_DISABLE" in record["compile_failure"]
+    shown = capsys.readouterr()
+    assert "TORCH_COMPILE_DISABLE" in shown.err + shown.out

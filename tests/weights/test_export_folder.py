@@ -97,7 +97,7 @@ def test_transformers_has_the_same_loss(run: Path, tmp_path: Path) -> None:
     ours, theirs = losses(run, folder)
     assert theirs == pytest.approx(ours, abs=1e-5)
     config = json.loads((folder / "config.json").read_text())
-    assert config["n_positions"] == tiny.BLOCK
+    assert config["n_positions"] == config["n_ctx"] == tiny.BLOCK  # n_ctx: for GGUF's converter
     assert config["resid_pdrop"] == config["embd_pdrop"] == config["attn_pdrop"] == 0.1
 
 

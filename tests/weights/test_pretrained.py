@@ -16,12 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gpt2 import export, prepare_data
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import ModelConfig
 from gpt2.model.build import build_model
 from gpt2.model.gpt import GPT
 from gpt2.weights.foreign import open_foreign
+from tests.files.test_mistaken import POINTER
 from tests.support import tiny
 
 transformers = pytest.importorskip("transformers")
@@ -247,8 +249,55 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     one_file(hugging_face(), tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
     assert refused(tmp_path / "bare")[0].startswith("it has none of model.safetensors")
-    torch.save({"model": hugging_face().state_dict(), "step": 3}, tmp_path / "nested.pt")
-    assert refused(tmp_path / "nested.pt")[0].startswith("'model' in it is no tensor")
+    torch.save({"weights": hugging_face().state_dict(), "step": 3}, tmp_path / "nested.pt")
+    assert refused(tmp_path / "nested.pt")[0].startswith("'weights' in it is no tensor")
+
+
+def test_a_published_name_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "gpt2").mkdir()  # a folder of that name, as the code's, may be in the way
+    for name in ("gpt2", "gpt2-medium"):
+        (text,) = refused(tmp_path / name)
+        assert "nothing is downloaded by its name: docs/fine-tuning.md says which" in text
+    page = (tiny.REPOSITORY / "docs" / "fine-tuning.md").read_text()
+    assert "resolve/main/config.json" in page
+    assert "resolve/main/model.safetensors" in page
+
+
+@pytest.mark.parametrize("rows", [1, 47])
+def test_rows_beyond_the_ids_are_left_out(rows: int, tmp_path: Path) -> None:
+    theirs = hugging_face()
+    theirs.resize_token_embeddings(VOCABULARY + rows, mean_resizing=False)
+    weights = open_foreign(one_file(theirs, tmp_path))
+    with pytest.raises(UserError, match="the vocabulary is not that of the data"):
+        weights.check(CONFIG, VOCABULARY)  # of characters, say: the ids are others
+    weights.check(CONFIG, VOCABULARY, same_tokens=True)
+    assert weights.rows_beyond(VOCABULARY) == rows
+    ours = build_model(CONFIG, VOCABULARY, CPU, seed=1, fill=weights.copy_to).eval()
+    theirs.resize_token_embeddings(VOCABULARY)
+    assert_same(ours, theirs, POSITIONS)
+    fewer = open_foreign(one_file(hugging_face(VOCABULARY - 1), tmp_path / "fewer"))
+    with pytest.raises(UserError, match="the vocabulary is not that of the data"):
+        fewer.check(CONFIG, VOCABULARY, same_tokens=True)
+
+
+@pytest.mark.slow
+def test_a_padded_vocabulary_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "in.txt"
+    text.write_text("to be or not to be, that is the question. " * 40)
+    assert prepare_data.main(["--input", str(text), "--data-dir", str(tmp_path)]) == Exit.OK
+    start = one_file(hugging_face(50304), tmp_path / "padded")
+    flags = tiny.flags(tmp_path, tmp_path / "run", "--max-steps", "1", "--init-from", str(start))
+    flags[flags.index("char")] = "gpt2"
+    assert tiny.main(flags) == Exit.OK
+    assert "47 rows of the embedding beyond the 50,257 ids" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
+def test_what_was_downloaded_in_their_place_is_named(name: str, tmp_path: Path) -> None:
+    path = (pickled if name.endswith(".bin") else one_file)(hugging_face(), tmp_path)
+    for content, said in ((POINTER, "git lfs pull"), (b"<html>", "web page"), (b"", "")):
+        (path / name).write_bytes(content)
+        assert said in damaged(path)
 
 
 def damaged(path: Path) -> str:
@@ -331,7 +380,10 @@ def test_a_file_that_is_a_program_is_not_run(tmp_path: Path) -> None:
 
 
 def test_what_the_page_quotes_is_what_is_said() -> None:
-    files = ("gpt2/weights/foreign.py", "gpt2/weights/pretrained.py", "gpt2/weights/initial.py")
+    files = [
+        *(f"gpt2/weights/{name}.py" for name in ("foreign", "pretrained", "initial")),
+        "gpt2/files/mistaken.py",
+    ]
     sources = "".join((tiny.REPOSITORY / file).read_text() for file in files)
     said = re.sub(r'"\s*\n\s*f?"', "", sources)  # a text that is broken over lines
     page = (tiny.REPOSITORY / "docs" / "fine-tuning.md").read_text()
@@ -437,3 +489,26 @@ def test_the_head_count_of_a_run_counts(data: Path, run: Path, tmp_path: Path) -
     more = (*STEPS, "--init-from", str(run), "--n-head", "4")
     with pytest.raises(UserError, match="2 layers, 2 heads and width 16"):
         tiny.train(data, tmp_path / "run", *more)
+
+
+@pytest.mark.parametrize("method", ["none", "random"])
+def test_a_pruned_model_is_not_filled_in_without_a_word(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.make_data(tmp_path)
+    pruned = ["--pruning-method", "magnitude", "--target-sparsity", "0.7"]
+    assert tiny.train(data, tmp_path / "a", "--max-steps", "4", *pruned) == Exit.OK
+    export.main(["--run", str(tmp_path / "a"), "--format", "sparse"])
+    assert tiny.train(data, tmp_path / "dense", "--max-steps", "1") == Exit.OK
+    more = ["--pruning-method", method, "--max-steps", "1"]
+    capsys.readouterr()
+    for number, start in enumerate((tmp_path / "a", tmp_path / "a" / "export" / "sparse")):
+        run = tmp_path / f"b{number}"
+        assert tiny.train(data, run, "--init-from", str(start), *more) == Exit.OK
+        err = capsys.readouterr().err
+        fate = "prunes nothing" if method == "none" else "--pruning-method random chooses zeros"
+        assert "70.0% of the weights of its blocks are zero" in err
+        assert fate in err
+    start = tmp_path / "dense"
+    assert tiny.train(data, tmp_path / "c", "--init-from", str(start), *more) == Exit.OK
+    assert "are zero" not in capsys.readouterr().err

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import counted
 from gpt2.data.corpus import (
     DOCUMENT_END,
     SPLITS,
@@ -17,7 +19,7 @@ from gpt2.data.corpus import (
     split_characters,
     split_of,
 )
-from gpt2.data.sources import parquet_files, text_files
+from gpt2.data.sources import parquet_files, text_files, text_folders
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 TOKENIZERS = ("gpt2", "char")
@@ -34,7 +36,23 @@ def open_corpus(request: Request) -> Corpus:
         raise UserError(
             f"--tokenizer {request.tokenizer}: a text can be gpt2 or char", code=Exit.DATA
         )
-    return TextCorpus(request.input, request.tokenizer or TOKENIZERS[0], request.text_column)
+    tokenizer = request.tokenizer or TOKENIZERS[0]
+    if request.end_of_text and tokenizer != Gpt2Tokenizer.name:
+        raise UserError(
+            f"--end-of-text token: --tokenizer {tokenizer} has no such token; leave it out, or use"
+            f" --tokenizer {Gpt2Tokenizer.name}",
+            code=Exit.DATA,
+        )
+    found = text_folders.find(request.input)
+    files = found.files
+    if passed := found.passed_over():
+        request.say(
+            f"{request.input}: reading {counted(len(files), 'file')}; passed over: {passed}"
+        )
+    left_out: dict[str, Any] = {}
+    if request.skip_bad:
+        files, left_out = _without_bad(request.input, files, request)
+    return TextCorpus(request.input, files, tokenizer, request, left_out)
 
 
 class TextCorpus:
@@ -43,15 +61,24 @@ class TextCorpus:
     A .txt or .md file is one document, the last tenth of which is held out: its first half for
     validation, its second for test. A line of .jsonl and a row of .parquet is one, and a tenth of
     them, picked by a hash of their text, are held out: a document stays in its split whatever is
-    appended or reordered. `column` is the key or the column that holds the text ("text" if None).
+    appended or reordered. `left_out` is what `source` says of bad files that are not in `files`.
     """
 
     separated = True
     splits = SPLITS
 
-    def __init__(self, where: Path, tokenizer: str, column: str | None) -> None:
-        self._files = text_files.find(where)
+    def __init__(
+        self,
+        where: Path,
+        files: list[Path],
+        tokenizer: str,
+        request: Request,
+        left_out: dict[str, Any],
+    ) -> None:
+        column = request.text_column
+        self._files = files
         self._tokenizer = tokenizer
+        self._end_of_text = request.end_of_text
         self._column = column or "text"
         self._counts: dict[Path, int] = {}
         with_columns = [path for path in self._files if text_files.kind(path) in _WITH_COLUMNS]
@@ -70,6 +97,8 @@ class TextCorpus:
             "address": str(where.resolve()),
             **text_files.fingerprint(self._files),
             **({"text_column": self._column} if with_columns else {}),
+            **({"end_of_text": "token"} if self._end_of_text else {}),
+            **({"left_out": left_out} if left_out else {}),
             "licence": "the user's own text",
         }
 
@@ -87,7 +116,7 @@ class TextCorpus:
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer; for char, a pass over the whole text finds its characters."""
         if self._tokenizer == Gpt2Tokenizer.name:
-            return Gpt2Tokenizer()
+            return Gpt2Tokenizer(special=self._end_of_text)
         known = {DOCUMENT_END}
         for path in self._files:
             for piece in self._text(path):
@@ -130,12 +159,7 @@ class TextCorpus:
 
     def _text(self, path: Path) -> Iterator[str]:
         """Yield all text of a file, in pieces."""
-        kind = text_files.kind(path)
-        if kind == ".parquet":
-            return (text for _, text in parquet_files.texts_of(path, self._column))
-        if kind == ".jsonl":
-            return text_files.records(path, self._column)
-        return text_files.pieces(path)
+        return _all_text(path, self._column)
 
     def _part(self, path: Path, split: str) -> Document:
         return Document(split, self._pieces(path, split), f"{path} ({split} part)")
@@ -151,6 +175,48 @@ class TextCorpus:
             start, end = max(0, start - len(piece)), end - len(piece)
             if end <= 0:
                 return
+
+
+def _all_text(path: Path, column: str) -> Iterator[str]:
+    """Yield all text of a file, in pieces."""
+    kind = text_files.kind(path)
+    if kind == ".parquet":
+        return (text for _, text in parquet_files.texts_of(path, column))
+    if kind == ".jsonl":
+        return text_files.records(path, column)
+    return text_files.pieces(path)
+
+
+def _without_bad(
+    where: Path, files: list[Path], request: Request
+) -> tuple[list[Path], dict[str, Any]]:
+    """Return the files that can be read to their end, and what `source` says of the others.
+
+    Each is read once to know it. Raises UserError (DATA) when none is left.
+    """
+    good, bad = [], {}
+    for path in files:
+        try:
+            if text_files.kind(path) == ".parquet":
+                parquet_files.footer_of(path, request.text_column or "text")
+            for _ in _all_text(path, request.text_column or "text"):
+                pass
+            good.append(path)
+        except text_files.BadFileError as error:
+            bad[path] = str(error)
+    if not bad:
+        return good, {}
+    what = f"{counted(len(bad), 'file')} of {len(files):,}"
+    named = "; ".join([*bad.values()][:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else "")
+    if not good:
+        raise UserError(f"--input {where}: all files are bad: {named}", code=Exit.DATA)
+    request.say(f"--bad-files skip: left out {what}: {named}")
+    return good, {"files": len(bad), "bytes": sum(map(text_files.size, bad)), "names": _names(bad)}
+
+
+def _names(paths: Iterable[Path]) -> list[str]:
+    """Return the first hundred paths, as JSON can hold them."""
+    return [str(path).encode(errors="replace").decode() for path in itertools.islice(paths, 100)]
 
 
 def _line(place: str, parse: Callable[[], str]) -> Document:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import pip_install
 from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
 
@@ -32,12 +33,13 @@ def choose(
     `sample`, the beginning of the data, as tiktoken does. For "auto" it otherwise is not taken,
     and `say` is told why unless it is not installed; for "gigatoken" that is a UserError (CONFIG).
     """
-    if backend == "tiktoken" or (backend == "auto" and not isinstance(tokenizer, Gpt2Tokenizer)):
+    able = isinstance(tokenizer, Gpt2Tokenizer) and not tokenizer.special
+    if backend == "tiktoken" or (backend == "auto" and not able):
         return tokenizer.encode
     try:
         return _admitted(tokenizer, sample)
     except ModuleNotFoundError:
-        why = f"it is not installed (pip install gigatoken=={GIGATOKEN})"
+        why = f"it is not installed ({pip_install(f'gigatoken=={GIGATOKEN}')})"
         silent = True
     except _RefusedError as error:
         why, silent = str(error), False
@@ -58,6 +60,8 @@ def _admitted(tokenizer: Tokenizer, sample: Sequence[str]) -> Callable[[str], Id
     """Return gigatoken's encode, checked. Raises _RefusedError, or ModuleNotFoundError."""
     if not isinstance(tokenizer, Gpt2Tokenizer):
         raise _RefusedError(f"it has no tokenizer {tokenizer.name!r}")
+    if tokenizer.special:
+        raise _RefusedError("it cannot do --end-of-text token")
     library = importlib.import_module("gigatoken")
     version = importlib.metadata.version("gigatoken")
     if version != GIGATOKEN:

@@ -14,9 +14,11 @@ from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
 from gpt2.data.corpus import Request
 from gpt2.data.declaration import needs_input, tokenizer_of
 from gpt2.data.meta import Meta
+from gpt2.data.prepare.adoption import adopt
 from gpt2.data.prepare.backends import BACKENDS
-from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
+from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
 from gpt2.data.prepare.progress import Bar
+from gpt2.data.sources.text_files import BadFileError
 from gpt2.machine.processor import cores
 
 #: The corpus that files of the user are, unless another is named.
@@ -34,10 +36,10 @@ def run(options: Options, actions: PrepareActions) -> None:
         # Files of one's own are one's own text, unless they are said to be something else.
         options.give("DATASET", OWN_TEXT, "--dataset")
     config = bind(options).data
-    if actions.text_column and not needs_input(config.dataset):
+    if (given_in_vain := _for_own_text(actions)) and not needs_input(config.dataset):
         raise UserError(
-            f"--text-column {actions.text_column}: --dataset {config.dataset} knows where its text"
-            f" is; it is for --dataset {OWN_TEXT}"
+            f"{given_in_vain} has no effect on --dataset {config.dataset}, whose form is known: it"
+            f" is for --dataset {OWN_TEXT}"
         )
     folder = config.data_dir / config.dataset
     if not actions.force:
@@ -49,6 +51,7 @@ def run(options: Options, actions: PrepareActions) -> None:
             source,
             actions.max_tokens,
             actions.text_column,
+            actions.end_of_text == "token",
         ):
             print(f"already prepared in {folder}: {meta.summary()}")
             return
@@ -69,23 +72,53 @@ def _check(actions: PrepareActions) -> None:
         raise UserError("--input and --adopt are two ways to bring data; give one")
     if actions.adopt and actions.max_tokens:
         raise UserError("--max-tokens has no effect on --adopt, which takes all there is")
-    if actions.adopt and actions.text_column:
-        raise UserError("--text-column has no effect on --adopt, which reads no text")
-    if actions.tokenizer_backend not in BACKENDS:
-        known = f"there are {', '.join(BACKENDS)}{nearest(actions.tokenizer_backend, [*BACKENDS])}"
-        raise UserError(f"--tokenizer-backend {actions.tokenizer_backend!r}: {known}")
+    for flag, value, known in (
+        ("--tokenizer-backend", actions.tokenizer_backend, BACKENDS),
+        ("--bad-files", actions.bad_files, ("refuse", "skip")),
+        ("--end-of-text", actions.end_of_text, ("text", "token")),
+    ):
+        if value not in known:
+            there = f"there are {', '.join(known)}{nearest(value, [*known])}"
+            raise UserError(f"{flag} {value!r}: {there}")
+    if actions.adopt and (in_vain := _for_own_text(actions)):
+        raise UserError(f"{in_vain} has no effect on --adopt, which reads no text")
     for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
         if path and not path.exists():
             raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)
 
 
+def _for_own_text(actions: PrepareActions) -> str:
+    """Return the first flag given that matters to text of the user's alone; empty without one."""
+    if actions.text_column:
+        return f"--text-column {actions.text_column}"
+    if actions.bad_files != "refuse":
+        return f"--bad-files {actions.bad_files}"
+    return f"--end-of-text {actions.end_of_text}" if actions.end_of_text != "text" else ""
+
+
 def _prepare(config: DataConfig, actions: PrepareActions, folder: Path, bar: Bar) -> Meta:
     if actions.adopt:
-        return adopt(actions.adopt, folder, config.dataset, tokenizer_of(config), bar.reached)
+        tokenizer = tokenizer_of(config)
+        return adopt(actions.adopt, folder, config.dataset, tokenizer, bar.reached, bar.say)
     plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
     downloads = config.data_dir / "downloads"
-    request = Request(actions.input, config.tokenizer, downloads, actions.text_column)
+    request = Request(
+        actions.input,
+        config.tokenizer,
+        downloads,
+        actions.text_column,
+        skip_bad=actions.bad_files == "skip",
+        end_of_text=actions.end_of_text == "token",
+        say=bar.say,
+    )
     workers = cores() if actions.workers is None else actions.workers
     settings = Settings(workers, actions.max_tokens, actions.tokenizer_backend)
-    corpus = plugin.open_corpus(request)
-    return prepare(corpus, folder, config.dataset, bar.reached, settings, bar.say)
+    try:
+        corpus = plugin.open_corpus(request)
+        return prepare(corpus, folder, config.dataset, bar.reached, settings, bar.say)
+    except BadFileError as error:
+        if not needs_input(config.dataset) or actions.input is None or actions.input.is_file():
+            raise
+        raise UserError(
+            f"{error}; --bad-files skip prepares the folder without such files", code=Exit.DATA
+        ) from error

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import DOCUMENT_END, SPLITS, Corpus
+from gpt2.config.text import counted
+from gpt2.data.corpus import DOCUMENT_END, Corpus
 from gpt2.data.memmap import DTYPE, Ids
-from gpt2.data.meta import META, NEEDED, Meta
+from gpt2.data.meta import META, Meta
 from gpt2.data.prepare import journal, shard_writer
 from gpt2.data.prepare.backends import choose
 from gpt2.data.prepare.chunking import Batch, batches
 from gpt2.data.prepare.encoding import Encoded, encode_batches
 from gpt2.data.prepare.store import Work, check_room, made, publish, published
-from gpt2.data.sources import text_files
-from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
-from gpt2.data.tokens import check_ids, chunks, verify_hashes
+from gpt2.data.sources import text_files, text_folders
+from gpt2.data.tokenizer import END_OF_TEXT, Gpt2Tokenizer, Tokenizer
+from gpt2.data.tokens import verify_hashes
 
 #: Called with the bytes of text done so far, and those of the whole text where they are known.
 Progress = Callable[[int, int | None], None]
@@ -81,7 +82,8 @@ def prepare(
         with contextlib.closing(work):
             _say_where(work, say)
             progress(work.text_bytes, corpus.text_bytes)
-            found = _read(corpus, tokenizer, work, settings, say)
+            marks = _Marks()
+            found = _read(corpus, tokenizer, work, settings, say, marks)
             with contextlib.closing(found):
                 for number, encoded in enumerate(found):
                     if not number:
@@ -98,43 +100,8 @@ def prepare(
             for split in corpus.splits:
                 if split not in meta.splits:
                     say(f"there is no {split} split: the text is too short for one")
-        publish(folder, meta)
-    return meta
-
-
-def adopt(
-    origin: Path,
-    folder: Path,
-    dataset: str,
-    tokenizer: str,
-    progress: Progress = lambda *_: None,
-) -> Meta:
-    """Take the train.bin and val.bin of a nanoGPT data folder as they are, and write meta.json.
-
-    So is a test.bin, where there is one: nanoGPT makes none. Raises UserError (DATA) as prepare()
-    does, for files that are missing or hold ids outside the vocabulary, and for any tokenizer but
-    gpt2.
-    """
-    if tokenizer == CharTokenizer.name:
-        raise _error(
-            "--adopt: nanoGPT keeps its table of characters in a pickle, which can run code and is"
-            " never opened here; prepare the text itself with --dataset text --tokenizer char"
-        )
-    if tokenizer != Gpt2Tokenizer.name:
-        raise _error(f"--adopt takes --tokenizer gpt2, not {tokenizer!r}")
-    gpt2 = Gpt2Tokenizer()
-    splits = [s for s in SPLITS if s in NEEDED or (origin / f"{s}.bin").exists()]
-    maps = {split: _adoptable(origin / f"{split}.bin", gpt2.vocab_size) for split in splits}
-    source: dict[str, Any] = {"address": str(origin.resolve()), "adopted": True}
-    with made(folder) as aside:
-        check_room(folder, sum(map(len, maps.values())) * DTYPE.itemsize)
-        work = Work(aside, gpt2.byte_lengths(), None, splits)
-        with contextlib.closing(work):
-            for split in splits:
-                for _, ids in chunks(maps[split]):
-                    work.append({split: ids})
-                    progress(work.text_bytes, None)
-            meta = Meta(dataset, gpt2.describe(), source, work.finish())
+            if marks.count:
+                say(_about(marks.count))
         publish(folder, meta)
     return meta
 
@@ -146,13 +113,14 @@ def already_prepared(
     given: Path | None,
     max_tokens: int | None = None,
     text_column: str | None = None,
+    end_of_text: bool = False,
 ) -> Meta | None:
     """Return the meta.json of finished data, or None where there are none.
 
     Raises UserError (DATA) when they are damaged, or were made of something else than `tokenizer`,
-    `given`, the --input or --adopt, `max_tokens` and `text_column` ask for (None: anything);
-    --force is the way out. A file of 64 MiB or more is hashed the first time, and then only when
-    its size, times or inode have changed.
+    `given`, the --input or --adopt, `max_tokens` and `text_column` ask for (None: anything), or
+    without the `end_of_text` asked for; --force is the way out. A file of 64 MiB or more is hashed
+    the first time, and then only when its size, times or inode have changed.
     """
     if not (folder / META).exists():
         return None
@@ -170,6 +138,8 @@ def already_prepared(
     column = meta.source.get("text_column", "text")
     if text_column not in (None, column):
         differing.append(f"--text-column {column}, not {text_column}")
+    if end_of_text and meta.source.get("end_of_text") != "token":
+        differing.append("--end-of-text text, not token")
     if max_tokens is not None and max_tokens != meta.source.get("max_tokens"):
         before = meta.source.get("max_tokens")
         differing.append(
@@ -178,6 +148,26 @@ def already_prepared(
     if differing:
         raise _error(f"{folder} was made of {'; '.join(differing)}: --force makes it anew")
     return meta
+
+
+class _Marks:
+    """How often `<|endoftext|>` stands in a text as ordinary text."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def counting(self, found: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, none of which is cut within a mark, and count its marks."""
+        for batch in found:
+            self.count += sum(text.text.count(END_OF_TEXT) for text in batch.texts)
+            yield batch
+
+
+def _about(marks: int) -> str:
+    return (
+        f"{END_OF_TEXT} stands {counted(marks, 'time')} in the text and is taken as text, seven"
+        " tokens; --end-of-text token --force makes it the end of a document"
+    )
 
 
 def _say_where(work: Work, say: Callable[[str], None]) -> None:
@@ -193,12 +183,15 @@ def _read(
     work: Work,
     settings: Settings,
     say: Callable[[str], None],
+    marks: _Marks,
 ) -> Generator[Encoded]:
     """Yield the ids of the corpus from where `work` stands, up to `max_tokens`."""
     found = batches(corpus, tokenizer, work.position, work.empty)
     first = next(found)
     encode = choose(settings.backend, tokenizer, [text.text for text in first.texts], say)
     all_of_them: Iterator[Batch] = itertools.chain([first], found)
+    if isinstance(tokenizer, Gpt2Tokenizer) and not tokenizer.special:
+        all_of_them = marks.counting(all_of_them)
     end, splits = _end(corpus, tokenizer), corpus.splits
     encoded = encode_batches(all_of_them, encode, end, settings.workers, splits)
     counts = np.array([work.tokens_of(split) for split in splits])
@@ -237,21 +230,6 @@ def _end(corpus: Corpus, tokenizer: Tokenizer) -> Ids | None:
     return np.array([tokenizer.end_of_text], dtype=np.uint16)
 
 
-def _adoptable(path: Path, vocab_size: int) -> Ids:
-    """Open a foreign .bin file (n,), checked; UserError (DATA) says what is wrong with it."""
-    if not path.is_file():
-        raise _error(f"--adopt: there is no file {path}")
-    size = path.stat().st_size
-    if not size or size % DTYPE.itemsize:
-        raise _error(f"--adopt: {path} has {size:,} bytes, which is no array of uint16 tokens")
-    try:
-        ids: Ids = np.memmap(path, dtype=DTYPE, mode="r")
-    except OSError as error:
-        raise _error(f"--adopt: {path} cannot be read: {error.strerror}") from error
-    check_ids(path, ids, vocab_size)
-    return ids
-
-
 def _size_differs(given: Path, source: dict[str, Any]) -> bool:
     """Whether the files at `given` that the corpus was made of have other sizes than then."""
     if "bytes" not in source:
@@ -261,8 +239,9 @@ def _size_differs(given: Path, source: dict[str, Any]) -> bool:
     elif "pattern" in source:
         files = list(given.glob(source["pattern"]))
     else:
-        files = text_files.find(given)
-    return sum(path.stat().st_size for path in files) != int(source["bytes"])
+        files = text_folders.find(given).files
+    before = int(source["bytes"]) + int(source.get("left_out", {}).get("bytes", 0))
+    return sum(map(text_files.size, files)) != before
 
 
 def _error(message: str) -> UserError:

@@ -153,7 +153,12 @@ class Work:
         for split in NEEDED:
             if not splits[split].bytes:
                 self._clear()
-                raise UserError(f"the {split} split is empty: give more text", code=Exit.DATA)
+                raise UserError(
+                    f"the {split} split is empty: give more text; a line of .jsonl and a row of"
+                    " .parquet go to a split by a hash of their text, so that a few, or equal ones,"
+                    " can all be in one: as one .txt file the same text is cut at its last tenth",
+                    code=Exit.DATA,
+                )
         return {split: found for split, found in splits.items() if found.bytes}
 
     def close(self) -> None:

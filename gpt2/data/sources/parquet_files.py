@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import pip_install
 from gpt2.data.sources import text_files
+from gpt2.files.mistaken import what_it_is
 
 ROWS = 64  # decoded together; of web pages that is about 256 kB
 _BUFFER = 1 << 20  # bytes of a column that are read together
@@ -102,7 +103,7 @@ def strings(values: Any, place: str, first: int) -> list[str]:
             try:
                 value.as_py()
             except UnicodeDecodeError as error:
-                raise _error(
+                raise text_files.BadFileError(
                     f"{place}: row {row:,} is not UTF-8 at byte {error.start:,} of its text; write"
                     " the file anew without it"
                 ) from error
@@ -115,7 +116,7 @@ def open_file(path: Path) -> Iterator[Any]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise _error(f"{path}: cannot be read: {error.strerror}") from error
+        raise text_files.BadFileError(f"{path}: cannot be read: {error.strerror}") from error
     with file:
         yield file
 
@@ -129,7 +130,8 @@ def reading(place: str) -> Iterator[None]:
     except (arrow.ArrowException, OSError) as error:
         # Arrow's messages go over several lines.
         said = " ".join(str(error).split())[:200]
-        raise _error(f"{place}: damaged, cut off or not parquet ({said}); get it again") from error
+        found = what_it_is(Path(place)) or f"damaged, cut off or not parquet ({said}); get it again"
+        raise text_files.BadFileError(f"{place}: {found}") from error
 
 
 def library(name: str, place: str) -> Any:
@@ -138,8 +140,7 @@ def library(name: str, place: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise _error(
-            f"{place} needs the Python package {error.name!r}:"
-            f" {sys.executable} -m pip install {name}"
+            f"{place} needs the Python package {error.name!r}: {pip_install(name)}"
         ) from error
 
 

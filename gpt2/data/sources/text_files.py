@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import itertools
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import pip_install, shortened
+from gpt2.files.mistaken import what_it_is
 
 KINDS = (".txt", ".md", ".jsonl", ".parquet")
 PACKED_KINDS = (".txt", ".md", ".jsonl")
@@ -27,23 +28,11 @@ _ALWAYS_UNPACKED = 16 << 20  # bytes below which that does not matter
 _LONGEST_LINE = 256 << 20  # bytes of one .jsonl line
 
 
-def find(where: Path) -> list[Path]:
-    """Return the text files at `where`, a file or a folder, which is walked in sorted order.
+class BadFileError(UserError):
+    """A file that cannot be read as text: unreadable, damaged, not UTF-8, or not JSON."""
 
-    Hidden files and folders, and files of other kinds, are passed over. Raises UserError (DATA)
-    when there is nothing.
-    """
-    kinds = f"{', '.join(KINDS)}; all but .parquet also with .gz or .zst"
-    if where.is_file():
-        if kind(where) is None:
-            raise _error(f"--input {where}: not a text file known by its name ({kinds})")
-        return [where]
-    if not where.is_dir():
-        raise _error(f"--input {where}: there is no such file or folder")
-    files = [path for path in _walk(where) if kind(path) is not None]
-    if not files:
-        raise _error(f"--input {where}: holds no text files ({kinds})")
-    return files
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=Exit.DATA)
 
 
 def kind(path: Path) -> str | None:
@@ -61,6 +50,14 @@ def is_packed(path: Path) -> bool:
     return path.suffix.lower() in PACKINGS
 
 
+def size(path: Path) -> int:
+    """Return the bytes of a file; 0 where it cannot be known, as of a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def fingerprint(files: list[Path]) -> dict[str, Any]:
     """Return the number of files, their bytes, and a SHA-256 over their names and contents."""
     total, both = 0, hashlib.sha256()
@@ -70,7 +67,7 @@ def fingerprint(files: list[Path]) -> dict[str, Any]:
                 one = hashlib.file_digest(file, "sha256").hexdigest()
                 total += file.tell()
         except OSError as error:
-            raise _error(f"{path}: cannot be read: {error.strerror}") from error
+            raise BadFileError(f"{path}: cannot be read: {error.strerror}") from error
         both.update(f"{path.name}\n{one}\n".encode(errors="surrogateescape"))
     return {"files": len(files), "bytes": total, "sha256": both.hexdigest()}
 
@@ -78,7 +75,7 @@ def fingerprint(files: list[Path]) -> dict[str, Any]:
 def pieces(path: Path) -> Iterator[str]:
     """Yield the text of a file in pieces, line ends as they are, without a byte order mark.
 
-    Raises UserError (DATA) naming the file, and the byte where it is not UTF-8.
+    Raises BadFileError naming the file, and the byte where it is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, first = 0, True
@@ -88,7 +85,7 @@ def pieces(path: Path) -> Iterator[str]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             place = offset - held + error.start
-            raise _error(f"{path}: byte {place:,} is not UTF-8; convert the file") from error
+            raise BadFileError(f"{path}: byte {place:,} is not UTF-8; convert the file") from error
         offset += len(chunk)
         if text:
             yield text.removeprefix("\ufeff") if first else text
@@ -98,7 +95,7 @@ def pieces(path: Path) -> Iterator[str]:
 def records(path: Path, column: str) -> Iterator[str]:
     """Yield what each line of a .jsonl file has under the key `column`.
 
-    UserError (DATA) names file and line.
+    BadFileError, or UserError (DATA) for another key, names file and line.
     """
     for _, parse in unread_records(path, column):
         yield parse()
@@ -115,10 +112,10 @@ def unread_records(path: Path, column: str) -> Iterator[tuple[str, Callable[[], 
 def check_expansion(place: Path | str, unpacked: int, packed: int) -> None:
     """Refuse a file of `packed` bytes that has become `unpacked` bytes already: it has no end.
 
-    Memory stays bounded whatever it becomes, but the disk would fill. Raises UserError (DATA).
+    Memory stays bounded whatever it becomes, but the disk would fill. Raises BadFileError.
     """
     if unpacked > max(_ALWAYS_UNPACKED, _MOST_EXPANSION * packed):
-        raise _error(
+        raise BadFileError(
             f"{place}: {packed:,} bytes that unpack to more than {_MOST_EXPANSION} times as many,"
             " which text hardly does; if it is right, unpack it and give what comes out"
         )
@@ -129,31 +126,28 @@ def _record(line: bytes, column: str, place: str) -> str:
         f'a line is an object with the document under the key "{column}" (--text-column names'
         " another)"
     )
+    if line.lstrip().startswith(b"["):
+        way_out += "; a file that is one JSON array is converted by: jq -c '.[]' FILE > NEW.jsonl"
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise _error(f"{place}: not UTF-8 at byte {error.start:,} of the line") from error
+        raise BadFileError(f"{place}: not UTF-8 at byte {error.start:,} of the line") from error
     except (ValueError, RecursionError) as error:
-        raise _error(f"{place}: not JSON ({error}); {way_out}") from error
-    if not isinstance(value, dict) or not isinstance(value.get(column), str):
-        raise _error(f"{place}: no text; {way_out}")
+        raise BadFileError(f"{place}: not JSON ({error}); {way_out}") from error
+    if not isinstance(value, dict):
+        raise _error(f"{place}: no text, and no object; {way_out}")
+    if not isinstance(value.get(column), str):
+        keys = [str(key) for key, part in value.items() if isinstance(part, str)]
+        there = f"its keys with text are {shortened(keys, 8)}" if keys else "no key holds text"
+        raise _error(f"{place}: no text under {column!r}: {there}; {way_out}")
     text: str = value[column]
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise _error(f"{place}: half a surrogate pair at character {error.start:,}") from error
+        raise BadFileError(
+            f"{place}: half a surrogate pair at character {error.start:,}"
+        ) from error
     return text
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    def unreadable(error: OSError) -> None:
-        raise _error(f"{error.filename}: cannot be read: {error.strerror}")
-
-    for here, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(here, name)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -168,7 +162,9 @@ def _lines(path: Path) -> Iterator[bytes]:
         held.append(rest)
         size += len(rest)
         if size > _LONGEST_LINE:
-            raise _error(f"{path}: a line of more than {_LONGEST_LINE:,} bytes; is this .jsonl?")
+            raise BadFileError(
+                f"{path}: a line of more than {_LONGEST_LINE:,} bytes; is this .jsonl?"
+            )
     yield b"".join(held)
 
 
@@ -184,9 +180,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
             else:
                 yield from iter(lambda: file.read(_PIECE), b"")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _error(f"{path}: damaged or cut off ({error})") from error
+        found = what_it_is(path) or f"damaged or cut off ({error})"
+        raise BadFileError(f"{path}: {found}") from error
     except OSError as error:
-        raise _error(f"{path}: cannot be read: {error.strerror}") from error
+        raise BadFileError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _ending(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -203,7 +200,9 @@ def _unpack_zst(file: BinaryIO) -> Iterator[bytes]:
     try:
         zstandard = importlib.import_module("zstandard")
     except ModuleNotFoundError as error:
-        raise _error(f"{file.name}: needs the Python package 'zstandard': install it") from error
+        raise _error(
+            f"{file.name}: needs the Python package 'zstandard': {pip_install('zstandard')}"
+        ) from error
     unpacker = zstandard.ZstdDecompressor().decompressobj()
     while chunk := file.read(_PACKED):
         while chunk:

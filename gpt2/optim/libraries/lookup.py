@@ -18,6 +18,7 @@ from torch import nn
 from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES, is_own_code, split_name
 from gpt2.config.names import nearest
+from gpt2.config.text import pip_install
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.libraries.arguments import parameters, typed_arguments
 from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED, Compatible
@@ -139,7 +140,7 @@ def _itself(kind: type[Optimizer]) -> type[Optimizer]:
 
 def _import_library(prefix: str) -> ModuleType:
     library = LIBRARIES[prefix]
-    install = f"pip install '{library.requirement}'"
+    install = pip_install(library.requirement)
     try:
         module = importlib.import_module(library.module)
     except ImportError as error:

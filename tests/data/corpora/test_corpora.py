@@ -6,10 +6,12 @@ import gzip
 import json
 import math
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zstandard
 
@@ -21,6 +23,7 @@ from gpt2.config.options import Options
 from gpt2.data.corpora.text import open_corpus
 from gpt2.data.corpus import SPLITS, Corpus, Request, WholeText, split_of
 from gpt2.data.declaration import declaration, needs_input, tokenizer_of
+from gpt2.data.meta import read_meta
 from gpt2.data.sources import text_files
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from tests.support.hub_server import write_parquet
@@ -397,3 +400,62 @@ def test_whole_text_is_split_by_characters(length: int) -> None:
     ]
     assert_skips(corpus)
     assert corpus.text_bytes == 2 * length
+
+
+MARKED = "one\n<|endoftext|>\ntwo " * 40
+
+
+def test_end_of_text_in_text_is_said_and_can_be_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "marked.txt"
+    path.write_text(MARKED, encoding="utf-8")
+    command = ["--input", str(path), "--data-dir", str(tmp_path)]
+    assert prepare_data.main(command) == Exit.OK
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "<|endoftext|> stands 40 times in the text" in line
+    way_out = re.findall(r"--\S+(?: \w+)?", line)
+    with pytest.raises(UserError, match="--end-of-text text, not token: --force"):
+        prepare_data.main([*command, "--end-of-text", "token"])
+    assert prepare_data.main([*command, *" ".join(way_out).split()[:3]]) == Exit.OK
+    ids = np.concatenate(
+        [np.fromfile(tmp_path / "text" / f"{split}.bin", "<u2") for split in SPLITS]
+    )
+    # One at each mark, and one at the end of each of the three parts.
+    assert np.count_nonzero(ids == 50256) == 43
+    meta = read_meta(tmp_path / "text")
+    assert meta.source["end_of_text"] == "token"
+    # Its marks are no text: bits per byte are per byte of what a reader reads.
+    without = MARKED.replace("<|endoftext|>", "")
+    assert sum(split.bytes for split in meta.splits.values()) == len(without)
+    assert capsys.readouterr().err == ""
+
+
+def test_characters_have_no_end_of_text_to_mean(tmp_path: Path) -> None:
+    asked = Request(tmp_path, "char", tmp_path, end_of_text=True)
+    assert "--tokenizer gpt2" in refused(lambda: open_corpus(asked))
+
+
+def test_a_split_by_hash_that_stays_empty_has_a_way_out(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "the same line about cats " * 3})] * 100
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    command = ["--data-dir", str(tmp_path), "--input"]
+    message = refused(lambda: prepare_data.main([*command, str(path)]))
+    assert "split is empty" in message
+    assert "by a hash of their text" in message
+    # The way out: the same text as one .txt file.
+    plain = tmp_path / "few.txt"
+    plain.write_text("\n".join(json.loads(line)["text"] for line in lines), encoding="utf-8")
+    assert prepare_data.main([*command, str(plain)]) == Exit.OK
+
+
+def test_the_keys_that_are_there_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"id": 1, "content": "x", "title": "y"}\n', encoding="utf-8")
+    message = refused(lambda: whole(open_corpus(request(tmp_path, path)), "train"))
+    assert "its keys with text are content, title" in message
+    asked = Request(path, None, tmp_path, "content")
+    assert sum(len(whole(open_corpus(asked), split)) for split in SPLITS) == 1
+    path.write_text('[{"text": "x"}]', encoding="utf-8")
+    assert "one JSON array" in refused(lambda: whole(open_corpus(request(tmp_path, path)), "val"))

@@ -18,7 +18,8 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora import shakespeare, shakespeare_char, text
 from gpt2.data.corpus import SPLITS, Document, Request, WholeText
 from gpt2.data.meta import NEEDED, read_meta
-from gpt2.data.prepare.pipeline import Settings, adopt, already_prepared, prepare
+from gpt2.data.prepare.adoption import adopt
+from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from gpt2.data.tokens import open_split, verify_hashes
 
@@ -192,6 +193,29 @@ def test_what_cannot_be_adopted(tmp_path: Path) -> None:
         assert expected in message
         assert str(origin / "val.bin") in message
     assert not folder.exists()
+
+
+def test_ids_of_another_kind_are_not_adopted(tmp_path: Path) -> None:
+    origin, folder = tmp_path / "nano", tmp_path / "d"
+    origin.mkdir()
+    ids = np.random.default_rng(0).integers(0, 50257, 1500)
+    for split in ("train", "val"):
+        ids.astype(np.uint32).tofile(origin / f"{split}.bin")
+    message = refused(lambda: adopt(origin, folder, "text", "gpt2"))
+    assert "32-bit ids" in message
+    for split in ("train", "val"):  # the way out of the message
+        path = origin / f"{split}.bin"
+        np.fromfile(path, np.uint32).astype(np.uint16).tofile(path)
+    assert adopt(origin, folder, "text", "gpt2").splits["train"].tokens == 1500
+    characters = ids % 65
+    for split in ("train", "val"):
+        characters.astype(np.uint16).tofile(origin / f"{split}.bin")
+    (origin / "meta.pkl").write_bytes(b"never opened")
+    assert "table of characters" in refused(lambda: adopt(origin, folder, "text", "gpt2"))
+    (origin / "meta.pkl").unlink()
+    said: list[str] = []
+    adopt(origin, folder, "text", "gpt2", say=said.append)
+    assert "none is above 64" in said[0]
 
 
 def test_a_folder_can_be_adopted_in_place(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_second_preparation_of_a_folder(
     assert capsys.readouterr().out.startswith("prepared in")
     assert prepare_data.main(command) == Exit.OK
     assert capsys.readouterr().out.startswith("already prepared in")
-    with pytest.raises(UserError, match="--text-column body: --dataset tinystories knows"):
+    with pytest.raises(UserError, match="--text-column body has no effect on --dataset"):
         prepare_data.main([*command, "--text-column", "body"])
     write_corpus(folder, TINY.files, [texts(800, 4)])
     assert "which has changed since" in refused(lambda: prepare_data.main(command))

@@ -20,6 +20,7 @@ from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.library import LIBRARIES, split_arguments
 from gpt2.config.options import Options
+from gpt2.config.text import pip_install
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.libraries import lookup
 from gpt2.optim.libraries.arguments import typed_arguments
@@ -142,7 +143,7 @@ def test_a_missing_library_names_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     message = refusal("--optimizer", "bnb:adamw8bit")
     assert message.endswith(
-        "needs the package bitsandbytes: pip install 'bitsandbytes>=0.50,<0.51'"
+        "needs the package bitsandbytes: " + pip_install("bitsandbytes>=0.50,<0.51")
     )
 
 
@@ -421,7 +422,7 @@ def test_the_list_shows_what_can_be_and_what_cannot(
     assert float(rows["po:soap"][0]) > 8.0
     assert "po:adahessian" in cannot
     assert "po:adopt                 it is not in the table of versions tested" in cannot
-    assert "ao:NAME                  needs the package torchao: pip install" in cannot
+    assert f"ao:NAME                  needs the package torchao: {sys.executable} -m pip" in cannot
     assert "library" not in rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -171,6 +172,32 @@ def test_seeds_can_be_added_and_options_cannot_change(work: Work) -> None:
     assert work(*ONE) == 0
     assert "1 runs in it are no longer in the matrix; they stay" in work.said
     assert len(work.finished()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("move", [shutil.copytree, shutil.move], ids=["copied", "moved"])
+def test_a_matrix_and_its_data_may_be_moved_or_copied(
+    move: Callable[[Path, Path], Any], work: Work
+) -> None:
+    two = (*ONE[:2], 'MATRIX_SEEDS="1 2"')
+    work.faults(adamw_none_seed2=["exit:5"])
+    assert work(*two) == Exit.DIVERGED
+    elsewhere = work.folder / "another disk"
+    elsewhere.mkdir()
+    move(work.out, elsewhere / "out")
+    move(work.folder / "text", elsewhere / "text")
+    work.out = elsewhere / "out"
+    work.lines[1] = f'DATA_DIR="{elsewhere}"'
+    work.faults()
+    assert work(*two, more=("--status",)) == 0
+    assert "1 finished, 1 failed" in work.said
+    assert work(*two, more=("--rerun", "failed")) == 0
+    before = (work.out / "cells" / DENSE / "summary.json").stat()
+    assert work(*two) == 0
+    assert (work.out / "cells" / DENSE / "summary.json").stat() == before
+    assert len(work.finished()) == 2
+    with pytest.raises(UserError, match="adamw-none-seed1 differs in --weight-decay"):
+        work(*two, 'WEIGHT_DECAY="0.2"')
 
 
 @pytest.mark.slow

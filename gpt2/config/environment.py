@@ -1,0 +1,23 @@
+"""Variables that libraries read by themselves and that could only do harm: removed at the start.
+
+What else the libraries document is left to the user: where an index, a proxy, a cache or a token
+is, how many threads there are, what is logged.
+"""
+
+from __future__ import annotations
+
+import os
+
+#: Names, or their beginnings where they end in an underscore, and why.
+REMOVED = {
+    "MPLBACKEND": "matplotlib: that of a notebook is unknown to its children; we draw into files",
+    "MATPLOTLIBRC": "matplotlib: a report looks the same for everybody",
+    "TQDM_": "tqdm: a value that is no number stops whoever shows a bar",
+}
+
+
+def remove_harmful() -> None:
+    """Remove these variables, for this process and those that it starts."""
+    for name in list(os.environ):
+        if any(name == one or (one.endswith("_") and name.startswith(one)) for one in REMOVED):
+            del os.environ[name]

@@ -1,0 +1,109 @@
+"""Token files of nanoGPT's form, taken as they are: checked, copied, and given a meta.json."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2.config.errors import Exit, UserError
+from gpt2.data.corpus import SPLITS
+from gpt2.data.memmap import DTYPE, Ids
+from gpt2.data.meta import NEEDED, Meta
+from gpt2.data.prepare.pipeline import Progress
+from gpt2.data.prepare.store import Work, check_room, made, publish
+from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer
+from gpt2.data.tokens import check_ids, chunks
+
+_LOOKED_AT = 1 << 20  # ids of an adopted file whose kind is judged
+_ENOUGH = 1000  # ids that can be judged
+_BYTES = 256  # below which an id may be a character or a byte
+
+
+def adopt(
+    origin: Path,
+    folder: Path,
+    dataset: str,
+    tokenizer: str,
+    progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Meta:
+    """Take the train.bin and val.bin of a nanoGPT data folder as they are, and write meta.json.
+
+    So is a test.bin, where there is one: nanoGPT makes none. Raises UserError (DATA) as prepare()
+    does, for files that are missing, hold ids outside the vocabulary or ids of another width or
+    tokenizer, and for any tokenizer but gpt2. `say` is given what looks wrong and may be right.
+    """
+    if tokenizer == CharTokenizer.name:
+        raise _error(
+            "--adopt: nanoGPT keeps its table of characters in a pickle, which can run code and is"
+            " never opened here; prepare the text itself with --dataset text --tokenizer char"
+        )
+    if tokenizer != Gpt2Tokenizer.name:
+        raise _error(f"--adopt takes --tokenizer gpt2, not {tokenizer!r}")
+    gpt2 = Gpt2Tokenizer()
+    splits = [s for s in SPLITS if s in NEEDED or (origin / f"{s}.bin").exists()]
+    maps = {split: _adoptable(origin / f"{split}.bin", gpt2.vocab_size) for split in splits}
+    _check_kind(origin, maps["train"], say)
+    source: dict[str, Any] = {"address": str(origin.resolve()), "adopted": True}
+    with made(folder) as aside:
+        check_room(folder, sum(map(len, maps.values())) * DTYPE.itemsize)
+        work = Work(aside, gpt2.byte_lengths(), None, splits)
+        with contextlib.closing(work):
+            for split in splits:
+                for _, ids in chunks(maps[split]):
+                    work.append({split: ids})
+                    progress(work.text_bytes, None)
+            meta = Meta(dataset, gpt2.describe(), source, work.finish())
+        publish(folder, meta)
+    return meta
+
+
+def _adoptable(path: Path, vocab_size: int) -> Ids:
+    """Open a foreign .bin file (n,), checked; UserError (DATA) says what is wrong with it."""
+    if not path.is_file():
+        raise _error(f"--adopt: there is no file {path}")
+    size = path.stat().st_size
+    if not size or size % DTYPE.itemsize:
+        raise _error(f"--adopt: {path} has {size:,} bytes, which is no array of uint16 tokens")
+    try:
+        ids: Ids = np.memmap(path, dtype=DTYPE, mode="r")
+    except OSError as error:
+        raise _error(f"--adopt: {path} cannot be read: {error.strerror}") from error
+    check_ids(path, ids, vocab_size)
+    return ids
+
+
+def _check_kind(origin: Path, ids: Ids, say: Callable[[str], None]) -> None:
+    """Look at the beginning of foreign ids (n,) for signs that they are not GPT-2's in 16 bits.
+
+    Raises UserError (DATA) for ids of 32 bits, and for characters by nanoGPT's table of them.
+    """
+    first = ids[:_LOOKED_AT]
+    if len(first) >= _ENOUGH and not first[1::2].any():
+        raise _error(
+            f"--adopt: every second id in {origin / 'train.bin'} is 0, as in a file of 32-bit ids;"
+            " write each file anew in 16 bits, with numpy: np.fromfile(OLD, np.uint32)"
+            ".astype(np.uint16).tofile(NEW)"
+        )
+    largest = int(first.max())
+    if largest >= _BYTES:
+        return
+    if (origin / "meta.pkl").exists():
+        raise _error(
+            f"--adopt: {origin / 'meta.pkl'} is nanoGPT's table of characters, so these ids are"
+            " characters: prepare the text itself with --dataset text --tokenizer char; if they are"
+            " GPT-2's tokens after all, move meta.pkl away"
+        )
+    if len(first) >= _ENOUGH:
+        say(
+            f"warning: --adopt: of the first {len(first):,} ids in {origin / 'train.bin'} none is"
+            f" above {largest}: they look like characters or bytes, not like GPT-2's tokens"
+        )
+
+
+def _error(message: str) -> UserError:
+    return UserError(message, code=Exit.DATA)
