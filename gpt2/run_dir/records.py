@@ -92,8 +92,8 @@ class Summary(Record):
 
     val_loss: nats per token over the validation split, after the last step; None where it was not
     finite. test_loss, val_test_loss: over the test split, and over both as one text; None also
-    where the data have no test split. sparsity_*: shares of the prunable weights, of the whole model, and of each matrix.
-    *_bytes: sizes; seconds and tokens_per_second are of training alone.
+    where the data have no test split. sparsity_*: shares of the prunable weights, of the whole
+    model, and of each matrix. *_bytes: sizes; seconds and tokens_per_second are of training alone.
     """
 
     val_loss: float | None = None

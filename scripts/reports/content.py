@@ -9,6 +9,7 @@ from scripts.reports.comparisons import Table, tables_of
 from scripts.reports.failures import remarks_on_failures
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
+from scripts.reports.splits import quoted_split, split_note
 from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import Tuning, tune
 from scripts.reports.words import Paragraph, headline, overlapping, remarks, verdict
@@ -34,6 +35,16 @@ class Report:
     def headline(self) -> str:
         """The one sentence above all others."""
         return headline(self.tables)
+
+    @property
+    def split(self) -> str:
+        """The split whose losses are reported."""
+        return quoted_split(self.reported)
+
+    @property
+    def split_note(self) -> str:
+        """Which split the losses are of, and why."""
+        return split_note(self.reported)
 
     @property
     def verdict(self) -> list[Paragraph]:

@@ -181,7 +181,7 @@ def summary(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
             notes.append(f"failed: {name}: {state.kind} ({state.reason})")
     if any(state.shared for state in known.values()):
         notes.append("cells ran beside each other: their speeds are not to be compared")
-    head = ["cell", "seeds", "loss", "s.d.", "perplexity", "sparsity", "seconds"]
+    head = ["cell", "seeds", "validation loss", "s.d.", "perplexity", "sparsity", "seconds"]
     return [*table(head, rows), *notes]
 
 
