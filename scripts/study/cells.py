@@ -156,14 +156,14 @@ def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
 def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combination:
     """Return one combination: the options of all cells, and the values `chosen` of the axes."""
     given = {**spec.base, **chosen}
-    options = _with(given)
+    options = options_of(given)
     gone: list[str] = []
     # Inactive options go: a sparsity where nothing is pruned, another optimizer's option. One at a
     # time, since each can make the next inactive, or active again.
     while inactive := next((name for name in reversed(given) if options.unmet(name)), None):
         del given[inactive]
         gone.append(inactive)
-        options = _with(given)
+        options = options_of(given)
     axes = {name: value for name, value in given.items() if name in chosen}
     for name in gone:
         if name not in chosen:
@@ -180,7 +180,8 @@ def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combi
     return _Combination(axes, flags, parsed.full_text())
 
 
-def _with(given: dict[str, str]) -> Options:
+def options_of(given: dict[str, str]) -> Options:
+    """Return the options of train.py with these values, as flags have them."""
     options = Options(TRAIN_TREE)
     for name, value in given.items():
         options.give(name, value, flag_of(name))
@@ -202,7 +203,7 @@ def _refuse_what_no_cell_takes(
         if option not in active:
             if option == SPARSITY:  # nothing is pruned at all: a matrix of dense runs
                 continue
-            unmet = _with({**spec.base}).unmet(option)
+            unmet = options_of({**spec.base}).unmet(option)
             needs = f": it needs {' and '.join(unmet)}" if unmet else ""
             problems.append(f"the axis {typed(option)} has no effect in any cell{needs}")
             continue

@@ -44,6 +44,7 @@ class MatrixSpec:
     timeout: int | None  # seconds; None is auto, 0 is no limit
     wait: int
     keep: str
+    where: dict[str, str] = field(default_factory=dict)  # of a base option that was given
 
     @property
     def tuned(self) -> bool:
@@ -77,6 +78,8 @@ def from_config(path: Path) -> RawSpec:
 def from_options(options: Options) -> RawSpec:
     """Read the matrix of a root tree's options."""
     raw = RawSpec(base=differing(options))
+    places = {name: options.origin(name) for name in raw.base}
+    raw.where = {name: place for name, place in places.items() if place != flag_of(name)}
     for name in options.names():
         if name.startswith("MATRIX_"):
             key = name.removeprefix("MATRIX_")
@@ -183,6 +186,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
         timeout=seconds,
         wait=wait,
         keep=keep,
+        where={option: raw.where[option] for option in raw.base if option in raw.where},
     )
 
 

@@ -18,6 +18,7 @@ from scripts.study.cells import Matrix
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import seconds
 from scripts.study.memory import predicted_memory
+from scripts.study.pinned import pinned_notes
 from scripts.study.records import CellRecord, CellResults, MatrixRecord
 from scripts.study.spec import typed
 from scripts.study.state import CellState, progress, results, states
@@ -57,6 +58,7 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
         why = next(iter(cells.values()))
         where = "every cell" if len(cells) == len(_labels(record)) else f"{len(cells)} cells"
         lines.append(f"{typed(option)} plays no part in {where}: it needs {why}")
+    lines += [f"note: {note}" for note in pinned_notes(spec)]
     return lines + _totals(folder, record)
 
 
