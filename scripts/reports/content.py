@@ -71,7 +71,7 @@ def compose(
     tuning_seeds: Sequence[int] | None = None,
 ) -> Report:
     """Compute a report of `runs`. `tuning_seeds` are as in tune."""
-    tuning = tune(runs, tuning_seeds)
+    tuning = tune(runs, tuning_seeds, matrix.tuned if matrix else ())
     reported = tuning.reported if tuning else tuple(runs)
     rows = rows_of(reported)
     shared = overlapping(runs) or bool(matrix and matrix.shared)

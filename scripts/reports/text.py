@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2.config.text import markdown_table
+from gpt2.config.text import joined, markdown_table
 from gpt2.run_dir.folder import finite
 from gpt2.run_dir.records import Summary
 from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
@@ -222,6 +222,13 @@ def _tuning(tuning: Tuning) -> Iterator[str]:
 def rule(tuning: Tuning) -> list[str]:
     """Say how rates were chosen."""
     seeds = ", ".join(map(str, tuning.seeds))
+    if tuning.options:
+        return [
+            f"Every row runs with the trial of {joined(tuning.options)} whose mean final "
+            f"validation loss was lowest, of its own with tuning seeds {seeds}; of equal ones "
+            "with the smaller values; a trial that fails on any of them is out. All rows try the "
+            "same points of the search space. These seeds are not among those reported."
+        ]
     return [
         "Each optimizer runs at the rate whose mean final validation loss was lowest, of its dense "
         f"runs with the tuning seeds ({seeds}); of equal ones at the smaller; a rate that "
@@ -232,11 +239,12 @@ def rule(tuning: Tuning) -> list[str]:
 def tuning_grid(tuning: Tuning) -> Grid:
     """Return every rate that was tried."""
     seeds = tuning.seeds
-    titles = ("", "rate", *(f"seed {seed}" for seed in seeds), "mean loss", "")
+    names = tuning.options
+    titles = ("", *(names or ("rate",)), *(f"seed {seed}" for seed in seeds), "mean loss", "")
     lines = tuple(
         (
-            trial.optimizer,
-            trial.rate,
+            trial.row,
+            *([trial.values.get(n, UNKNOWN) for n in names] if names else [trial.rate]),
             *(f"{trial.losses[seed]:.4f}" if seed in trial.losses else UNKNOWN for seed in seeds),
             UNKNOWN if trial.mean is None else f"{trial.mean:.4f}",
             "chosen" if trial.chosen else "",
