@@ -73,7 +73,7 @@ def compose(
     """Compute a report of `runs`. `tuning_seeds` are as in tune."""
     tuning = tune(runs, tuning_seeds, matrix.tuned if matrix else ())
     reported = tuning.reported if tuning else tuple(runs)
-    rows = rows_of(reported)
+    rows = rows_of(reported, tuning.names if tuning else ())
     shared = overlapping(runs) or bool(matrix and matrix.shared)
     return Report(
         title, tuple(runs), reported, tuple(rows), tuple(tables_of(rows)), tuning, matrix, shared

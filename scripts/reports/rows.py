@@ -34,7 +34,7 @@ class Row:
     conditions: what must be equal for a comparison; None where a run does not say.
     repeats: further runs of a seed, left out. unfinished: seeds that have no results.
     series: its name without the optimizer, the method and what else tells it from others.
-    split: the one whose loss counts.
+    split: the one whose loss counts. tuned: options whose values were chosen for each row alone.
     """
 
     options: Mapping[str, str]
@@ -44,6 +44,7 @@ class Row:
     unfinished: int = 0
     series: str = ""
     split: str = VALIDATION
+    tuned: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -113,8 +114,11 @@ class Row:
         return choose(values) if values else None
 
 
-def rows_of(runs: Sequence[Run]) -> list[Row]:
-    """Group the finished runs into rows, in the order they are shown in, and name them."""
+def rows_of(runs: Sequence[Run], tuned: Collection[str] = ()) -> list[Row]:
+    """Group the finished runs into rows, in the order they are shown in, and name them.
+
+    `tuned` are options, by symbol, that were tuned for every row with equal budgets.
+    """
     split = quoted_split(runs)
     groups: dict[Hashable, list[Run]] = {}
     for run in sorted(runs, key=age):
@@ -133,7 +137,8 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
         rest = tuple(run for run in members if first[run.seed] is not run)
         left = len(without.get(options_key(chosen[0]), set()) - first.keys())
         conditions = _conditions(chosen[0])
-        rows.append(Row(chosen[0].options, conditions, chosen, rest, left, split=split))
+        options, own = chosen[0].options, frozenset(tuned)
+        rows.append(Row(options, conditions, chosen, rest, left, split=split, tuned=own))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
 
@@ -162,12 +167,11 @@ def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
 
 
 def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the row that is `row` without pruning: equal in every option but those of pruning."""
-    found = [
-        other
-        for other in rows
-        if other.method == DENSE and all(_of_pruning(name) for name in differences(row, other))
-    ]
+    """Return the row that is `row` without pruning: equal in every option but those of pruning.
+
+    Options that were tuned for each of the two may differ as well.
+    """
+    found = [other for other in rows if other.method == DENSE and _of_one_base(row, other)]
     return min(found, key=lambda other: len(objections(row, other)), default=None)
 
 
@@ -181,13 +185,19 @@ def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
         for other in rows
         if other.method == REFERENCE
         and abs(other.asked - row.asked) < _CLOSE
-        and all(_of_pruning(name) for name in differences(row, other))
+        and _of_one_base(row, other)
     ]
     return min(
         found,
         key=lambda other: (len(objections(row, other)), len(differences(row, other))),
         default=None,
     )
+
+
+def _of_one_base(a: Row, b: Row) -> bool:
+    """Whether two rows differ in nothing but pruning and what was tuned for each."""
+    free = a.tuned & b.tuned
+    return all(_of_pruning(name) or name in free for name in differences(a, b))
 
 
 def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:

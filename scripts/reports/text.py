@@ -225,7 +225,7 @@ def rule(tuning: Tuning) -> list[str]:
     if tuning.options:
         return [
             f"Every row runs with the trial of {joined(tuning.options)} whose mean final "
-            f"validation loss was lowest, of its own with tuning seeds {seeds}; of equal ones "
+            f"validation loss was lowest, of its own trials on seeds {seeds}; of equal ones "
             "with the smaller values; a trial that fails on any of them is out. All rows try the "
             "same points of the search space. These seeds are not among those reported."
         ]

@@ -59,6 +59,11 @@ class Tuning:
     remarks: tuple[str, ...]
     options: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The symbols of the options that were tuned for every row."""
+        return tuple(map(option_name, self.options))
+
 
 def tune(
     runs: Sequence[Run], named: Iterable[int] | None = None, options: Sequence[str] = ()

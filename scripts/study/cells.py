@@ -142,7 +142,7 @@ def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
     refused: list[_Combination] = []
     good: set[tuple[str, str]] = set()
     active: set[str] = set()
-    points = draw(len(spec.tune), spec.trials, spec.tune_seed) if spec.tune else [()]
+    points = draw(len(spec.tune), spec.trials, spec.tune_scramble) if spec.tune else [()]
     for values in itertools.product(*spec.axes.values()):
         chosen = dict(zip(spec.axes, values, strict=True))
         for combination in _trials(spec, chosen, points, matrix):

@@ -85,7 +85,7 @@ def describe(matrix: Matrix, gpus: str) -> MatrixRecord:
             space={typed(tuned.option): tuned.text for tuned in spec.tune},
             trials=spec.trials,
             sampler=SAMPLER,
-            sampler_seed=spec.tune_seed,
+            sampler_seed=spec.tune_scramble,
         )
     threads = spec.base.get("NUM_THREADS")
     return MatrixRecord(

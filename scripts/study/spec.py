@@ -50,7 +50,7 @@ class MatrixSpec:
     where: dict[str, str] = field(default_factory=dict)  # of a base option that was given
     tune: tuple[Dimension, ...] = ()
     trials: int = 0
-    tune_seed: int = 0
+    tune_scramble: int = 0
 
     @property
     def tuned(self) -> bool:
@@ -191,7 +191,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     jobs = _number(raw, "JOBS", 1, problems)
     wait = _number(raw, "WAIT", 0, problems)
     trials = _number(raw, "TUNE_TRIALS", 2, problems)
-    tune_seed = _number(raw, "TUNE_SEED", 0, problems)
+    tune_scramble = _number(raw, "TUNE_SCRAMBLE", 0, problems)
     if problems:
         raise UserError(*problems)
     return MatrixSpec(
@@ -206,7 +206,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
         keep=keep,
         tune=tune,
         trials=trials,
-        tune_seed=tune_seed,
+        tune_scramble=tune_scramble,
         where={option: raw.where[option] for option in raw.base if option in raw.where},
     )
 
@@ -292,7 +292,7 @@ def _seeds(raw: RawSpec, key: str, problems: list[str]) -> tuple[int, ...]:
 
 def _number(raw: RawSpec, key: str, least: int, problems: list[str], other: str = "") -> int:
     text = raw.texts[key]
-    if re.fullmatch("[0-9]{1,8}", text) and int(text) >= least:
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) >= least:
         return int(text)
     problems.append(f"{raw.place(key)}: {text!r} is no whole number of at least {least}{other}")
     return least

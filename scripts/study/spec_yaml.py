@@ -29,7 +29,7 @@ _TEXTS = {
     "wait": "WAIT",
     "keep": "KEEP",
     "tune-trials": "TUNE_TRIALS",
-    "tune-seed": "TUNE_SEED",
+    "tune-scramble": "TUNE_SCRAMBLE",
 }
 _KEYS = (*_TEXTS, "config", "options", "axes", "tune")
 _LARGEST = 1 << 20  # bytes

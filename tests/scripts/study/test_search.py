@@ -211,6 +211,14 @@ def test_the_report_repeats_the_choice_and_reports_nothing_else(report: Report) 
     assert len(report.reported) == 2 * 5
 
 
+def test_rows_tuned_apart_are_compared_though_their_rates_differ(report: Report) -> None:
+    (found,) = report.tables[-1].comparisons
+    assert (found.row.label, found.against.label) == ("adamw + magnitude", "adamw dense")
+    assert found.row.options["LEARNING_RATE"] != found.against.options["LEARNING_RATE"]
+    assert found.outcome != "refused"
+    assert not any("no dense control" in text for text in report.remarks)
+
+
 def test_edges_and_the_width_of_the_valley_are_said(report: Report) -> None:
     assert report.tuning is not None
     remarks = "\n".join(report.tuning.remarks)
