@@ -6,22 +6,29 @@ from pathlib import Path
 
 from gpt2.config.options import Options
 
-_RATE, _CHUNK = "LEARNING_RATE", "LOSS_CHUNK_MIB"
+_RATE, _DECAY, _CHUNK = "LEARNING_RATE", "WEIGHT_DECAY", "LOSS_CHUNK_MIB"
+#: Defaults of optimizers in version 1 that are others now.
+_EARLIER = {
+    "adafactor": {_RATE: "0.04", _DECAY: "0.1"},
+    "lion": {_DECAY: "0.1"},
+}
 
 
 def take_from_run(options: Options, run: Path | None) -> None:
     """Give `options` what the run begun in `run` has, where another default took its place.
 
-    In version 1 optimizers of libraries had a default learning rate, and every device chunks of 64
-    MiB, so commands that began a run there say neither. Raises UserError when the run's `config`
-    cannot be read.
+    In version 1 optimizers of libraries had a default learning rate, every device chunks of 64 MiB,
+    and Adafactor and Lion another rate or weight decay, so commands that began a run there may say
+    none of it. Raises UserError when the run's `config` cannot be read.
     """
-    left = [name for name in (_RATE, _CHUNK) if name not in options.given]
+    earlier = _EARLIER.get(options.value("OPTIMIZER") or "", {})
+    left = [name for name in (_RATE, _DECAY, _CHUNK) if name not in options.given]
     if run is None or not left or not (path := run / "config").is_file():
         return
     began = Options()
     began.read(path)
     for name in left:
         value = began.value(name)
-        if value and (name == _CHUNK or options.value(name) == ""):
+        replaced = name == _CHUNK or options.value(name) == "" or value == earlier.get(name)
+        if value and replaced:
             options.give(name, value, f"{path}: CONFIG_{name}")
