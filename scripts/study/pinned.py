@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gpt2.config.names import flag_of
 from scripts.study.cells import options_of
 from scripts.study.spec import LISTS, MatrixSpec, typed
@@ -15,16 +17,20 @@ def pinned_notes(spec: MatrixSpec) -> list[str]:
     """Return a note for each option that makes a comparison of optimizers unfair, with a way out.
 
     A learning rate or weight decay that is given once holds for every optimizer; a beta that is
-    given holds for one of them alone.
+    given holds for one of them alone, and others may have another.
     """
     optimizers = spec.axes.get(_OPTIMIZER, ())
     if len(optimizers) < 2:
         return []
     notes = [_of_all(spec, option, optimizers) for option in _SCALES if option in spec.base]
     for name in optimizers:
-        prefix = f"{name.upper().replace('-', '_')}_"
-        notes += [_of_one(spec, o, name) for o in spec.base if o.startswith(prefix)]
+        for option in (o for o in spec.base if o.startswith(_prefix(name))):
+            notes += _of_one(spec, option, name, optimizers)
     return notes
+
+
+def _prefix(optimizer: str) -> str:
+    return f"{optimizer.upper().replace('-', '_')}_"
 
 
 def _of_all(spec: MatrixSpec, option: str, optimizers: tuple[str, ...]) -> str:
@@ -39,11 +45,22 @@ def _of_all(spec: MatrixSpec, option: str, optimizers: tuple[str, ...]) -> str:
     )
 
 
-def _of_one(spec: MatrixSpec, option: str, optimizer: str) -> str:
-    return (
-        f"{flag_of(option)} {spec.base[option]}, given {_place(spec, option)}, is for {optimizer} "
-        "alone: the other optimizers keep theirs"
-    )
+def _of_one(
+    spec: MatrixSpec, option: str, optimizer: str, optimizers: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield a note where other optimizers have an option of this name with another value."""
+    name = option.removeprefix(_prefix(optimizer))
+    others = {}
+    for other in optimizers:
+        options = options_of({**spec.base, _OPTIMIZER: other})
+        if other != optimizer and (own := _prefix(other) + name) in options.symbols:
+            others[own] = options.value(own) or ""
+    if any(value != spec.base[option] for value in others.values()):
+        values = ", ".join(f"{flag_of(own)} {value}" for own, value in others.items())
+        yield (
+            f"{flag_of(option)} {spec.base[option]}, given {_place(spec, option)}, is for "
+            f"{optimizer} alone, beside {values}: give all of them one value, or none"
+        )
 
 
 def _place(spec: MatrixSpec, option: str) -> str:

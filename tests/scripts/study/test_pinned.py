@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from scripts.study.cells import expand
 from scripts.study.pinned import pinned_notes
 from scripts.study.spec import add_flags, check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
@@ -33,7 +34,7 @@ def test_so_are_a_flag_a_decay_and_a_beta(tmp_path: Path) -> None:
     rate, beta = notes(tmp_path, THREE, 'ADAMW_BETA2="0.999"', flags="--learning-rate 1e-4")
     assert "given on the command line" in rate
     assert beta.startswith("--adamw-beta2 0.999, given in")
-    assert "for adamw alone" in beta
+    assert "is for adamw alone, beside --lion-beta2 0.99: " in beta
     (decay,) = notes(tmp_path, THREE, 'WEIGHT_DECAY="0.2"')
     assert "every optimizer gets --weight-decay 0.2" in decay
 
@@ -45,6 +46,25 @@ def test_a_study_in_a_file_names_its_line(tmp_path: Path) -> None:
     )
     (note,) = pinned_notes(check_spec(from_yaml(study)))
     assert f"given in {study}:4; " in note
+
+
+def test_betas_that_a_study_pins_equal_are_in_their_own_cells(tmp_path: Path) -> None:
+    """As docs/matrix.md shows it, in a file and as flags."""
+    study = tmp_path / "study.yaml"
+    start = "axes: {optimizer: [adamw, adamwspam]}\nseeds: 1\n"
+    betas = "options: {adamw-beta2: 0.999, adamwspam-beta2: 0.999}\n"
+    study.write_text(start + betas)
+    spec = check_spec(from_yaml(study))
+    assert pinned_notes(spec) == []
+    flags = {cell.axes["OPTIMIZER"]: " ".join(cell.flags) for cell in expand(spec).cells}
+    assert "--adamw-beta2 0.999" in flags["adamw"]
+    assert "--adamw-beta2" not in flags["adamwspam"]
+    study.write_text(start)
+    by_flag = from_yaml(study)
+    add_flags(by_flag, ["--adamw-beta2", "0.999"])
+    assert pinned_notes(check_spec(by_flag)) == []  # adamwspam has it by default
+    study.write_text(start + betas.replace("adamwspam-beta2: 0.999", "adamwspam-beta2: 0.99"))
+    assert len(pinned_notes(check_spec(from_yaml(study)))) == 2
 
 
 def test_nothing_is_said_of_one_optimizer_an_axis_or_defaults(tmp_path: Path) -> None:
