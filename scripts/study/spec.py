@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import kconfiglib as kc
-
 from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
@@ -149,8 +147,7 @@ def typed(option: str) -> str:
 
 def is_float(option: str) -> bool:
     """Whether an option is a number that is no count: it changes neither time nor memory."""
-    symbol = _tree(TRAIN_TREE).symbols.get(option)
-    return symbol is not None and symbol.orig_type == kc.STRING
+    return _tree(TRAIN_TREE).is_text(option)
 
 
 def check_spec(raw: RawSpec) -> MatrixSpec:
