@@ -225,10 +225,11 @@ def _remarks(trials: Sequence[Trial]) -> list[str]:
         (sum(len(t.losses) for t in found), sum(t.tokens for t in found))
         for found in groups.values()
     }
-    remarks = ["Every optimizer was tuned with the same number of runs and tokens."]
+    what = "row" if any(trial.row != trial.optimizer for trial in trials) else "optimizer"
+    remarks = [f"Every {what} was tuned with the same number of runs and tokens."]
     if len(budgets) > 1:
         remarks = [
-            "The budgets are not equal: the optimizers were tuned with different numbers of runs "
+            f"The budgets are not equal: the {what}s were tuned with different numbers of runs "
             "or tokens, which favours those with more."
         ]
     for found in groups.values():

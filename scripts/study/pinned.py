@@ -41,7 +41,7 @@ def _of_all(spec: MatrixSpec, option: str, optimizers: tuple[str, ...]) -> str:
     return (
         f"every optimizer gets {flag_of(option)} {value}, given {place}; their own defaults are "
         f"{defaults}. Take it out there, or let each choose: "
-        f'MATRIX_TUNE="{typed(option)}={value},..."'
+        f'MATRIX_TUNE="{typed(option)}=log:x0.25..x4"'
     )
 
 

@@ -27,7 +27,9 @@ def test_a_rate_of_config_is_named_with_its_line_and_the_defaults_it_replaces(
     (note,) = notes(tmp_path, THREE, "MODEL_CUSTOM=y", 'LEARNING_RATE="0.01"')
     assert f"--learning-rate 0.01, given in {tmp_path / 'config'}:3; " in note
     assert "adamw 1e-3, lion 3e-4, muon 0.03" in note
-    assert 'MATRIX_TUNE="learning-rate=0.01,..."' in note
+    tune = 'MATRIX_TUNE="learning-rate=log:x0.25..x4"'
+    assert tune in note
+    assert notes(tmp_path, THREE, "MODEL_CUSTOM=y", 'LEARNING_RATE="0.01"', tune) == []
 
 
 def test_so_are_a_flag_a_decay_and_a_beta(tmp_path: Path) -> None:
