@@ -34,6 +34,7 @@ POINTS = {
     "step.loss": "the loss of a step is about to be computed; multiplied before its gradients are",
     "step.grad": "the gradients of a step are there, yet scaled where the precision scales them",
     "step.begin": "a step of training begins",
+    "evaluation.test": "the test split is measured, validation and test together are not yet",
     "data.batch": "a micro-batch is about to be read, perhaps ahead by a thread",
     "data.write": "a piece of a shard is about to be written",
     "data.journal": "a line of the journal of a preparation is about to be written",

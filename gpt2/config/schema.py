@@ -62,6 +62,10 @@ class Schema:
         """Whether an option is a yes or no of its own."""
         return name in self.symbols and bool(self.symbols[name].orig_type == kc.BOOL)
 
+    def is_text(self, name: str) -> bool:
+        """Whether an option's value is a text, as that of every float is in Kconfig."""
+        return name in self.symbols and bool(self.symbols[name].orig_type == kc.STRING)
+
     def unmet(self, name: str) -> list[str]:
         """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
         return [text for text, met in self.conditions(name).items() if not met]

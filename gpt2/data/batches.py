@@ -198,16 +198,21 @@ class TrainBatches:
 
 
 def validation_batches(
-    tokens: TokenFile | IdArray, block_size: int, batch_size: int, device: torch.device | str
+    tokens: TokenFile | IdArray,
+    block_size: int,
+    batch_size: int,
+    device: torch.device | str,
+    first: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the whole split once, in order, as inputs and targets int64 (B, T) on the device.
 
     Every token but the first is a target once. All batches have one shape, for the sake of
-    compiled models: where the text ends, targets are IGNORED. Nothing depends on a seed.
+    compiled models: where the text ends, targets are IGNORED. Nothing depends on a seed. With
+    `first`, only from that input on; a multiple of `block_size` keeps the sequences as they are.
     """
     ids, files = _of(tokens)
     place, per_batch, targets = torch.device(device), batch_size * block_size, len(ids) - 1
-    for start in range(0, targets, per_batch):
+    for start in range(first, targets, per_batch):
         real = min(per_batch, targets - start)
         pair = np.zeros((2, per_batch), dtype=np.int64)
         pair[1, real:] = IGNORED

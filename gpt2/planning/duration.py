@@ -13,13 +13,14 @@ from gpt2.model.build import forward_cost
 class Left:
     """What is left of a run: steps, sequences in each, seconds (None: no limit).
 
-    validation: tokens of the validation split.
+    validation, test: tokens of these splits.
     """
 
     steps: int
     sequences: int
     seconds: float | None
     validation: int
+    test: int = 0
 
 
 def predicted_seconds(config: Config, parameters: int, left: Left) -> float:
@@ -32,4 +33,5 @@ def predicted_seconds(config: Config, parameters: int, left: Left) -> float:
         seconds = min(seconds, max(0.0, left.seconds))
     interval = config.train.eval_interval
     evaluated = (1 + (left.steps // interval if interval else 0)) * left.validation
+    evaluated += 2 * left.test  # alone, and behind validation
     return seconds + device.predict_cpu_seconds(forward_cost(model, weights, evaluated))

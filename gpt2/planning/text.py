@@ -25,7 +25,8 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
     peak = peak_of(shape)
     seconds = None
     if steps is not None and data is not None and planned.device.type == "cpu":
-        left = Left(steps, planned.effective, None, len(data["val"].ids))
+        test = len(data["test"].ids) if "test" in data else 0
+        left = Left(steps, planned.effective, None, len(data["val"].ids), test)
         seconds = predicted_seconds(config, shape.parameters, left)
     return {
         "model": config.model.model,

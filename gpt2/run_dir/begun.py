@@ -6,18 +6,25 @@ from pathlib import Path
 
 from gpt2.config.options import Options
 
-_RATE, _CHUNK, _PATTERN = "LEARNING_RATE", "LOSS_CHUNK_MIB", "SPARSITY_PATTERN"
-_METHOD = "PRUNING_METHOD"
+_RATE, _DECAY, _CHUNK = "LEARNING_RATE", "WEIGHT_DECAY", "LOSS_CHUNK_MIB"
+_METHOD, _PATTERN = "PRUNING_METHOD", "SPARSITY_PATTERN"
+#: Defaults of optimizers in version 1 that are others now.
+_EARLIER = {
+    "adafactor": {_RATE: "0.04", _DECAY: "0.1"},
+    "lion": {_DECAY: "0.1"},
+}
 
 
 def take_from_run(options: Options, run: Path | None) -> None:
     """Give `options` what the run begun in `run` has, where another default took its place.
 
     In version 1 optimizers of libraries had a default learning rate, every device chunks of 64 MiB,
-    and most pruning methods the pattern `global`, so commands that began a run there say none of
-    them. Raises UserError when the run's `config` cannot be read.
+    most pruning methods the pattern `global`, and Adafactor and Lion another rate or weight decay,
+    so commands that began a run there may say none of it. Raises UserError when the run's `config`
+    cannot be read.
     """
-    left = [name for name in (_RATE, _CHUNK, _PATTERN) if not _given(options, name)]
+    earlier = _EARLIER.get(options.value("OPTIMIZER") or "", {})
+    left = [name for name in (_RATE, _DECAY, _CHUNK, _PATTERN) if not _given(options, name)]
     if run is None or not left or not (path := run / "config").is_file():
         return
     began = Options()
@@ -26,7 +33,8 @@ def take_from_run(options: Options, run: Path | None) -> None:
         left = [name for name in left if name != _PATTERN]
     for name in left:
         value = began.value(name)
-        if value and (name != _RATE or options.value(name) == ""):
+        replaced = name in (_CHUNK, _PATTERN) or options.value(name) == ""
+        if value and (replaced or value == earlier.get(name)):
             options.give(name, value, f"{path}: CONFIG_{name}")
 
 

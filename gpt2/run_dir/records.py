@@ -96,13 +96,20 @@ class Summary(Record):
     """summary.json: the results of a finished run.
 
     val_loss: nats per token over the validation split, after the last step; None where it was not
-    finite. sparsity_*: shares of the prunable weights, of the whole model, and of each matrix.
-    *_bytes: sizes; seconds and tokens_per_second are of training alone.
+    finite. test_loss, val_test_loss: over the test split, and over both as one text; None also
+    where the data have no test split. sparsity_*: shares of the prunable weights, of the whole
+    model, and of each matrix. *_bytes: sizes; seconds and tokens_per_second are of training alone.
     """
 
     val_loss: float | None = None
     val_perplexity: float | None = None
     bits_per_byte: float | None = None
+    test_loss: float | None = None
+    test_perplexity: float | None = None
+    test_bits_per_byte: float | None = None
+    val_test_loss: float | None = None
+    val_test_perplexity: float | None = None
+    val_test_bits_per_byte: float | None = None
     best: BestLoss | None = None
     steps: int | None = None
     tokens: int | None = None

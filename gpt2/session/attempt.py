@@ -35,6 +35,7 @@ from gpt2.session.retry import OutOfMemoryRetry, first_steps, try_micro_batch
 from gpt2.session.summary import results
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.evaluation import evaluate
+from gpt2.training.final_losses import FinalLosses, final_losses
 from gpt2.training.loop import Parts, Progress, forward_backward, train
 from gpt2.training.recorder import RunRecorder
 from gpt2.training.rollback import Rollback, RolledBackError
@@ -126,19 +127,31 @@ class Attempt:
         self.recorder.save(required=True)
         if not self.recorder.stopping:
             self.recorder.conclude()
-        if self.recorder.stopping:
+        losses = None if self.recorder.stopping else self._final_losses()
+        if losses is None or self.recorder.stopping:
             return self._preempted()
         with self.dog.during("the end of the run"):
-            self._finish()
+            self._finish(losses)
         return Exit.OK
 
     def evaluate(self) -> float | None:
         """Return the loss over the whole validation split; None when stopped."""
+        return self._loss_over(self.data["val"])
+
+    def _final_losses(self) -> FinalLosses | None:
+        """Return the losses that only a finished run has; None when stopped."""
+        last = self.recorder.last
+        assert last is not None
+        block = self.config.model.block_size
+        return final_losses(last["val_loss"], self.data, block, self._loss_over)
+
+    def _loss_over(self, split: TokenFile, first: int = 0) -> float | None:
+        """Return the loss over a split from input `first` on; None when stopped."""
         block, ranks = self.config.model.block_size, self.parts.ranks
         autocast = self.parts.precision.autocast
 
         def compute(size: int, total: Total) -> float | None:
-            batches = validation_batches(self.data["val"], block, size, self.device)
+            batches = validation_batches(split, block, size, self.device, first)
             if ranks.sharded:  # every rank is needed for every batch
                 return evaluate(self.model, batches, IGNORED, autocast)
             share = itertools.islice(batches, ranks.rank, None, ranks.world_size)
@@ -213,8 +226,8 @@ class Attempt:
         )
         return Exit.PREEMPTED
 
-    def _finish(self) -> None:
-        summary = results(self.parts, self.progress, self.recorder, self.data["val"])
+    def _finish(self, losses: FinalLosses) -> None:
+        summary = results(self.parts, self.progress, self.recorder, self.data, losses)
         ranks = self.parts.ranks
         if not (ranks.first or ranks.sharded):
             return

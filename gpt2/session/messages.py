@@ -68,7 +68,11 @@ def startup(
     if device.type == "cpu" and progress.steps is not None:
         limit = progress.max_time and progress.max_time - progress.elapsed
         left = Left(
-            progress.steps - progress.step, batches.effective_batch, limit, len(data["val"].ids)
+            progress.steps - progress.step,
+            batches.effective_batch,
+            limit,
+            len(data["val"].ids),
+            len(data["test"].ids) if "test" in data else 0,
         )
         for line in cpu_warning(predicted_seconds(config, model.parameter_count(), left)):
             console.say(line)
@@ -124,6 +128,12 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         f"perplexity {summary['val_perplexity']:.2f}, "
         f"{summary['bits_per_byte']:.4f} bits per byte (whole split, last step)"
     ]
+    if summary["test_loss"] is not None:
+        lines.append(
+            f"test loss {summary['test_loss']:.4f}, perplexity {summary['test_perplexity']:.2f}, "
+            f"{summary['test_bits_per_byte']:.4f} bits per byte; validation and test together "
+            f"{summary['val_test_loss']:.4f}"
+        )
     best = summary["best"]
     if best and best["step"] != summary["steps"]:
         lines.append(f"best during the run: {best['val_loss']:.4f} at step {best['step']}")

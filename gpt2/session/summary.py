@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gpt2.checkpoint.optimizer_state import optimizer_bytes
@@ -9,28 +10,36 @@ from gpt2.data.tokens import TokenFile
 from gpt2.machine import device
 from gpt2.machine.shards import full_tensor
 from gpt2.training.evaluation import bits_per_byte, perplexity
+from gpt2.training.final_losses import VAL_TEST, FinalLosses
 from gpt2.training.loop import Parts, Progress
 from gpt2.training.recorder import RunRecorder
 from gpt2.weights.export_folder import weight_bytes
 
 
 def results(
-    parts: Parts, progress: Progress, recorder: RunRecorder, validation: TokenFile
+    parts: Parts,
+    progress: Progress,
+    recorder: RunRecorder,
+    data: Mapping[str, TokenFile],
+    losses: FinalLosses,
 ) -> dict[str, Any]:
-    """Return the content of summary.json; the loss is that of the last step.
+    """Return the content of summary.json; the losses are those of the last step.
 
     Of a sharded run every rank must ask, since each holds a part.
     """
     peak = device.peak_memory(parts.precision.device)  # before anything is put together here
     last = recorder.last
     assert last is not None
-    loss, tokens = last["val_loss"], recorder.metrics.tokens_seen()
+    tokens = recorder.metrics.tokens_seen()
+    val = _measures("val", last["val_loss"], data["val"])
     sparsity = parts.pruner.sparsity()
     size = weight_bytes({name: full_tensor(p) for name, p in parts.model.named_parameters()})
     return {
-        "val_loss": loss,
-        "val_perplexity": perplexity(loss),
-        "bits_per_byte": bits_per_byte(loss, len(validation.ids) - 1, validation.text_bytes),
+        "val_loss": val["val_loss"],
+        "val_perplexity": val["val_perplexity"],
+        "bits_per_byte": val["val_bits_per_byte"],
+        **_measures("test", losses.test, data.get("test")),
+        **_measures("val_test", losses.val_test, data.get(VAL_TEST)),
         "best": recorder.best,
         "steps": progress.step,
         "tokens": tokens,
@@ -46,4 +55,15 @@ def results(
         "dense_bytes": size["dense"],
         "sparse_bytes": size["sparse"],
         **peak,
+    }
+
+
+def _measures(name: str, loss: float | None, split: TokenFile | None) -> dict[str, float | None]:
+    """Return a loss as loss, perplexity and bits per byte; all None where there is no split."""
+    if loss is None or split is None:
+        return dict.fromkeys((f"{name}_loss", f"{name}_perplexity", f"{name}_bits_per_byte"))
+    return {
+        f"{name}_loss": loss,
+        f"{name}_perplexity": perplexity(loss),
+        f"{name}_bits_per_byte": bits_per_byte(loss, len(split.ids) - 1, split.text_bytes),
     }

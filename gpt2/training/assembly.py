@@ -34,17 +34,24 @@ from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.schedule import SparsitySchedule
+from gpt2.training.final_losses import VAL_TEST
 from gpt2.training.loop import Parts
 
 
 def open_data(config: Config) -> dict[str, TokenFile]:
-    """Open both splits of the corpus. Raises UserError."""
+    """Open the splits of the corpus: train, val and, where there is one, test and val+test.
+
+    Raises UserError.
+    """
     folder = config.data.data_dir / config.data.dataset
     read_meta(folder, config.data.tokenizer)  # first, as it names the command that makes the data
     data = {
         "train": open_split(folder, "train", config.model.block_size),
         "val": open_split(folder, "val", 1),
     }
+    test = data["train"].meta.splits.get("test")
+    if test is not None and test.tokens > 1:  # of one token nothing is predicted
+        data |= {name: open_split(folder, name, 1) for name in ("test", VAL_TEST)}
     asked, made = config.data.tokenizer, data["train"].meta.tokenizer["name"]
     if asked is not None and asked != made:
         raise UserError(

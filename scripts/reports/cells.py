@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scripts.reports.comparisons import Comparison, Table
 from scripts.reports.rows import DENSE, Row
+from scripts.reports.splits import VALIDATION
 from scripts.reports.statistics import Interval
 from scripts.reports.words import p_text, percent, range_text, signed
 
@@ -25,9 +26,10 @@ class Grid:
 
 def results_grid(table: Table) -> Grid:
     """Return what a table's rows reached, the dense controls above them."""
+    rows = (*table.controls, *table.rows)
     titles = (
         "",
-        "loss",
+        f"{rows[0].split if rows else VALIDATION} loss",
         "95 % interval",
         "perplexity",
         "95 % interval",
@@ -37,7 +39,6 @@ def results_grid(table: Table) -> Grid:
         "tokens",
         "steps",
     )
-    rows = (*table.controls, *table.rows)
     return Grid(titles, tuple(_result(row) for row in rows), _marks(table))
 
 

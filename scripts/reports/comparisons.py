@@ -13,6 +13,7 @@ from scripts.reports.rows import (
     dense_control,
     objections,
     paired,
+    paired_differences,
     reference_control,
 )
 from scripts.reports.statistics import (
@@ -136,7 +137,7 @@ def _compare(row: Row, against: Row, purpose: str) -> Comparison:
     if reasons:
         return Comparison(row, against, purpose, objections=tuple(reasons))
     seeds = tuple(ours.seed for ours, _ in pairs)
-    difference = interval([ours.loss - theirs.loss for ours, theirs in pairs])
+    difference = interval(paired_differences(row, against))
     return Comparison(row, against, purpose, seeds, difference)
 
 
@@ -145,10 +146,7 @@ def _tested(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
     testable = [
         c for c in comparisons if c.difference and c.difference.count >= FEWEST and not c.uneven
     ]
-    raw = [
-        p_value([ours.loss - theirs.loss for ours, theirs in paired(c.row, c.against)])
-        for c in testable
-    ]
+    raw = [p_value(paired_differences(c.row, c.against)) for c in testable]
     p_values = {id(c): values for c, *values in zip(testable, raw, holm(raw), strict=True)}
     family = sum(c.difference is not None for c in comparisons)
     for found in comparisons:

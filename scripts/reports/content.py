@@ -9,6 +9,7 @@ from scripts.reports.comparisons import Table, tables_of
 from scripts.reports.failures import remarks_on_failures
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
+from scripts.reports.splits import quoted_split, split_note
 from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import Tuning, tune
 from scripts.reports.words import Paragraph, headline, overlapping, remarks, verdict
@@ -36,6 +37,16 @@ class Report:
         return headline(self.tables)
 
     @property
+    def split(self) -> str:
+        """The split whose losses are reported."""
+        return quoted_split(self.reported)
+
+    @property
+    def split_note(self) -> str:
+        """Which split the losses are of, and why."""
+        return split_note(self.reported)
+
+    @property
     def verdict(self) -> list[Paragraph]:
         """What is better, by how much, and how sure."""
         return verdict(self.tables)
@@ -60,9 +71,9 @@ def compose(
     tuning_seeds: Sequence[int] | None = None,
 ) -> Report:
     """Compute a report of `runs`. `tuning_seeds` are as in tune."""
-    tuning = tune(runs, tuning_seeds)
+    tuning = tune(runs, tuning_seeds, matrix.tuned if matrix else ())
     reported = tuning.reported if tuning else tuple(runs)
-    rows = rows_of(reported)
+    rows = rows_of(reported, tuning.names if tuning else ())
     shared = overlapping(runs) or bool(matrix and matrix.shared)
     return Report(
         title, tuple(runs), reported, tuple(rows), tuple(tables_of(rows)), tuning, matrix, shared

@@ -54,7 +54,7 @@ def texts_of(report: Report) -> dict[str, str]:
 
 def verdict_lines(report: Report) -> list[str]:
     """Return the headline and the verdict of a report for a terminal."""
-    lines = [report.headline]
+    lines = [report.headline, *([report.split_note] if report.split_note else [])]
     for paragraph in report.verdict:
         lines += [f"\n{paragraph.heading}", *(f"  {one}" for one in paragraph.sentences)]
     return lines

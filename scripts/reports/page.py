@@ -32,7 +32,7 @@ def as_page(report: Report) -> str:
     )
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    drawn = figures.pictures(report.runs, report.tables, report.shared)
+    drawn = figures.pictures(report.runs, report.tables, report.shared, report.tuning)
     sections = [
         {
             "heading": where(t.asked),

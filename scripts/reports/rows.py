@@ -17,6 +17,7 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.typed import PruneConfig
 from scripts.reports.runs import Run
+from scripts.reports.splits import LOSS, VALIDATION, quoted_split
 from scripts.reports.statistics import Interval, interval
 
 #: The method that prunes nothing, and the one that others are held against.
@@ -33,6 +34,7 @@ class Row:
     conditions: what must be equal for a comparison; None where a run does not say.
     repeats: further runs of a seed, left out. unfinished: seeds that have no results.
     series: its name without the optimizer, the method and what else tells it from others.
+    split: the one whose loss counts. tuned: options whose values were chosen for each row alone.
     """
 
     options: Mapping[str, str]
@@ -41,6 +43,8 @@ class Row:
     repeats: tuple[Run, ...] = ()
     unfinished: int = 0
     series: str = ""
+    split: str = VALIDATION
+    tuned: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -75,12 +79,18 @@ class Row:
 
     @property
     def loss(self) -> Interval:
-        """The final validation loss: mean over the seeds, and its interval."""
-        return interval([run.loss for run in self.runs])
+        """The final loss: mean over the seeds, and its interval."""
+        return self.loss_over(self.seeds)
 
     def loss_over(self, seeds: Collection[int]) -> Interval:
-        """Return the final validation loss over those of its runs whose seed is in `seeds`."""
-        return interval([run.loss for run in self.runs if run.seed in seeds])
+        """Return the final loss over those of its runs whose seed is in `seeds`."""
+        return interval([self.loss_of(run) for run in self.runs if run.seed in seeds])
+
+    def loss_of(self, run: Run) -> float:
+        """Return the final loss of one of its runs, over the row's split."""
+        loss = run.measured(LOSS[self.split])
+        assert loss is not None, f"a run without a {self.split} loss in a row of it"
+        return loss
 
     @property
     def perplexity(self) -> Interval:
@@ -104,8 +114,12 @@ class Row:
         return choose(values) if values else None
 
 
-def rows_of(runs: Sequence[Run]) -> list[Row]:
-    """Group the finished runs into rows, in the order they are shown in, and name them."""
+def rows_of(runs: Sequence[Run], tuned: Collection[str] = ()) -> list[Row]:
+    """Group the finished runs into rows, in the order they are shown in, and name them.
+
+    `tuned` are options, by symbol, that were tuned for every row with equal budgets.
+    """
+    split = quoted_split(runs)
     groups: dict[Hashable, list[Run]] = {}
     for run in sorted(runs, key=age):
         if run.finished:
@@ -122,7 +136,9 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
         chosen = tuple(first[seed] for seed in sorted(first))
         rest = tuple(run for run in members if first[run.seed] is not run)
         left = len(without.get(options_key(chosen[0]), set()) - first.keys())
-        rows.append(Row(chosen[0].options, _conditions(chosen[0]), chosen, rest, left))
+        conditions = _conditions(chosen[0])
+        options, own = chosen[0].options, frozenset(tuned)
+        rows.append(Row(options, conditions, chosen, rest, left, split=split, tuned=own))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
 
@@ -151,12 +167,11 @@ def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
 
 
 def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the row that is `row` without pruning: equal in every option but those of pruning."""
-    found = [
-        other
-        for other in rows
-        if other.method == DENSE and all(_of_pruning(name) for name in differences(row, other))
-    ]
+    """Return the row that is `row` without pruning: equal in every option but those of pruning.
+
+    Options that were tuned for each of the two may differ as well.
+    """
+    found = [other for other in rows if other.method == DENSE and _of_one_base(row, other)]
     return min(found, key=lambda other: len(objections(row, other)), default=None)
 
 
@@ -170,13 +185,19 @@ def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
         for other in rows
         if other.method == REFERENCE
         and abs(other.asked - row.asked) < _CLOSE
-        and all(_of_pruning(name) for name in differences(row, other))
+        and _of_one_base(row, other)
     ]
     return min(
         found,
         key=lambda other: (len(objections(row, other)), len(differences(row, other))),
         default=None,
     )
+
+
+def _of_one_base(a: Row, b: Row) -> bool:
+    """Whether two rows differ in nothing but pruning and what was tuned for each."""
+    free = a.tuned & b.tuned
+    return all(_of_pruning(name) or name in free for name in differences(a, b))
 
 
 def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
@@ -204,6 +225,11 @@ def paired(a: Row, b: Row) -> list[tuple[Run, Run]]:
     """Return the runs of two rows that have a seed in common, in the order of seeds."""
     others = {run.seed: run for run in b.runs}
     return [(run, others[run.seed]) for run in a.runs if run.seed in others]
+
+
+def paired_differences(a: Row, b: Row) -> list[float]:
+    """Return the final losses of `a` minus those of `b`, in the order of the seeds in common."""
+    return [a.loss_of(ours) - b.loss_of(theirs) for ours, theirs in paired(a, b)]
 
 
 def _missed(row: Row) -> list[str]:

@@ -32,7 +32,8 @@ class MatrixOutcome:
     """A matrix, and what became of its cells.
 
     spec: matrix.json as it is. failures, left: cells that failed, and that are to be run.
-    tuning_seeds: None where the spec does not say. shared: cells ran beside others.
+    tuning_seeds: None where the spec does not say. tuned: the options of MATRIX_TUNE, as typed.
+    shared: cells ran beside others.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class MatrixOutcome:
     failures: tuple[Failure, ...] = ()
     left: tuple[str, ...] = ()
     tuning_seeds: tuple[int, ...] | None = None
+    tuned: tuple[str, ...] = ()
     shared: bool = False
     problems: tuple[str, ...] = ()
 
@@ -57,6 +59,7 @@ class _Tuning(Record):
     """What the report needs of how a learning rate is chosen."""
 
     seeds: tuple[int, ...] = ()
+    space: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,7 @@ def read_matrix(folder: Path, runs: Sequence[Run]) -> MatrixOutcome:
         failures=tuple(failed[cell] for cell in sorted(failed) if cell not in done),
         left=tuple(cell.name for cell in spec.cells if cell.name not in settled),
         tuning_seeds=_tuning_seeds(spec),
+        tuned=tuple((spec.tuning and spec.tuning.space) or ()),
         shared=shared,
         problems=tuple(problems),
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2.config.text import markdown_table
+from gpt2.config.text import joined, markdown_table
 from gpt2.run_dir.folder import finite
 from gpt2.run_dir.records import Summary
 from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
@@ -49,6 +49,12 @@ _FROM_SUMMARY = (
     "dense_bytes",
     "sparse_bytes",
 )
+#: The newest columns, at the end: what reads the file by number finds the others where they were.
+_OF_TEST = tuple(
+    f"{split}_{measure}"
+    for split in ("test", "val_test")
+    for measure in ("loss", "perplexity", "bits_per_byte")
+)
 COLUMNS = (
     "run",
     "role",
@@ -65,6 +71,7 @@ COLUMNS = (
     "data_hash",
     "code",
     *MEASURED,
+    *_OF_TEST,
 )
 
 
@@ -122,7 +129,7 @@ def _line(run: Run, role: str, row: str) -> dict[str, Any]:
         "learning_rate": run.options.get("LEARNING_RATE", ""),
         "seed": run.seed,
         "status": run.status,
-        **{name: getattr(summary, name) for name in _FROM_SUMMARY},
+        **{name: getattr(summary, name) for name in (*_FROM_SUMMARY, *_OF_TEST)},
         "effective_batch": record.effective_batch,
         "precision": record.precision,
         "compiled": record.compiled,
@@ -145,7 +152,7 @@ def _final(run: Run) -> dict[str, Any] | None:
 def _row_line(row: Row) -> dict[str, Any]:
     numbers = {
         name: dataclasses.asdict(found)
-        for name in ("seconds", "tokens_per_second")
+        for name in ("val_loss", "test_loss", "seconds", "tokens_per_second")
         if (found := row.over_seeds(name))
     }
     return {
@@ -153,7 +160,8 @@ def _row_line(row: Row) -> dict[str, Any]:
         "row": row.label,
         "sparsity_asked": row.asked,
         "seeds": list(row.seeds),
-        "val_loss": dataclasses.asdict(row.loss),
+        "split": row.split,
+        "loss": dataclasses.asdict(row.loss),
         "perplexity": dataclasses.asdict(row.perplexity),
         **numbers,
     }
@@ -171,6 +179,7 @@ def _comparison_line(asked: float, found: Comparison) -> dict[str, Any]:
         "p_holm": found.corrected,
         "detectable": found.detectable,
         "outcome": found.outcome,
+        "split": found.row.split,
         "objections": list(found.objections),
     }
 
@@ -178,6 +187,7 @@ def _comparison_line(asked: float, found: Comparison) -> dict[str, Any]:
 def as_markdown(report: Report) -> str:
     """Return report.md."""
     blocks = [f"# {plain(report.title)}", f"**{plain(report.headline)}**"]
+    blocks.append(plain(report.split_note))
     for paragraph in report.verdict:
         lines = "\n".join(f"- {plain(text)}" for text in paragraph.sentences)
         blocks.append(f"**{plain(paragraph.heading)}**\n\n{lines}")
@@ -212,6 +222,13 @@ def _tuning(tuning: Tuning) -> Iterator[str]:
 def rule(tuning: Tuning) -> list[str]:
     """Say how rates were chosen."""
     seeds = ", ".join(map(str, tuning.seeds))
+    if tuning.options:
+        return [
+            f"Every row runs with the trial of {joined(tuning.options)} whose mean final "
+            f"validation loss was lowest, of its own trials on seeds {seeds}; of equal ones "
+            "with the smaller values; a trial that fails on any of them is out. All rows try the "
+            "same points of the search space. These seeds are not among those reported."
+        ]
     return [
         "Each optimizer runs at the rate whose mean final validation loss was lowest, of its dense "
         f"runs with the tuning seeds ({seeds}); of equal ones at the smaller; a rate that "
@@ -222,11 +239,12 @@ def rule(tuning: Tuning) -> list[str]:
 def tuning_grid(tuning: Tuning) -> Grid:
     """Return every rate that was tried."""
     seeds = tuning.seeds
-    titles = ("", "rate", *(f"seed {seed}" for seed in seeds), "mean loss", "")
+    names = tuning.options
+    titles = ("", *(names or ("rate",)), *(f"seed {seed}" for seed in seeds), "mean loss", "")
     lines = tuple(
         (
-            trial.optimizer,
-            trial.rate,
+            trial.row,
+            *([trial.values.get(n, UNKNOWN) for n in names] if names else [trial.rate]),
             *(f"{trial.losses[seed]:.4f}" if seed in trial.losses else UNKNOWN for seed in seeds),
             UNKNOWN if trial.mean is None else f"{trial.mean:.4f}",
             "chosen" if trial.chosen else "",

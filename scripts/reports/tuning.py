@@ -2,7 +2,7 @@
 
 The rule is that of the matrix, choose_rate: of the dense runs of an optimizer with the tuning
 seeds, the rate whose mean final validation loss is lowest; of equal ones the smaller; a rate that
-fails on any of them is out.
+fails on any of them is out. With MATRIX_TUNE every row has trials of its own, of several options.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from scripts.reports.rows import DENSE, age, options_key
 from scripts.reports.runs import Run
-from scripts.study.rates import choose_rate
+from scripts.study.rates import choose_rate, numbers_in, trial_text
+from scripts.study.spec import option_name, typed
 
 RATE = "LEARNING_RATE"
+#: Nats per token within which a rate is called as good as the best one.
+_NEAR = 0.02
 
 
 @dataclass(frozen=True)
 class Trial:
     """A rate that was tried: its losses by tuning seed, and whether it was chosen.
 
-    losses: of the seeds that have finished with a finite loss.
+    losses: of the seeds that have finished with a finite loss. values: of all tuned options, by
+    name as typed. row: what it was tuned for, an optimizer or, with several options, a pruner, too.
     """
 
     optimizer: str
@@ -33,6 +37,8 @@ class Trial:
     losses: dict[int, float]
     tokens: int
     chosen: bool = False
+    values: Mapping[str, str] = field(default_factory=dict)
+    row: str = ""
 
     @property
     def mean(self) -> float | None:
@@ -42,35 +48,79 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials, the runs that are left to report, and what is to be known of the choice."""
+    """All trials, the runs that are left to report, and what is to be known of the choice.
+
+    options: the tuned ones as typed; empty where the learning rate alone is chosen, by dense runs.
+    """
 
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
     reported: tuple[Run, ...]
     remarks: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The symbols of the options that were tuned for every row."""
+        return tuple(map(option_name, self.options))
 
 
-def tune(runs: Sequence[Run], named: Iterable[int] | None = None) -> Tuning | None:
+def tune(
+    runs: Sequence[Run], named: Iterable[int] | None = None, options: Sequence[str] = ()
+) -> Tuning | None:
     """Choose a rate for each optimizer; None where none is to be chosen.
 
     `named` are the tuning seeds; None: those seeds that ran with several rates, when others did
     not. Without such seeds every rate stays a row of its own. Where no rate can be chosen for an
-    optimizer, all its rates stay.
+    optimizer, all its rates stay. `options`, as typed: these were tuned, for every row.
     """
     seeds = _tuning_seeds(runs) if named is None else set(named)
+    apart = _Apart(tuple(options))
+    tried = [run for run in runs if run.seed in seeds]
     groups: dict[Hashable, list[Run]] = {}
-    for run in _tuning_runs(runs, seeds, fall_back=bool(named)):
-        groups.setdefault(_group(run), []).append(run)
+    for run in tried if options else _tuning_runs(tried, fall_back=bool(named)):
+        groups.setdefault(apart.group(run), []).append(run)
     trials: list[Trial] = []
     chosen: dict[Hashable, str | None] = {}
     for number, (group, members) in enumerate(groups.items()):
-        tried, chosen[group] = _choose(number, members)
-        trials += tried
+        found, chosen[group] = _choose(number, members, apart)
+        trials += found
     if not named and (not trials or all(_lone(trial, trials) for trial in trials)):
         return None
-    reported = tuple(run for run in runs if run.seed not in seeds and _stays(run, chosen))
-    trials.sort(key=lambda trial: (trial.optimizer, trial.variant, float(trial.rate)))
-    return Tuning(tuple(sorted(seeds)), tuple(trials), reported, tuple(_remarks(trials)))
+    reported = tuple(run for run in runs if run.seed not in seeds and apart.stays(run, chosen))
+    trials.sort(key=lambda trial: (trial.optimizer, trial.variant, numbers_in(trial.rate)))
+    remarks = tuple(_remarks(trials))
+    return Tuning(tuple(sorted(seeds)), tuple(trials), reported, remarks, tuple(options))
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """What tells trials apart: the rate, or the tuned `options`, as typed."""
+
+    options: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(option_name(option) for option in self.options) or (RATE,)
+
+    def group(self, run: Run) -> Hashable:
+        """Return what runs with one choice have in common: without options, all but pruning."""
+        return options_key(run, besides=self.names, pruning=bool(self.options))
+
+    def values(self, run: Run) -> dict[str, str]:
+        """Return the values a run tries, by option as typed; those it has no use for are left."""
+        return {typed(name): run.options[name] for name in self.names if name in run.options}
+
+    def trial(self, run: Run) -> str:
+        """Return what a run tries, as text: its rate, or all tuned values."""
+        return trial_text(self.values(run)) if self.options else run.options[RATE]
+
+    def stays(self, run: Run, chosen: Mapping[Hashable, str | None]) -> bool:
+        """Whether a run is reported: at what was chosen for it, or where nothing was."""
+        best = chosen.get(self.group(run))
+        if best is None:
+            return True
+        return self.trial(run) == best if self.options else _rate(run) == float(best)
 
 
 def _tuning_seeds(runs: Iterable[Run]) -> set[int]:
@@ -90,19 +140,14 @@ def _tuning_seeds(runs: Iterable[Run]) -> set[int]:
     return several if single - several else set()
 
 
-def _tuning_runs(runs: Iterable[Run], seeds: set[int], fall_back: bool) -> list[Run]:
+def _tuning_runs(runs: Iterable[Run], fall_back: bool) -> list[Run]:
     """Return the runs that a rate is chosen by: the dense ones; with `fall_back` all, if none is.
 
     So does a matrix without a dense cell, whose tuning seeds are known.
     """
-    tried = [run for run in runs if run.seed in seeds and math.isfinite(_rate(run))]
+    tried = [run for run in runs if math.isfinite(_rate(run))]
     dense = [run for run in tried if run.options.get("PRUNING_METHOD", DENSE) == DENSE]
     return dense or (tried if fall_back else [])
-
-
-def _group(run: Run) -> Hashable:
-    """Return what runs with a rate of their own have in common: all but the rate and pruning."""
-    return options_key(run, besides=(RATE,), pruning=False)
 
 
 def _rate(run: Run) -> float:
@@ -113,35 +158,47 @@ def _rate(run: Run) -> float:
         return math.nan
 
 
-def _choose(number: int, runs: Sequence[Run]) -> tuple[list[Trial], str | None]:
-    """Return the trials of a group of runs, and the rate that is chosen."""
-    by_rate: dict[float, list[Run]] = {}
-    for run in runs:
-        by_rate.setdefault(_rate(run), []).append(run)
-    texts = {rate: members[0].options[RATE] for rate, members in by_rate.items()}
-    losses = {texts[rate]: _losses(members) for rate, members in by_rate.items()}
+def _choose(number: int, runs: Sequence[Run], apart: _Apart) -> tuple[list[Trial], str | None]:
+    """Return the trials of a group of runs, and the one that is chosen."""
+    by_trial: dict[Hashable, list[Run]] = {}
+    for run in runs:  # 1e-3 and 0.001 are one rate
+        by_trial.setdefault(numbers_in(apart.trial(run)) or apart.trial(run), []).append(run)
+    texts = {trial: apart.trial(members[0]) for trial, members in by_trial.items()}
+    losses = {texts[trial]: _losses(members, apart) for trial, members in by_trial.items()}
     best = choose_rate(losses)
     trials = [
         Trial(
             optimizer=members[0].options.get("OPTIMIZER", "?"),
             variant=number,
-            rate=texts[rate],
-            losses=_by_seed(losses[texts[rate]]),
+            rate=texts[trial],
+            losses=_by_seed(losses[texts[trial]]),
             tokens=sum(int(run.measured("tokens") or 0) for run in members),
+            values=apart.values(members[0]),
+            row=_row_of(members[0]) if apart.options else members[0].options.get("OPTIMIZER", "?"),
         )
-        for rate, members in sorted(by_rate.items())
+        for trial, members in by_trial.items()
     ]
+    trials.sort(key=lambda trial: numbers_in(trial.rate))
     return [dataclasses.replace(t, chosen=t.rate == best) for t in trials], best
 
 
-def _losses(runs: Sequence[Run]) -> dict[tuple[int, Hashable], float]:
-    """Return the final losses of a rate by seed and options; infinity where no run has finished.
+def _row_of(run: Run) -> str:
+    """Return the optimizer, method and sparsity of a run."""
+    optimizer = run.options.get("OPTIMIZER", "?")
+    method = run.options.get("PRUNING_METHOD", DENSE)
+    if method == DENSE:
+        return f"{optimizer} dense"
+    return f"{optimizer} + {method} {run.options.get('TARGET_SPARSITY', '')}".strip()
+
+
+def _losses(runs: Sequence[Run], apart: _Apart) -> dict[tuple[int, Hashable], float]:
+    """Return the final losses of a trial by seed and options; infinity where no run has finished.
 
     Of several runs of a seed the earliest that has finished counts, as in the rows.
     """
     losses: dict[tuple[int, Hashable], float] = {}
     for run in sorted(runs, key=age):
-        key = run.seed, options_key(run, besides=(RATE,))
+        key = run.seed, options_key(run, besides=apart.names)
         if not math.isfinite(losses.get(key, math.inf)):
             losses[key] = run.loss if run.finished else math.inf
     return losses
@@ -160,12 +217,6 @@ def _lone(trial: Trial, trials: Sequence[Trial]) -> bool:
     return sum(other.variant == trial.variant for other in trials) == 1
 
 
-def _stays(run: Run, chosen: dict[Hashable, str | None]) -> bool:
-    """Whether a run is reported: its optimizer has its chosen rate, or none was chosen."""
-    best = chosen.get(_group(run))
-    return best is None or _rate(run) == float(best)
-
-
 def _remarks(trials: Sequence[Trial]) -> list[str]:
     groups: dict[int, list[Trial]] = {}
     for trial in trials:
@@ -174,22 +225,60 @@ def _remarks(trials: Sequence[Trial]) -> list[str]:
         (sum(len(t.losses) for t in found), sum(t.tokens for t in found))
         for found in groups.values()
     }
-    remarks = ["Every optimizer was tuned with the same number of runs and tokens."]
+    what = "row" if any(trial.row != trial.optimizer for trial in trials) else "optimizer"
+    remarks = [f"Every {what} was tuned with the same number of runs and tokens."]
     if len(budgets) > 1:
         remarks = [
-            "The budgets are not equal: the optimizers were tuned with different numbers of runs "
+            f"The budgets are not equal: the {what}s were tuned with different numbers of runs "
             "or tokens, which favours those with more."
         ]
     for found in groups.values():
-        name = found[0].optimizer
+        name = found[0].row
         best = next((trial for trial in found if trial.chosen), None)
         if len({len(trial.losses) for trial in found}) > 1:
             remarks.append(f"{name}: not every rate has every tuning seed; those are left aside.")
         if best is None:
             remarks.append(f"{name}: no rate has finished on every tuning seed; none is chosen.")
-        elif len(found) > 1 and best in (found[0], found[-1]):
-            remarks.append(
-                f"{name}: the best rate, {best.rate}, is at the edge of those tried; a better one "
-                "may lie beyond."
-            )
+        else:
+            remarks += [f"{name}: {text}" for text in _at_edges(best, found)]
+        if (width := _width(found)) is not None:
+            remarks.append(f"{name}: {width}")
     return remarks
+
+
+def _at_edges(best: Trial, tried: Sequence[Trial]) -> Iterator[str]:
+    """Yield a sentence for each option of which the best trial has the least or the largest value.
+
+    Of two values listed one is always at an edge, and a decay of 0 is as low as it gets.
+    """
+    for option, value in best.values.items():
+        numbers = sorted({n for trial in tried for n in numbers_in(trial.values.get(option, ""))})
+        own = numbers_in(value)
+        fewest = 2 if option == typed(RATE) else 3
+        if len(numbers) < fewest or not own or own[0] not in (numbers[0], numbers[-1]):
+            continue
+        if own[0] == 0.0:
+            continue
+        name = "rate" if option == typed(RATE) else option
+        yield (
+            f"the best {name}, {value}, is at the edge of those tried; a better one may lie beyond."
+        )
+
+
+def _width(tried: Sequence[Trial]) -> str | None:
+    """Say how far rates reach that end within 0.02 nats of the best; None of fewer than three."""
+    means = [
+        (rate[0], trial.mean)
+        for trial in tried
+        if (rate := numbers_in(trial.values.get(typed(RATE), ""))) and trial.mean is not None
+    ]
+    if len({rate for rate, _ in means}) < 3:
+        return None
+    lowest = min(mean for _, mean in means)
+    near = [rate for rate, mean in means if mean <= lowest + _NEAR]
+    if min(near) == max(near):
+        return f"no other rate of those tried ends within {_NEAR:g} nats of the best."
+    return (
+        f"rates from {min(near):g} to {max(near):g} (a factor of {max(near) / min(near):.2g}) have "
+        f"trials within {_NEAR:g} nats of the best."
+    )

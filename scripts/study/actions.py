@@ -21,6 +21,7 @@ from scripts.study.description import refuse_another
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import probe
 from scripts.study.memory import make_plans
+from scripts.study.pinned import pinned_notes
 from scripts.study.records import Again, Begin, CellRecord, End, MatrixRecord
 from scripts.study.runner import Runner
 from scripts.study.state import states
@@ -57,8 +58,8 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
         _check_by_train(cell.name, cell.flags)
     folder.open()
     try:
-        for note in refuse_another(folder, record):
-            say(note)
+        for note in (*refuse_another(folder, record), *pinned_notes(matrix.spec)):
+            say(f"note: {note}")
         folder.write_matrix(record)
         code = code_hash()
         before = [event.code for event in folder.journal() if isinstance(event, Begin)]

@@ -18,7 +18,8 @@ from gpt2.config.options import Options
 from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from scripts.flags import words
-from scripts.study.spec import LISTS, RATE, MatrixSpec, typed
+from scripts.study.search import draw
+from scripts.study.spec import LISTS, RATE, MatrixSpec, is_float, typed
 
 #: Letters of a cell's name before its seed; file systems have 255 for all of it.
 _LONGEST = 160
@@ -35,6 +36,8 @@ class Cell:
     flags: tuple[str, ...]  # of train.py, without --run-dir
     tuning: bool  # only there to choose a learning rate by
     config: Config = field(repr=False, compare=False)
+    #: Axes whose value changes neither time nor memory.
+    free: frozenset[str] = field(default=frozenset({SPARSITY, RATE}), repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -44,7 +47,7 @@ class Cell:
     @property
     def kind(self) -> str:
         """Cells of one kind take about the same time and memory."""
-        return label_of({k: v for k, v in self.axes.items() if k not in (SPARSITY, RATE)})
+        return label_of({k: v for k, v in self.axes.items() if k not in self.free})
 
 
 @dataclass
@@ -76,8 +79,9 @@ def expand(spec: MatrixSpec) -> Matrix:
             *(f"{label}: {why}" for label, why in matrix.left_out[:5]),
         )
     if spec.tuned:
-        dense = [one for one in combinations if one.axes.get(METHOD) == "none"] or combinations
-        _add(matrix, dense, spec.tuning_seeds, tuning=True)
+        dense = [one for one in combinations if one.axes.get(METHOD) == "none"]
+        tuning = combinations if spec.tune else dense or combinations
+        _add(matrix, tuning, spec.tuning_seeds, tuning=True)
     _add(matrix, combinations, spec.seeds, tuning=False)
     return matrix
 
@@ -100,6 +104,7 @@ def _add(
 ) -> None:
     """Add cells, seeds outermost: half a matrix is every cell, half as sure."""
     taken = {cell.name for cell in matrix.cells}
+    free = frozenset({SPARSITY, RATE, *(d.option for d in matrix.spec.tune if is_float(d.option))})
     for seed in seeds:
         for combination in combinations:
             argv = [*combination.flags, "--seed", str(seed)]
@@ -118,6 +123,7 @@ def _add(
                     flags=tuple(argv),
                     tuning=tuning,
                     config=config,
+                    free=free,
                 )
             )
 
@@ -136,34 +142,67 @@ def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
     refused: list[_Combination] = []
     good: set[tuple[str, str]] = set()
     active: set[str] = set()
+    points = draw(len(spec.tune), spec.trials, spec.tune_scramble) if spec.tune else [()]
     for values in itertools.product(*spec.axes.values()):
         chosen = dict(zip(spec.axes, values, strict=True))
-        combination = _combine(spec, chosen, matrix)
-        active |= combination.axes.keys()
-        if combination.problems:
-            if all(combination.axes != earlier.axes for earlier in refused):
-                refused.append(combination)
-            continue
-        good |= set(combination.axes.items())
-        same = distinct.setdefault(combination.full, combination)
-        if same.axes != combination.axes:
-            matrix.shared.append((label_of(combination.axes), label_of(same.axes)))
+        for combination in _trials(spec, chosen, points, matrix):
+            active |= combination.axes.keys()
+            if combination.problems:
+                if all(combination.axes != earlier.axes for earlier in refused):
+                    refused.append(combination)
+                continue
+            good |= set(combination.axes.items())
+            same = distinct.setdefault(combination.full, combination)
+            if same.axes != combination.axes:
+                matrix.shared.append((label_of(combination.axes), label_of(same.axes)))
     _refuse_what_no_cell_takes(spec, refused, good, active)
     matrix.left_out = [(label_of(one.axes), "; ".join(one.problems)) for one in refused]
     return list(distinct.values())
 
 
+def _trials(
+    spec: MatrixSpec,
+    chosen: dict[str, str],
+    points: Sequence[tuple[float, ...]],
+    matrix: Matrix,
+) -> list[_Combination]:
+    """Return the trials of one combination of axes; itself alone where nothing is tuned.
+
+    Raises UserError for a tuned value that the combination refuses, which would cost it a trial.
+    """
+    if not spec.tune:
+        return [_combine(spec, chosen, matrix)]
+    row = options_of({**spec.base, **chosen})
+    trials = []
+    for point in points:
+        try:
+            values = {
+                tuned.option: tuned.value(share, row.value(tuned.option))
+                for tuned, share in zip(spec.tune, point, strict=True)
+            }
+        except ValueError as error:
+            raise UserError(f"MATRIX_TUNE: {label_of(chosen)}: {error}; give a range") from error
+        trials.append(_combine(spec, {**chosen, **values}, matrix))
+    wrong = [trial for trial in trials if trial.problems]
+    if not wrong:
+        return trials
+    plain = _combine(spec, chosen, matrix)
+    if len(wrong) == len(trials) and plain.problems:
+        return [plain]
+    raise UserError(f"MATRIX_TUNE: {label_of(wrong[0].axes)}: {wrong[0].problems[0]}")
+
+
 def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combination:
     """Return one combination: the options of all cells, and the values `chosen` of the axes."""
     given = {**spec.base, **chosen}
-    options = _with(given)
+    options = options_of(given)
     gone: list[str] = []
     # Inactive options go: a sparsity where nothing is pruned, another optimizer's option. One at a
     # time, since each can make the next inactive, or active again.
     while inactive := next((name for name in reversed(given) if options.unmet(name)), None):
         del given[inactive]
         gone.append(inactive)
-        options = _with(given)
+        options = options_of(given)
     axes = {name: value for name, value in given.items() if name in chosen}
     for name in gone:
         if name not in chosen:
@@ -180,7 +219,8 @@ def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combi
     return _Combination(axes, flags, parsed.full_text())
 
 
-def _with(given: dict[str, str]) -> Options:
+def options_of(given: dict[str, str]) -> Options:
+    """Return the options of train.py with these values, as flags have them."""
     options = Options(TRAIN_TREE)
     for name, value in given.items():
         options.give(name, value, flag_of(name))
@@ -197,12 +237,16 @@ def _refuse_what_no_cell_takes(
 
     A combination of values that are each good elsewhere makes no sense, and is left out.
     """
-    problems: list[str] = []
+    problems = [
+        f"MATRIX_TUNE: {typed(tuned.option)} has no effect in any cell"
+        for tuned in spec.tune
+        if tuned.option not in active
+    ]
     for option, values in spec.axes.items():
         if option not in active:
             if option == SPARSITY:  # nothing is pruned at all: a matrix of dense runs
                 continue
-            unmet = _with({**spec.base}).unmet(option)
+            unmet = options_of({**spec.base}).unmet(option)
             needs = f": it needs {' and '.join(unmet)}" if unmet else ""
             problems.append(f"the axis {typed(option)} has no effect in any cell{needs}")
             continue

@@ -18,7 +18,7 @@ from scripts.study import machine
 from scripts.study.cells import Cell, Matrix
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import checkpoint_bytes, dataset, steps
-from scripts.study.rates import RULE
+from scripts.study.rates import RULE, TRIALS_RULE
 from scripts.study.records import (
     FORMAT,
     CellRecord,
@@ -27,6 +27,7 @@ from scripts.study.records import (
     SharedCell,
     TuningRecord,
 )
+from scripts.study.search import SAMPLER
 from scripts.study.spec import MatrixSpec, RawSpec, from_config, from_options, typed
 from scripts.study.spec_yaml import from_yaml
 from scripts.study.tuning import RATE
@@ -80,6 +81,16 @@ def describe(matrix: Matrix, gpus: str) -> MatrixRecord:
         raise UserError(*problems, code=Exit.DATA)
     on_cpu = all(cell.config.machine.device == "cpu" for cell in matrix.cells)
     tuning = TuningRecord(axis=RATE, seeds=spec.tuning_seeds, rule=RULE)
+    if spec.tune:
+        tuning = TuningRecord(
+            axis=", ".join(typed(tuned.option) for tuned in spec.tune),
+            seeds=spec.tuning_seeds,
+            rule=TRIALS_RULE,
+            space={typed(tuned.option): tuned.text for tuned in spec.tune},
+            trials=spec.trials,
+            sampler=SAMPLER,
+            sampler_seed=spec.tune_scramble,
+        )
     threads = spec.base.get("NUM_THREADS")
     return MatrixRecord(
         format=FORMAT,

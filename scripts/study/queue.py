@@ -11,7 +11,7 @@ from scripts.study import process as processes
 from scripts.study.folder import MatrixFolder
 from scripts.study.records import CellRecord, ChosenRate, MatrixRecord, Skipped, Started
 from scripts.study.state import CellState, states
-from scripts.study.tuning import RATE, chosen_rates, rate_for
+from scripts.study.tuning import chosen_rates, rate_for, tried
 
 #: Failures that are final: the same would happen again.
 _FINAL = ("diverged", "memory")
@@ -65,18 +65,23 @@ class CellQueue:
 
     def _at_chosen_rates(self, left: list[CellRecord]) -> list[CellRecord]:
         """Return the cells at the rates that were chosen; the others are skipped, once."""
+        tuning = self._matrix.tuning
+        options = tuple(tuning.space or ()) if tuning else ()
+        name = "trial" if options else "rate"
         if self._chosen is None:
-            self._chosen = chosen_rates(self._folder, self._matrix.cells)
+            self._chosen = chosen_rates(self._folder, self._matrix.cells, options)
             for one in self._chosen:
                 what = ", ".join(one.group.values()) or "all cells"
-                self._say(f"learning rate of {what}: {one.rate or 'none works on every seed'}")
+                best = "none works on every seed" if one.rate is None else one.rate or "no choice"
+                self._say(f"{'trial' if options else 'learning rate'} of {what}: {best}")
         wanted = []
         for cell in left:
             rate = rate_for(cell.axes, self._chosen)
-            if rate is not None and cell.axes[RATE] == rate:
+            if rate is not None and tried(cell.axes, options) == rate:
                 wanted.append(cell)
             else:
-                self._skip(cell, "no rate works" if rate is None else f"the rate chosen is {rate}")
+                reason = f"no {name} works" if rate is None else f"the {name} chosen is {rate}"
+                self._skip(cell, reason)
         return wanted
 
     def _skip(self, cell: CellRecord, reason: str) -> None:

@@ -40,11 +40,19 @@ class CellRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRecord(Record):
-    """How a learning rate is chosen: its axis, the seeds for it, and the rule in words."""
+    """How a learning rate is chosen: its axis, the seeds for it, and the rule in words.
+
+    With MATRIX_TUNE: space holds the tuned options and their ranges, of which every row has
+    `trials`, drawn by `sampler` with `sampler_seed`; axis then names them all.
+    """
 
     axis: str
     seeds: tuple[int, ...]
     rule: str
+    space: dict[str, str] | None = field(default=None, metadata=OMIT_NONE)
+    trials: int | None = field(default=None, metadata=OMIT_NONE)
+    sampler: str | None = field(default=None, metadata=OMIT_NONE)
+    sampler_seed: int | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,12 @@ class MatrixRecord(Record):
     wait: int
     keep: str
     cells: tuple[CellRecord, ...]
+
+    def chance(self, cell: CellRecord) -> float:
+        """Return the chance that a cell is run: of rates and trials that are tuned one is taken."""
+        if self.tuning is None or cell.tuning:
+            return 1.0
+        return 1.0 / max(1, self.tuning.trials or len(self.axes.get("learning-rate", ())))
 
     @property
     def slots(self) -> int:
@@ -231,7 +245,8 @@ class Again(Event):
 class ChosenRate(Record):
     """The learning rate of the cells that have the values `group` of their axes.
 
-    rate: None where no rate works. losses: the mean of each rate; None where it is out.
+    rate: a learning rate, or a trial as trial_text has it; None where none works. losses: the mean
+    of each; None where it is out.
     """
 
     group: dict[str, str] = field(metadata=stored_as("for"))

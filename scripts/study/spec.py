@@ -19,6 +19,7 @@ from gpt2.config.schema import ROOT_TREE, TRAIN_TREE
 from gpt2.config.text import items
 from gpt2.config.typed import QUALIFIED
 from scripts.flags import differing
+from scripts.study.search import Dimension, dimension
 
 #: Axes with a list of their own: its symbol in scripts/Kconfig and the option it gives values to.
 LISTS = {
@@ -44,11 +45,16 @@ class MatrixSpec:
     timeout: int | None  # seconds; None is auto, 0 is no limit
     wait: int
     keep: str
+    where: dict[str, str] = field(default_factory=dict)  # of a base option that was given
+    tune: tuple[Dimension, ...] = ()
+    trials: int = 0
+    tune_scramble: int = 0
 
     @property
     def tuned(self) -> bool:
-        """Whether a learning rate is chosen, on seeds that are not reported."""
-        return len(self.axes.get(RATE, ())) > 1 and bool(self.tuning_seeds)
+        """Whether a learning rate, or a trial, is chosen on seeds that are not reported."""
+        several = len(self.axes.get(RATE, ())) > 1
+        return bool(self.tune) or (several and bool(self.tuning_seeds))
 
 
 @dataclass
@@ -77,6 +83,8 @@ def from_config(path: Path) -> RawSpec:
 def from_options(options: Options) -> RawSpec:
     """Read the matrix of a root tree's options."""
     raw = RawSpec(base=differing(options))
+    places = {name: options.origin(name) for name in raw.base}
+    raw.where = {name: place for name, place in places.items() if place != flag_of(name)}
     for name in options.names():
         if name.startswith("MATRIX_"):
             key = name.removeprefix("MATRIX_")
@@ -137,6 +145,11 @@ def typed(option: str) -> str:
     return flag_of(option).removeprefix("--")
 
 
+def is_float(option: str) -> bool:
+    """Whether an option is a number that is no count: it changes neither time nor memory."""
+    return _tree(TRAIN_TREE).is_text(option)
+
+
 def check_spec(raw: RawSpec) -> MatrixSpec:
     """Return the matrix, every value checked. Raises UserError naming all that is wrong."""
     problems = list(raw.problems)
@@ -153,7 +166,10 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     tuning = _seeds(raw, "TUNING_SEEDS", problems)
     if not seeds and not problems:
         problems.append(f"{raw.place('SEEDS')}: an empty matrix: give a seed, such as 1..5")
-    rates = len(raw.axes.get(RATE, ())) > 1
+    tune = _tuned(raw, options, problems)
+    if tune and not tuning and not problems:
+        problems.append(f"{raw.place('TUNING_SEEDS')}: MATRIX_TUNE needs a seed to tune with")
+    rates = len(raw.axes.get(RATE, ())) > 1 or bool(tune)
     if rates and (both := sorted(set(seeds) & set(tuning))):
         problems.append(
             f"{raw.place('TUNING_SEEDS')}: seed {both[0]} is reported, too: a rate is chosen on "
@@ -171,11 +187,13 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     seconds = None if timeout == "auto" else _number(raw, "TIMEOUT", 0, problems, " or auto")
     jobs = _number(raw, "JOBS", 1, problems)
     wait = _number(raw, "WAIT", 0, problems)
+    trials = _number(raw, "TUNE_TRIALS", 2, problems)
+    tune_scramble = _number(raw, "TUNE_SCRAMBLE", 0, problems)
     if problems:
         raise UserError(*problems)
     return MatrixSpec(
         name=name,
-        base={o: v for o, v in raw.base.items() if o not in raw.axes},
+        base={o: v for o, v in raw.base.items() if o not in {*raw.axes, *(d.option for d in tune)}},
         axes={option: tuple(dict.fromkeys(values)) for option, values in raw.axes.items()},
         seeds=seeds,
         tuning_seeds=tuning if rates else (),
@@ -183,7 +201,37 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
         timeout=seconds,
         wait=wait,
         keep=keep,
+        tune=tune,
+        trials=trials,
+        tune_scramble=tune_scramble,
+        where={option: raw.where[option] for option in raw.base if option in raw.where},
     )
+
+
+def _tuned(raw: RawSpec, options: Options, problems: list[str]) -> tuple[Dimension, ...]:
+    """Read MATRIX_TUNE: "learning-rate=log:1e-3..1e-2; weight-decay=0.03,0.1,0.3"."""
+    where, found = raw.place("TUNE"), dict[str, Dimension]()
+    for part in filter(None, map(str.strip, raw.texts["TUNE"].split(";"))):
+        name, equals, text = (word.strip() for word in part.partition("="))
+        option = option_name(name)
+        try:
+            if not equals:
+                raise ValueError("it has no values: write option=log:LOW..HIGH or option=A,B,C")
+            if option in raw.axes or option in LISTS.values() or option == "SEED":
+                raise ValueError("an axis, or a list of its own, is not tuned")
+            if option not in options.names():
+                raise ValueError(_no_option(options, option))
+            if option in found:
+                raise ValueError("it is tuned twice")
+            found[option] = dimension(option, text)
+            problems += [f"{where}: {why}" for why in _wrong_listed(options, found[option])]
+        except ValueError as error:
+            problems.append(f"{where}: {name}: {error}")
+    return tuple(found.values())
+
+
+def _wrong_listed(options: Options, tuned: Dimension) -> Iterable[str]:
+    return _wrong(options, tuned.option, tuned.values) if tuned.values else ()
 
 
 @functools.cache
@@ -241,7 +289,7 @@ def _seeds(raw: RawSpec, key: str, problems: list[str]) -> tuple[int, ...]:
 
 def _number(raw: RawSpec, key: str, least: int, problems: list[str], other: str = "") -> int:
     text = raw.texts[key]
-    if re.fullmatch("[0-9]{1,8}", text) and int(text) >= least:
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) >= least:
         return int(text)
     problems.append(f"{raw.place(key)}: {text!r} is no whole number of at least {least}{other}")
     return least

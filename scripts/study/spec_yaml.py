@@ -4,6 +4,7 @@ name: rates
 config: defconfigs/gpt2-shakespeare-matrix-cpu   # what all cells start from; may be left out
 options: {max-steps: 500}
 axes: {optimizer: [adamw, adamwspam], pruning-method: [none, state], target-sparsity: [0.5]}
+tune: {learning-rate: log:1e-3..1e-2, weight-decay: [0.03, 0.1, 0.3]}   # may be left out
 seeds: 1..5
 """
 
@@ -27,8 +28,10 @@ _TEXTS = {
     "timeout": "TIMEOUT",
     "wait": "WAIT",
     "keep": "KEEP",
+    "tune-trials": "TUNE_TRIALS",
+    "tune-scramble": "TUNE_SCRAMBLE",
 }
-_KEYS = (*_TEXTS, "config", "options", "axes")
+_KEYS = (*_TEXTS, "config", "options", "axes", "tune")
 _LARGEST = 1 << 20  # bytes
 #: What else YAML writers mean by yes and no.
 _YES_OR_NO = {"true": "y", "yes": "y", "on": "y", "false": "n", "no": "n", "off": "n"}
@@ -82,6 +85,11 @@ class _Reader:
                 option = option_name(name)
                 raw.axes[option] = self.meant(option, self.values(node))
                 raw.where[option] = self.place(key_node)
+        if "tune" in found:
+            pairs = self.pairs(found["tune"][1], "tune")
+            ranges = {name: ",".join(self.values(node)) for name, (_, node) in pairs.items()}
+            raw.texts["TUNE"] = "; ".join(f"{name}={text}" for name, text in ranges.items())
+            raw.where["TUNE"] = self.place(found["tune"][0])
         if "options" in found:
             for name, (key_node, node) in self.pairs(found["options"][1], "options").items():
                 option = option_name(name)

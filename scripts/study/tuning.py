@@ -1,15 +1,17 @@
 """The learning rate of each optimizer, chosen by the dense runs of seeds that are not reported.
 
+With MATRIX_TUNE every row has trials of its own, and the best of these is chosen in the same way.
+
 choose_rate is the one rule for it: the runner and the report both choose by it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 
 from scripts.study.folder import MatrixFolder
-from scripts.study.rates import choose_rate, mean_losses
+from scripts.study.rates import choose_rate, mean_losses, trial_text
 from scripts.study.records import CellRecord, Chosen, ChosenRate
 from scripts.study.spec import LISTS, typed
 from scripts.study.spec import RATE as _OPTION
@@ -20,18 +22,29 @@ RATE = typed(_OPTION)
 _PRUNING = (typed(LISTS["MATRIX_PRUNING_METHODS"]), typed(LISTS["MATRIX_SPARSITIES"]))
 
 
-def choose(cells: Iterable[CellRecord], losses: Mapping[str, float]) -> list[ChosenRate]:
-    """Return the rate of each group of cells by choose_rate.
+def tried(axes: Mapping[str, str], options: Collection[str] = ()) -> str:
+    """Return what a cell tries: its rate, or the trial of the tuned `options`."""
+    if not options:
+        return axes[RATE]
+    return trial_text({option: axes[option] for option in options if option in axes})
+
+
+def choose(
+    cells: Iterable[CellRecord], losses: Mapping[str, float], options: Collection[str] = ()
+) -> list[ChosenRate]:
+    """Return the rate, or the trial, of each group of cells by choose_rate.
 
     `cells` are the tuning cells and `losses` their final validation losses by name, infinity where
-    a run failed. A group agrees in all axes but the rate and those of pruning.
+    a run failed. A group agrees in all axes but the rate and those of pruning; where `options` are
+    tuned, in all but these, so that every pruner has its own.
     """
+    apart = options or (RATE, *_PRUNING)
     groups: dict[Hashable, tuple[dict[str, str], dict[str, dict[Hashable, float]]]] = {}
     for cell in cells:
-        group = {a: v for a, v in cell.axes.items() if a != RATE and a not in _PRUNING}
+        group = {a: v for a, v in cell.axes.items() if a not in apart}
         run = (cell.seed, *(cell.axes.get(axis) for axis in _PRUNING))
         _, rates = groups.setdefault(frozenset(group.items()), (group, {}))
-        rates.setdefault(cell.axes[RATE], {})[run] = losses[cell.name]
+        rates.setdefault(tried(cell.axes, options), {})[run] = losses[cell.name]
     chosen = []
     for group, rates in groups.values():
         means = mean_losses(rates)
@@ -47,10 +60,13 @@ def rate_for(axes: Mapping[str, str], chosen: Iterable[ChosenRate]) -> str | Non
     return nearest.rate if nearest else None
 
 
-def chosen_rates(folder: MatrixFolder, cells: Iterable[CellRecord]) -> list[ChosenRate]:
+def chosen_rates(
+    folder: MatrixFolder, cells: Iterable[CellRecord], options: Collection[str] = ()
+) -> list[ChosenRate]:
     """Choose by the tuning cells, which have all ended; write it to the journal if it is new."""
     tuning = [cell for cell in cells if cell.tuning]
-    chosen = choose(tuning, {cell.name: _loss(folder, cell.name) for cell in tuning})
+    losses = {cell.name: _loss(folder, cell.name) for cell in tuning}
+    chosen = choose(tuning, losses, options)
     before = [event.rates for event in folder.journal() if isinstance(event, Chosen)]
     if before[-1:] != [tuple(chosen)]:
         folder.write(Chosen(rates=tuple(chosen)))

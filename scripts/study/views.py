@@ -18,10 +18,10 @@ from scripts.study.cells import Matrix
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import seconds
 from scripts.study.memory import predicted_memory
+from scripts.study.pinned import pinned_notes
 from scripts.study.records import CellRecord, CellResults, MatrixRecord
 from scripts.study.spec import typed
 from scripts.study.state import CellState, progress, results, states
-from scripts.study.tuning import RATE
 
 _SHOWN = 12
 
@@ -45,8 +45,15 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
     for option, values in spec.axes.items():
         lines.append(f"  axis {typed(option)}: {', '.join(values)}")
     lines.append(f"  seeds: {', '.join(map(str, spec.seeds))} (outermost: half a matrix is whole)")
-    if spec.tuned:
-        seeds = ", ".join(map(str, spec.tuning_seeds))
+    seeds = ", ".join(map(str, spec.tuning_seeds))
+    if spec.tune:
+        space = "; ".join(f"{typed(tuned.option)} {tuned.text}" for tuned in spec.tune)
+        lines.append(
+            f"  every row is tuned first: {spec.trials} trials of {space}, with seeds {seeds}"
+        )
+        runs = round(sum(map(record.chance, record.cells)))
+        lines.append(f"  {runs} of these runs are made, the others are trials not chosen")
+    elif spec.tuned:
         lines.append(f"  the learning rate is chosen first, by the dense runs of seeds {seeds}")
     same = [f for f in _common(matrix) if f]
     lines += [f"  all cells: {shlex.join(same)}"] if same else []
@@ -57,11 +64,21 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
         why = next(iter(cells.values()))
         where = "every cell" if len(cells) == len(_labels(record)) else f"{len(cells)} cells"
         lines.append(f"{typed(option)} plays no part in {where}: it needs {why}")
+    lines += [f"note: {note}" for note in pinned_notes(spec)]
     return lines + _totals(folder, record)
 
 
 def _labels(record: MatrixRecord) -> list[str]:
     return list(dict.fromkeys(cell.label for cell in record.cells))
+
+
+def _without_trial(cell: CellRecord, record: MatrixRecord) -> str:
+    """Return a cell's label without the values that were drawn for it."""
+    label = cell.label
+    for option in (record.tuning.space or ()) if record.tuning else ():
+        if option in cell.axes:
+            label = label.replace(f"-{option}={cell.axes[option]}", "", 1)
+    return label
 
 
 def _common(matrix: Matrix) -> list[str]:
@@ -75,15 +92,18 @@ def _plan_table(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
     known = states(folder, (cell.name for cell in record.cells), alive=False)
     times = seconds(record.cells, known, folder.probes())
     memory = predicted_memory(folder, record.cells)
+    groups: dict[str, list[CellRecord]] = {}
+    for cell in record.cells:
+        groups.setdefault(_without_trial(cell, record), []).append(cell)
     rows = []
-    for label in _labels(record):
-        cells = [cell for cell in record.cells if cell.label == label]
+    for label, cells in groups.items():
         kind, steps = cells[0].kind, cells[0].steps
         peak = memory.get(kind)
+        trials = len({cell.label for cell in cells})
         rows.append(
             [
-                label,
-                " ".join(str(cell.seed) for cell in cells),
+                f"{label} ({trials} trials)" if trials > 1 else label,
+                " ".join(dict.fromkeys(str(cell.seed) for cell in cells)),
                 f"{steps:,}" if steps else "",
                 rough_duration(times[kind]) if kind in times else "?",
                 show_size(peak.host) if peak else "?",
@@ -128,15 +148,8 @@ def remaining(
         if cell.kind not in times:
             return None
         _, share = progress(folder, cell.name, cell.steps)
-        total += times[cell.kind] * (1.0 - min(1.0, share or 0.0)) * _wanted(cell, record)
+        total += times[cell.kind] * (1.0 - min(1.0, share or 0.0)) * record.chance(cell)
     return total / record.slots
-
-
-def _wanted(cell: CellRecord, record: MatrixRecord) -> float:
-    """Return the chance that a cell is run: of tuned rates one is taken."""
-    if record.tuning is None or cell.tuning:
-        return 1.0
-    return 1.0 / max(1, len(record.axes.get(RATE, ())))
 
 
 def status(folder: MatrixFolder) -> list[str]:
@@ -181,7 +194,7 @@ def summary(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
             notes.append(f"failed: {name}: {state.kind} ({state.reason})")
     if any(state.shared for state in known.values()):
         notes.append("cells ran beside each other: their speeds are not to be compared")
-    head = ["cell", "seeds", "loss", "s.d.", "perplexity", "sparsity", "seconds"]
+    head = ["cell", "seeds", "validation loss", "s.d.", "perplexity", "sparsity", "seconds"]
     return [*table(head, rows), *notes]
 
 

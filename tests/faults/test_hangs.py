@@ -81,7 +81,8 @@ def test_everything_that_moves_is_reported(
     # In each step the micro-steps, and the end of it.
     assert told.count("step 2") >= 3 + 1
     batches = -(-(25 - 1) // tiny.BLOCK)  # of one sequence; a twentieth of 500 characters
-    assert told.count("an evaluation") == batches + 1
+    behind = -(-25 // tiny.BLOCK)  # test behind validation: the step from one to the other, too
+    assert told.count("an evaluation") == 2 * (batches + 1) + behind + 1
     assert told.count("saving a checkpoint") == 1
     assert told.count("the end of the run") >= 7
 

@@ -86,3 +86,33 @@ def test_the_pattern_of_the_run_is_taken_unless_one_is_given(tmp_path: Path) -> 
     for options, run in ((pruned(), tmp_path / "new"), (pruned(method="magnitude"), tmp_path)):
         take_from_run(options, run)
         assert options.value("SPARSITY_PATTERN") == "layer"
+
+
+def of_lion(decay: str = "") -> Options:
+    """Options of Lion for GPT-2, with a decay if there is one."""
+    options = Options()
+    options.give("OPTIMIZER", "lion", "--optimizer")
+    if decay:
+        options.give("WEIGHT_DECAY", decay, "--weight-decay")
+    return options
+
+
+@pytest.mark.parametrize(
+    ("began", "given", "found"),
+    [
+        ("0.1", "", 0.1),  # by the default of version 1
+        ("0.1", "0.3", 0.3),  # the resume refuses it
+        ("0.5", "", 0.6),  # was given then, and is lacking now: refused, too
+        ("", "", 0.6),
+    ],
+)
+def test_a_default_that_has_changed_is_that_of_the_run(
+    began: str, given: str, found: float, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(of_lion(began).full_text())
+    options = of_lion(given)
+    take_from_run(options, tmp_path)
+    assert bind(options).optim.weight_decay == found
+    fresh = of_lion()
+    take_from_run(fresh, None)
+    assert bind(fresh).optim.weight_decay == 0.6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from gpt2 import export
+from gpt2 import evaluate, export
 from gpt2.checkpoint import store
 from gpt2.config import sources
+from gpt2.data.meta import read_meta
 from tests.support import tiny
 
 
@@ -50,6 +52,43 @@ def test_the_state_is_that_of_the_checkpoint(run: Path) -> None:
     assert summary["optimizer_state_bytes"] == size
     # AdamW: two numbers a weight, and a count of steps for each tensor.
     assert 8 * summary["parameters"] <= size < 8.5 * summary["parameters"]
+
+
+@pytest.mark.parametrize(("name", "split"), [("test", "test"), ("val_test", "val+test")])
+def test_the_final_losses_are_those_of_evaluate(
+    name: str, split: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(["--run", str(run), "--split", split]) == 0
+    words = capsys.readouterr().out.replace(",", "").split()
+    summary = read(run, "summary.json")
+    for before, measure in (("loss", "loss"), ("perplexity", "perplexity")):
+        found = float(words[words.index(before) + 1])
+        assert found == pytest.approx(summary[f"{name}_{measure}"], abs=1e-4)
+    bits = float(words[words.index("bits") - 1])
+    assert bits == pytest.approx(summary[f"{name}_bits_per_byte"], abs=2e-6)
+    assert summary["test_loss"] != summary["val_loss"]
+
+
+def test_the_last_lines_show_the_test_loss_once(run: Path) -> None:
+    lines = [line for line in (run / "log.txt").read_text().splitlines() if "test loss" in line]
+    summary = read(run, "summary.json")
+    assert len(lines) == 1
+    assert f"test loss {summary['test_loss']:.4f}" in lines[0]
+    assert lines[0].endswith(f"together {summary['val_test_loss']:.4f}")
+
+
+def test_without_a_test_split_its_numbers_are_null(tmp_path: Path) -> None:
+    data, folder = tiny.make_data(tmp_path / "data"), tmp_path / "run"
+    meta = read_meta(data / "text")
+    splits = {name: split for name, split in meta.splits.items() if name != "test"}
+    (data / "text" / "meta.json").write_text(dataclasses.replace(meta, splits=splits).to_json())
+    assert tiny.train(data, folder, "--max-steps", "1") == 0
+    summary = read(folder, "summary.json")
+    new = [name for name in summary if name.startswith(("test_", "val_test_"))]
+    assert len(new) == 6
+    assert all(summary[name] is None for name in new)
+    assert summary["val_loss"] > 0.0
+    assert "test loss" not in (folder / "log.txt").read_text()
 
 
 def test_a_run_knows_the_code_it_is_of(run: Path) -> None:

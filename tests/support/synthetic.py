@@ -35,8 +35,9 @@ def write_run(
     """Write a run directory; a loss of None is a run without results.
 
     `changes` are to run.json or, where it has such an entry, to summary.json; `options` are more
-    options by name.
+    options by name. With `test_loss`, the data have a test split.
     """
+    tested = {"test_loss": changes.pop("test_loss")} if "test_loss" in changes else {}
     given = {"OPTIMIZER": optimizer, "PRUNING_METHOD": method, **changes.pop("options", {})}
     if method != "none":
         given["TARGET_SPARSITY"] = f"{sparsity:g}"
@@ -85,6 +86,7 @@ def write_run(
         "rollbacks": 0,
         "peak_host_bytes": 300_000_000,
         "peak_device_bytes": 200_000_000,
+        **tested,
     }
     for name, value in changes.items():
         (summary if name in summary else record)[name] = value

@@ -11,12 +11,16 @@ from scripts.reports.pictures.curves import curves
 from scripts.reports.pictures.forest import forest
 from scripts.reports.pictures.layers import layers
 from scripts.reports.pictures.picture import Look, Picture
+from scripts.reports.pictures.rates import rates
 from scripts.reports.pictures.single import single_run
 from scripts.reports.pictures.svg import style
 from scripts.reports.runs import Run
+from scripts.reports.tuning import Tuning
 
 
-def pictures(runs: Sequence[Run], tables: Sequence[Table], shared: bool) -> list[Picture]:
+def pictures(
+    runs: Sequence[Run], tables: Sequence[Table], shared: bool, tuning: Tuning | None = None
+) -> list[Picture]:
     """Return everything that can be drawn of the runs and of the tables' rows."""
     rows = [row for table in tables for row in table.rows]
     look = Look(rows)
@@ -26,6 +30,6 @@ def pictures(runs: Sequence[Run], tables: Sequence[Table], shared: bool) -> list
             drawn.append(replace(alone, asked=tables[0].asked if tables else None))
         else:
             drawn += [curves(table, look) for table in tables]
-        drawn += [against_sparsity(rows, look), costs(rows, look, shared)]
+        drawn += [against_sparsity(rows, look), costs(rows, look, shared), rates(tuning)]
         drawn += [layers(table) for table in tables]
     return [picture for picture in drawn if picture is not None]

@@ -41,7 +41,8 @@ def forest(table: Table) -> Picture | None:
     alternative = " ".join(_tip(c) + "." for _, members in groups for c in members)
     return Picture(
         f"Differences {where}",
-        "Final validation loss minus that of the control, paired by seed: mean and 95 % interval; "
+        f"Final {table.rows[0].split} loss minus that of the control, paired by seed: mean and "
+        "95 % interval; "
         "left of zero is better. Filled: a difference after Holm's correction. Hollow: cannot be "
         "told apart. A cross: no claim is made.",
         svg(figure, name, f"Paired differences of the final loss {where}", alternative, tips),

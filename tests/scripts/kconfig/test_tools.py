@@ -420,7 +420,7 @@ def test_the_tools_are_commands(without_torch: RunScript, tmp_path: Path) -> Non
         done = without_torch(script, "--config", str(config), *arguments, here=tmp_path)
         return done.returncode, done.stdout, done.stderr
 
-    assert run("randconfig", "5")[0] == 0
+    assert run("randconfig", "6")[0] == 0
     assert run("alldefconfig")[0] == 0
     code, shown, _ = run("diffconfig")  # .config.old and .config
     assert code == 0

@@ -301,6 +301,29 @@ def test_each_optimizer_runs_on_with_its_own_rate(work: Work) -> None:
 
 
 @pytest.mark.slow
+def test_each_row_runs_on_with_its_own_trial(work: Work) -> None:
+    lines = ('MATRIX_TUNE="learning-rate=log:1e-3..1e-2; weight-decay=0.1,0.3"', *ONE[:1])
+    lines += ('MATRIX_SPARSITIES="0.5"', 'MATRIX_SEEDS="1"', "MATRIX_TUNE_TRIALS=3")
+    assert work(*lines, 'MATRIX_TUNING_SEEDS="7 8"') == 0
+    (chosen,) = work.events("chosen")
+    assert [one["for"]["pruning-method"] for one in chosen["rates"]] == ["none", "magnitude"]
+    for one, row in zip(chosen["rates"], ("none", "magnitude-0.5"), strict=True):
+        means = one["losses"]
+        assert len(means) == 3
+        assert one["rate"] == min(means, key=means.get)
+        trial = one["rate"].replace(", ", "-").replace(" ", "=")
+        reported = {name for name in work.finished() if name.endswith("seed1") and row in name}
+        assert reported == {f"adamw-{row}-{trial}-seed1"}
+    assert len(work.finished()) == 2 * 3 * 2 + 2
+    assert len(work.events("skipped")) == 2 * 2
+    tuning = json.loads((work.out / "matrix.json").read_text())["tuning"]
+    assert tuning["space"] == {"learning-rate": "log:1e-3..1e-2", "weight-decay": "0.1,0.3"}
+    assert (tuning["trials"], tuning["sampler_seed"]) == (3, 0)
+    assert work(*lines, 'MATRIX_TUNING_SEEDS="7 8"') == 0
+    assert len(work.events("chosen")) == 1
+
+
+@pytest.mark.slow
 def test_the_plan_says_all_before_anything_runs(work: Work) -> None:
     lines = ('MATRIX_OPTIMIZERS="adamw sgd"', 'MATRIX_PRUNING_METHODS="none state"')
     assert work(*lines, more=("--plan", "--no-probe")) == 0

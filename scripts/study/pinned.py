@@ -1,0 +1,68 @@
+"""Options that one value pins for optimizers which would each have their own: a matrix says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpt2.config.names import flag_of
+from scripts.study.cells import options_of
+from scripts.study.spec import LISTS, MatrixSpec, typed
+
+_OPTIMIZER = LISTS["MATRIX_OPTIMIZERS"]
+#: What is good for one optimizer and bad for another.
+_SCALES = ("LEARNING_RATE", "WEIGHT_DECAY")
+
+
+def pinned_notes(spec: MatrixSpec) -> list[str]:
+    """Return a note for each option that makes a comparison of optimizers unfair, with a way out.
+
+    A learning rate or weight decay that is given once holds for every optimizer; a beta that is
+    given holds for one of them alone, and others may have another.
+    """
+    optimizers = spec.axes.get(_OPTIMIZER, ())
+    if len(optimizers) < 2:
+        return []
+    notes = [_of_all(spec, option, optimizers) for option in _SCALES if option in spec.base]
+    for name in optimizers:
+        for option in (o for o in spec.base if o.startswith(_prefix(name))):
+            notes += _of_one(spec, option, name, optimizers)
+    return notes
+
+
+def _prefix(optimizer: str) -> str:
+    return f"{optimizer.upper().replace('-', '_')}_"
+
+
+def _of_all(spec: MatrixSpec, option: str, optimizers: tuple[str, ...]) -> str:
+    without = {name: value for name, value in spec.base.items() if name != option}
+    own = {name: options_of({**without, _OPTIMIZER: name}).value(option) for name in optimizers}
+    defaults = ", ".join(f"{name} {value or 'none'}" for name, value in own.items())
+    place, value = _place(spec, option), spec.base[option]
+    return (
+        f"every optimizer gets {flag_of(option)} {value}, given {place}; their own defaults are "
+        f"{defaults}. Take it out there, or let each choose: "
+        f'MATRIX_TUNE="{typed(option)}=log:x0.25..x4"'
+    )
+
+
+def _of_one(
+    spec: MatrixSpec, option: str, optimizer: str, optimizers: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield a note where other optimizers have an option of this name with another value."""
+    name = option.removeprefix(_prefix(optimizer))
+    others = {}
+    for other in optimizers:
+        options = options_of({**spec.base, _OPTIMIZER: other})
+        if other != optimizer and (own := _prefix(other) + name) in options.symbols:
+            others[own] = options.value(own) or ""
+    if any(value != spec.base[option] for value in others.values()):
+        values = ", ".join(f"{flag_of(own)} {value}" for own, value in others.items())
+        yield (
+            f"{flag_of(option)} {spec.base[option]}, given {_place(spec, option)}, is for "
+            f"{optimizer} alone, beside {values}: give all of them one value, or none"
+        )
+
+
+def _place(spec: MatrixSpec, option: str) -> str:
+    place = spec.where.get(option, "--").partition(": CONFIG_")[0]
+    return "on the command line" if place.startswith("--") else f"in {place}"
