@@ -31,7 +31,7 @@ class Row:
     """Runs of equal options and conditions, one for each seed, in the order of seeds.
 
     conditions: what must be equal for a comparison; None where a run does not say.
-    repeats: further runs of a seed, left out. unfinished: seeds that have no results.
+    repeats: further runs of a seed, left out. lost: seeds that were run and have no results.
     series: its name without the optimizer, the method and what else tells it from others.
     """
 
@@ -39,8 +39,13 @@ class Row:
     conditions: Mapping[str, Any]
     runs: tuple[Run, ...]
     repeats: tuple[Run, ...] = ()
-    unfinished: int = 0
+    lost: tuple[int, ...] = ()
     series: str = ""
+
+    @property
+    def unfinished(self) -> int:
+        """How many seeds have no results."""
+        return len(self.lost)
 
     @property
     def label(self) -> str:
@@ -121,8 +126,8 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
             first.setdefault(run.seed, run)
         chosen = tuple(first[seed] for seed in sorted(first))
         rest = tuple(run for run in members if first[run.seed] is not run)
-        left = len(without.get(options_key(chosen[0]), set()) - first.keys())
-        rows.append(Row(chosen[0].options, _conditions(chosen[0]), chosen, rest, left))
+        lost = tuple(sorted(without.get(options_key(chosen[0]), set()) - first.keys()))
+        rows.append(Row(chosen[0].options, _conditions(chosen[0]), chosen, rest, lost))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
 
@@ -134,9 +139,9 @@ def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> 
     """
     kept = run.options.keys() - _not_compared(run.options) - set(besides)
     return tuple(
-        (name, _plain(run.options[name]))
+        (name, plain_value(run.options[name]))
         for name in sorted(kept)
-        if pruning or not _of_pruning(name)
+        if pruning or not of_pruning(name)
     )
 
 
@@ -146,7 +151,7 @@ def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
     return {
         name: (a.options.get(name), b.options.get(name))
         for name in sorted((a.options.keys() | b.options.keys()) - same)
-        if _plain(a.options.get(name)) != _plain(b.options.get(name))
+        if plain_value(a.options.get(name)) != plain_value(b.options.get(name))
     }
 
 
@@ -155,7 +160,7 @@ def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
     found = [
         other
         for other in rows
-        if other.method == DENSE and all(_of_pruning(name) for name in differences(row, other))
+        if other.method == DENSE and all(of_pruning(name) for name in differences(row, other))
     ]
     return min(found, key=lambda other: len(objections(row, other)), default=None)
 
@@ -170,7 +175,7 @@ def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
         for other in rows
         if other.method == REFERENCE
         and abs(other.asked - row.asked) < _CLOSE
-        and all(_of_pruning(name) for name in differences(row, other))
+        and all(of_pruning(name) for name in differences(row, other))
     ]
     return min(
         found,
@@ -192,6 +197,7 @@ def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
         pairs = [(x.measured(name), y.measured(name)) for x, y in paired(a, b)]
         if any(x != y for x, y in pairs):
             found.append(f"{name} differ")
+    found += _devices(a, b)
     whole = a.results("sparsity_whole"), b.results("sparsity_whole")
     if same_sparsity and all(whole) and abs(max(whole[0]) - max(whole[1])) > _CLOSE:
         found.append(
@@ -204,6 +210,15 @@ def paired(a: Row, b: Row) -> list[tuple[Run, Run]]:
     """Return the runs of two rows that have a seed in common, in the order of seeds."""
     others = {run.seed: run for run in b.runs}
     return [(run, others[run.seed]) for run in a.runs if run.seed in others]
+
+
+def _devices(a: Row, b: Row) -> list[str]:
+    """Return that runs of one seed are of two models of CPU or GPU; not said of unknown ones."""
+    for ours, theirs in paired(a, b):
+        names = ours.record.device_name, theirs.record.device_name
+        if None not in names and names[0] != names[1]:
+            return [f"device differs ({names[0]}, {names[1]})"]
+    return []
 
 
 def _missed(row: Row) -> list[str]:
@@ -219,6 +234,8 @@ def _conditions(run: Run) -> dict[str, Any]:
         "precision": record.precision,
         "compiled": record.compiled,
         "effective batch": record.effective_batch,
+        # cuda:1 is cuda. What does not say is of an old version, and is compared with its like.
+        "device": (record.device or "unknown").partition(":")[0],
     }
 
 
@@ -237,7 +254,7 @@ def _methods() -> tuple[str, ...]:
     return tuple(f"{word.upper().replace('-', '_')}_" for word in members)
 
 
-def _plain(text: str | None) -> float | str | None:
+def plain_value(text: str | None) -> float | str | None:
     """Return a value so that equal ones are equal however they are written: 1e-3 and 0.001."""
     try:
         return None if text is None else float(text)
@@ -251,7 +268,8 @@ def _not_compared(options: Mapping[str, str]) -> set[str]:
     return {name.upper() for name in not_compared(values)}
 
 
-def _of_pruning(name: str) -> bool:
+def of_pruning(name: str) -> bool:
+    """Whether an option, by its symbol, is one of pruning or of a pruning method."""
     return name in _PRUNING or name.startswith(_methods())
 
 
