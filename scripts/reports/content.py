@@ -11,7 +11,8 @@ from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
 from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import Tuning, tune
-from scripts.reports.words import Paragraph, headline, overlapping, remarks, verdict
+from scripts.reports.verdict import Paragraph, headline, verdict
+from scripts.reports.words import overlapping, remarks
 
 
 @dataclass(frozen=True)

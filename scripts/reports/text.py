@@ -15,6 +15,7 @@ from gpt2.run_dir.folder import finite
 from gpt2.run_dir.records import Summary
 from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.comparisons import Comparison
+from scripts.reports.confounds import confounds
 from scripts.reports.content import Report
 from scripts.reports.provenance import common_options, provenance, spec_text
 from scripts.reports.rows import Row
@@ -172,6 +173,10 @@ def _comparison_line(asked: float, found: Comparison) -> dict[str, Any]:
         "detectable": found.detectable,
         "outcome": found.outcome,
         "objections": list(found.objections),
+        "also_differ": confounds(found.row, found.against),
+        "worst_case": dataclasses.asdict(found.worst) if found.worst else None,
+        "p_worst_case_holm": found.p_worst,
+        "equivalence": dataclasses.asdict(found.equivalence) if found.equivalence else None,
     }
 
 
