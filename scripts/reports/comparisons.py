@@ -12,8 +12,10 @@ from scripts.reports.equivalence import Equivalence, equivalences
 from scripts.reports.pooled import Pool, spread_for
 from scripts.reports.rows import (
     DENSE,
+    LENGTH,
     Row,
     dense_control,
+    differences,
     objections,
     paired,
     reference_control,
@@ -149,7 +151,10 @@ def _pairs(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparison]:
                 unpaired = False
                 yield _compare(row, control, purpose)
     dense = [row for row in own if row.method == DENSE]
-    for first, second in itertools.combinations(own if unpaired else dense, 2):
+    pairs = list(itertools.combinations(own if unpaired else dense, 2))
+    # Of a study of several lengths those of one length are asked about.
+    alike = [pair for pair in pairs if not differences(*pair).keys() & set(LENGTH)]
+    for first, second in alike or pairs:
         yield _compare(second, first, AGAINST_ROW)
 
 

@@ -57,7 +57,7 @@ def _settings(row: Row, other: Row) -> dict[str, str]:
         and (pruned or not of_pruning(name))
     }
     if pruned:
-        found["schedule"] = _timing(row.options)
+        found["schedule in % of the run"] = _timing(row.options)
     return found
 
 
@@ -65,15 +65,14 @@ def _timing(options: Mapping[str, str]) -> str:
     """Return when weights go, by which of the options of a schedule there are."""
     schedule, start, end = (options.get(name) for name in _TIMING)
     if end is None:
-        return f"{'at once' if schedule else 'one shot'} at {_share(start)} of the run"
-    if schedule is None:
-        return f"sparse throughout, moving from {_share(start)} to {_share(end)} of the run"
-    return f"gradual, {schedule}, from {_share(start)} to {_share(end)} of the run"
+        return f"{'at once' if schedule else 'one shot'} at {_share(start)}"
+    span = f"{_share(start)} to {_share(end)}"
+    return f"gradual, {schedule}, {span}" if schedule else f"sparse throughout, moving {span}"
 
 
 def _share(text: str | None) -> str:
     value = plain_value(text)
-    return f"{100.0 * value:g} %" if isinstance(value, float) else "?"
+    return f"{100.0 * value:g}" if isinstance(value, float) else "?"
 
 
 def _word(name: str) -> str:

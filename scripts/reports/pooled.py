@@ -69,7 +69,7 @@ def pool_sentences(pools: Sequence[Pool]) -> Iterator[str]:
     if not pools:
         yield "No rows have a deviation to pool: it takes two rows of equal conditions and seeds."
     for pool in pools:
-        of = f"of {counted(len(pool.rows), 'row')}"
+        of = f"of {pool.rows[0].label} and {counted(len(pool.rows) - 1, 'other row')}"
         if pool.p_equal is None:
             yield (
                 f"The pooled standard deviation {of} is {pool.deviation:.4f} nats "

@@ -21,6 +21,8 @@ from scripts.reports.statistics import Interval, interval
 
 #: The method that prunes nothing, and the one that others are held against.
 DENSE, REFERENCE = "none", "magnitude"
+#: Options that say how long a run is.
+LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 _PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
 #: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
 _CLOSE = 1e-3

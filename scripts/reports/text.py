@@ -20,6 +20,13 @@ from scripts.reports.content import Report
 from scripts.reports.provenance import common_options, provenance, spec_text
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
+from scripts.reports.speed_cells import (
+    efficiency_grid,
+    efficiency_notes,
+    speedup_grid,
+    speedup_notes,
+)
+from scripts.reports.speedup import speedups
 from scripts.reports.tuning import Tuning
 from scripts.reports.words import where
 
@@ -95,6 +102,8 @@ def as_json_lines(report: Report) -> str:
         )
     lines += [_row_line(row) for row in report.rows]
     lines += [_comparison_line(t.asked, c) for t in report.tables for c in t.comparisons]
+    lines += [s.record() for t in report.tables for s in speedups(t.comparisons)]
+    lines += [each.record() for each in report.efficiencies]
     return "".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines)
 
 
@@ -192,7 +201,13 @@ def as_markdown(report: Report) -> str:
         blocks += [f"## {where(table.asked)}", grid_table(results_grid(table))]
         if table.comparisons:
             blocks.append(grid_table(comparisons_grid(table)))
+        if found := list(speedups(table.comparisons)):
+            grid = speedup_grid(found, report.shared)
+            blocks += [_items(list(speedup_notes(found))), grid_table(grid) if grid.lines else ""]
         blocks.append(grid_table(costs_grid(table)))
+    if report.efficiencies:
+        blocks += ["## Data efficiency", grid_table(efficiency_grid(report.efficiencies))]
+        blocks.append(_items(list(efficiency_notes(report.efficiencies))))
     if report.tuning:
         blocks += ["## Learning rates", *_tuning(report.tuning)]
     blocks += _without_results(report)

@@ -164,15 +164,15 @@ def _claim(found: Comparison) -> str:
 
 def _equivalent(members: Sequence[Comparison]) -> Iterator[str]:
     """Yield which rows are equivalent to one within the margin, or not worse or better by it."""
-    for outcome, text in (
-        ("equivalent", "Equivalent to {} within {} nats"),
-        ("no worse", "No worse than {} by {} nats"),
-        ("no better", "No better than {} by {} nats"),
+    for outcome, implied, text in (
+        ("equivalent", None, "Equivalent to {} within {} nats"),
+        ("no worse", "better", "No worse than {} by {} nats or more"),
+        ("no better", "worse", "No better than {} by {} nats or more"),
     ):
         found = [
             (c, c.equivalence)
             for c in members
-            if c.equivalence and c.equivalence.outcome == outcome
+            if c.equivalence and c.equivalence.outcome == outcome and c.outcome != implied
         ]
         if found:
             each = [f"{_name(c)} ({p_text(shown.p)}{_also(c)})" for c, shown in found]

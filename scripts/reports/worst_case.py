@@ -1,4 +1,4 @@
-"""The worst case for seeds that failed: would a claim stand had they ended as badly as can be?
+"""The worst case for seeds that failed: whether a claim stands had they ended as badly as can be.
 
 A failed run has no loss to put in. The worst case taken is within what was seen: a failed run of
 the side that looks better gets the highest final loss of any run of the two rows, one of the other

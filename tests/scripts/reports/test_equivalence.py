@@ -63,4 +63,4 @@ def test_at_the_margin_one_page_in_twenty_errs() -> None:
             draws = rng.normal(0.005, 0.003, (pairs, 5)).tolist()
             found = equivalences([(values, None) for values in draws], 0.005)
             wrong += any(each.outcome in ("equivalent", "no worse") for each in found)
-            assert 2 <= wrong <= 21  # 10 expected of independent pairs, binomial
+        assert 2 <= wrong <= 21  # 10 expected of independent pairs, binomial
