@@ -66,7 +66,7 @@ def coverage(truth: float, multiples: Sequence[int], studies: int, random_seed: 
 def table(studies: int) -> str:
     """Return the table: a line for each factor and number of horizons."""
     titles = ["horizons", "true factor", "intervals that hold it", "mean error", "scatter"]
-    lines = []
+    lines: list[list[str]] = []
     for multiples in HORIZONS:
         for truth in FACTORS:
             found = coverage(truth, multiples, studies, random_seed=len(lines))

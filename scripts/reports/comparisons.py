@@ -18,6 +18,7 @@ from scripts.reports.rows import (
     differences,
     objections,
     paired,
+    paired_differences,
     reference_control,
 )
 from scripts.reports.statistics import (
@@ -166,7 +167,7 @@ def _compare(row: Row, against: Row, purpose: str) -> Comparison:
     if reasons:
         return Comparison(row, against, purpose, objections=tuple(reasons))
     seeds = tuple(ours.seed for ours, _ in pairs)
-    difference = interval(_differences(row, against))
+    difference = interval(paired_differences(row, against))
     return Comparison(row, against, purpose, seeds, difference)
 
 
@@ -181,7 +182,7 @@ def tested_together(
     testable = [
         c for c in comparisons if c.difference and c.difference.count >= FEWEST and not c.uneven
     ]
-    differences = [_differences(c.row, c.against) for c in testable]
+    differences = [paired_differences(c.row, c.against) for c in testable]
     worst = [worst_differences(c.row, c.against) for c in testable]
     own = [spreads[id(c)] for c in testable]
     raw = [p_value(values, spread) for values, spread in zip(differences, own, strict=True)]
@@ -220,7 +221,7 @@ def _with_tests(
 ) -> Comparison:
     """Return a comparison with what the tests of the page say of it."""
     spread = spreads[id(found)]
-    difference = interval(_differences(found.row, found.against), spread)
+    difference = interval(paired_differences(found.row, found.against), spread)
     size = detectable(
         difference.deviation,
         difference.count,
@@ -242,7 +243,3 @@ def _p_of_sign(values: Sequence[float], spread: Spread | None, found: Comparison
     assert found.difference is not None
     same = sum(values) * found.difference.mean > 0.0
     return p_value(values, spread) if same else 1.0
-
-
-def _differences(row: Row, against: Row) -> list[float]:
-    return [ours.loss - theirs.loss for ours, theirs in paired(row, against)]

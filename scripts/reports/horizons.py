@@ -80,4 +80,4 @@ def _tokens(row: Row) -> float:
 
 
 def _losses(row: Row, seeds: set[int]) -> list[float]:
-    return [run.loss for run in row.runs if run.seed in seeds]
+    return [row.loss_of(run) for run in row.runs if run.seed in seeds]

@@ -100,7 +100,7 @@ def _pool(rows: Sequence[Row]) -> Pool | None:
     if len(members) < 2:
         return None
     entries = [
-        (place, shared.index(run.seed), run.loss)
+        (place, shared.index(run.seed), row.loss_of(run))
         for place, row in enumerate(members)
         for run in row.runs
         if run.seed in shared

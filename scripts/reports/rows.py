@@ -83,11 +83,15 @@ class Row:
     @property
     def loss(self) -> Interval:
         """The final validation loss: mean over the seeds, and its interval."""
-        return interval([run.loss for run in self.runs])
+        return self.loss_over(self.seeds)
 
     def loss_over(self, seeds: Collection[int]) -> Interval:
         """Return the final validation loss over those of its runs whose seed is in `seeds`."""
-        return interval([run.loss for run in self.runs if run.seed in seeds])
+        return interval([self.loss_of(run) for run in self.runs if run.seed in seeds])
+
+    def loss_of(self, run: Run) -> float:
+        """Return the final loss of one of its runs."""
+        return run.loss
 
     @property
     def perplexity(self) -> Interval:
@@ -212,6 +216,11 @@ def paired(a: Row, b: Row) -> list[tuple[Run, Run]]:
     """Return the runs of two rows that have a seed in common, in the order of seeds."""
     others = {run.seed: run for run in b.runs}
     return [(run, others[run.seed]) for run in a.runs if run.seed in others]
+
+
+def paired_differences(a: Row, b: Row) -> list[float]:
+    """Return the final losses of `a` minus those of `b`, in the order of the seeds in common."""
+    return [a.loss_of(ours) - b.loss_of(theirs) for ours, theirs in paired(a, b)]
 
 
 def _devices(a: Row, b: Row) -> list[str]:

@@ -7,7 +7,7 @@ side the lowest. Where only one side of a seed failed, the other keeps its loss.
 
 from __future__ import annotations
 
-from scripts.reports.rows import Row, paired
+from scripts.reports.rows import Row, paired_differences
 
 
 def worst_differences(row: Row, against: Row) -> list[float]:
@@ -15,10 +15,9 @@ def worst_differences(row: Row, against: Row) -> list[float]:
 
     The failed ones are taken in the worst case for the sign of the mean of the paired ones.
     """
-    pairs = paired(row, against)
-    found = [ours.loss - theirs.loss for ours, theirs in pairs]
+    found = paired_differences(row, against)
     better = sum(found) < 0.0
-    ours, theirs = ({run.seed: run.loss for run in side.runs} for side in (row, against))
+    ours, theirs = ({run.seed: side.loss_of(run) for run in side.runs} for side in (row, against))
     seen = [*ours.values(), *theirs.values()]
     for_ours, for_theirs = (max(seen), min(seen)) if better else (min(seen), max(seen))
     for seed in sorted({*row.lost, *against.lost}):
