@@ -21,6 +21,7 @@ from scripts.reports.rows import (
     paired_differences,
     reference_control,
 )
+from scripts.reports.small_dense import small_control
 from scripts.reports.statistics import (
     FEWEST,
     LEVEL,
@@ -34,8 +35,9 @@ from scripts.reports.statistics import (
 from scripts.reports.worst_case import worst_differences
 
 #: What a row is held against: its own optimizer without pruning, magnitude at the same sparsity,
-#: or any other row of the table.
+#: a small dense model of equal average parameters, or any other row of the table.
 AGAINST_DENSE, AGAINST_REFERENCE, AGAINST_ROW = "dense", "reference", "row"
+AGAINST_SMALL = "small"
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def _pairs(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparison]:
         for purpose, control in (
             (AGAINST_DENSE, dense_control(row, rows)),
             (AGAINST_REFERENCE, reference_control(row, own)),
+            (AGAINST_SMALL, small_control(row, rows)),
         ):
             if control is not None and control is not row:
                 unpaired = False

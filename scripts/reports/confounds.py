@@ -12,7 +12,15 @@ from functools import cache
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.text import joined
-from scripts.reports.rows import DENSE, Row, differences, of_pruning, paired, plain_value
+from scripts.reports.rows import (
+    DENSE,
+    MODEL_SIZE,
+    Row,
+    differences,
+    of_pruning,
+    paired,
+    plain_value,
+)
 from scripts.reports.runs import Run
 
 #: Options that together say when weights go; they are told as one.
@@ -27,8 +35,8 @@ def confounds(row: Row, against: Row) -> list[str]:
     """Return in what `row` differs from `against`, a phrase each, its own value first.
 
     Left out: the two names that are compared, options that only one side's optimizer or method
-    has, what two rows of one optimizer and method are named after, and all of pruning where one
-    side is dense.
+    has, what two rows of one optimizer and method are named after, and where one side is dense all
+    of pruning, and the size of the model.
     """
     found = []
     if (row.optimizer, row.method) != (against.optimizer, against.method):
@@ -48,6 +56,7 @@ def confounds_text(row: Row, against: Row) -> str:
 def _settings(row: Row, other: Row) -> dict[str, str]:
     """Return the options of a row that may differ from those of `other`, by what they mean."""
     pruned = DENSE not in (row.method, other.method)
+    alike = (row.method == DENSE) == (other.method == DENSE)
     names = {name for name in differences(row, other) if name in row.options}
     names |= {name for name in row.options if _own(name) != name}
     found = {
@@ -55,6 +64,7 @@ def _settings(row: Row, other: Row) -> dict[str, str]:
         for name in sorted(names)
         if name not in ("OPTIMIZER", "PRUNING_METHOD", *_TIMING)
         and (pruned or not of_pruning(name))
+        and (alike or name not in MODEL_SIZE)
     }
     if pruned:
         found["schedule in % of the run"] = _timing(row.options)

@@ -23,6 +23,8 @@ from scripts.reports.statistics import Interval, interval
 DENSE, REFERENCE = "none", "magnitude"
 #: Options that say how long a run is.
 LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
+#: Options that say how large the model is.
+MODEL_SIZE = ("MODEL", "N_LAYER", "N_HEAD", "N_EMBD")
 _PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
 #: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
 _CLOSE = 1e-3

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpt2.config.text import counted, joined
-from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
+from scripts.reports.comparisons import AGAINST_DENSE, AGAINST_SMALL, Comparison, Table
 from scripts.reports.confounds import confounds_text
 from scripts.reports.failures import of_both, reversible, uneven
 from scripts.reports.rows import Row
@@ -113,7 +113,7 @@ def _lowest_mean(rows: Sequence[Row]) -> Iterator[str]:
 
 def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     """Yield what is said of all rows that were held against one."""
-    against = members[0].against.label
+    against = _held_against(members[0])
     claimed = [c for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
     if claimed and members[0].purpose != AGAINST_DENSE:
         yield f"Against {against}: {'; '.join(_claim(c) for c in claimed)}."
@@ -149,6 +149,13 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     refused = [c for c in members if c.outcome == "refused"]
     if refused:
         yield f"Not compared with {against}: {joined([_name(c) for c in refused])}, see below."
+
+
+def _held_against(found: Comparison) -> str:
+    """Return what rows are held against, as the sentences call it."""
+    if found.purpose == AGAINST_SMALL:
+        return f"the small dense model of equal average parameters ({found.against.label})"
+    return found.against.label
 
 
 def _claim(found: Comparison) -> str:
