@@ -26,7 +26,8 @@ class Pool:
     """Rows that share a deviation.
 
     deviation: of one run, the effects of row and seed taken out, with its degrees of freedom.
-    p_equal: of the test of equal variances; None of two rows, which cannot differ in it.
+    p_equal: of the test of equal variances; None of two rows, which cannot differ in it, and of a
+    row with two seeds, whose two residuals are equally far from their median.
     """
 
     rows: tuple[Row, ...]
@@ -71,9 +72,14 @@ def pool_sentences(pools: Sequence[Pool]) -> Iterator[str]:
     for pool in pools:
         of = f"of {pool.rows[0].label} and {counted(len(pool.rows) - 1, 'other row')}"
         if pool.p_equal is None:
+            why = (
+                "with two rows it is that of the pair"
+                if len(pool.rows) == 2
+                else "of two seeds it cannot be tested whether rows scatter alike"
+            )
             yield (
                 f"The pooled standard deviation {of} is {pool.deviation:.4f} nats "
-                f"({pool.freedom} degrees of freedom): with two rows it is that of the pair."
+                f"({counted(pool.freedom, 'degree')} of freedom): {why}."
             )
         elif pool.rejected:
             yield (
@@ -123,8 +129,11 @@ def _pool(rows: Sequence[Row]) -> Pool | None:
     )
 
 
-def _equal(by_row: Sequence[np.ndarray]) -> float:
-    """Return the p value of equal variances; 1 where nothing scatters."""
+def _equal(by_row: Sequence[np.ndarray]) -> float | None:
+    """Return the p value of equal variances; 1 where nothing scatters, None of too few seeds."""
+    if min(len(values) for values in by_row) < 3:
+        return None
     if max(float(np.ptp(values)) for values in by_row) < 1e-12:
         return 1.0
-    return float(stats.levene(*by_row, center="median").pvalue)
+    with np.errstate(divide="ignore"):  # distances that are all the same in each row: p is 0
+        return float(stats.levene(*by_row, center="median").pvalue)

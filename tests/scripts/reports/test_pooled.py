@@ -80,6 +80,18 @@ def test_nothing_is_pooled_of_one_row() -> None:
     assert "No rows have a deviation to pool" in " ".join(pool_sentences([]))
 
 
+def test_of_two_seeds_it_cannot_be_tested() -> None:
+    """Both residuals of a row are equally far from their median, so that none scatters."""
+    pools = pools_of(rows(drawn(np.random.default_rng(8), [0.01] * 3, seeds=2)))
+    assert pools[0].p_equal is None
+    assert not pools[0].rejected
+    assert "of two seeds it cannot be tested" in " ".join(pool_sentences(pools))
+
+
+def test_rows_that_do_not_scatter_are_alike() -> None:
+    assert pool(np.full((3, 5), 2.0) + np.arange(5)).p_equal == 1.0
+
+
 def test_where_rows_scatter_unequally_each_pair_keeps_its_own() -> None:
     losses = drawn(np.random.default_rng(5), [0.001, 0.2, 0.001, 0.001], seeds=12)
     found = rows(losses)
