@@ -28,7 +28,7 @@ _TIMING = ("PRUNING_SCHEDULE", "PRUNING_START", "PRUNING_END")
 #: What a reader calls an option's last part, where that is another word.
 _WORDS = {"alpha": "beta2", "eps": "epsilon", "sparsity-pattern": "pattern"}
 #: Patterns in words.
-_PATTERNS = {"row": "by rows", "layer": "by matrices", "erk": "ERK"}
+_PATTERNS = {"row": "by rows", "layer": "by matrices", "erk": "ERK", "lamp": "LAMP"}
 
 
 def confounds(row: Row, against: Row) -> list[str]:
@@ -74,6 +74,8 @@ def _settings(row: Row, other: Row) -> dict[str, str]:
 def _timing(options: Mapping[str, str]) -> str:
     """Return when weights go, by which of the options of a schedule there are."""
     schedule, start, end = (options.get(name) for name in _TIMING)
+    if end is None and schedule is None and "CALIBRATION_SEQUENCES" not in options:
+        return "sparse throughout, in fixed places"  # what takes one shot looks at sequences
     if end is None:
         return f"{'at once' if schedule else 'one shot'} at {_share(start)}"
     span = f"{_share(start)} to {_share(end)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ def test_every_pruning_option_that_differs_is_named(tmp_path: Path) -> None:
         tmp_path / "once", {"method": "state", "options": step}, {"method": "magnitude"}
     )
     assert "(at once at 10 against gradual, cubic, 10 to 60)" in confounds_text(once, gradual)
+
+
+def test_a_mask_that_never_moves_is_no_one_shot(tmp_path: Path) -> None:
+    rigl, magnitude = rows(tmp_path, {"method": "rigl"}, {"method": "magnitude"})
+    still = {k: v for k, v in rigl.options.items() if k not in ("PRUNING_END", "PRUNING_INTERVAL")}
+    static = dataclasses.replace(rigl, options=still)
+    assert "(sparse throughout, in fixed places against grad" in confounds_text(static, magnitude)
+    assert "moving 0 to 75 against sparse throughout, in fixed" in confounds_text(
+        rigl, dataclasses.replace(static, options=still | {"PRUNING_METHOD": "set"})
+    )
 
 
 def test_pruning_itself_is_no_confound_of_a_pruned_row_and_its_dense_control(
