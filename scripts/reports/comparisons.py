@@ -99,7 +99,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one sparsity, their dense controls, and every comparison that was tested."""
+    """The rows of one sparsity, their dense controls of either size, and every comparison."""
 
     asked: float
     rows: tuple[Row, ...]
@@ -127,7 +127,12 @@ def tables_of(
     found = []
     for own, pairs in zip(groups, asked, strict=True):
         pruned = [row for row in own if row.method != DENSE]
-        controls = {id(c): c for row in pruned if (c := dense_control(row, rows))}
+        controls = {
+            id(control): control
+            for find in (dense_control, small_control)
+            for row in pruned
+            if (control := find(row, rows))
+        }
         found.append(
             Table(
                 own[0].asked,
@@ -196,15 +201,11 @@ def tested_together(
     ]
     tests = zip(testable, raw, holm(raw), holm(raw_worst), worst, strict=True)
     found_of = {id(c): values for c, *values in tests}
-    whole = [n for n, c in enumerate(testable) if not c.row.lost]  # then the other lost none either
-    equal = {
-        id(testable[n]): found
-        for n, found in zip(
-            whole,
-            equivalences([(differences[n], own[n]) for n in whole], margin) if margin else [],
-            strict=False,
-        )
-    }
+    equal: dict[int, Equivalence] = {}
+    if margin is not None:
+        whole = [n for n, c in enumerate(testable) if not c.row.lost]  # nor the other: not uneven
+        shown = equivalences([(differences[n], own[n]) for n in whole], margin)
+        equal = {id(testable[n]): each for n, each in zip(whole, shown, strict=True)}
     family = sum(c.difference is not None for c in comparisons)
     return [
         _with_tests(c, spreads, found_of.get(id(c)), len(testable), family, equal.get(id(c)))

@@ -68,7 +68,9 @@ def test_the_page_says_whether_it_beats_it(tmp_path: Path) -> None:
             final = loss + 0.02 * seed + 0.001 * ((3 * seed + len(name)) % 5)
             write_run(tmp_path / "runs" / f"{name}{seed}", final, seed, **changes)
     runs = [read_run(path) for path in sorted((tmp_path / "runs").iterdir())]
-    found = tables_of(rows_of(runs))[-1].comparisons
+    table = tables_of(rows_of(runs))[-1]
+    assert [control.options["N_EMBD"] for control in table.controls] == ["768", "64"]
+    found = table.comparisons
     outcomes = {c.row.method: c.outcome for c in found if c.purpose == AGAINST_SMALL}
     assert outcomes == {"random": "worse", "state": "better"}
     assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
