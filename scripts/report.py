@@ -7,6 +7,7 @@ or folders of runs (one run: its curves). It can be made at any time, of half-do
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -33,12 +34,13 @@ def main(argv: list[str]) -> int:
             f"the report needs {error.name}, which this Python has not: 'make report' installs it"
         ) from error
 
+    options = arguments.tuning_seeds, arguments.pooled, arguments.equivalence
     if arguments.runs:
-        report = output.report_of_runs(arguments.runs, arguments.tuning_seeds)
+        report = output.report_of_runs(arguments.runs, *options)
         to = arguments.to or RUNS / "report"
     else:
         folder = arguments.out or _newest_matrix()
-        report = output.report_of_matrix(folder, arguments.tuning_seeds)
+        report = output.report_of_matrix(folder, *options)
         to = arguments.to or folder
     output.write_all(to, output.texts_of(report))
     for line in output.verdict_lines(report):
@@ -72,7 +74,32 @@ def parser() -> argparse.ArgumentParser:
         help="seeds that only choose learning rates (default: as the matrix says, or else the "
         "seeds that ran with several rates when others did not; none: nothing is chosen)",
     )
+    found.add_argument(
+        "--pooled",
+        action="store_true",
+        help="compare rows by one standard deviation of all rows of equal conditions, unless the "
+        "test of equal variances rejects (default: each pair by its own)",
+    )
+    found.add_argument(
+        "--equivalence",
+        type=_margin,
+        metavar="MARGIN",
+        help="also test which rows are equal within MARGIN nats per token, or no worse by it, such "
+        "as 0.005; choose it before you see results (default: not tested)",
+    )
     return found
+
+
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0.0):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no margin: give a number of nats per token above 0, such as 0.005"
+        )
+    return value
 
 
 def _newest_matrix() -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.reports.comparisons import Comparison, Table
+from scripts.reports.confounds import confounds
 from scripts.reports.rows import DENSE, Row
 from scripts.reports.splits import VALIDATION
 from scripts.reports.statistics import Interval
@@ -105,17 +106,42 @@ def comparisons_grid(table: Table) -> Grid:
         "Holm's p",
         "seeds",
         "detectable",
+        *(("equivalence",) if _margin(table) else ()),
+        "they also differ in",
     )
-    lines = tuple(_comparison(found) for found in table.comparisons)
+    margin = _margin(table)
+    lines = tuple(_comparison(found, margin) for found in table.comparisons)
     return Grid(titles, lines, tuple(found.outcome for found in table.comparisons))
 
 
-def _comparison(found: Comparison) -> tuple[str, ...]:
+def _margin(table: Table) -> float | None:
+    """Return the margin of equivalence that was asked for; None where nothing is tested by it."""
+    tested = (c.equivalence for c in table.comparisons if c.equivalence)
+    return next((found.margin for found in tested), None)
+
+
+def _equivalence(found: Comparison) -> str:
+    shown = found.equivalence
+    if shown is None:
+        return UNKNOWN
+    texts = {"equivalent": "within", "no worse": "no worse by", "no better": "no better by"}
+    text = f"{texts[shown.outcome]} {shown.margin:g}" if shown.outcome in texts else "not shown"
+    return f"{text} ({p_text(shown.p)})"
+
+
+def _comparison(found: Comparison, margin: float | None) -> tuple[str, ...]:
     difference = found.difference
+    also = "; ".join(confounds(found.row, found.against)) or UNKNOWN
     if difference is None:
         reasons = "; ".join(found.objections)
         verdict = f"not compared: {reasons}"
-        return (found.row.label, found.against.label, verdict, *(UNKNOWN,) * 6)
+        return (
+            found.row.label,
+            found.against.label,
+            verdict,
+            *(UNKNOWN,) * (7 if margin else 6),
+            also,
+        )
     return (
         found.row.label,
         found.against.label,
@@ -125,6 +151,7 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
             "equal": "the same to the last digit",
             "undecided": "cannot be told apart",
             "uneven": "no claim: seeds without results",
+            "reversible": "no claim: failed seeds could undo it",
             "too few": f"no claim: {difference.count} seeds"
             if difference.count > 1
             else "no claim: 1 seed",
@@ -137,6 +164,8 @@ def _comparison(found: Comparison) -> tuple[str, ...]:
         else p_text(found.corrected).removeprefix("p").strip(" =\u00a0"),
         str(difference.count),
         UNKNOWN if found.detectable is None else f"{found.detectable:.4f}",
+        *((_equivalence(found),) if margin else ()),
+        also,
     )
 
 

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from scripts.reports.equivalence import Equivalence, equivalences
+from scripts.reports.pooled import Pool, spread_for
 from scripts.reports.rows import (
     DENSE,
+    LENGTH,
     Row,
     dense_control,
+    differences,
     objections,
     paired,
     paired_differences,
     reference_control,
 )
+from scripts.reports.small_dense import small_control
 from scripts.reports.statistics import (
     FEWEST,
     LEVEL,
     Interval,
+    Spread,
     detectable,
     holm,
     interval,
     p_value,
 )
+from scripts.reports.worst_case import worst_differences
 
 #: What a row is held against: its own optimizer without pruning, magnitude at the same sparsity,
-#: or any other row of the table.
+#: a small dense model of equal average parameters, or any other row of the table.
 AGAINST_DENSE, AGAINST_REFERENCE, AGAINST_ROW = "dense", "reference", "row"
+AGAINST_SMALL = "small"
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,12 @@ class Comparison:
     """Final losses of `row` minus those of `against`, paired by seed.
 
     objections: why the two cannot be compared; then nothing else is given. p: the test's p value,
-    corrected: by Holm within the table; both None where no claim is made: of fewer than five
+    corrected: by Holm over the page; both None where no claim is made: of fewer than five
     seeds, or where unequal numbers of seeds failed.
     detectable: the difference that so many seeds would have shown with a chance of 80 %.
+    worst: the difference had all failed seeds ended in the worst case, p_worst its p value, by Holm
+    over the page; both None where none failed. equivalence: None where no margin was given, or
+    where nothing is claimed of these seeds.
     """
 
     row: Row
@@ -50,6 +62,9 @@ class Comparison:
     corrected: float | None = None
     detectable: float | None = None
     objections: tuple[str, ...] = ()
+    worst: Interval | None = None
+    p_worst: float | None = None
+    equivalence: Equivalence | None = None
 
     @property
     def uneven(self) -> bool:
@@ -62,7 +77,11 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """One of: refused, uneven, too few, better, worse, equal (to the last digit), undecided."""
+        """What is said of the pair.
+
+        One of: refused, uneven, too few, better, worse, equal (to the last digit), undecided, or
+        reversible: a claim that the seeds which failed on both sides could undo.
+        """
         if self.difference is None:
             return "refused"
         if self.uneven:
@@ -73,12 +92,14 @@ class Comparison:
             return "equal"
         if self.corrected > LEVEL:
             return "undecided"
+        if self.p_worst is not None and self.p_worst > LEVEL:
+            return "reversible"
         return "better" if self.difference.mean < 0.0 else "worse"
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one sparsity, their dense controls, and every comparison that was tested."""
+    """The rows of one sparsity, their dense controls of either size, and every comparison."""
 
     asked: float
     rows: tuple[Row, ...]
@@ -88,23 +109,36 @@ class Table:
 
     @property
     def tested(self) -> int:
-        """The number of claims that Holm's correction is for."""
+        """The number of its comparisons that were tested."""
         return sum(found.corrected is not None for found in self.comparisons)
 
 
-def tables_of(rows: Sequence[Row]) -> list[Table]:
-    """Return a table for every sparsity that was asked for, dense first."""
+def tables_of(
+    rows: Sequence[Row], pools: Sequence[Pool] = (), margin: float | None = None
+) -> list[Table]:
+    """Return a table for every sparsity that was asked for, dense first.
+
+    pools: rows with a common deviation. margin: within which equivalence is tested.
+    """
+    groups = [tuple(own) for _, own in itertools.groupby(rows, key=lambda row: row.asked)]
+    asked = [list(_pairs(own, rows)) for own in groups]
+    every = [found for pairs in asked for found in pairs]
+    tested = iter(tested_together(every, pools, margin))
     found = []
-    for asked, members in itertools.groupby(rows, key=lambda row: row.asked):
-        own = tuple(members)
+    for own, pairs in zip(groups, asked, strict=True):
         pruned = [row for row in own if row.method != DENSE]
-        controls = {id(c): c for row in pruned if (c := dense_control(row, rows))}
+        controls = {
+            id(control): control
+            for find in (dense_control, small_control)
+            for row in pruned
+            if (control := find(row, rows))
+        }
         found.append(
             Table(
-                asked,
+                own[0].asked,
                 own,
                 tuple(control for key, control in controls.items() if control not in own),
-                tuple(_tested(list(_pairs(own, rows)))),
+                tuple(itertools.islice(tested, len(pairs))),
                 tuple(row for row in pruned if dense_control(row, rows) is None),
             )
         )
@@ -120,12 +154,16 @@ def _pairs(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparison]:
         for purpose, control in (
             (AGAINST_DENSE, dense_control(row, rows)),
             (AGAINST_REFERENCE, reference_control(row, own)),
+            (AGAINST_SMALL, small_control(row, rows)),
         ):
             if control is not None and control is not row:
                 unpaired = False
                 yield _compare(row, control, purpose)
     dense = [row for row in own if row.method == DENSE]
-    for first, second in itertools.combinations(own if unpaired else dense, 2):
+    pairs = list(itertools.combinations(own if unpaired else dense, 2))
+    # Of a study of several lengths those of one length are asked about.
+    alike = [pair for pair in pairs if not differences(*pair).keys() & set(LENGTH)]
+    for first, second in alike or pairs:
         yield _compare(second, first, AGAINST_ROW)
 
 
@@ -141,22 +179,71 @@ def _compare(row: Row, against: Row, purpose: str) -> Comparison:
     return Comparison(row, against, purpose, seeds, difference)
 
 
-def _tested(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
-    """Yield the comparisons of a table with their p values and what could have been seen."""
+def tested_together(
+    comparisons: Sequence[Comparison], pools: Sequence[Pool], margin: float | None
+) -> list[Comparison]:
+    """Return the comparisons of a page with their p values and what could have been seen.
+
+    All are one family: Holm's correction is over the page.
+    """
+    spreads = {id(c): spread_for(c.row, c.against, pools) for c in comparisons if c.difference}
     testable = [
         c for c in comparisons if c.difference and c.difference.count >= FEWEST and not c.uneven
     ]
-    raw = [p_value(paired_differences(c.row, c.against)) for c in testable]
-    p_values = {id(c): values for c, *values in zip(testable, raw, holm(raw), strict=True)}
+    differences = [paired_differences(c.row, c.against) for c in testable]
+    worst = [worst_differences(c.row, c.against) for c in testable]
+    own = [spreads[id(c)] for c in testable]
+    raw = [p_value(values, spread) for values, spread in zip(differences, own, strict=True)]
+    # No failed seed may help: its p value is not below that of the seeds that are there.
+    raw_worst = [
+        max(p, _p_of_sign(values, spread, c))
+        for p, values, spread, c in zip(raw, worst, own, testable, strict=True)
+    ]
+    tests = zip(testable, raw, holm(raw), holm(raw_worst), worst, strict=True)
+    found_of = {id(c): values for c, *values in tests}
+    equal: dict[int, Equivalence] = {}
+    if margin is not None:
+        whole = [n for n, c in enumerate(testable) if not c.row.lost]  # nor the other: not uneven
+        shown = equivalences([(differences[n], own[n]) for n in whole], margin)
+        equal = {id(testable[n]): each for n, each in zip(whole, shown, strict=True)}
     family = sum(c.difference is not None for c in comparisons)
-    for found in comparisons:
-        if found.difference is None:
-            yield found
-            continue
-        p, corrected = p_values.get(id(found), (None, None))
-        size = detectable(
-            found.difference.deviation,
-            found.difference.count,
-            len(testable) if p is not None else family,
-        )
-        yield dataclasses.replace(found, p=p, corrected=corrected, detectable=size)
+    return [
+        _with_tests(c, spreads, found_of.get(id(c)), len(testable), family, equal.get(id(c)))
+        if c.difference
+        else c
+        for c in comparisons
+    ]
+
+
+def _with_tests(
+    found: Comparison,
+    spreads: Mapping[int, Spread | None],
+    values: Sequence[Any] | None,
+    tested: int,
+    family: int,
+    equal: Equivalence | None,
+) -> Comparison:
+    """Return a comparison with what the tests of the page say of it."""
+    spread = spreads[id(found)]
+    difference = interval(paired_differences(found.row, found.against), spread)
+    size = detectable(
+        difference.deviation,
+        difference.count,
+        tested if values else family,
+        difference.freedom,
+    )
+    found = dataclasses.replace(found, difference=difference, detectable=size, equivalence=equal)
+    if values is None:
+        return found
+    p, corrected, p_worst, worst = values
+    found = dataclasses.replace(found, p=p, corrected=corrected)
+    if not found.row.lost:
+        return found
+    return dataclasses.replace(found, worst=interval(worst, spread), p_worst=p_worst)
+
+
+def _p_of_sign(values: Sequence[float], spread: Spread | None, found: Comparison) -> float:
+    """Return the p value of differences; 1 where their mean has another sign than was seen."""
+    assert found.difference is not None
+    same = sum(values) * found.difference.mean > 0.0
+    return p_value(values, spread) if same else 1.0

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from scripts.reports.comparisons import Table, tables_of
 from scripts.reports.failures import remarks_on_failures
+from scripts.reports.horizons import Efficiency, efficiencies
+from scripts.reports.pooled import Pool, pool_sentences, pools_of
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
 from scripts.reports.splits import quoted_split, split_note
 from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import Tuning, tune
-from scripts.reports.words import Paragraph, headline, overlapping, remarks, verdict
+from scripts.reports.verdict import Paragraph, headline, verdict
+from scripts.reports.words import overlapping, remarks
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Report:
     tuning: Tuning | None
     matrix: MatrixOutcome | None
     shared: bool
+    pools: tuple[Pool, ...] | None = None
+    margin: float | None = None
 
     @property
     def headline(self) -> str:
@@ -55,8 +61,20 @@ class Report:
     def remarks(self) -> list[str]:
         """What a reader must know before believing the numbers."""
         found = list(remarks_on_failures(self.rows, self.reported))
+        found += pool_sentences(self.pools) if self.pools is not None else ()
         found += remarks(self.tables, self.runs, self.shared)
         return [*found, *(f"{text}." for text in (self.matrix.problems if self.matrix else ()))]
+
+    @property
+    def tested(self) -> int:
+        """The number of comparisons that Holm's correction is for."""
+        return sum(table.tested for table in self.tables)
+
+    @cached_property
+    def efficiencies(self) -> list[Efficiency]:
+        """The data efficiency of rows that have horizons enough."""
+        compared = [found for table in self.tables for found in table.comparisons]
+        return list(efficiencies(compared, self.rows))
 
     @property
     def unfinished(self) -> list[Run]:
@@ -69,12 +87,19 @@ def compose(
     runs: Sequence[Run],
     matrix: MatrixOutcome | None = None,
     tuning_seeds: Sequence[int] | None = None,
+    pooled: bool = False,
+    margin: float | None = None,
 ) -> Report:
-    """Compute a report of `runs`. `tuning_seeds` are as in tune."""
+    """Compute a report of `runs`. `tuning_seeds` are as in tune.
+
+    pooled: rows of equal conditions share a deviation. margin: within which equivalence is tested.
+    """
     tuning = tune(runs, tuning_seeds, matrix.tuned if matrix else ())
     reported = tuning.reported if tuning else tuple(runs)
     rows = rows_of(reported, tuning.names if tuning else ())
     shared = overlapping(runs) or bool(matrix and matrix.shared)
+    pools = tuple(pools_of(rows)) if pooled else None
+    tables = tuple(tables_of(rows, pools or (), margin))
     return Report(
-        title, tuple(runs), reported, tuple(rows), tuple(tables_of(rows)), tuning, matrix, shared
+        title, tuple(runs), reported, tuple(rows), tables, tuning, matrix, shared, pools, margin
     )

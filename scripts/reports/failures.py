@@ -12,6 +12,7 @@ from gpt2.config.text import counted
 from scripts.reports.comparisons import Comparison
 from scripts.reports.rows import DENSE, Row, options_key
 from scripts.reports.runs import Run
+from scripts.reports.words import p_text, signed
 
 
 def without_results(row: Row) -> str:
@@ -26,7 +27,8 @@ def of_both(found: Comparison, before: str = "; ") -> str:
     count = found.row.unfinished
     if count == 0 or found.uneven:
         return ""
-    return f"{before}{counted(count, 'seed')} of each without results"
+    stands = ", which could not undo it" if found.outcome in ("better", "worse") else ""
+    return f"{before}{counted(count, 'seed')} of each without results{stands}"
 
 
 def uneven(found: Comparison, name: str) -> str:
@@ -34,6 +36,22 @@ def uneven(found: Comparison, name: str) -> str:
     return (
         f"No claim on {name} against {found.against.label}: {without_results(found.row)}, "
         f"{without_results(found.against)}; the seeds that are left may be the better ones."
+    )
+
+
+def reversible(found: Comparison, name: str, difference: str) -> str:
+    """Return why no claim is made on a row that lost as many seeds, called `name`."""
+    assert found.worst is not None
+    assert found.p_worst is not None
+    count = found.row.unfinished
+    worst = signed(found.worst.mean)
+    if found.p_worst < 1.0:
+        worst += f" ({p_text(found.p_worst)})"
+    return (
+        f"No claim on {name} against {found.against.label}: over the seeds that both have the "
+        f"difference is {difference}, but {counted(count, 'seed')} of each "
+        f"{'has' if count == 1 else 'have'} no results, and in the worst case, with their losses "
+        f"the highest and lowest of these rows, it would be {worst}."
     )
 
 

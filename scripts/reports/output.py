@@ -16,16 +16,26 @@ from scripts.reports.study import CELLS, is_matrix, read_matrix
 from scripts.reports.text import as_csv, as_json_lines, as_markdown
 
 
-def report_of_runs(given: Iterable[Path], tuning_seeds: Sequence[int] | None) -> Report:
-    """Return the report of runs, or of folders that hold runs. Raises UserError."""
+def report_of_runs(
+    given: Iterable[Path],
+    tuning_seeds: Sequence[int] | None,
+    pooled: bool = False,
+    margin: float | None = None,
+) -> Report:
+    """Return the report of runs, or of folders that hold runs, as compose. Raises UserError."""
     runs = [read_run(folder) for folder in run_folders(given)]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     _refuse_unreadable(any(run.options for run in runs))
-    return compose(title, runs, None, tuning_seeds)
+    return compose(title, runs, None, tuning_seeds, pooled, margin)
 
 
-def report_of_matrix(folder: Path, tuning_seeds: Sequence[int] | None) -> Report:
-    """Return the report of a matrix. Raises UserError when the folder is none."""
+def report_of_matrix(
+    folder: Path,
+    tuning_seeds: Sequence[int] | None,
+    pooled: bool = False,
+    margin: float | None = None,
+) -> Report:
+    """Return the report of a matrix, as compose. Raises UserError when the folder is none."""
     if not is_matrix(folder):
         raise UserError(
             f"--out {folder} is no matrix: it has no matrix.json; --runs reports any runs"
@@ -34,7 +44,7 @@ def report_of_matrix(folder: Path, tuning_seeds: Sequence[int] | None) -> Report
     matrix = read_matrix(folder, runs)
     _refuse_unreadable(any(run.options for run in runs))
     seeds = matrix.tuning_seeds if tuning_seeds is None else tuning_seeds
-    return compose(f"Matrix {matrix.name}", runs, matrix, seeds)
+    return compose(f"Matrix {matrix.name}", runs, matrix, seeds, pooled, margin)
 
 
 def _refuse_unreadable(readable: bool) -> None:

@@ -15,6 +15,13 @@ from scripts.reports import provenance, text
 from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
 from scripts.reports.pictures import figures
+from scripts.reports.speed_cells import (
+    efficiency_grid,
+    efficiency_notes,
+    speedup_grid,
+    speedup_notes,
+)
+from scripts.reports.speedup import speedups
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
 from scripts.reports.words import percent, where
 
@@ -40,15 +47,20 @@ def as_page(report: Report) -> str:
             "costs": costs_grid(t),
             "comparisons": comparisons_grid(t) if t.comparisons else None,
             "tested": t.tested,
+            "speedups": speedup_grid(found, report.shared) if found else None,
+            "speedup_notes": list(speedup_notes(found)),
             "pictures": [p for p in drawn if p.asked == t.asked],
         }
         for t in report.tables
+        for found in [list(speedups(t.comparisons))]
     ]
     return environment.get_template("page.html").render(
         report=report,
         finished=counted(len(report.runs) - len(report.unfinished), "finished run"),
         sections=sections,
         pictures=[picture for picture in drawn if picture.asked is None],
+        efficiencies=efficiency_grid(report.efficiencies) if report.efficiencies else None,
+        efficiency_notes=list(efficiency_notes(report.efficiencies)),
         tuning=text.tuning_grid(report.tuning) if report.tuning else None,
         rule=text.rule(report.tuning) if report.tuning else [],
         provenance=provenance.provenance(report.runs),

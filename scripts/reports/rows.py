@@ -9,20 +9,20 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from gpt2.config.effects import not_compared
 from gpt2.config.names import flag_of
-from gpt2.config.options import Options
-from gpt2.config.typed import PruneConfig
+from scripts.reports.option_values import not_compared_of, of_pruning, plain_value
 from scripts.reports.runs import Run
 from scripts.reports.splits import LOSS, VALIDATION, quoted_split
 from scripts.reports.statistics import Interval, interval
 
 #: The method that prunes nothing, and the one that others are held against.
 DENSE, REFERENCE = "none", "magnitude"
-_PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
+#: Options that say how long a run is.
+LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
+#: Options that say how large the model is.
+MODEL_SIZE = ("MODEL", "N_LAYER", "N_HEAD", "N_EMBD")
 #: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
 _CLOSE = 1e-3
 
@@ -32,7 +32,7 @@ class Row:
     """Runs of equal options and conditions, one for each seed, in the order of seeds.
 
     conditions: what must be equal for a comparison; None where a run does not say.
-    repeats: further runs of a seed, left out. unfinished: seeds that have no results.
+    repeats: further runs of a seed, left out. lost: seeds that were run and have no results.
     series: its name without the optimizer, the method and what else tells it from others.
     split: the one whose loss counts. tuned: options whose values were chosen for each row alone.
     """
@@ -41,10 +41,15 @@ class Row:
     conditions: Mapping[str, Any]
     runs: tuple[Run, ...]
     repeats: tuple[Run, ...] = ()
-    unfinished: int = 0
+    lost: tuple[int, ...] = ()
     series: str = ""
     split: str = VALIDATION
     tuned: frozenset[str] = frozenset()
+
+    @property
+    def unfinished(self) -> int:
+        """How many seeds have no results."""
+        return len(self.lost)
 
     @property
     def label(self) -> str:
@@ -135,10 +140,10 @@ def rows_of(runs: Sequence[Run], tuned: Collection[str] = ()) -> list[Row]:
             first.setdefault(run.seed, run)
         chosen = tuple(first[seed] for seed in sorted(first))
         rest = tuple(run for run in members if first[run.seed] is not run)
-        left = len(without.get(options_key(chosen[0]), set()) - first.keys())
+        lost = tuple(sorted(without.get(options_key(chosen[0]), set()) - first.keys()))
         conditions = _conditions(chosen[0])
         options, own = chosen[0].options, frozenset(tuned)
-        rows.append(Row(options, conditions, chosen, rest, left, split=split, tuned=own))
+        rows.append(Row(options, conditions, chosen, rest, lost, split=split, tuned=own))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
 
@@ -148,21 +153,21 @@ def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> 
 
     Without `pruning`, those of pruning play no part either.
     """
-    kept = run.options.keys() - _not_compared(run.options) - set(besides)
+    kept = run.options.keys() - not_compared_of(run.options) - set(besides)
     return tuple(
-        (name, _plain(run.options[name]))
+        (name, plain_value(run.options[name]))
         for name in sorted(kept)
-        if pruning or not _of_pruning(name)
+        if pruning or not of_pruning(name)
     )
 
 
 def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
     """Return the options in which two rows differ, with both values; None where one has none."""
-    same = _not_compared(a.options) & _not_compared(b.options)
+    same = not_compared_of(a.options) & not_compared_of(b.options)
     return {
         name: (a.options.get(name), b.options.get(name))
         for name in sorted((a.options.keys() | b.options.keys()) - same)
-        if _plain(a.options.get(name)) != _plain(b.options.get(name))
+        if plain_value(a.options.get(name)) != plain_value(b.options.get(name))
     }
 
 
@@ -197,7 +202,7 @@ def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
 def _of_one_base(a: Row, b: Row) -> bool:
     """Whether two rows differ in nothing but pruning and what was tuned for each."""
     free = a.tuned & b.tuned
-    return all(_of_pruning(name) or name in free for name in differences(a, b))
+    return all(of_pruning(name) or name in free for name in differences(a, b))
 
 
 def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
@@ -213,6 +218,7 @@ def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
         pairs = [(x.measured(name), y.measured(name)) for x, y in paired(a, b)]
         if any(x != y for x, y in pairs):
             found.append(f"{name} differ")
+    found += _devices(a, b)
     whole = a.results("sparsity_whole"), b.results("sparsity_whole")
     if same_sparsity and all(whole) and abs(max(whole[0]) - max(whole[1])) > _CLOSE:
         found.append(
@@ -232,6 +238,15 @@ def paired_differences(a: Row, b: Row) -> list[float]:
     return [a.loss_of(ours) - b.loss_of(theirs) for ours, theirs in paired(a, b)]
 
 
+def _devices(a: Row, b: Row) -> list[str]:
+    """Return that runs of one seed are of two models of CPU or GPU; not said of unknown ones."""
+    for ours, theirs in paired(a, b):
+        names = ours.record.device_name, theirs.record.device_name
+        if None not in names and names[0] != names[1]:
+            return [f"device differs ({names[0]}, {names[1]})"]
+    return []
+
+
 def _missed(row: Row) -> list[str]:
     worst = max(abs(reached - row.asked) for reached in row.results("sparsity_reached"))
     return [f"{row.label} missed its sparsity by {worst:.2%}"] if worst > _CLOSE else []
@@ -245,6 +260,8 @@ def _conditions(run: Run) -> dict[str, Any]:
         "precision": record.precision,
         "compiled": record.compiled,
         "effective batch": record.effective_batch,
+        # cuda:1 is cuda. What does not say is of an old version, and is compared with its like.
+        "device": (record.device or "unknown").partition(":")[0],
     }
 
 
@@ -255,30 +272,6 @@ def age(run: Run) -> tuple[str, str]:
 
 def _key(run: Run) -> Hashable:
     return options_key(run), tuple(str(value) for value in _conditions(run).values())
-
-
-@cache
-def _methods() -> tuple[str, ...]:
-    members = Options().members("PRUNING_METHOD")
-    return tuple(f"{word.upper().replace('-', '_')}_" for word in members)
-
-
-def _plain(text: str | None) -> float | str | None:
-    """Return a value so that equal ones are equal however they are written: 1e-3 and 0.001."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
-
-
-def _not_compared(options: Mapping[str, str]) -> set[str]:
-    """Return the options, by symbol, that make no difference between rows."""
-    values = {name.lower(): value for name, value in options.items()}
-    return {name.upper() for name in not_compared(values)}
-
-
-def _of_pruning(name: str) -> bool:
-    return name in _PRUNING or name.startswith(_methods())
 
 
 def _place(method: str) -> tuple[int, str]:

@@ -21,10 +21,19 @@ POWER = 0.8
 
 
 @dataclass(frozen=True)
+class Spread:
+    """A standard deviation known from more than the numbers at hand, and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+@dataclass(frozen=True)
 class Interval:
     """A mean of `count` numbers, their standard deviation, and the 95 % interval of the mean.
 
-    Of one number there is no deviation and no interval: they are None.
+    Of one number there is no deviation and no interval: they are None. freedom: of the deviation;
+    count - 1 where it is that of these numbers.
     """
 
     mean: float
@@ -32,31 +41,49 @@ class Interval:
     high: float | None
     deviation: float | None
     count: int
+    freedom: int | None = None
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Return the mean and its t interval, mean +- t(0.975, n - 1) s / sqrt(n)."""
+def interval(values: Sequence[float], spread: Spread | None = None) -> Interval:
+    """Return the mean and its t interval, mean +- t(0.975, n - 1) s / sqrt(n).
+
+    With a `spread`, s and its degrees of freedom are those.
+    """
     count, mean = len(values), statistics.fmean(values)
     if count < 2:
         return Interval(mean, None, None, None, count)
-    deviation = statistics.stdev(values)
-    reach = float(stats.t.ppf(1.0 - LEVEL / 2.0, count - 1)) * deviation / math.sqrt(count)
-    return Interval(mean, mean - reach, mean + reach, deviation, count)
+    spread = spread or Spread(statistics.stdev(values), count - 1)
+    reach = float(stats.t.ppf(1.0 - LEVEL / 2.0, spread.freedom))
+    reach *= spread.deviation / math.sqrt(count)
+    return Interval(mean, mean - reach, mean + reach, spread.deviation, count, spread.freedom)
 
 
-def p_value(differences: Sequence[float]) -> float:
+def p_value(differences: Sequence[float], spread: Spread | None = None) -> float:
     """Return the p value of the paired t test: of a mean of 0 behind these differences.
 
     Raises ValueError of fewer than two. Differences that are all the same leave no doubt.
     """
+    below, above = one_sided(differences, 0.0, spread)
+    return min(1.0, 2.0 * min(below, above))
+
+
+def one_sided(
+    differences: Sequence[float], bound: float, spread: Spread | None = None
+) -> tuple[float, float]:
+    """Return the p values of t tests that the true mean is below `bound`, and that it is above.
+
+    A small first one shows that the mean is below. Raises ValueError of fewer than two.
+    """
     if len(differences) < 2:
         raise ValueError("one difference has no p value")
-    found = interval(differences)
+    found = interval(differences, spread)
     assert found.deviation is not None
+    assert found.freedom is not None
+    distance = found.mean - bound
     if found.deviation == 0.0:
-        return 1.0 if found.mean == 0.0 else 0.0
-    t = found.mean / (found.deviation / math.sqrt(found.count))
-    return float(2.0 * stats.t.sf(abs(t), found.count - 1))
+        return (0.0 if distance < 0.0 else 1.0), (0.0 if distance > 0.0 else 1.0)
+    t = distance / (found.deviation / math.sqrt(found.count))
+    return float(stats.t.cdf(t, found.freedom)), float(stats.t.sf(t, found.freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -72,9 +99,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def power(difference: float, deviation: float, count: int, level: float) -> float:
-    """Return the chance that a true mean `difference` is seen at `level` with `count` pairs."""
-    freedom = count - 1
+def power(
+    difference: float, deviation: float, count: int, level: float, freedom: int | None = None
+) -> float:
+    """Return the chance that a true mean `difference` is seen at `level` with `count` pairs.
+
+    freedom: of the deviation; count - 1 where it is not given.
+    """
+    freedom = freedom or count - 1
     limit = float(stats.t.ppf(1.0 - level / 2.0, freedom))
     centre = difference / deviation * math.sqrt(count)
     upper = float(stats.nct.sf(limit, freedom, centre))
@@ -83,11 +115,14 @@ def power(difference: float, deviation: float, count: int, level: float) -> floa
     return upper + (lower if math.isfinite(lower) else 0.0)
 
 
-def detectable(deviation: float | None, count: int, comparisons: int) -> float | None:
+def detectable(
+    deviation: float | None, count: int, comparisons: int, freedom: int | None = None
+) -> float | None:
     """Return the smallest true difference that `count` seeds would show with a chance of 80 %.
 
-    `deviation` is that of the differences; the level is the strictest of Holm's, 0.05 divided by
-    the `comparisons` of the table. None when one seed says nothing of the deviation.
+    `deviation` is that of the differences, with `freedom` as in power; the level is the strictest
+    of Holm's, 0.05 divided by the `comparisons` of the page. None when one seed says nothing of the
+    deviation.
     """
     if deviation is None or count < 2:
         return None
@@ -96,7 +131,7 @@ def detectable(deviation: float | None, count: int, comparisons: int) -> float |
     level = LEVEL / comparisons
 
     def lacking(ratio: float) -> float:
-        return power(ratio, 1.0, count, level) - POWER
+        return power(ratio, 1.0, count, level, freedom) - POWER
 
     high = 1.0
     while lacking(high) < 0.0:

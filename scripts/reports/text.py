@@ -15,10 +15,18 @@ from gpt2.run_dir.folder import finite
 from gpt2.run_dir.records import Summary
 from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.comparisons import Comparison
+from scripts.reports.confounds import confounds
 from scripts.reports.content import Report
 from scripts.reports.provenance import common_options, provenance, spec_text
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
+from scripts.reports.speed_cells import (
+    efficiency_grid,
+    efficiency_notes,
+    speedup_grid,
+    speedup_notes,
+)
+from scripts.reports.speedup import speedups
 from scripts.reports.tuning import Tuning
 from scripts.reports.words import where
 
@@ -101,6 +109,8 @@ def as_json_lines(report: Report) -> str:
         )
     lines += [_row_line(row) for row in report.rows]
     lines += [_comparison_line(t.asked, c) for t in report.tables for c in t.comparisons]
+    lines += [s.record() for t in report.tables for s in speedups(t.comparisons)]
+    lines += [each.record() for each in report.efficiencies]
     return "".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines)
 
 
@@ -181,6 +191,10 @@ def _comparison_line(asked: float, found: Comparison) -> dict[str, Any]:
         "outcome": found.outcome,
         "split": found.row.split,
         "objections": list(found.objections),
+        "also_differ": confounds(found.row, found.against),
+        "worst_case": dataclasses.asdict(found.worst) if found.worst else None,
+        "p_worst_case_holm": found.p_worst,
+        "equivalence": dataclasses.asdict(found.equivalence) if found.equivalence else None,
     }
 
 
@@ -197,7 +211,13 @@ def as_markdown(report: Report) -> str:
         blocks += [f"## {where(table.asked)}", grid_table(results_grid(table))]
         if table.comparisons:
             blocks.append(grid_table(comparisons_grid(table)))
+        if found := list(speedups(table.comparisons)):
+            grid = speedup_grid(found, report.shared)
+            blocks += [_items(list(speedup_notes(found))), grid_table(grid) if grid.lines else ""]
         blocks.append(grid_table(costs_grid(table)))
+    if report.efficiencies:
+        blocks += ["## Data efficiency", grid_table(efficiency_grid(report.efficiencies))]
+        blocks.append(_items(list(efficiency_notes(report.efficiencies))))
     if report.tuning:
         blocks += ["## Learning rates", *_tuning(report.tuning)]
     blocks += _without_results(report)

@@ -25,6 +25,7 @@ from scripts.reports.pictures.costs import pareto
 from scripts.reports.pictures.svg import svg
 from scripts.reports.rows import rows_of
 from scripts.reports.runs import Run, read_run
+from scripts.reports.statistics import holm
 from scripts.reports.text import COLUMNS, MEASURED
 from scripts.reports.tuning import tune
 from scripts.reports.words import overlapping
@@ -109,13 +110,15 @@ def test_planted_differences_are_found_and_equal_ones_are_not_claimed(matrix: Pa
     assert "cannot be told apart" in text
 
 
-def test_holm_is_within_one_table(matrix: Path) -> None:
+def test_holm_is_over_the_page(matrix: Path) -> None:
     found = lines(matrix, "comparison")
-    (alone,) = [c for c in found if c["sparsity_asked"] == 0.0]
-    assert alone["p_holm"] == alone["p"]
-    pruned = [c for c in found if c["sparsity_asked"] == 0.5]
-    smallest = min(pruned, key=lambda c: c["p"])
-    assert smallest["p_holm"] == pytest.approx(len(pruned) * smallest["p"])
+    assert {c["sparsity_asked"] for c in found} == {0.0, 0.5}
+    assert [c["p_holm"] for c in found] == pytest.approx(holm([c["p"] for c in found]))
+    smallest = min(found, key=lambda c: c["p"])
+    assert smallest["p_holm"] == pytest.approx(len(found) * smallest["p"])
+    text = (matrix / "report.html").read_text()
+    assert "11 comparisons tested on this page, 10 in this table" in text
+    assert "Of 11 comparisons tested, " in text
 
 
 def runs_of(folder: Path) -> list[Run]:
@@ -141,6 +144,8 @@ def pair(tmp_path: Path, **changes: Any) -> list[Run]:
         ({"precision": "bf16"}, "precision differs (bf16, fp32)"),
         ({"compiled": True}, "compiled differs (True, False)"),
         ({"effective_batch": 16}, "effective batch differs (16, 8)"),
+        ({"device": "cpu"}, "device differs (cpu, cuda)"),
+        ({"device_name": "another card"}, "device differs (another card, a card)"),
         ({"sparsity_reached": 0.7}, "adamw + state missed its sparsity by 20.00%"),
     ],
 )
@@ -703,3 +708,44 @@ def test_real_runs_are_reported(tmp_path: Path) -> None:
         summary = json.loads((tmp_path / "runs" / line["run"] / "summary.json").read_text())
         assert float(line["val_loss"]) == summary["val_loss"]
         assert all(line[name] != "" for name in ("code", "sparse_bytes", "optimizer_state_bytes"))
+
+
+def test_the_page_tests_equivalence_and_pools_where_it_is_asked(
+    matrix: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "out"
+    words = ["--out", str(matrix), "--to", str(to), "--pooled", "--equivalence", "0.01"]
+    assert main(words) == 0
+    found = {(c["row"], c["against"]): c for c in lines(to, "comparison")}
+    alike = found["adamw + movement", "adamw + magnitude"]
+    assert alike["outcome"] == "undecided"
+    assert alike["equivalence"]["margin"] == 0.01
+    assert max(alike["equivalence"]["p_worse"], alike["equivalence"]["p_better"]) <= 0.05
+    assert alike["difference"]["freedom"] == 7 * 4  # eight rows of five seeds
+    text = (to / "report.md").read_text().replace("\xa0", " ")
+    assert "Equivalent to adamw + magnitude within 0.01 nats: movement (p " in text
+    assert "The pooled standard deviation of adamw dense and 7 other rows is 0." in text
+    assert "within 0.01 (p " in (to / "report.html").read_text().replace("\xa0", " ")
+    # Neither is in a report of which it was not asked.
+    assert all(c["equivalence"] is None for c in lines(matrix, "comparison"))
+    assert "pooled" not in (matrix / "report.md").read_text()
+
+
+def test_a_page_shows_when_a_row_reaches_its_control(matrix: Path) -> None:
+    found = {(s["row"], s["control"]): s for s in lines(matrix, "speedup")}
+    assert len(found) == 11
+    # It ends 0.05 lower, but is as sparse as that at the end alone.
+    early = found["adamw + state", "adamw + magnitude"]
+    assert (early["steps"], early["factor"]) == (100.0, 1.0)
+    assert found["adamw + magnitude", "adamw dense"]["steps"] is None
+    text = (matrix / "report.html").read_text()
+    assert "Speed-up to the control&rsquo;s final loss" in text
+    assert "Never reached the final loss of the row in brackets: adamw + magnitude (" in text
+
+
+@pytest.mark.parametrize("margin", ["0", "-0.005", "small", "nan", "inf"])
+def test_a_margin_that_is_none_is_refused(margin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((SystemExit, UserError)) as caught:
+        main(["--equivalence", margin])
+    said = str(caught.value) + capsys.readouterr().err
+    assert f"{margin} is no margin: give a number of nats per token above 0" in said

@@ -8,7 +8,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from scripts.reports.comparisons import AGAINST_DENSE, AGAINST_REFERENCE, Comparison, Table
+from scripts.reports.comparisons import (
+    AGAINST_DENSE,
+    AGAINST_REFERENCE,
+    AGAINST_SMALL,
+    Comparison,
+    Table,
+)
 from scripts.reports.pictures.picture import WIDTH, Picture, slug, where_text
 from scripts.reports.pictures.svg import INK, MUTED, PAPER, SERIES, svg
 from scripts.reports.rows import REFERENCE
@@ -20,6 +26,7 @@ def forest(table: Table) -> Picture | None:
     kinds = {
         AGAINST_DENSE: "minus the dense control",
         AGAINST_REFERENCE: f"minus {REFERENCE}",
+        AGAINST_SMALL: "minus the small dense model",
     }
     groups = [
         (kinds.get(purpose, "between rows"), list(members))

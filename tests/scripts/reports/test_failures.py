@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -53,8 +54,9 @@ def test_no_claim_where_more_seeds_of_one_row_failed(tmp_path: Path) -> None:
 
 
 def test_as_many_failures_on_both_sides_are_said_beside_the_claim(tmp_path: Path) -> None:
-    text = page(tmp_path, {"state": (2,), "magnitude": (7,), "none": (7,)})
-    assert re.search(r"state is better by .*; 1 seed of each without results\)", text)
+    text = page(tmp_path, {"state": (2,), "magnitude": (7,), "none": (7,)}, state=0.50)
+    clause = r".*; 1 seed of each without results, which could not undo it\)"
+    assert re.search(r"state is better by " + clause, text)
     assert "The lowest mean over 6 seeds that all rows have" in text
 
 
@@ -66,11 +68,14 @@ def test_the_lowest_mean_is_over_common_seeds(tmp_path: Path) -> None:
 
 def test_equal_failures_are_said_whatever_the_outcome(tmp_path: Path) -> None:
     """Of the dense control, of rows that are not told apart, and of too few seeds."""
-    one = {"state": (2,), "magnitude": (7,), "none": (7,)}
-    text = page(tmp_path / "apart", one, state=1.54)
-    clause = r"[^;()]*; 1 seed of each without results\)"
-    assert re.search(r"Worse than adamw dense: magnitude \(" + clause, text)
-    assert re.search(r"Cannot be told apart from adamw \+ magnitude: state \(" + clause, text)
+    one = {"state": (2,), "magnitude": (7,), "none": (3,)}
+    text = page(tmp_path / "apart", one, none=0.50, state=1.54)
+    clause = r"[^;()]*; 1 seed of each without results"
+    stands = clause + r", which could not undo it\)"
+    assert re.search(r"Worse than adamw dense: magnitude \(" + stands, text)
+    assert re.search(
+        r"Cannot be told apart from adamw \+ magnitude: state \(" + clause + r"\)", text
+    )
     few = page(tmp_path / "few", {"state": (2,), "magnitude": (3,), "none": (4,)}, seeds=5)
     assert "No claim on state (1 seed of each without results) against adamw + magnitude" in few
 
@@ -89,3 +94,27 @@ def test_a_method_that_failed_on_every_seed_is_named(tmp_path: Path) -> None:
         "adamw + state (state1 and 7 more) has no results for any of 8 seeds, so no table shows it"
         in known.replace("\\", "")
     )
+
+
+def test_a_claim_that_failed_seeds_could_undo_is_not_made(tmp_path: Path) -> None:
+    """Six seeds say -0.04, always; the two that failed can be +0.12 each within what was seen."""
+    text = page(tmp_path, {"state": (2,), "magnitude": (7,), "none": (7,)})
+    assert "state is better" not in text
+    assert re.search(
+        r"No claim on state against adamw \+ magnitude: over the seeds that both have the "
+        r"difference is .0\.0399 . 0\.0015, but 1 seed of each has no results, and in the worst "
+        r"case, with their losses the highest and lowest of these rows, it would be \+0\.0002\.",
+        text.replace("\xa0", " "),
+    )
+    assert "could be undone by failed seeds" in text
+    lines = [
+        json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    ]
+    outcomes = {
+        (line["row"], line["against"]): line for line in lines if line["kind"] == "comparison"
+    }
+    found = outcomes["adamw + state", "adamw + magnitude"]
+    assert found["outcome"] == "reversible"
+    assert found["p_holm"] < 1e-4
+    assert found["p_worst_case_holm"] == 1.0
+    assert found["worst_case"]["count"] == 8

@@ -1,0 +1,128 @@
+"""In what two compared rows differ besides what is compared: said beside every claim.
+
+Two methods differ in more than their criterion, two optimizers in more than their update rule:
+in pattern and schedule, in betas, decay, rate and epsilon. A claim on the whole is no claim on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from gpt2.config.names import flag_of
+from gpt2.config.options import Options
+from gpt2.config.text import joined
+from scripts.reports.option_values import of_pruning, plain_value
+from scripts.reports.rows import DENSE, MODEL_SIZE, Row, differences, paired
+from scripts.reports.runs import Run
+
+#: Options that together say when weights go; they are told as one.
+_TIMING = ("PRUNING_SCHEDULE", "PRUNING_START", "PRUNING_END")
+#: What a reader calls an option's last part, where that is another word.
+_WORDS = {"alpha": "beta2", "eps": "epsilon", "sparsity-pattern": "pattern"}
+#: Patterns in words.
+_PATTERNS = {"row": "by rows", "layer": "by matrices", "erk": "ERK", "lamp": "LAMP"}
+
+
+def confounds(row: Row, against: Row) -> list[str]:
+    """Return in what `row` differs from `against`, a phrase each, its own value first.
+
+    Left out: the two names that are compared, options that only one side's optimizer or method
+    has, what two rows of one optimizer and method are named after, and where one side is dense all
+    of pruning, and the size of the model.
+    """
+    found = []
+    if (row.optimizer, row.method) != (against.optimizer, against.method):
+        ours, theirs = _settings(row, against), _settings(against, row)
+        for name in ours.keys() & theirs.keys():
+            if plain_value(ours[name]) != plain_value(theirs[name]):
+                found.append(f"{name} ({ours[name]} against {theirs[name]})")
+    return [*sorted(found), *_circumstances(row, against)]
+
+
+def confounds_text(row: Row, against: Row) -> str:
+    """Return the differences as a clause; empty where there are none."""
+    found = confounds(row, against)
+    return f"they also differ in {joined(found)}" if found else ""
+
+
+def _settings(row: Row, other: Row) -> dict[str, str]:
+    """Return the options of a row that may differ from those of `other`, by what they mean."""
+    pruned = DENSE not in (row.method, other.method)
+    alike = (row.method == DENSE) == (other.method == DENSE)
+    names = {name for name in differences(row, other) if name in row.options}
+    names |= {name for name in row.options if _own(name) != name}
+    found = {
+        _word(name): _PATTERNS.get(row.options[name], row.options[name])
+        for name in sorted(names)
+        if name not in ("OPTIMIZER", "PRUNING_METHOD", *_TIMING)
+        and (pruned or not of_pruning(name))
+        and (alike or name not in MODEL_SIZE)
+    }
+    if pruned:
+        found["schedule in % of the run"] = _timing(row.options)
+    return found
+
+
+def _timing(options: Mapping[str, str]) -> str:
+    """Return when weights go, by which of the options of a schedule there are."""
+    schedule, start, end = (options.get(name) for name in _TIMING)
+    if end is None and schedule is None and "CALIBRATION_SEQUENCES" not in options:
+        return "sparse throughout, in fixed places"  # what takes one shot looks at sequences
+    if end is None:
+        return f"{'at once' if schedule else 'one shot'} at {_share(start)}"
+    span = f"{_share(start)} to {_share(end)}"
+    return f"gradual, {schedule}, {span}" if schedule else f"sparse throughout, moving {span}"
+
+
+def _share(text: str | None) -> str:
+    value = plain_value(text)
+    return f"{100.0 * value:g}" if isinstance(value, float) else "?"
+
+
+def _word(name: str) -> str:
+    """Return what an option is called whosever it is: ADAMW_BETA2 and LION_BETA2 are beta2."""
+    text = flag_of(_own(name)).removeprefix("--")
+    return _WORDS.get(text, text)
+
+
+def _own(name: str) -> str:
+    """Return an option's name without that of the optimizer or method it belongs to."""
+    for prefix in _prefixes():
+        if name.startswith(prefix):
+            # MUON_ADAMW_BETA2 is the beta2 of the AdamW inside Muon.
+            return _own(name[len(prefix) :])
+    return name
+
+
+@cache
+def _prefixes() -> tuple[str, ...]:
+    options = Options()
+    words = [word for choice in ("OPTIMIZER", "PRUNING_METHOD") for word in options.members(choice)]
+    return tuple(f"{word.upper().replace('-', '_')}_" for word in words)
+
+
+def _circumstances(row: Row, against: Row) -> list[str]:
+    """Return in what the runs differ that are paired: version of torch, threads, unknown device."""
+    pairs = paired(row, against)
+    found = []
+    for title, read in (("torch", _torch), ("threads", _threads)):
+        if any(read(ours) != read(theirs) for ours, theirs in pairs):
+            sides = [_values([read(pair[side]) for pair in pairs]) for side in (0, 1)]
+            found.append(f"{title} ({sides[0]} against {sides[1]})")
+    names = [(ours.record.device_name, theirs.record.device_name) for ours, theirs in pairs]
+    if any((ours is None) != (theirs is None) for ours, theirs in names):
+        found.append("device (not on record for one side)")
+    return found
+
+
+def _torch(run: Run) -> str:
+    return str((run.record.versions or {}).get("torch") or "unknown")
+
+
+def _threads(run: Run) -> str:
+    return "unknown" if run.record.threads is None else str(run.record.threads)
+
+
+def _values(values: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(values))

@@ -1,0 +1,38 @@
+"""Options of runs by their symbols: which are of pruning, which say nothing, equal values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+
+from gpt2.config.effects import not_compared
+from gpt2.config.options import Options
+from gpt2.config.typed import PruneConfig
+
+_PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
+
+
+def plain_value(text: str | None) -> float | str | None:
+    """Return a value so that equal ones are equal however they are written: 1e-3 and 0.001."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def not_compared_of(options: Mapping[str, str]) -> set[str]:
+    """Return the options, by symbol, that make no difference between rows."""
+    values = {name.lower(): value for name, value in options.items()}
+    return {name.upper() for name in not_compared(values)}
+
+
+def of_pruning(name: str) -> bool:
+    """Whether an option, by its symbol, is one of pruning or of a pruning method."""
+    return name in _PRUNING or name.startswith(_methods())
+
+
+@cache
+def _methods() -> tuple[str, ...]:
+    members = Options().members("PRUNING_METHOD")
+    return tuple(f"{word.upper().replace('-', '_')}_" for word in members)
