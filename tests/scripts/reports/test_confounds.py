@@ -51,10 +51,10 @@ def test_equal_options_are_not_named_however_they_are_written(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("method", "pattern", "schedule"),
     [
-        ("wanda", "by rows against global", "one shot at 50 against gradual, cubic, 10 to 60"),
+        ("wanda", "by rows against by matrices", "one shot at 50 against gradual, cubic, 10 to 60"),
         (
             "rigl",
-            "ERK against global",
+            "ERK against by matrices",
             "sparse throughout, moving 0 to 75 against gradual, cubic, 10 to 60",
         ),
     ],
@@ -69,7 +69,7 @@ def test_how_two_methods_prune(method: str, pattern: str, schedule: str, tmp_pat
 
 def test_every_pruning_option_that_differs_is_named(tmp_path: Path) -> None:
     options = {
-        "SPARSITY_PATTERN": "layer",
+        "SPARSITY_PATTERN": "global",
         "PRUNE_SCOPE": "mlp",
         "PRUNING_SCHEDULE": "linear",
         "PRUNING_END": "0.8",
@@ -79,7 +79,7 @@ def test_every_pruning_option_that_differs_is_named(tmp_path: Path) -> None:
         tmp_path, {"method": "state", "options": options}, {"method": "magnitude"}
     )
     assert confounds(state, magnitude) == [
-        "pattern (by matrices against global)",
+        "pattern (global against by matrices)",
         "prune-scope (mlp against blocks)",
         "pruning-interval (7 against auto)",
         "schedule in % of the run (gradual, linear, 10 to 80 against gradual, cubic, 10 to 60)",
