@@ -1,7 +1,7 @@
 # GPT-2 Training Module. `make` trains, `make check` tests, `make help` lists every target.
 
 PYTHON ?= python3
-$(if $(wildcard scripts/environment.py),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
+$(if $(wildcard Makefile),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
 ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))

@@ -192,6 +192,7 @@ def test_kill_9_and_on_gives_the_same_bytes(fault: str, goes_on: bool, tmp_path:
     starts: list[int] = []
     prepare(opened, folder, "text", lambda done, _: starts.append(done), say=said.append)
     assert contents(folder) == contents(whole)
+    said = [line for line in said if "<|endoftext|>" not in line]  # which the text has
     assert [("goes on after" in line) for line in said] == [True] * goes_on
     if goes_on:
         assert starts[0] > 500
