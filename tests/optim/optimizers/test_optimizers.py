@@ -296,7 +296,7 @@ def test_a_new_plugins_name_and_options_are_flags(train: Any) -> None:
     result = train("--help")
     assert result.returncode == 0, result.stderr
     assert ",signs}" in result.stdout
-    assert ",set,slight,sparsegpt,state,wanda}" in result.stdout
+    assert ",set,slight,sparsegpt,state,static,wanda}" in result.stdout
     assert "--signs-reach X" in result.stdout
     assert "--slight-share X" in result.stdout
 
