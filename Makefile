@@ -43,7 +43,7 @@ prepare:                   ## turn the corpus into tokens, if that is not done y
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && show "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"
 
 plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
 
 plan-table:                ## the memory of all four sizes, by batch, as the README has it
 	@$(SH) $(PY) && become "$$py scripts/plan_table.py"

@@ -27,6 +27,7 @@ from gpt2.config.typed import Config
 from scripts import flags
 from scripts.benchmark.tables import tables
 from scripts.benchmark.vocabulary import usual_vocabulary
+from scripts.kconfig.start import fitting_defconfig
 
 
 def main(argv: Sequence[str]) -> int:
@@ -131,7 +132,7 @@ def flags_of(name: str) -> list[str]:
     path = Path(name)
     if not path.exists():
         if path.resolve() == REPOSITORY / ".config":
-            path = flags.fitting_defconfig(quiet=False)
+            path = fitting_defconfig()
         elif (REPOSITORY / "defconfigs" / name).is_file():
             path = REPOSITORY / "defconfigs" / name
         else:

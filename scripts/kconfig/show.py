@@ -15,12 +15,13 @@ from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import Auto, Size, Within
 from scripts.kconfig.files import read, unmentioned
+from scripts.kconfig.start import read_or_start
 
 
 def explain(config: Path, option: str) -> None:
     """Print all there is to know about one option. Raises UserError for an unknown one."""
     name = option.strip().lstrip("-").upper().replace("-", "_").removeprefix("CONFIG_")
-    options = read(config) if config.exists() else Options(ROOT_TREE)
+    options = read_or_start(config)
     for problem in options.check():
         print(f"not counted: {problem}", file=sys.stderr)
     train = Options().names()  # the root's tree has more, for the test matrix: those are no flags
