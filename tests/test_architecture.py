@@ -409,12 +409,13 @@ def test_the_environment_is_read_in_few_places() -> None:
 
 #: What puts the repository on the path of an entry that is started as a script, in place of the
 #: entry's folder, where `data` and friends would hide other packages. It stands before the first
-#: import of ours, so it cannot be imported itself.
+#: import of ours, so it cannot be imported itself. Then comes the Python that has the packages.
 PREAMBLE = """\
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
-"""
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import """
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
