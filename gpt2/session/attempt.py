@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
 from gpt2.data.batches import validation_batches
@@ -59,6 +60,8 @@ class Attempt:
         self.device = parts.precision.device
         self.console = Console(folder.log, silent=not parts.ranks.first)
         self.stop, self.dog = stop, dog
+        if parts.ranks.first:
+            stop.notice = self._notice
         training = config.train
         self.progress = Progress(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
@@ -128,7 +131,7 @@ class Attempt:
             self.recorder.conclude()
         if self.recorder.stopping:
             return self._preempted()
-        with self.dog.during("the end of the run"):
+        with self.dog.during(messages.ENDING):
             self._finish()
         return Exit.OK
 
@@ -200,17 +203,24 @@ class Attempt:
             self.console,
         )  # fmt: skip
 
+    def _notice(self, signal: str, again: bool) -> str:
+        """Answer a signal; called from the thread of the stop request."""
+        saved = max(store.steps(self.folder.checkpoints), default=None)
+        if again:
+            return messages.stopped_at_once(saved, self.folder.path)
+        return messages.stopping(signal, self.dog.doing, self.dog.step_seconds, saved)
+
     def _preempted(self) -> int:
         self.record["stopped_by"] = self.stop.signal
         self._end("preempted", Exit.PREEMPTED)
-        way = f"the same command with --run-dir {messages.shown(self.folder.path)}"
+        way = f"the same command and --run-dir {messages.shown(self.folder.path)}"
         if self.folder.path.parent == RUNS:
-            way += ", or make resume"
+            way = f"make resume (or {way})"
         if self.stop.low_memory:
             way += f"; {way_out(self.config.train)}"
-        self.console.say(
-            f"stopped by {self.stop.signal} after step {self.progress.step}; saved. To go on: {way}"
-        )
+        by = "Ctrl-C" if self.stop.signal == "SIGINT" else self.stop.signal
+        self.console.say(f"stopped ({by}) after step {self.progress.step}, checkpoint saved")
+        self.console.say(f"resume with: {way}")
         return Exit.PREEMPTED
 
     def _finish(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.sizes import show_size
-from gpt2.config.text import counted, duration
+from gpt2.config.text import counted, duration, rough_duration
 from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.model.language_model import LanguageModel
@@ -18,6 +18,8 @@ from gpt2.run_dir.console import Console
 from gpt2.run_dir.resume import RUNS, equal_unfinished
 from gpt2.training.loop import Parts, Progress
 
+#: What the watchdog calls the time after the last step.
+ENDING = "the end of the run"
 #: Seconds on a CPU beyond which the small defconfig is named.
 _LONG = 1800.0
 
@@ -157,6 +159,40 @@ def _next(folder: Path) -> list[str]:
         f"next: gpt2/sample.py --run {run} writes more of it,",
         f"      gpt2/evaluate.py --run {run} measures it again",
     ]
+
+
+def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | None) -> str:
+    """Answer a request to stop: what is finished first, and what a second Ctrl-C would lose.
+
+    `doing` is the watchdog's word for it, `saved` the step of the last checkpoint.
+    """
+    last = "no checkpoint yet" if saved is None else f"that of step {saved}"
+    lost = f"Ctrl-C again stops now and loses the steps since the last checkpoint ({last})"
+    by = "" if signal == "SIGINT" else f" ({signal})"
+    if doing == ENDING:
+        return f"stopping{by}: the results are being written"
+    what = {"the start of the run": "the first step"}.get(doing, doing)
+    what = "this step" if what.startswith("step ") else what
+    if step_seconds is not None and step_seconds >= 2.0 and what == "this step":
+        what += f" (about {rough_duration(step_seconds)} each)"
+    return f"stopping{by} after {what}, then saving; {lost}"
+
+
+def stopping_early(_: str, again: bool) -> str:
+    """Answer a request to stop while the run is still being built."""
+    if again:
+        return "stopped at once; the run had not started"
+    return "stopping once the run has started; Ctrl-C again stops now, and nothing is lost"
+
+
+def stopped_at_once(saved: int | None, folder: Path) -> str:
+    """Say what the second Ctrl-C left: `saved` is the step of the last checkpoint."""
+    if saved is None:
+        return "stopped at once; nothing was saved"
+    way = f"the same command with --run-dir {shown(folder)}"
+    if folder.parent == RUNS:
+        way = "make resume"
+    return f"stopped at once; nothing saved since step {saved}: {way} continues from there"
 
 
 def _skipped(summary: Mapping[str, Any]) -> str:

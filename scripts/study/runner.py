@@ -42,6 +42,12 @@ class TimeLimit:
         return max(_LEAST_LIMIT, _TIMES_SLOWEST * self._slowest)
 
 
+def _notice(_: str, again: bool) -> str:
+    if again:
+        return "stopped at once; the running cells save by themselves and end"
+    return "stopping: the running cells end their step and save; Ctrl-C again stops at once"
+
+
 class Runner:
     """Goes through the cells of `matrix` in the open `folder`: starts processes, waits for them.
 
@@ -68,7 +74,7 @@ class Runner:
 
     def run(self) -> int:
         """Run what is left; return the exit code. Raises UserError when it cannot go on."""
-        with StopRequest() as stop:
+        with StopRequest(_notice) as stop:
             self._outcomes.complete_earlier()
             cells = self._matrix.cells
             left = [cell for cell in cells if self._states[cell.name].status != "finished"]
