@@ -13,7 +13,7 @@ from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import emulated
-from gpt2.planning.duration import Left, predicted_seconds
+from gpt2.planning.duration import Left, Predicted, predicted
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.resume import RUNS, equal_unfinished
 from gpt2.training.loop import Parts, Progress
@@ -71,7 +71,7 @@ def startup(
         left = Left(
             progress.steps - progress.step, batches.effective_batch, limit, len(data["val"].ids)
         )
-        for line in cpu_warning(predicted_seconds(config, model.parameter_count(), left)):
+        for line in cpu_warning(predicted(config, model.parameter_count(), left)):
             console.say(line)
     if progress.step or not parts.ranks.first:
         return
@@ -110,11 +110,13 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
     return [*lines, f"run directory {shown(known['folder'])}"]
 
 
-def cpu_warning(seconds: float) -> list[str]:
+def cpu_warning(time: Predicted) -> list[str]:
     """Say how long a run takes on this CPU, and what takes minutes if that is long."""
-    lines = [f"no GPU in use: this will take about {duration(seconds)} on this CPU"]
-    if seconds > _LONG:
-        lines.append("a run of minutes for a CPU: make defconfig-gpt2-shakespeare-char-cpu && make")
+    lines = [f"training on the CPU (no GPU in use), {time}"]
+    if time.seconds > _LONG:
+        lines.append(
+            "for a run of minutes on a CPU: make defconfig-gpt2-shakespeare-char-cpu && make"
+        )
     return lines
 
 
