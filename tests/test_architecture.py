@@ -382,6 +382,7 @@ def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> 
 #: Files that may look at the environment, and what they look at there.
 ENVIRONMENT = {
     "gpt2/config/faults.py": {"GPT2_FAULT"},
+    "gpt2/config/colour.py": {"NO_COLOR", "TERM"},
     "gpt2/config/entry.py": {"RANK", "WORLD_SIZE"},
     "gpt2/config/tree.py": {"srctree", "CONFIG_", "KCONFIG_"},
     "gpt2/machine/device.py": {"CUBLAS_WORKSPACE_CONFIG"},

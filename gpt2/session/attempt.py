@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
@@ -123,13 +125,13 @@ class Attempt:
             if not self.recorder.stopping:
                 self.console.begin(self.progress.fraction())
                 train(self.parts, self.progress, watched)
-                self.console.end()
         if not self.recorder.stopping:
             self.parts.pruner.verify()
         self.recorder.save(required=True)
         if not self.recorder.stopping:
             self.recorder.conclude()
         if self.recorder.stopping:
+            self.console.end()
             return self._preempted()
         with self.dog.during(messages.ENDING):
             self._finish()
@@ -137,11 +139,11 @@ class Attempt:
 
     def evaluate(self) -> float | None:
         """Return the loss over the whole validation split; None when stopped."""
-        block, ranks = self.config.model.block_size, self.parts.ranks
+        ranks = self.parts.ranks
         autocast = self.parts.precision.autocast
 
         def compute(size: int, total: Total) -> float | None:
-            batches = validation_batches(self.data["val"], block, size, self.device)
+            batches = self._announced(size)
             if ranks.sharded:  # every rank is needed for every batch
                 return evaluate(self.model, batches, IGNORED, autocast)
             share = itertools.islice(batches, ranks.rank, None, ranks.world_size)
@@ -149,6 +151,15 @@ class Attempt:
 
         with self.dog.during("an evaluation"):
             return self.evaluation.evaluate(compute)
+
+    def _announced(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an evaluation, and say on a terminal how many are done."""
+        block, split = self.config.model.block_size, self.data["val"]
+        count = math.ceil((len(split.ids) - 1) / (size * block))
+        self.console.phase("evaluating ...", begins=True)
+        for number, batch in enumerate(validation_batches(split, block, size, self.device)):
+            yield batch
+            self.console.phase(f"evaluating ... {min(1.0, (number + 1) / count):.0%}")
 
     def _record_reduction(self, change: dict[str, Any]) -> None:
         self.record["lowered"] = [*self.record["lowered"], change]
@@ -238,9 +249,11 @@ class Attempt:
         self.recorder.metrics.track(summary, "final/")
         if self.config.train.sample_tokens and not self.stop:
             text = from_description(self.meta.tokenizer).decode(self._sample())
+            self.console.end()
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
-        for line in messages.final_summary(summary, self.folder.path):
-            self.console.say(line)
+        self.console.end()
+        for number, line in enumerate(messages.final_summary(summary, self.folder.path)):
+            self.console.say(line, bold=number == 0)
 
     def _sample(self) -> list[int]:
         """Return ids that the model writes; fewer when it is asked to stop."""
@@ -248,6 +261,7 @@ class Attempt:
         found: list[int] = []
         for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
             found.append(token)
+            self.console.phase(f"writing a sample ... {len(found) / count:.0%}", len(found) == 1)
             self.dog.alive()
             if self._may_stop():
                 break
