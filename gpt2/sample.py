@@ -37,6 +37,12 @@ def main(argv: Sequence[str]) -> int:
 
     trained = load_trained(actions.run, actions.best, config.machine)
     tokenizer = from_description(trained.record["data"]["tokenizer"])
+    known = trained.record["data"]["tokenizer"].get("characters")
+    if known and (strange := [char for char in actions.prompt if char not in known]):
+        raise UserError(
+            f"--prompt: this model does not know {strange[0]!r} (U+{ord(strange[0]):04X}); "
+            f"it only knows the characters {known!r}"
+        )
     prompt = [int(token) for token in tokenizer.encode(actions.prompt)]
     if not prompt:
         raise UserError("--prompt is empty: give at least one character")

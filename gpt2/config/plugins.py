@@ -70,7 +70,10 @@ def load(package: str, name: str) -> ModuleType:
         missing = (error.name or "a package").split(".")[0]
         if missing == "gpt2":
             raise
-        way = f"python3 -m pip install {missing}"
+        python = Path(sys.executable)  # a plain python3 may be another than this one
+        if python.is_relative_to(Path.cwd()):
+            python = python.relative_to(Path.cwd())
+        way = f"{python} -m pip install {missing}"
         message = f"{name!r} needs the Python package {missing!r}: install it with {way}"
         raise UserError(message) from error
 

@@ -170,6 +170,16 @@ def equal_unfinished(config: Config, besides: Path) -> Path | None:
     return None
 
 
+def refuse_other_options(path: Path | None, config: Config, data: Meta) -> None:
+    """Refuse to resume the unfinished run in `path`, if there is one, with other options.
+
+    Raises UserError naming each option that differs. Before anything else is worked out from the
+    options: what follows from them would be named in their place.
+    """
+    if path is not None and (path / "config").is_file() and not (path / "summary.json").exists():
+        _refuse_other_options(path.resolve(), config, data)
+
+
 def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
     before, now = _flat(load_config(path)), _flat(config)
     free = free_at_resume(before)

@@ -44,6 +44,12 @@ def open_foreign(path: Path) -> Pretrained:
             raise _error(path, "this folder is no model: it has neither config.json nor a run")
         return Pretrained(path, _in_folder(path), conv1d=True, shape=_read_config(path))
     if not path.is_file():
+        if path.name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+            raise _error(
+                path,
+                "it takes a folder, not a name: docs/fine-tuning.md shows how to fetch the "
+                f"published {path.name}",
+            )
         raise _error(path, "there is no such file or folder")
     if path.suffix == ".safetensors" and is_sparse(path):
         return Pretrained(path, SparseFile(path), conv1d=False, shape={})
