@@ -8,11 +8,23 @@ $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eva
 export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
-$(if $(call NO_DIGITS,$(TIME)),$(error TIME=$(TIME) is no whole number of seconds))
+$(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
+$(if $(filter s m h,$(TIME)),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
 RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $(RANK_COUNT))
+
+# The targets of `make help`, by what they are for, the usual first.
+HELP_TRAIN := Train
+TRAIN := all train resume sample evaluate export prepare plan plan-table doctor help
+HELP_CONFIGURE := Configure
+CONFIGURE := menuconfig defconfig-NAME list-defconfigs list-optimizers explain guiconfig oldconfig olddefconfig \
+             savedefconfig listnewconfig diffconfig merge randconfig alldefconfig
+HELP_COMPARE := Compare
+COMPARE := test-matrix matrix-plan matrix-status matrix-rerun report
+HELP_DEVELOP := Develop
+DEVELOP := test test-fast check check-all check-optimizers check-gpu lint types bench torture clean distclean
 
 # The matrix's own flags, and ARGS for every cell; expanded by the shell, so that no value is executed.
 MATRIX := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}
@@ -27,8 +39,11 @@ DEVPY := py="$$($(PYTHON) scripts/environment.py development)"
 SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; }; \
          quoted() { for word; do printf " '%s'" "$$(printf '%s' "$$word" | sed "s/'/'\\\\''/g")"; done; };
 
+DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
+
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
+.PHONY: $(DEFCONFIGS) defconfig-NAME defconfig nconfig config xconfig gconfig mrproper
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
@@ -36,13 +51,13 @@ SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
-train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
+train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=5m, NPROC=2 ranks
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 prepare:                   ## turn the corpus into tokens, if that is not done yet
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data")" && show "$$py gpt2/prepare_data.py $$flags$(if $(filter prepare,$(MAKECMDGOALS)),$(MORE))"
 
-plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
+plan:                      ## estimate memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
 
 plan-table:                ## the memory of all four sizes, by batch, as the README has it
@@ -52,13 +67,13 @@ resume:                    ## go on with the newest unfinished run
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
-	@$(SH) $(PY) && show "$$py gpt2/sample.py --run runs/latest$(MORE)"
+	@$(SH) $(PY) && show "$$py gpt2/sample.py$(MORE)"
 
 evaluate:                  ## measure the newest run over the whole validation split
-	@$(SH) $(PY) && show "$$py gpt2/evaluate.py --run runs/latest$(MORE)"
+	@$(SH) $(PY) && show "$$py gpt2/evaluate.py$(MORE)"
 
-export:                    ## write the newest run for elsewhere; ARGS="--format hf", sparse or dense
-	@$(SH) $(PY) && show "$$py gpt2/export.py --run runs/latest$(MORE)"
+export:                    ## export the newest run (Hugging Face; ARGS="--format sparse" or dense)
+	@$(SH) $(PY) && show "$$py gpt2/export.py$(MORE)"
 
 menuconfig:                ## change .config in a menu
 	@$(SH) $(PY) && become "$$py scripts/kconf.py menuconfig"
@@ -66,8 +81,30 @@ menuconfig:                ## change .config in a menu
 guiconfig:                 ## change .config in a menu in a window
 	@$(SH) $(PY) && become "$$py scripts/kconf.py guiconfig"
 
-defconfig-%:               ## make .config what defconfigs/NAME says
+defconfig-NAME:            ## make .config what defconfigs/NAME says; make list-defconfigs lists the names
+	@echo "write a name from defconfigs/ in place of NAME, such as: make $(firstword $(DEFCONFIGS))" >&2; exit 2
+
+# A static pattern: the shell completes the names.
+$(DEFCONFIGS): defconfig-%:
 	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+# A name that no file has, which the tool answers with the nearest.
+defconfig-%:
+	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+# The kernel's habits.
+%_defconfig: defconfig-% ;
+
+defconfig:                 # what the bare `make` would take
+	@$(SH) $(PY) && become "$$py scripts/kconf.py olddefconfig"
+
+nconfig: menuconfig
+
+config: oldconfig
+
+xconfig gconfig: guiconfig
+
+mrproper: distclean
 
 oldconfig:                 ## ask about the options that .config does not mention
 	@$(SH) $(PY) && become "$$py scripts/kconf.py oldconfig"
@@ -93,8 +130,8 @@ randconfig:                ## make .config a random one; SEED=1 makes the same o
 alldefconfig:              ## make .config the defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py alldefconfig"
 
-report:                    ## what is better, by how much, how sure: of the newest matrix, or RUNS="runs/a runs/b"
-	@$(SH) $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)"
+report:                    ## compare runs: a page with statistics and plots, of the newest matrix or RUNS="runs/a runs/b"
+	@$(SH) $(PY) && eval "$$py scripts/report.py --check$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)" && $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)"
 
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(SH) $(PY) && become "$$py scripts/kconf.py list-defconfigs"
@@ -102,10 +139,10 @@ list-defconfigs:           ## list the defconfigs, a line each
 list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
 
-test-matrix: $(if $(SPEC),,prepare) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1
+test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1
 	@$(SH) $(REPORTPY) && become "$$py $(MATRIX)$(CELL_FLAGS)"
 
-matrix-plan: $(if $(SPEC),,prepare) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
+matrix-plan: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
 	@$(SH) $(PY) && become "$$py $(MATRIX) --plan$(CELL_FLAGS)"
 
 matrix-status:             ## where the matrix stands: done, running, failed, left
@@ -115,7 +152,7 @@ matrix-rerun:              ## have cells run again, by the next test-matrix: CEL
 	@$(SH) $(PY) && become "$$py $(MATRIX) --rerun \"\$$CELLS\""
 
 explain:                   ## say all about an option: OPTION=learning-rate
-	@$(SH) $(PY) && become "$$py scripts/kconf.py explain \"\$$OPTION\""
+	@$(SH) $(PY) && become "$$py scripts/kconf.py explain -- \"\$$OPTION\""
 
 doctor:                    ## what this machine has, and what each lack costs; it installs nothing
 	@$(PYTHON) scripts/doctor.py
@@ -156,4 +193,7 @@ distclean: clean           ## remove caches, .venv and .config; never data/ or r
 	@rm -rf .venv .config .config.old defconfig
 
 help:                      ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
+	@$(foreach group,TRAIN CONFIGURE COMPARE DEVELOP,printf '%s\n' '$(HELP_$(group))'; \
+	    for target in $($(group)); do \
+	        awk -F ':.*## ' -v name="$$target" '$$1 == name && /^[a-zA-Z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile; \
+	    done;)

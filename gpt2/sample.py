@@ -19,7 +19,7 @@ from gpt2.config.actions import SampleActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
-from gpt2.config.errors import UserError
+from gpt2.config.errors import Exit, UserError
 
 #: The options of a run that matter here.
 OPTIONS = ("DEVICE", "NUM_THREADS")
@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> int:
     if known and (strange := [char for char in actions.prompt if char not in known]):
         raise UserError(
             f"--prompt: this model does not know {strange[0]!r} (U+{ord(strange[0]):04X}); "
-            f"it only knows the characters {known!r}"
+            f"it only knows the characters {known!r}",
+            code=Exit.DATA,
         )
     prompt = [int(token) for token in tokenizer.encode(actions.prompt)]
     if not prompt:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
             from gpt2.training.assembly import check_optimizer
 
             check_optimizer(config)
-        print("the options are right")
+        print("options are valid")
         return 0
     if actions.plan or actions.plan_json:
         from gpt2.planning.command import show as show_plan

@@ -45,7 +45,9 @@ def defconfig(config: Path, name: str) -> None:
     options = read(DEFCONFIGS / name)
     bind(options)
     write(options, config)
-    print(f"{config.name} is now defconfigs/{name}; 'make' trains it")
+    matrix = any(option.startswith("MATRIX_") for option in options.minimal())
+    way = "'make test-matrix' runs it" if matrix else "'make' trains it"
+    print(f"{config.name} is now defconfigs/{name}; {way}")
 
 
 def olddefconfig(config: Path) -> None:

@@ -30,6 +30,10 @@ RUNS = REPOSITORY / "runs"
 def main(argv: list[str]) -> int:
     """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
     arguments = parser().parse_args(argv)
+    if arguments.check:  # before the packages are installed
+        if not (arguments.runs or arguments.out):
+            _newest_matrix()
+        return Exit.OK
     try:  # Only now: the libraries for pictures and statistics take a second.
         from scripts.reports import output
     except ModuleNotFoundError as error:
@@ -67,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="where to write (default: the matrix's folder; of runs, runs/report)",
+    )
+    found.add_argument(
+        "--check", action="store_true", help="only say whether there is something to report"
     )
     found.add_argument(
         "--tuning-seeds",

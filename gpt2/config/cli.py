@@ -13,13 +13,14 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import kconfiglib as kc
 
-from gpt2.config.actions import Help
+from gpt2.config.actions import LATEST, Help
 from gpt2.config.aliases import hint, with_dashes
 from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
+from gpt2.config.sizes import in_seconds
+from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE, TIMES
 from gpt2.config.version import VERSION
 
 Actions = TypeVar("Actions")
@@ -98,6 +99,8 @@ def parse(
         elif name in REPEATABLE and (more := getattr(found, REPEATABLE[name])):
             value = _one_list([value or "", *more])
         if value is not None:
+            if name in TIMES:
+                value = in_seconds(value)
             path = name in PATHS and value != ""
             options.give(name, os.path.abspath(value) if path else value, flag_of(name))
     problems += _contradictions(found, chosen)
@@ -188,7 +191,8 @@ def _add_actions(parser: argparse.ArgumentParser, actions: type[Any]) -> None:
         required = field.default is dataclasses.MISSING
         text = help_.text
         if not required and field.default not in (None, False):
-            text += f" (default: {field.default!r})"
+            shown = "runs/latest" if field.default == LATEST else repr(field.default)
+            text += f" (default: {shown})"
         text = text.replace("%", "%%")
         flag = flag_of(field.name)
         if kind is bool:

@@ -77,7 +77,7 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
         sys.stdout = None
-        code = Exit.BUG
+        code = Exit.OK  # it had enough, and `make` has nothing to report
     if signals.told and code == Exit.INTERRUPTED:
         sys.stderr.flush()
         os.kill(os.getpid(), signals.told[0])  # so that the parent knows

@@ -70,7 +70,14 @@ def open_stored(run: Path, best: bool) -> Stored:
     config, record = load_config(run), read_json(run, "run.json")
     found = _best(run) if best else store.load_last(run / "checkpoints", warn)
     if found is None:
-        raise UserError(f"{run} holds no checkpoint yet", code=Exit.CHECKPOINT)
+        usable = [
+            path.parent.parent
+            for path in run.resolve().parent.glob("*/checkpoints/step-*")
+            if not path.parent.parent.is_symlink()
+        ]
+        newest = max(usable, key=lambda path: (path / "config").stat().st_mtime, default=None)
+        way = "" if newest is None else f"; the newest run with one: --run {newest}"
+        raise UserError(f"{run} holds no checkpoint yet{way}", code=Exit.CHECKPOINT)
     return Stored(found, config, record)
 
 

@@ -337,7 +337,7 @@ def on_a_terminal(config: Path, keys: bytes) -> tuple[int, str]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "LINES": "30", "COLUMNS": "100"},
+        env={**os.environ, "TERM": "xterm", "LINES": "30", "COLUMNS": "100", "NO_COLOR": "1"},
     )
     os.close(theirs)
     shown = b""
