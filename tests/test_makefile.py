@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -248,7 +249,8 @@ def test_a_matrix_from_make(tree: Path) -> None:
     assert make(tree, "defconfig-tiny").returncode == 0
     done = make(tree, "test-matrix", "ARGS=--device cpu --num-threads 1", JOBS="9", OUT="/nowhere")
     assert done.returncode == 0, done.stderr
-    assert "adamw-none-seed1: finished in" in done.stdout
+    assert re.search(r"\[ *1/[0-9]+\] adamw-none-seed1  loss [0-9.]+  [0-9]+ s", done.stdout)
+    assert "gpt2/train.py" not in done.stdout  # with V=1
     out = tree / "runs" / "matrix-study"
     assert (out / "cells" / "adamw-none-seed1" / "summary.json").exists()
     assert "1 finished" in make(tree, "matrix-status").stdout

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import kconfiglib as kc
 
-from gpt2.config.aliases import as_flags
 from gpt2.config.names import word_of
-from gpt2.config.tree import Kconfig, setters
+from gpt2.config.tree import Kconfig, as_flags, setters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The tree behind train.py's flags, and the root that the .config tools load.

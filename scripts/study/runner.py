@@ -158,7 +158,10 @@ class Runner:
         state.shared = state.shared or shared
         self._running.append(Running(cell, process, device))
         done = done_of(self._states)
-        self._say(f"{name}: {'goes on' if going_on else 'starts'} {done}\n  {command}")
+        if os.environ.get("V") == "1":  # the kernel's custom; the command is in the cell's folder
+            self._say(f"{name}: {'resumes' if going_on else 'starts'} {done}\n  {command}")
+        elif going_on:
+            self._say(f"{name}: resumes {done}")
 
     def _end_all(self) -> None:
         """Let nothing run on when the loop is left by an error."""
