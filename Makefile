@@ -17,7 +17,7 @@ RANKS := $(if $(NPROC), -m torch.distributed.run --standalone --nproc-per-node $
 
 # The targets of `make help`, by what they are for, the usual first.
 HELP_TRAIN := Train
-TRAIN := all train resume sample evaluate export prepare plan plan-table doctor help
+TRAIN := all train resume list-runs sample evaluate export prepare plan plan-table doctor help
 HELP_CONFIGURE := Configure
 CONFIGURE := menuconfig defconfig-NAME list-defconfigs list-optimizers explain guiconfig oldconfig olddefconfig \
              savedefconfig listnewconfig diffconfig merge randconfig alldefconfig
@@ -47,7 +47,7 @@ DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
 .PHONY: all train prepare plan plan-table resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
-        list-defconfigs list-optimizers report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers list-runs report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -150,6 +150,9 @@ matrix-status:             ## where the matrix stands: done, running, failed, le
 
 matrix-rerun:              ## have cells run again, by the next test-matrix: CELLS=failed, or a pattern of names
 	@$(SH) $(PY) && become "$$py $(MATRIX) --rerun \"\$$CELLS\""
+
+list-runs:                 ## list the runs in runs/: when, optimizer, steps, loss, status, what is special
+	@$(SH) $(PY) && become "$$py scripts/list_runs.py"
 
 explain:                   ## say all about an option: OPTION=learning-rate
 	@$(SH) $(PY) && become "$$py scripts/kconf.py explain -- \"\$$OPTION\""
