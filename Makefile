@@ -3,7 +3,7 @@
 PYTHON ?= python3
 $(if $(wildcard Makefile),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY V
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
 # A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
@@ -12,7 +12,6 @@ TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 UNKNOWN := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(KNOWN),$(TYPED)))
 HINT := an option of a run is a flag, for example ARGS="--batch-size 8"; make reads $(KNOWN)
 HINT_O := there is no output folder; ARGS="--run-dir DIR" and ARGS="--data-dir DIR" name folders
-HINT_V := commands are always shown
 HINT_ARG := it is ARGS
 HINT_KCONFIG_SEED := it is SEED
 HINT_KCONFIG_ALLCONFIG := values come from files, in order: make merge FRAGMENTS="a b"
@@ -20,16 +19,28 @@ HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
 $(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
 $(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS PART DRY V
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
-$(if $(call NO_DIGITS,$(TIME)),$(error TIME=$(TIME) is no whole number of seconds))
+$(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
+$(if $(filter s m h,$(TIME)),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
 # On one machine: no look-up of its name. Under nohup torchrun must leave SIGHUP alone, as one process does.
 RANKS := $(if $(NPROC), -m torch.distributed.run$$hup --standalone --local-addr 127.0.0.1 --nproc-per-node $(RANK_COUNT))
 NOHUP = $(if $(NPROC),hup="$$($(PYTHON) -c 'import signal as s; print(" --signals-to-handle SIGTERM,SIGINT,SIGQUIT" * (s.getsignal(s.SIGHUP) == s.SIG_IGN), end="")')" &&)
+
+# The targets of `make help`, by what they are for, the usual first.
+HELP_TRAIN := Train
+TRAIN := all train resume list-runs sample evaluate export prepare plan plan-table doctor help
+HELP_CONFIGURE := Configure
+CONFIGURE := menuconfig defconfig-NAME list-defconfigs list-optimizers explain guiconfig oldconfig olddefconfig \
+             savedefconfig listnewconfig diffconfig merge randconfig alldefconfig
+HELP_COMPARE := Compare
+COMPARE := test-matrix matrix-plan matrix-status matrix-rerun report
+HELP_DEVELOP := Develop
+DEVELOP := test test-fast check check-all check-optimizers check-gpu lint types bench torture options-page clean distclean
 
 # The matrix's own flags, and ARGS for every cell; expanded by the shell, so that no value is executed.
 MATRIX := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}
@@ -47,16 +58,19 @@ DEVPY := $(call NEW_ENOUGH,11) py="$$($(PYTHON) scripts/environment.py developme
 SH    := become() { eval "exec $$1"; }; show() { printf '%s\n' "$$1"; become "$$1"; }; \
          quoted() { for word; do printf " '%s'" "$$(printf '%s' "$$word" | sed "s/'/'\\\\''/g")"; done; };
 
+DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
+
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
+.PHONY: $(DEFCONFIGS) defconfig-NAME defconfig nconfig config xconfig gconfig mrproper
 .PHONY: all train prepare plan plan-table options-page resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun \
-        list-defconfigs list-optimizers report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers list-runs report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
-train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=60 seconds, NPROC=2 ranks
+train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=5m, NPROC=2 ranks
 	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 # ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.
@@ -64,8 +78,8 @@ PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
 prepare:                   ## turn the corpus into tokens, if that is not done yet
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(if $(PREPARE_ALONE),,$${ARGS:+ -- $$ARGS})")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
 
-plan:                      ## what .config would take of memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
+plan:                      ## estimate memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
 
 options-page:              ## write docs/options.md anew out of the Kconfig files
 	@$(SH) $(PY) && become "$$py scripts/options_page.py --write docs/options.md"
@@ -77,13 +91,13 @@ resume:                    ## go on with the newest unfinished run
 	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
-	@$(SH) $(PY) && show "$$py gpt2/sample.py --run runs/latest$(MORE)"
+	@$(SH) $(PY) && show "$$py gpt2/sample.py$(MORE)"
 
 evaluate:                  ## measure the newest run over the whole validation split
-	@$(SH) $(PY) && show "$$py gpt2/evaluate.py --run runs/latest$(MORE)"
+	@$(SH) $(PY) && show "$$py gpt2/evaluate.py$(MORE)"
 
-export:                    ## write the newest run for elsewhere; ARGS="--format hf", sparse or dense
-	@$(SH) $(PY) && show "$$py gpt2/export.py --run runs/latest$(MORE)"
+export:                    ## export the newest run (Hugging Face; ARGS="--format sparse" or dense)
+	@$(SH) $(PY) && show "$$py gpt2/export.py$(MORE)"
 
 menuconfig:                ## change .config in a menu
 	@$(SH) $(PY) && become "$$py scripts/kconf.py menuconfig"
@@ -91,26 +105,40 @@ menuconfig:                ## change .config in a menu
 guiconfig:                 ## change .config in a menu in a window
 	@$(SH) $(PY) && become "$$py scripts/kconf.py guiconfig"
 
-defconfig-%:               ## make .config what defconfigs/NAME says
+defconfig-NAME:            ## make .config what defconfigs/NAME says; make list-defconfigs lists the names
+	@echo "write a name from defconfigs/ in place of NAME, such as: make $(firstword $(DEFCONFIGS))" >&2; exit 2
+
+# A static pattern: the shell completes the names.
+$(DEFCONFIGS): defconfig-%:
 	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
 
-%_defconfig:               ## the same, as the kernel's Makefile has it
+# A name that no file has, which the tool answers with the nearest.
+defconfig-%:
 	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+# The kernel's habits.
+%_defconfig:
+	@$(SH) $(PY) && become "$$py scripts/kconf.py defconfig $*"
+
+defconfig:                 # what the bare `make` would take
+	@$(SH) $(PY) && become "$$py scripts/kconf.py olddefconfig"
+
+nconfig: menuconfig
+
+config: oldconfig
+
+xconfig gconfig: guiconfig
+
+mrproper: distclean
 
 # Targets of the kernel's Makefile that are others here.
-HERE_defconfig := 'make list-defconfigs' lists them, 'make defconfig-NAME' takes one
-HERE_config := 'make menuconfig', or 'make oldconfig' for questions line by line
-HERE_nconfig := 'make menuconfig'
-HERE_xconfig := 'make guiconfig', or 'make menuconfig' on a terminal
-HERE_gconfig := $(HERE_xconfig)
 HERE_localmodconfig := 'make' without a .config, which takes what fits the machine
 HERE_tinyconfig := 'make alldefconfig', all defaults, or a small one of 'make list-defconfigs'
 HERE_allnoconfig := $(HERE_tinyconfig)
 HERE_allyesconfig := $(HERE_tinyconfig)
 HERE_allmodconfig := $(HERE_tinyconfig)
 HERE_helpnewconfig := 'make listnewconfig', and 'make explain OPTION=NAME'
-HERE_mrproper := 'make distclean', which leaves data/ and runs/
-KERNEL := defconfig config nconfig xconfig gconfig localmodconfig tinyconfig allnoconfig allyesconfig allmodconfig helpnewconfig mrproper
+KERNEL := localmodconfig tinyconfig allnoconfig allyesconfig allmodconfig helpnewconfig
 .PHONY: $(KERNEL)
 $(KERNEL):
 	@printf '%s\n' "make $@: here it is $(HERE_$@)" >&2; exit 2
@@ -139,8 +167,8 @@ randconfig:                ## make .config a random one; SEED=1 makes the same o
 alldefconfig:              ## make .config the defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py alldefconfig"
 
-report:                    ## what is better, by how much, how sure: of the newest matrix, or RUNS="runs/a runs/b"
-	@$(SH) $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)"
+report:                    ## compare runs: a page with statistics and plots, of the newest matrix or RUNS="runs/a runs/b"
+	@$(SH) $(PY) && eval "$$py scripts/report.py --check$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)" && $(REPORTPY) && show "$$py scripts/report.py$(if $(RUNS), --runs$$(quoted $$RUNS))$(MORE)"
 
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(SH) $(PY) && become "$$py scripts/kconf.py list-defconfigs"
@@ -148,10 +176,10 @@ list-defconfigs:           ## list the defconfigs, a line each
 list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
 
-test-matrix: $(if $(SPEC),,prepare) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1
+test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1
 	@$(SH) $(REPORTPY) && become "$$py $(MATRIX)$(CELL_FLAGS)"
 
-matrix-plan: $(if $(SPEC),,prepare) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
+matrix-plan: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
 	@$(SH) $(PY) && become "$$py $(MATRIX) --plan$(CELL_FLAGS)"
 
 matrix-status:             ## where the matrix stands: done, running, failed, left
@@ -160,8 +188,11 @@ matrix-status:             ## where the matrix stands: done, running, failed, le
 matrix-rerun:              ## have cells run again, by the next test-matrix: CELLS=failed, or a pattern of names
 	@$(SH) $(PY) && become "$$py $(MATRIX) --rerun \"\$$CELLS\""
 
+list-runs:                 ## list the runs in runs/: when, optimizer, steps, loss, status, what is special
+	@$(SH) $(PY) && become "$$py scripts/list_runs.py"
+
 explain:                   ## say all about an option: OPTION=learning-rate
-	@$(SH) $(PY) && become "$$py scripts/kconf.py explain \"\$$OPTION\""
+	@$(SH) $(PY) && become "$$py scripts/kconf.py explain -- \"\$$OPTION\""
 
 doctor:                    ## what this machine has, and what each lack costs; it installs nothing
 	@$(call NEW_ENOUGH,9) $(PYTHON) scripts/doctor.py
@@ -202,4 +233,7 @@ distclean: clean           ## remove caches, .venv and .config; never data/ or r
 	@rm -rf .venv .venv-3.* .config .config.old defconfig
 
 help:                      ## this list
-	@awk -F ':.*## ' '/^[a-z%_-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
+	@$(foreach group,TRAIN CONFIGURE COMPARE DEVELOP,printf '%s\n' '$(HELP_$(group))'; \
+	    for target in $($(group)); do \
+	        awk -F ':.*## ' -v name="$$target" '$$1 == name && /^[a-zA-Z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile; \
+	    done;)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("sample.py")
 
 from collections.abc import Sequence
 
@@ -15,7 +19,7 @@ from gpt2.config.actions import SampleActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
-from gpt2.config.errors import UserError
+from gpt2.config.errors import Exit, UserError
 
 #: The options of a run that matter here.
 OPTIONS = ("DEVICE", "NUM_THREADS")
@@ -33,6 +37,13 @@ def main(argv: Sequence[str]) -> int:
 
     trained = load_trained(actions.run, actions.best, config.machine)
     tokenizer = from_description(trained.record["data"]["tokenizer"])
+    known = trained.record["data"]["tokenizer"].get("characters")
+    if known and (strange := [char for char in actions.prompt if char not in known]):
+        raise UserError(
+            f"--prompt: this model does not know {strange[0]!r} (U+{ord(strange[0]):04X}); "
+            f"it only knows the characters {known!r}",
+            code=Exit.DATA,
+        )
     prompt = [int(token) for token in tokenizer.encode(actions.prompt)]
     if END_OF_TEXT in actions.prompt and tokenizer.end_of_text is not None:
         warn(

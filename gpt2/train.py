@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("train.py")
 
 from collections.abc import Sequence
 
@@ -35,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
             from gpt2.training.assembly import check_optimizer
 
             check_optimizer(config)
-        print("the options are right")
+        print("options are valid")
         return 0
     if actions.plan or actions.plan_json:
         from gpt2.planning.command import show as show_plan

@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("bench.py")
 
 from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
@@ -27,6 +31,7 @@ from gpt2.config.typed import Config
 from scripts import flags
 from scripts.benchmark.tables import tables
 from scripts.benchmark.vocabulary import usual_vocabulary
+from scripts.kconfig.start import fitting_defconfig
 
 
 def main(argv: Sequence[str]) -> int:
@@ -131,7 +136,7 @@ def flags_of(name: str) -> list[str]:
     path = Path(name)
     if not path.exists():
         if path.resolve() == REPOSITORY / ".config":
-            path = flags.fitting_defconfig(quiet=False)
+            path = fitting_defconfig()
         elif (REPOSITORY / "defconfigs" / name).is_file():
             path = REPOSITORY / "defconfigs" / name
         else:

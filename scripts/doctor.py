@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import continue_in_venv
+
+    continue_in_venv()  # `make` would take it too, so what it has is what counts
 
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit
@@ -27,7 +31,7 @@ from gpt2.config.sizes import show_size
 from gpt2.config.text import first_line
 from gpt2.machine.host_memory import Host
 from gpt2.machine.processor import has_bf16
-from scripts.environment import OLDEST_TORCH, missing, new_enough, own_venv, requirements
+from scripts.environment import OLDEST_TORCH, missing, new_enough, requirements
 from scripts.study.machine import disk_free
 
 if TYPE_CHECKING:
@@ -199,15 +203,6 @@ def disk(runs: Path) -> Finding:
 
 def main() -> int:
     """Print the findings; 2 when training lacks something."""
-    folder = own_venv()
-    theirs = folder / "bin" / "python"
-    if (
-        missing(requirements("runtime"))
-        and theirs.exists()
-        and Path(sys.prefix).resolve() != folder
-    ):
-        # `make` would take it too, so what it has is what counts.
-        os.execv(theirs, [str(theirs), str(Path(__file__).resolve())])
     needed = False
     for finding in findings():
         print(finding, flush=True)

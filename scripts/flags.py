@@ -14,9 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("flags.py")
 
 from gpt2.config.bind import bind
 from gpt2.config.cli import Parser, split_at_dashes
@@ -28,9 +32,8 @@ from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import PATHS, QUALIFIED
 from gpt2.run_dir.folder import unfinished
+from scripts.kconfig.start import fitting_defconfig
 
-GPU_DEFCONFIG = "gpt2-shakespeare-l4"
-CPU_DEFCONFIG = "gpt2-shakespeare-char-cpu"
 #: The options that prepare_data.py has too.
 DATA_OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
 
@@ -128,23 +131,6 @@ def _refuse_own_code(path: Path, found: Sequence[str]) -> None:
                 f"{path} names code of your own ({value}), which no file may have executed; "
                 f"if it is what you want to run: {command}"
             )
-
-
-def fitting_defconfig(quiet: bool) -> Path:
-    """Return the defconfig for this machine, and say which and why on the error stream."""
-    import torch
-
-    if torch.cuda.is_available():
-        name, why = GPU_DEFCONFIG, f"there is a GPU ({torch.cuda.get_device_name()})"
-    else:
-        name, why = CPU_DEFCONFIG, "there is no GPU that torch can use"
-    if not quiet:
-        print(
-            f"no .config: taking defconfigs/{name}, since {why}; "
-            "'make list-defconfigs' shows the others, 'make menuconfig' every option",
-            file=sys.stderr,
-        )
-    return REPOSITORY / "defconfigs" / name
 
 
 if __name__ == "__main__":

@@ -7,26 +7,29 @@ what it held before goes to .config.old.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("kconf.py")
 
 from gpt2.config.bind import bind
 from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 from gpt2.config.names import nearest
-from gpt2.config.options import Options
-from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.config.schema import REPOSITORY
 from scripts.kconfig.files import read, write, writing
 from scripts.kconfig.generate import alldefconfig, merge, randconfig
 from scripts.kconfig.menus import guiconfig, menuconfig, oldconfig
 from scripts.kconfig.show import diffconfig, explain, listnewconfig
-
-DEFCONFIGS = REPOSITORY / "defconfigs"
+from scripts.kconfig.start import DEFCONFIGS, read_or_start
 
 
 def defconfigs() -> list[Path]:
@@ -42,7 +45,9 @@ def defconfig(config: Path, name: str) -> None:
     options = read(DEFCONFIGS / name)
     bind(options)
     write(options, config)
-    print(f"{config.name} is now defconfigs/{name}; 'make' trains it")
+    matrix = any(option.startswith("MATRIX_") for option in options.minimal())
+    way = "'make test-matrix' runs it" if matrix else "'make' trains it"
+    print(f"{config.name} is now defconfigs/{name}; {way}")
 
 
 def olddefconfig(config: Path) -> None:
@@ -50,7 +55,7 @@ def olddefconfig(config: Path) -> None:
 
     Raises UserError, and leaves `config` as it is, when a value would still be refused.
     """
-    options = read(config) if config.exists() else Options(ROOT_TREE)
+    options = read_or_start(config)
     dropped = options.check()
     write(options, config)
     for problem in dropped:
@@ -77,6 +82,23 @@ def list_defconfigs() -> None:
     for path in paths:
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         print(f"defconfig-{path.name:<{width}}  {first.lstrip('# ')}")
+
+
+def _diff(config: Path, old: str, new: str) -> None:
+    """Compare what is named, or else `config` as it was with `config` as it is, or would be."""
+    before = Path(old) if old else config.with_name(f"{config.name}.old")
+    if not (old or before.exists()):
+        raise UserError(
+            f"nothing to compare: no {before.name} yet, which changing .config makes; "
+            "make diffconfig A=FILE B=FILE compares two files"
+        )
+    if new or config.exists():
+        diffconfig(before, Path(new) if new else config)
+        return
+    with tempfile.TemporaryDirectory() as folder:  # what `make` would take
+        draft = Path(folder) / config.name
+        draft.write_text(read_or_start(config).full_text(), encoding="utf-8")
+        diffconfig(before, draft)
 
 
 #: The tools that need nothing but the .config.
@@ -119,8 +141,7 @@ def main() -> int:
     elif arguments.tool == "randconfig":
         randconfig(config, arguments.seed)
     elif arguments.tool == "diffconfig":
-        old = Path(arguments.old) if arguments.old else config.with_name(f"{config.name}.old")
-        diffconfig(old, Path(arguments.new) if arguments.new else config)
+        _diff(config, arguments.old, arguments.new)
     elif arguments.tool == "list-defconfigs":
         list_defconfigs()
     else:

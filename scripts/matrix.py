@@ -11,15 +11,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("matrix.py")
 
 from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from scripts.reports.study import newest
 from scripts.study import actions
 from scripts.study import views as show
 from scripts.study.cells import expand
@@ -32,6 +37,9 @@ def main(argv: Sequence[str]) -> int:
     """Do what `argv` says with a matrix; return the exit code. Raises UserError."""
     own, more = split_at_dashes(argv)
     given = parser().parse_args(own)
+    named = given.out or given.spec or given.config or (REPOSITORY / ".config").exists()
+    if given.status and not named:
+        given.out = newest(REPOSITORY / "runs")  # of which .config need not be
     begun = bool(given.out and (given.status or given.rerun is not None))
     raw = read_spec(given.spec, given.config, begun)
     add_flags(raw, more)

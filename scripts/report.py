@@ -11,9 +11,13 @@ import math
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("report.py")
 
 from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
@@ -27,6 +31,10 @@ RUNS = REPOSITORY / "runs"
 def main(argv: list[str]) -> int:
     """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
     arguments = parser().parse_args(argv)
+    if arguments.check:  # before the packages are installed
+        if not (arguments.runs or arguments.out):
+            _newest_matrix()
+        return Exit.OK
     try:  # Only now: the libraries for pictures and statistics take a second.
         from scripts.reports import output
     except ModuleNotFoundError as error:
@@ -65,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="where to write (default: the matrix's folder; of runs, runs/report)",
+    )
+    found.add_argument(
+        "--check", action="store_true", help="only say whether there is something to report"
     )
     found.add_argument(
         "--tuning-seeds",

@@ -383,6 +383,7 @@ def test_a_reading_that_goes_away_is_seen(name: str, field: str, copy: Path) -> 
 ENVIRONMENT = {
     "gpt2/config/environment.py": set(),  # what it removes there
     "gpt2/config/faults.py": {"GPT2_FAULT"},
+    "gpt2/config/colour.py": {"NO_COLOR", "TERM"},
     "gpt2/config/entry.py": {"RANK", "WORLD_SIZE"},
     "gpt2/config/tree.py": {"srctree", "CONFIG_", "KCONFIG_"},
     "gpt2/machine/device.py": {"CUBLAS_WORKSPACE_CONFIG"},
@@ -410,12 +411,13 @@ def test_the_environment_is_read_in_few_places() -> None:
 
 #: What puts the repository on the path of an entry that is started as a script, in place of the
 #: entry's folder, where `data` and friends would hide other packages. It stands before the first
-#: import of ours, so it cannot be imported itself.
+#: import of ours, so it cannot be imported itself. Then comes the Python that has the packages.
 PREAMBLE = """\
-if __name__ == "__main__" and not __package__:  # the repository on the path, not this folder
-    _here = Path(__file__).resolve().parent
-    sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
-"""
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import """
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

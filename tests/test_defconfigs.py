@@ -36,6 +36,6 @@ def test_it_trains_two_steps(path: Path, data: Path, tmp_path: Path) -> None:
 
 
 def test_those_the_makefile_takes_exist() -> None:
-    from scripts.flags import CPU_DEFCONFIG, GPU_DEFCONFIG
+    from scripts.kconfig.start import CPU_DEFCONFIG, GPU_DEFCONFIG
 
     assert {CPU_DEFCONFIG, GPU_DEFCONFIG} <= {path.name for path in DEFCONFIGS}

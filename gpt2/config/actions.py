@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import Size, Within
+
+#: The link that every start of train.py in runs/ sets to its run.
+LATEST = REPOSITORY / "runs" / "latest"
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class PrepareActions:
 class SampleActions:
     """What sample.py shall write."""
 
-    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    run: Annotated[Path, Help("run directory, or what export.py made of one")] = LATEST
     prompt: Annotated[
         str,
         Help("text to continue; empty: start a document (where the data have end-of-text)", "TEXT"),
@@ -144,7 +148,7 @@ class SampleActions:
 class EvaluateActions:
     """What evaluate.py shall measure."""
 
-    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    run: Annotated[Path, Help("run directory, or what export.py made of one")] = LATEST
     split: Annotated[
         str,
         Help(
@@ -159,7 +163,7 @@ class EvaluateActions:
 class ExportActions:
     """What export.py shall write."""
 
-    run: Annotated[Path, Help("run directory, or what export.py made of one")]
+    run: Annotated[Path, Help("run directory, or what export.py made of one")] = LATEST
     format: Annotated[
         str,
         Help(
@@ -167,7 +171,7 @@ class ExportActions:
             "dense: one safetensors file under our names",
             "{hf,sparse,dense}",
         ),
-    ]
+    ] = "hf"
     best: Annotated[bool, Help("use the best checkpoint by validation, not the last")] = False
     dtype: Annotated[
         str, Help("number format; bf16 is half as large and rounds the weights", "{fp32,bf16}")
@@ -175,3 +179,4 @@ class ExportActions:
     out: Annotated[
         Path | None, Help("folder to write, new or empty (default: export/FORMAT in the run)")
     ] = None
+    force: Annotated[bool, Help("replace an export that is there already")] = False

@@ -6,24 +6,37 @@ import argparse
 import dataclasses
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import kconfiglib as kc
 
-from gpt2.config.actions import Help
+from gpt2.config.actions import LATEST, Help
+from gpt2.config.aliases import hint, with_dashes
 from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
-from gpt2.config.names import flag_of, nearest
+from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
+from gpt2.config.sizes import in_seconds
+from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE, TIMES
 from gpt2.config.version import VERSION
 
 Actions = TypeVar("Actions")
 
 
-_FLAG = re.compile(r"--[a-z][a-z0-9-]*(=|$)")
+#: What stands below the flags of --help.
+_EPILOGS = {
+    "train.py": """\
+examples:
+  train.py --dataset shakespeare-char --model gpt2-mini --max-steps 500
+  train.py --optimizer muon --pruning-method magnitude --target-sparsity 0.5
+  train.py --plan --plan-for 24G          memory, disk and time on a GPU of 24 GB
+
+make explain OPTION=learning-rate says all about one option""",
+}
+_FLAG = re.compile(r"--[a-z][a-z0-9_-]*(=|$)")
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +45,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
         raise UserError(f"{message} (see --help)")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help of 100 columns, whose flags are not broken at their dashes."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 def parse(
@@ -53,11 +76,17 @@ def parse(
         prog=program,
         description=description,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+        usage=f"{program} [options]",
+        epilog=_EPILOGS.get(program),
+        formatter_class=_Formatter,
     )
+    whole = "--help-all" in argv
+    if any(map(_is_plugins_own, _nodes(options, chosen).values())):
+        all_help = "also show the options of single optimizers, pruning methods and so on"
+        parser.add_argument("--help-all", action="help", help=all_help)
     parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
     _add_actions(parser, actions)
-    _add_options(parser, options, chosen)
+    _add_options(parser, options, chosen, whole)
     joined, problems = _join(argv, parser)
     try:
         found, unknown = parser.parse_known_args(joined)
@@ -70,6 +99,8 @@ def parse(
         elif name in REPEATABLE and (more := getattr(found, REPEATABLE[name])):
             value = _one_list([value or "", *more])
         if value is not None:
+            if name in TIMES:
+                value = in_seconds(value)
             path = name in PATHS and value != ""
             options.give(name, os.path.abspath(value) if path else value, flag_of(name))
     problems += _contradictions(found, chosen)
@@ -127,6 +158,9 @@ def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[st
     while waiting:
         argument = waiting.pop()
         flag, equals, value = argument.partition("=")
+        if flag not in valued and with_dashes(flag) in valued:  # --learning_rate, as nanoGPT has it
+            flag = with_dashes(flag)
+            argument = flag + equals + value
         # argparse gives a value of "--" as no value at all, and no option of ours takes one.
         if argument == "--":
             problems.append("unexpected argument -- (see --help)")
@@ -141,7 +175,7 @@ def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[st
                 problems.append(f"{argument}: {flag} takes no value (see --help)")
             else:
                 joined.append(argument)
-        elif waiting and waiting[-1] not in valued and not _FLAG.match(waiting[-1]):
+        elif waiting and with_dashes(waiting[-1]) not in valued and not _FLAG.match(waiting[-1]):
             joined.append(f"{flag}={waiting.pop()}")
         else:
             problems.append(f"{flag} needs a value (see --help)")
@@ -157,7 +191,8 @@ def _add_actions(parser: argparse.ArgumentParser, actions: type[Any]) -> None:
         required = field.default is dataclasses.MISSING
         text = help_.text
         if not required and field.default not in (None, False):
-            text += f" (default {field.default!r})"
+            shown = "runs/latest" if field.default == LATEST else repr(field.default)
+            text += f" (default: {shown})"
         text = text.replace("%", "%%")
         flag = flag_of(field.name)
         if kind is bool:
@@ -222,36 +257,61 @@ def _text(argument: str) -> str:
         raise ValueError(f"{argument!r} has half a character at {error.start}") from None
 
 
-def _add_options(parser: argparse.ArgumentParser, options: Options, chosen: Sequence[str]) -> None:
-    groups: dict[str, Any] = {}
+def _nodes(options: Options, chosen: Sequence[str]) -> dict[str, kc.MenuNode]:
+    """Return the entry in the menu of every option, in its order."""
+    found: dict[str, kc.MenuNode] = {}
     for node in options.kconfig.node_iter(unique_syms=True):
         name = str(node.item.name) if isinstance(node.item, kc.Symbol | kc.Choice) else ""
-        if name not in chosen or not node.prompt:
-            continue
+        if name in chosen and node.prompt:
+            found[name] = node
+    return found
+
+
+def _is_plugins_own(node: kc.MenuNode) -> bool:
+    """Whether an option is declared beside a plug-in: optimizers/sgd.Kconfig, not Kconfig."""
+    return Path(node.filename).suffix == ".Kconfig"
+
+
+def _add_options(
+    parser: argparse.ArgumentParser, options: Options, chosen: Sequence[str], whole: bool
+) -> None:
+    groups: dict[str, Any] = {}
+    for name, node in _nodes(options, chosen).items():
         menu = node.parent.prompt[0] if node.parent.prompt else "options"
         if menu not in groups:
             groups[menu] = parser.add_argument_group(menu.lower())
-        _add_option(groups[menu], options, name, node.prompt[0])
+        shown = whole or not _is_plugins_own(node)
+        _add_option(groups[menu], options, name, _help_of(options, name, node) if shown else None)
 
 
-def _add_option(group: Any, options: Options, name: str, prompt: str) -> None:
-    default = options.value(name)
-    text = prompt
-    if default is None:
-        text += f" (needs {' and '.join(options.unmet(name))})"
-    else:
-        text += f" (default {default or repr('')})"
-    text = text.replace("%", "%%")
+def _help_of(options: Options, name: str, node: kc.MenuNode) -> str:
+    """Return the first sentence of an option's help, and its default or what it needs."""
+    said = " ".join((node.help or "").split())
+    text = re.split(r"(?<=[a-z0-9)][.;]) ", said, maxsplit=1)[0].rstrip(".;") or node.prompt[0]
+    value = options.value(name)
+    if value is None:
+        return f"{text} (with {' and '.join(options.unmet_flags(name))})"
+    if options.is_bool(name):
+        value = {"y": "on", "n": "off"}[value]
+    return f"{text} (default: {value or 'none'})"
+
+
+def _add_option(group: Any, options: Options, name: str, text: str | None) -> None:
+    """Add the flag of an option; without a `text` it is not shown in the help."""
     flag = flag_of(name)
+    if text is None:
+        text = argparse.SUPPRESS
+    else:
+        text = text.replace("%", "%%")
+        text += ", or LIBRARY:NAME" if name in QUALIFIED else ""
     if name in options.choices:
         members = "{" + ",".join(options.members(name)) + "}"
-        if name in QUALIFIED:
-            text += ", or LIBRARY:NAME"
         group.add_argument(flag, dest=name, metavar=members, help=text)
     elif options.symbols[name].orig_type == kc.BOOL:
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
     elif name in REPEATABLE:
         one = "one such argument; may be given again, of one key the last counts"
+        one = argparse.SUPPRESS if text == argparse.SUPPRESS else one
         group.add_argument(flag, dest=name, metavar="KEY=VALUE,...", help=text)
         group.add_argument(
             REPEATABLE[name], dest=REPEATABLE[name], metavar="KEY=VALUE", action="append", help=one
@@ -269,6 +329,6 @@ def _flags_first(unknown: list[str]) -> list[str]:
 
 def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
     known = [text for action in parser._actions for text in action.option_strings]
-    hint = nearest(argument.partition("=")[0], known, most=2, likeness=0.65)
+    near = hint(argument.partition("=")[0], known)
     kind = "unknown flag" if argument.startswith("-") else "unexpected argument"
-    return f"{kind} {argument}{hint} (see --help)"
+    return f"{kind} {argument}{near} (see --help)"

@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from gpt2.config.colour import painted
 from gpt2.config.environment import remove_harmful
 from gpt2.config.errors import Exit, UserError
 
@@ -78,7 +79,7 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
         sys.stdout = None
-        code = Exit.BUG
+        code = Exit.OK  # it had enough, and `make` has nothing to report
     if signals.told and code == Exit.INTERRUPTED:
         sys.stderr.flush()
         os.kill(os.getpid(), signals.told[0])  # so that the parent knows
@@ -109,7 +110,7 @@ def _code(program: str, main: Callable[[], int]) -> int:
     except UserError as error:
         if not error.everywhere or os.environ.get("RANK", "0") == "0":
             for message in error.messages:
-                print(f"{program}: error: {message}", file=sys.stderr)
+                print(f"{program}: {_error()} {message}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
@@ -118,17 +119,22 @@ def _code(program: str, main: Callable[[], int]) -> int:
     except BrokenPipeError:
         raise
     except MemoryError:
-        print(f"{program}: error: out of memory", file=sys.stderr)
+        print(f"{program}: {_error()} out of memory", file=sys.stderr)
         return Exit.MEMORY
     except Exception as error:
         if os.environ.get("WORLD_SIZE", "1") != "1" and _CONNECTIONS & set(_words(error)):
             rank = os.environ.get("RANK", "0")
             print(
-                f"{program}: error: rank {rank} lost another one, which says why", file=sys.stderr
+                f"{program}: {_error()} rank {rank} lost another one, which says why",
+                file=sys.stderr,
             )
         else:
             _keep_bug(program, error)
         return Exit.BUG
+
+
+def _error() -> str:
+    return painted("error:", "red", sys.stderr)
 
 
 def _words(error: Exception) -> list[str]:
@@ -149,7 +155,7 @@ def _keep_bug(program: str, error: Exception) -> None:
     said = str(error).strip().splitlines()[:1]
     kind = ": ".join([type(error).__name__, *said])
     print(
-        f"{program}: error: this is a bug of this program, not of yours ({kind}); what a report of"
-        f" it needs is in {path}",
+        f"{program}: {_error()} this is a bug of this program, not of yours ({kind}); what a "
+        f"report of it needs is in {path}",
         file=sys.stderr,
     )

@@ -56,6 +56,8 @@ class Options(Schema):
             if lacking := plugins.lack(name, value, members):
                 self.problems.append(f"{where} {value!r}: {lacking}")
                 return
+            if value not in members and value.lower() in members:  # adamW
+                value = value.lower()
             if value not in members:
                 hint = nearest(value, list(members))
                 known = ", ".join(members)
@@ -158,7 +160,7 @@ class Options(Schema):
                     found.append(f"{given.where} cannot be n: choose another of its group")
             elif given.where == named_by.get(given.name):
                 continue  # the choice that was given this name says what is wrong
-            elif unmet := self.unmet(given.name):
+            elif unmet := (self.unmet if in_file else self.unmet_flags)(given.name):
                 what = " has no effect here"
                 if symbol.choice and not self.unmet(symbol.choice.name):  # the choice has others
                     what = f": {word_of(given.name, symbol.choice.name)!r} cannot be chosen here"

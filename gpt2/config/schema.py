@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kconfiglib as kc
 
 from gpt2.config.names import word_of
-from gpt2.config.tree import Kconfig, setters
+from gpt2.config.tree import Kconfig, as_flags, setters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The tree behind train.py's flags, and the root that the .config tools load.
 TRAIN_TREE = REPOSITORY / "gpt2" / "Kconfig"
 ROOT_TREE = REPOSITORY / "Kconfig"
+
+
+def _as_written(condition: object) -> str:
+    return str(kc.expr_str(condition)) + setters(condition)
 
 
 class Schema:
@@ -70,16 +74,20 @@ class Schema:
         """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
         return [text for text, met in self.conditions(name).items() if not met]
 
-    def conditions(self, name: str) -> dict[str, bool]:
+    def unmet_flags(self, name: str) -> list[str]:
+        """Return the same conditions in flags: --optimizer sgd."""
+        return [text for text, met in self.conditions(name, as_flags).items() if not met]
+
+    def conditions(self, name: str, said: Callable[[object], str] = _as_written) -> dict[str, bool]:
         """Return what a symbol or choice needs to be seen, and whether that is met."""
         item = self.choices.get(name) or self.symbols[name]
         found: dict[str, bool] = {}
         for node in item.nodes:
             for part in kc.split_expr(node.prompt[1] if node.prompt else node.dep, kc.AND):
                 if isinstance(part, kc.Choice):  # a member needs what its choice needs
-                    found.update(self.conditions(part.name))
+                    found.update(self.conditions(part.name, said))
                 elif part is not self.kconfig.y:
-                    found[kc.expr_str(part) + setters(part)] = bool(kc.expr_value(part))
+                    found[said(part)] = bool(kc.expr_value(part))
         return found
 
     def bounds(self, name: str) -> str:

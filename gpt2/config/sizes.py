@@ -1,10 +1,11 @@
-"""Sizes of memory as users write and read them: 6G, 500M, 6.00 GB."""
+"""Sizes of memory and lengths of time as users write them: 6G, 500M, 6.00 GB; 90s, 5m, 1h."""
 
 from __future__ import annotations
 
 import re
 
 _UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT])(i?B)?", re.ASCII)
 
 
@@ -26,3 +27,11 @@ def parse_size(text: str) -> int:
 def show_size(size: float) -> str:
     """Write bytes for people, in powers of 1000: 734 MB, 6.25 GB."""
     return f"{size / 1e9:.2f} GB" if abs(size) >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def in_seconds(text: str) -> str:
+    """Return the seconds of "90s", "5m", "1h", "2d" or "1h30m" as digits; other text as it is."""
+    parts = re.findall("([0-9]+)([smhd])", text, re.ASCII)
+    if not parts or "".join(map("".join, parts)) != text:
+        return text
+    return str(sum(int(count) * _SECONDS[unit] for count, unit in parts))

@@ -6,13 +6,13 @@ import os
 import re
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import kconfiglib as kc
 
-from gpt2.config.names import word_of
+from gpt2.config.names import flag_of, word_of
 
 #: In a help text, what becomes the values of a choice: {OPTIMIZER}.
 _NAMES = re.compile(r"{([A-Z_]+)}")
@@ -142,3 +142,40 @@ def setters(condition: object) -> str:
     names = ", ".join(sorted(item.name for item in items if item.name != "n"))
     verb = "not with" if isinstance(condition, tuple) else "as with"
     return f" ({verb} {names})" if names else ""
+
+
+def as_flags(condition: object) -> str:
+    """Return a condition of Kconfig in flags: OPTIMIZER_SGD -> --optimizer sgd.
+
+    What no flag sets directly is said by what sets it, and else as Kconfig writes it.
+    """
+    if isinstance(condition, tuple):
+        if condition[0] in (kc.AND, kc.OR):
+            parts = [as_flags(part) for part in kc.split_expr(condition, condition[0])]
+            return (" and " if condition[0] == kc.AND else " or ").join(parts)
+        if condition[0] == kc.NOT and isinstance(condition[1], kc.Symbol):
+            return _of_symbol(condition[1], wanted=False)
+    elif isinstance(condition, kc.Symbol):
+        return _of_symbol(condition, wanted=True)
+    return str(kc.expr_str(condition))
+
+
+def _of_symbol(symbol: kc.Symbol, wanted: bool) -> str:
+    prompted = any(node.prompt for node in symbol.nodes)
+    if symbol.choice is not None and symbol.choice.name:
+        return _of_choice(symbol.choice.name, [symbol], wanted)
+    if prompted and symbol.orig_type == kc.BOOL:
+        flag = flag_of(symbol.name)
+        return flag if wanted else flag.replace("--", "--no-", 1)
+    setting = [item for item in kc.expr_items(symbol.rev_dep) if isinstance(item, kc.Symbol)]
+    members = [item for item in setting if item.choice is not None and item.choice.name]
+    choices = {item.choice.name for item in members}
+    if not prompted and len(choices) == 1:
+        return _of_choice(choices.pop(), members, wanted)
+    return symbol.name if wanted else f"!{symbol.name}"
+
+
+def _of_choice(choice: str, members: Iterable[kc.Symbol], wanted: bool) -> str:
+    *most, last = sorted(word_of(member.name, choice) for member in members)
+    words = f"{', '.join(most)} or {last}" if most else last
+    return f"{flag_of(choice)} {words}" if wanted else f"a {flag_of(choice)} other than {words}"

@@ -24,6 +24,8 @@ PLUGIN_PACKAGES = {
 #: it. `--optimizer po:soap` is OPTIMIZER_LIBRARY with OPTIMIZER_NAME="po:soap".
 QUALIFIED = {"OPTIMIZER": ("library", "OPTIMIZER_NAME")}
 
+#: Options of seconds, whose flags take 90s, 5m and 1h too.
+TIMES = ("MAX_TIME",)
 #: Options that are lists of key=value with commas between: the flag that adds one.
 REPEATABLE = {"OPT_ARGS": "--opt-arg"}
 

@@ -192,7 +192,7 @@ def budget(limit: int | None, host: Host, processes: int = 1) -> Budget:
         total, why = limit, f"--host-memory-limit {show_size(limit)}"
     else:
         total = int(AUTO_SHARE * host.total())
-        why = f"{AUTO_SHARE:.0%} of the {show_size(host.total())} that there are"
+        why = f"{AUTO_SHARE:.0%} of {show_size(host.total())}"
     if processes > 1:
         why += f", shared by {processes} processes"
     return Budget(total // processes, why)

@@ -57,6 +57,16 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._now = ("the start of the run", self._at_least(START))
 
+    @property
+    def doing(self) -> str:
+        """What is being done: "step 12", "an evaluation"."""
+        return self._now[0]
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds of a usual step, by the median of the last ones; None before the first."""
+        return statistics.median(self._usual) if self._usual else None
+
     def alive(self, *_: object) -> None:
         """Say that something moved: the time counts from here. Takes what a hook is called with."""
         self._beats += 1

@@ -14,7 +14,7 @@ from gpt2.data.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning.plan import bounded, plan
 from gpt2.planning.remedies import largest
-from gpt2.planning.text import facts, lines, verdict
+from gpt2.planning.text import facts, lines, verdict, without_gpu
 from gpt2.run_dir.resume import keep_effective_batch, load_config, with_batch
 from gpt2.training.assembly import length_of, open_data
 
@@ -72,8 +72,10 @@ def refuse_or_fit(
     planned = plan(computed, vocab_size, here=ranks.here)
     if not planned.fits:
         told = facts(planned, None, None)
+        first = without_gpu(planned)
+        text = "\n".join(verdict(planned, told)).removeprefix("verdict: ")
         raise UserError(
-            "\n".join(verdict(planned, told)).removeprefix("verdict: ")
+            "\n".join([*first, text])
             + "\n  --plan shows what takes how much; --ignore-plan starts nevertheless",
             code=Exit.MEMORY,
         )

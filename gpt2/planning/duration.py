@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from gpt2.config.text import predicted_duration, rough_duration
 from gpt2.config.typed import Config
 from gpt2.machine import device
 from gpt2.model.build import forward_cost
@@ -23,8 +25,32 @@ class Left:
     test: int = 0
 
 
-def predicted_seconds(config: Config, parameters: int, left: Left) -> float:
-    """Predict how long the steps and evaluations that are left take."""
+@dataclass(frozen=True)
+class Predicted:
+    """Seconds of a run on this CPU. busy: the load of the machine when that was measured, or 0."""
+
+    training: float
+    evaluation: float
+    busy: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run."""
+        return self.training + self.evaluation
+
+    def __str__(self) -> str:
+        """Say it: about 1 to 3 min (of which evaluation is 40 s), measured on a busy machine."""
+        text = f"about {predicted_duration(self.seconds)}"
+        if self.evaluation > 0.2 * self.seconds:
+            parts = rough_duration(self.training), rough_duration(self.evaluation)
+            text += f" ({parts[0]} training and {parts[1]} evaluation)"
+        if self.busy:
+            text += f"; measured just now while the machine was busy (load {self.busy:.0f})"
+        return text
+
+
+def predicted(config: Config, parameters: int, left: Left) -> Predicted:
+    """Predict how long the steps and evaluations that are left take on this CPU."""
     model = config.model
     weights = parameters - model.block_size * model.n_embd  # positions take part in no product
     trained = left.steps * left.sequences * model.block_size
@@ -34,4 +60,9 @@ def predicted_seconds(config: Config, parameters: int, left: Left) -> float:
     interval = config.train.eval_interval
     evaluated = (1 + (left.steps // interval if interval else 0)) * left.validation
     evaluated += 2 * left.test  # alone, and behind validation
-    return seconds + device.predict_cpu_seconds(forward_cost(model, weights, evaluated))
+    load = os.getloadavg()[0]
+    return Predicted(
+        seconds,
+        device.predict_cpu_seconds(forward_cost(model, weights, evaluated)),
+        load if load > (os.cpu_count() or 1) else 0.0,
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gpt2.config.sizes import show_size
-from gpt2.config.text import duration
+from gpt2.config.text import predicted_duration
 from gpt2.data.tokens import TokenFile
-from gpt2.planning.duration import Left, predicted_seconds
+from gpt2.planning.duration import Left, predicted
 from gpt2.planning.ledger import KINDS
 from gpt2.planning.plan import Planned
 from gpt2.planning.step import peak_of
@@ -23,11 +23,12 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
     """
     config, shape, budget = planned.config, planned.shape, planned.budget
     peak = peak_of(shape)
-    seconds = None
+    seconds, length = None, "on a device of unknown speed"
     if steps is not None and data is not None and planned.device.type == "cpu":
         test = len(data["test"].ids) if "test" in data else 0
         left = Left(steps, planned.effective, None, len(data["val"].ids), test)
-        seconds = predicted_seconds(config, shape.parameters, left)
+        time = predicted(config, shape.parameters, left)
+        seconds, length = time.seconds, str(time)
     return {
         "model": config.model.model,
         "parameters": shape.parameters,
@@ -51,6 +52,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
         "tokens_per_step": planned.effective * shape.block,
         "steps": steps,
         "seconds": seconds,
+        "time": length,
         "fits": planned.fits,
         "fixes": [] if planned.fits else [remedy.flags for remedy in planned.remedies()],
     }
@@ -63,9 +65,10 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
     if told["gradient_accumulation"] > 1:
         micro += f", accumulated {told['gradient_accumulation']} times"
     text = [
+        *without_gpu(planned),
         f"memory plan: {told['model']}, {told['parameters'] / 1e6:.1f} M parameters, {micro}, "
         f"{told['precision']}, {told['optimizer']}, {told['attention']} attention, "
-        f"activation checkpointing {told['activation_checkpointing']}"
+        f"activation checkpointing {told['activation_checkpointing']}",
     ]
     text += [
         f"  {kind:<16}{show_size(told['held'][kind]):>10}" for kind in KINDS if told["held"][kind]
@@ -73,18 +76,14 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
     text.append(f"  {'peak':<16}{show_size(told['peak']):>10}   ({told['phase']})")
     extra = []
     if budget.reserved != 1.0:
-        what = "heap keeps in holes" if budget.heap else "allocator reserves"
-        extra.append(f"{budget.reserved - 1:.0%} for what the {what}")
+        what = "heap fragmentation" if budget.heap else "what the allocator reserves"
+        extra.append(f"{budget.reserved - 1:.0%} for {what}")
     if budget.besides:
-        extra.append(f"{show_size(budget.besides)} for CUDA: assumed, not measured")
-    there = "; of unknown size"
-    if budget.size is not None:  # a size that was asked for is in the name already
-        size = show_size(budget.size)
-        there = "" if size in budget.name else f"; there are {size}"
-    text.append(
-        f"  {'needed':<16}{show_size(told['needed']):>10}   of {budget.name}{there}"
-        + (f"; with {', '.join(extra)}" if extra else "")
-    )
+        extra.append(f"{show_size(budget.besides)} for CUDA (assumed, not measured)")
+    includes = f"includes {' and '.join(extra)}" if extra else ""
+    text.append(f"  {'needed':<16}{show_size(told['needed']):>10}   {includes}".rstrip())
+    there = "unknown" if budget.size is None else show_size(budget.size)
+    text.append(f"  {'available':<16}{there:>10}   {budget.name}")
     text.append(f"  {'host memory':<16}{show_size(told['host']):>10}   with Python and torch")
     text.append(
         f"  {'disk':<16}{show_size(_CHECKPOINTS * told['checkpoint']):>10}   at most "
@@ -97,11 +96,18 @@ def _length(told: dict[str, Any]) -> str:
     if told["steps"] is None:
         return "  length: not known before the data are prepared, or time ends the run"
     tokens = told["steps"] * told["tokens_per_step"]
-    time = "on a device whose speed is not known"
-    if told["seconds"] is not None:
-        time = f"about {duration(told['seconds'])}"
     steps = f"{told['steps']:,} steps of {told['tokens_per_step']:,} tokens"
-    return f"  length: {steps}, {tokens:,} in all, {time}"
+    return f"  length: {steps}, {tokens:,} in all, {told['time']}"
+
+
+def without_gpu(planned: Planned) -> list[str]:
+    """Say that the plan is for the CPU where nobody asked for that; nothing otherwise."""
+    if planned.device.type != "cpu" or planned.config.machine.device != "auto":
+        return []
+    return [
+        f"no GPU that torch can use: planning for the CPU in {planned.precision}; "
+        "--plan-for 24G plans for a GPU of 24 GB"
+    ]
 
 
 def verdict(planned: Planned, told: dict[str, Any]) -> list[str]:
@@ -110,10 +116,13 @@ def verdict(planned: Planned, told: dict[str, Any]) -> list[str]:
     if size is None:
         return [f"verdict: cannot tell whether it fits: {planned.budget.name} is unknown"]
     if told["fits"]:
-        return [f"verdict: it fits, {show_size(size - told['needed'])} are left"]
+        takes = ""
+        if told["seconds"] is not None:
+            takes = f", and takes about {predicted_duration(told['seconds'])}"
+        return [f"verdict: it fits, {show_size(size - told['needed'])} to spare{takes}"]
     said = [
-        f"verdict: it does not fit: {show_size(told['needed'])} are needed of "
-        f"{planned.budget.name}, and {show_size(size)} are there"
+        f"verdict: it does not fit: needs {show_size(told['needed'])}, available are "
+        f"{show_size(size)} of {planned.budget.name}"
     ]
     remedies = planned.remedies()
     said += [f"  it fits with {remedy.flags}   ({remedy.cost})" for remedy in remedies]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from gpt2.config import faults
+from gpt2.config.colour import painted
+
+#: Seconds between two changes of the bar, at least.
+INTERVAL = 0.25
 
 
 class Console:
@@ -24,14 +29,15 @@ class Console:
         self._silent = silent
         self._log_lost = False
         self._bar: tqdm[Any] | None = None
+        self._drawn = 0.0  # when the bar was drawn last
 
-    def say(self, text: str = "") -> None:
+    def say(self, text: str = "", bold: bool = False) -> None:
         """Print lines."""
         if self._silent:
             return
         if self._bar is not None:
             self._show(sys.stderr, self._bar.clear)
-        self._print(sys.stdout, text)
+        self._print(sys.stdout, painted(text, "bold", sys.stdout) if bold else text)
         self._keep(text)
         if self._bar is not None:
             self._show(sys.stderr, self._bar.refresh)
@@ -42,7 +48,7 @@ class Console:
             return
         if self._bar is not None:
             self._show(sys.stderr, self._bar.clear)
-        self._print(sys.stderr, f"warning: {text}")
+        self._print(sys.stderr, f"{painted('warning:', 'yellow', sys.stderr)} {text}")
         self._keep(f"warning: {text}")
 
     def begin(self, fraction: float) -> None:
@@ -60,9 +66,29 @@ class Console:
         if self._bar is None:
             self._print(sys.stdout, text)
         else:
-            self._bar.set_description_str(text, refresh=False)
-            self._bar.n = fraction
-            self._show(sys.stderr, self._bar.refresh)
+            self._draw(fraction, text)
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a bar, and its last change is long enough ago for another."""
+        return self._bar is not None and time.monotonic() - self._drawn >= INTERVAL
+
+    def move(self, fraction: float, text: str) -> None:
+        """Move the bar of a terminal, a few times a second at most; nothing goes to the log."""
+        if self.live:
+            self._draw(fraction, text)
+
+    def phase(self, text: str, begins: bool = False) -> None:
+        """Say on the bar what is done beside training; where that `begins`, at once."""
+        if self._bar is not None and (begins or self.live):
+            self._draw(self._bar.n, text)
+
+    def _draw(self, fraction: float, text: str) -> None:
+        assert self._bar is not None
+        self._drawn = time.monotonic()
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.n = fraction
+        self._show(sys.stderr, self._bar.refresh)
 
     def end(self) -> None:
         """Take the bar away."""

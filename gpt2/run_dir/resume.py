@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config import plugins
-from gpt2.config.actions import TrainActions
+from gpt2.config.actions import LATEST, TrainActions
 from gpt2.config.bind import bind, own_values
 from gpt2.config.effects import free_at_resume, product_at_resume
 from gpt2.config.errors import UserError
@@ -173,6 +173,8 @@ def _text_with_batch(options: Options, training: TrainConfig) -> str:
 def load_config(run: Path) -> Config:
     """Return the configuration of the run in `run`. Raises UserError."""
     if not (run / "config").is_file():
+        if run == LATEST and not run.exists():
+            raise UserError("no run yet: 'make' trains one")
         raise UserError(f"{run} is no run directory: it has no config")
     options = Options()
     options.read(run / "config")
@@ -210,6 +212,18 @@ def equal_unfinished(config: Config, besides: Path) -> Path | None:
         except UserError:
             continue  # of another version, with other options
     return None
+
+
+def refuse_other_options(path: Path | None, config: Config, data: Meta) -> None:
+    """Refuse to resume the unfinished run in `path`, if there is one, with other options.
+
+    Raises UserError naming each option that differs. Before anything else is worked out from the
+    options: what follows from them would be named in their place.
+    """
+    if path is None or not all((path / name).is_file() for name in ("config", ".lock")):
+        return  # what is wrong with such a folder is said when it is opened
+    if not (path / "summary.json").exists():
+        _refuse_other_options(path.resolve(), config, data)
 
 
 def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:

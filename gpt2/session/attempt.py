@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
 from gpt2.data.batches import validation_batches
@@ -60,6 +63,8 @@ class Attempt:
         self.device = parts.precision.device
         self.console = Console(folder.log, silent=not parts.ranks.first)
         self.stop, self.dog = stop, dog
+        if parts.ranks.first:
+            stop.notice = self._notice
         training = config.train
         self.progress = Progress(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
@@ -121,7 +126,6 @@ class Attempt:
             if not self.recorder.stopping:
                 self.console.begin(self.progress.fraction())
                 train(self.parts, self.progress, watched)
-                self.console.end()
         if not self.recorder.stopping:
             self.parts.pruner.verify()
         self.recorder.save(required=True)
@@ -129,8 +133,9 @@ class Attempt:
             self.recorder.conclude()
         losses = None if self.recorder.stopping else self._final_losses()
         if losses is None or self.recorder.stopping:
+            self.console.end()
             return self._preempted()
-        with self.dog.during("the end of the run"):
+        with self.dog.during(messages.ENDING):
             self._finish(losses)
         return Exit.OK
 
@@ -147,11 +152,11 @@ class Attempt:
 
     def _loss_over(self, split: TokenFile, first: int = 0) -> float | None:
         """Return the loss over a split from input `first` on; None when stopped."""
-        block, ranks = self.config.model.block_size, self.parts.ranks
+        ranks = self.parts.ranks
         autocast = self.parts.precision.autocast
 
         def compute(size: int, total: Total) -> float | None:
-            batches = validation_batches(split, block, size, self.device, first)
+            batches = self._announced(split, size, first)
             if ranks.sharded:  # every rank is needed for every batch
                 return evaluate(self.model, batches, IGNORED, autocast)
             share = itertools.islice(batches, ranks.rank, None, ranks.world_size)
@@ -159,6 +164,18 @@ class Attempt:
 
         with self.dog.during("an evaluation"):
             return self.evaluation.evaluate(compute)
+
+    def _announced(
+        self, split: TokenFile, size: int, first: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an evaluation, and say on a terminal how many are done."""
+        block = self.config.model.block_size
+        count = math.ceil((len(split.ids) - 1 - first) / (size * block))
+        self.console.phase("evaluating ...", begins=True)
+        batches = validation_batches(split, block, size, self.device, first)
+        for number, batch in enumerate(batches):
+            yield batch
+            self.console.phase(f"evaluating ... {min(1.0, (number + 1) / count):.0%}")
 
     def _record_reduction(self, change: dict[str, Any]) -> None:
         self.record["lowered"] = [*self.record["lowered"], change]
@@ -213,17 +230,24 @@ class Attempt:
             self.console,
         )  # fmt: skip
 
+    def _notice(self, signal: str, again: bool) -> str:
+        """Answer a signal; called from the thread of the stop request."""
+        saved = max(store.steps(self.folder.checkpoints), default=None)
+        if again:
+            return messages.stopped_at_once(saved, self.folder.path)
+        return messages.stopping(signal, self.dog.doing, self.dog.step_seconds, saved)
+
     def _preempted(self) -> int:
         self.record["stopped_by"] = self.stop.signal
         self._end("preempted", Exit.PREEMPTED)
-        way = f"the same command with --run-dir {messages.shown(self.folder.path)}"
+        way = f"the same command and --run-dir {messages.shown(self.folder.path)}"
         if self.folder.path.parent == RUNS:
-            way += ", or make resume"
+            way = f"make resume (or {way})"
         if self.stop.low_memory:
             way += f"; {way_out(self.config.train)}"
-        self.console.say(
-            f"stopped by {self.stop.signal} after step {self.progress.step}; saved. To go on: {way}"
-        )
+        by = "Ctrl-C" if self.stop.signal == "SIGINT" else self.stop.signal
+        self.console.say(f"stopped ({by}) after step {self.progress.step}, checkpoint saved")
+        self.console.say(f"resume with: {way}")
         return Exit.PREEMPTED
 
     def _finish(self, losses: FinalLosses) -> None:
@@ -241,9 +265,11 @@ class Attempt:
         self.recorder.metrics.track(summary, "final/")
         if self.config.train.sample_tokens and not self.stop:
             text = from_description(self.meta.tokenizer).decode(self._sample())
+            self.console.end()
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
-        for line in messages.final_summary(summary, self.folder.path):
-            self.console.say(line)
+        self.console.end()
+        for number, line in enumerate(messages.final_summary(summary, self.folder.path)):
+            self.console.say(line, bold=number == 0)
 
     def _sample(self) -> list[int]:
         """Return ids that the model writes; fewer when it is asked to stop."""
@@ -251,6 +277,7 @@ class Attempt:
         found: list[int] = []
         for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
             found.append(token)
+            self.console.phase(f"writing a sample ... {len(found) / count:.0%}", len(found) == 1)
             self.dog.alive()
             if self._may_stop():
                 break

@@ -16,6 +16,7 @@ from gpt2.machine.host_memory import Host
 from gpt2.machine.ranks import DistributedContext
 from gpt2.optim.precision import resolve_precision
 from gpt2.planning.command import refuse_or_fit
+from gpt2.run_dir.resume import refuse_other_options
 from gpt2.session.guards import check_host
 from gpt2.training.assembly import check_optimizer, refuse_pruning
 from gpt2.weights.initial import find_weights
@@ -51,6 +52,8 @@ def check(
     ranks: DistributedContext,
 ) -> Prepared:
     """Return the run that `config` asks for, ready to begin. Raises UserError."""
+    if not actions.auto_batch:  # which gives a run that resumes its own batch, later
+        refuse_other_options(actions.run_dir, config, data["train"].meta)
     host = check_host(config.machine)
     device = resolve_device(config.machine.device)
     precision = resolve_precision(config.optim.precision, device)

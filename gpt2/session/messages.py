@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.sizes import show_size
-from gpt2.config.text import counted, duration
+from gpt2.config.text import counted, duration, rough_duration
 from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import emulated
-from gpt2.planning.duration import Left, predicted_seconds
+from gpt2.planning.duration import Left, Predicted, predicted
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.resume import RUNS, equal_unfinished
 from gpt2.training.loop import Parts, Progress
 
+#: What the watchdog calls the time after the last step.
+ENDING = "the end of the run"
 #: Seconds on a CPU beyond which the small defconfig is named.
 _LONG = 1800.0
 
@@ -74,7 +76,7 @@ def startup(
             len(data["val"].ids),
             len(data["test"].ids) if "test" in data else 0,
         )
-        for line in cpu_warning(predicted_seconds(config, model.parameter_count(), left)):
+        for line in cpu_warning(predicted(config, model.parameter_count(), left)):
             console.say(line)
     if progress.step or not parts.ranks.first:
         return
@@ -113,11 +115,13 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
     return [*lines, f"run directory {shown(known['folder'])}"]
 
 
-def cpu_warning(seconds: float) -> list[str]:
+def cpu_warning(time: Predicted) -> list[str]:
     """Say how long a run takes on this CPU, and what takes minutes if that is long."""
-    lines = [f"no GPU in use: this will take about {duration(seconds)} on this CPU"]
-    if seconds > _LONG:
-        lines.append("a run of minutes for a CPU: make defconfig-gpt2-shakespeare-char-cpu && make")
+    lines = [f"training on the CPU (no GPU in use), {time}"]
+    if time.seconds > _LONG:
+        lines.append(
+            "for a run of minutes on a CPU: make defconfig-gpt2-shakespeare-char-cpu && make"
+        )
     return lines
 
 
@@ -168,6 +172,40 @@ def _next(folder: Path) -> list[str]:
         f"next: gpt2/sample.py --run {run} writes more of it,",
         f"      gpt2/evaluate.py --run {run} measures it again",
     ]
+
+
+def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | None) -> str:
+    """Answer a request to stop: what is finished first, and what a second Ctrl-C would lose.
+
+    `doing` is the watchdog's word for it, `saved` the step of the last checkpoint.
+    """
+    last = "no checkpoint yet" if saved is None else f"that of step {saved}"
+    lost = f"Ctrl-C again stops now and loses the steps since the last checkpoint ({last})"
+    by = "" if signal == "SIGINT" else f" ({signal})"
+    if doing == ENDING:
+        return f"stopping{by}: the results are being written"
+    what = {"the start of the run": "the first step"}.get(doing, doing)
+    what = "this step" if what.startswith("step ") else what
+    if step_seconds is not None and step_seconds >= 2.0 and what == "this step":
+        what += f" (about {rough_duration(step_seconds)} each)"
+    return f"stopping{by} after {what}, then saving; {lost}"
+
+
+def stopping_early(_: str, again: bool) -> str:
+    """Answer a request to stop while the run is still being built."""
+    if again:
+        return "stopped at once; the run had not started"
+    return "stopping once the run has started; Ctrl-C again stops now, and nothing is lost"
+
+
+def stopped_at_once(saved: int | None, folder: Path) -> str:
+    """Say what the second Ctrl-C left: `saved` is the step of the last checkpoint."""
+    if saved is None:
+        return "stopped at once; nothing was saved"
+    way = f"the same command with --run-dir {shown(folder)}"
+    if folder.parent == RUNS:
+        way = "make resume"
+    return f"stopped at once; nothing saved since step {saved}: {way} continues from there"
 
 
 def _skipped(summary: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from gpt2.run_dir.resume import (
 from gpt2.session.attempt import Attempt
 from gpt2.session.check import Prepared, check
 from gpt2.session.guards import guard, watchdog
+from gpt2.session.messages import stopping_early
 from gpt2.session.retry import explain_out_of_memory, retry_on_oom
 from gpt2.training.assembly import build_parts, open_data
 from gpt2.training.rollback import Rollback
@@ -64,6 +65,8 @@ class Session:
     def __init__(self, prepared: Prepared, folder: RunFolder) -> None:
         self.prepared, self.folder = prepared, folder
         self.stop = StopRequest()
+        if prepared.ranks.first:
+            self.stop.notice = stopping_early
         self.watchdog = watchdog(prepared.config, folder, prepared.ranks)
 
     def run(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from gpt2.config.text import duration
@@ -11,6 +12,9 @@ from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Parts, Progress, Step
+
+#: Steps that the time left is judged by, and those of a session before it is judged at all.
+_RECENT, _FIRST = 20, 5
 
 
 class Metrics:
@@ -22,18 +26,28 @@ class Metrics:
         self._folder, self._console = folder, console
         self._parts, self._progress = parts, progress
         self._logged = (progress.step, progress.elapsed)
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_RECENT + 1)
+        self._shown = ""
         if folder.tracking is not None:
             folder.tracking.warn = console.warn
 
     def restart(self) -> None:
         """Measure the speed from here on, as after a resume."""
         self._logged = (self._progress.step, self._progress.elapsed)
+        self._recent.clear()
+
+    def after_step(self) -> None:
+        """Take in how long a step took, and move the bar of a terminal."""
+        progress = self._progress
+        self._recent.append((progress.step, progress.elapsed))
+        if self._console.live:
+            self._console.move(progress.fraction(), self._at() + self._shown + self._left())
 
     def step(self, step: Step, loss: float) -> None:
         """Write and show the line of a training step; `loss` is the mean over ranks."""
         progress, parts = self._progress, self._parts
         steps, seconds = progress.step - self._logged[0], progress.elapsed - self._logged[1]
-        self.restart()
+        self._logged = (progress.step, progress.elapsed)
         tokens = steps * parts.batches.effective_batch * parts.batches.block_size
         sparsity = parts.pruner.sparsity()
         line: dict[str, Any] = {
@@ -93,16 +107,33 @@ class Metrics:
             self._console.warn(f"metrics.jsonl: a line is lost: {error.strerror}; training goes on")
 
     def _show(self, line: dict[str, Any]) -> None:
-        fraction = self._progress.fraction()
-        left = self._progress.elapsed * (1.0 / fraction - 1.0) if fraction > 0.0 else 0.0
-        of = f"/{self._progress.steps}" if self._progress.steps is not None else ""
-        text = (
-            f"step {line['step']}{of}  loss {line['loss']:.4f}  "
-            f"{line['tokens_per_second']:,.0f} tokens/s  lr {line['learning_rate']:.2e}  "
+        self._shown = (
+            f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s  "
+            f"lr {line['learning_rate']:.2e}  "
         )
         if line["sparsity"] > 0.0:
-            text += f"sparsity {line['sparsity']:.1%}  "
-        self._console.progress(fraction, text + f"{duration(left)} left")
+            self._shown += f"sparsity {line['sparsity']:.1%}  "
+        text = self._at() + self._shown + self._left()
+        self._console.progress(self._progress.fraction(), text.rstrip())
+
+    def _at(self) -> str:
+        steps = self._progress.steps
+        return f"step {self._progress.step}{'' if steps is None else f'/{steps}'}  "
+
+    def _left(self) -> str:
+        """Say how much time training still takes, by the last steps; nothing before there are."""
+        progress = self._progress
+        if progress.fraction() >= 1.0:
+            return f"{duration(0.0)} left"
+        if len(self._recent) < _FIRST:
+            return ""
+        (first, began), (last, now) = self._recent[0], self._recent[-1]
+        limits = []
+        if progress.steps is not None and last > first:
+            limits.append((progress.steps - progress.step) * (now - began) / (last - first))
+        if progress.max_time is not None:
+            limits.append(progress.max_time - progress.elapsed)
+        return f"{duration(min(limits))} left" if limits else ""
 
 
 def _sparsity_of(sparsity: Sparsity) -> dict[str, Any]:

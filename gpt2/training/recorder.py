@@ -70,6 +70,7 @@ class RunRecorder:
             float(step.loss)  # on a GPU, wait for the steps: their time is not the evaluation's
             self.progress.tick()
             self._agree()
+        self.metrics.after_step()
         if end:
             return True
         if pausing:
@@ -116,6 +117,7 @@ class RunRecorder:
     def save(self, required: bool) -> None:
         """Write a checkpoint. A failure is an error in the log, and ends the run if `required`."""
         self._spikes.stop_if_diverged()
+        self.console.phase(f"saving the checkpoint of step {self.progress.step} ...", begins=True)
         with self._during("saving a checkpoint"):
             self._saver.save(required, self.best, self.last)
 

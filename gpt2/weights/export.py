@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from gpt2.config.errors import UserError
 from gpt2.data.tokenizer import from_description
 from gpt2.files.atomic import new_folder
 from gpt2.run_dir.latest import meant
-from gpt2.weights.export_folder import in_format, write_export, write_hugging_face
+from gpt2.weights.export_folder import in_format, is_export, write_export, write_hugging_face
 from gpt2.weights.trained import open_stored
 
 
@@ -36,11 +37,16 @@ def export(actions: ExportActions) -> None:
             f"--out {out}: cannot be written ({error.strerror}) and nothing of it is left; make "
             "room, or choose another folder"
         ) from error
-    print(f"step {step} of {actions.run} is in {out}")
+    print(f"exported step {step} of {actions.run} to {out}")
+    if not is_export(actions.run) and not (actions.run / "summary.json").exists():
+        print("  the run is unfinished: --force exports it again when it has its results")
     for line in _account(tensors, written, actions.dtype):
         print(f"  {line}")
     if form == "hf" and tokenizer.end_of_text is None:
-        print("  no tokenizer files: its tokens are characters, which transformers has none for")
+        print(
+            "  no tokenizer files: the tokens are characters, and transformers has no such "
+            "tokenizer"
+        )
 
 
 def _free_folder(actions: ExportActions) -> Path:
@@ -48,7 +54,13 @@ def _free_folder(actions: ExportActions) -> Path:
     name = actions.format + "-best" * actions.best + "-bf16" * (actions.dtype == "bf16")
     out = (actions.out or actions.run / "export" / name).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} is there already; remove it, or choose another folder")
+        ours = actions.out is None or is_export(out)
+        if not (actions.force and out.is_dir() and ours):
+            raise UserError(
+                f"--out {out} is there already; --force replaces an export, "
+                "or choose another folder"
+            )
+        shutil.rmtree(out)
     return out
 
 

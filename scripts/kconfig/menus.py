@@ -18,7 +18,8 @@ from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from gpt2.config.tree import Kconfig
 from gpt2.config.typed import Auto, Required
-from scripts.kconfig.files import HEADER, problems_of, read, refuse_wrong, unmentioned, write
+from scripts.kconfig.files import HEADER, problems_of, refuse_wrong, unmentioned, write
+from scripts.kconfig.start import fitting_defconfig, read_or_start
 
 
 class MenuTree(Kconfig):
@@ -32,6 +33,9 @@ class MenuTree(Kconfig):
     ) -> str:
         """Check, then load. Raises OSError."""
         path = Path(filename or kc.standard_config_filename())
+        if filename is None and not path.exists():
+            path = fitting_defconfig()
+            filename = str(path)
         if path.exists() and (problems := problems_of(path)):
             raise OSError(errno.EINVAL, "\n".join(problems), str(path))
         return super().load_config(filename, replace, verbose)
@@ -121,7 +125,7 @@ def oldconfig(config: Path) -> None:
 
     Raises UserError, and leaves `config` as it is, when the answers end early or contradict.
     """
-    options = read(config) if config.exists() else Options(ROOT_TREE)
+    options = read_or_start(config)
     dropped = options.check()
     hints = option_hints(options)
     # An answer can open further options, or close some that were to be asked about.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
+from gpt2.config.aliases import ALIASES
 from gpt2.config.bind import option_hints, unwrap
 from gpt2.config.dotconfig import lines_of, read_text
 from gpt2.config.errors import UserError
@@ -15,12 +17,13 @@ from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import Auto, Size, Within
 from scripts.kconfig.files import read, unmentioned
+from scripts.kconfig.start import read_or_start
 
 
 def explain(config: Path, option: str) -> None:
     """Print all there is to know about one option. Raises UserError for an unknown one."""
     name = option.strip().lstrip("-").upper().replace("-", "_").removeprefix("CONFIG_")
-    options = read(config) if config.exists() else Options(ROOT_TREE)
+    options = read_or_start(config)
     for problem in options.check():
         print(f"not counted: {problem}", file=sys.stderr)
     train = Options().names()  # the root's tree has more, for the test matrix: those are no flags
@@ -29,7 +32,7 @@ def explain(config: Path, option: str) -> None:
         for word, member in options.members(choice).items():
             flags[member] = f"{flags[choice]} {word}".strip()
     if name not in flags:
-        raise UserError(f"there is no option {option!r}{nearest(name, list(flags))}")
+        raise UserError(_unknown(option, name, flags))
     item = options.choices.get(name) or options.symbols[name]
     node = item.nodes[0]
     value = options.value(name)
@@ -52,6 +55,18 @@ def explain(config: Path, option: str) -> None:
                         f"{word}: {said}", 90, initial_indent=" " * 4, subsequent_indent=" " * 8
                     )
                 )
+
+
+def _unknown(option: str, name: str, flags: Mapping[str, str]) -> str:
+    """Say that there is no such option, and which ones may be meant."""
+    if not name:
+        return "which option? make explain OPTION=learning-rate"
+    if ours := ALIASES.get(name.lower().replace("_", "-")):
+        return f"there is no option {option!r}; here that is {ours.split(' ')[0]}"
+    within = [known for known in flags if name in known and flags[known].count(" ") == 0]
+    if 1 < len(within) <= 20:
+        return f"there is no option {option!r}; with that in their names: {', '.join(within)}"
+    return f"there is no option {option!r}{nearest(name, list(flags))}"
 
 
 def _source(options: Options, name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpt2.config.errors import Exit
+from gpt2.config.text import rough_duration
 from gpt2.files.lock import holder
 from gpt2.run_dir.folder import prune_checkpoints
 from scripts.study import process as processes
@@ -15,6 +16,7 @@ from scripts.study.folder import MatrixFolder
 from scripts.study.process import CellProcess
 from scripts.study.records import CellRecord, Failed, Finished, Stopped
 from scripts.study.state import CellState, results
+from scripts.study.views import remaining
 
 #: So often a cell may be stopped by others before that counts as a failure.
 _STOPS = 5
@@ -85,8 +87,13 @@ class Outcomes:
         self._folder.write(Finished(cell=name, seconds=round(seconds, 1), shared=state.shared))
         loss = results(self._folder, name).val_loss
         shown = "no number" if loss is None else f"{loss:.4f}"
-        done = done_of(self._states)
-        self._say(f"{name}: finished in {seconds:.0f} s, validation loss {shown} {done}")
+        took = f"{rough_duration(seconds)}{self._left()}"
+        self._say(f"{count_of(self._states)} {name}  loss {shown}  {took}")
+
+    def _left(self) -> str:
+        """Return how long the rest takes, where that is known."""
+        seconds = remaining(self._folder, self._folder.matrix(), self._states)
+        return f"   left {rough_duration(seconds)}" if seconds else ""
 
     def _failed(self, one: Running, code: int) -> None:
         name, state = one.cell.name, self._states[one.cell.name]
@@ -120,6 +127,13 @@ class Outcomes:
                 "checkpoint": " from the start",
             }.get(kind, " from its last checkpoint")
         self._say("\n  | ".join([text, *state.tail.splitlines()]))
+
+
+def count_of(states: Mapping[str, CellState]) -> str:
+    """Return how many cells have finished: [12/90]."""
+    counts = Counter(state.status for state in states.values())
+    wanted = len(states) - counts["skipped"]
+    return f"[{counts['finished']:>{len(str(wanted))}}/{wanted}]"
 
 
 def done_of(states: Mapping[str, CellState]) -> str:

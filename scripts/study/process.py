@@ -53,7 +53,7 @@ class CellProcess:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal is the runner's alone
-                preexec_fn=self._end_with_the_runner,  # noqa: PLW1509 - the runner has one thread
+                preexec_fn=self._end_with_the_runner,  # noqa: PLW1509 - the other thread waits
             )
 
     def _end_with_the_runner(self) -> None:

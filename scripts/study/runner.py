@@ -42,6 +42,12 @@ class TimeLimit:
         return max(_LEAST_LIMIT, _TIMES_SLOWEST * self._slowest)
 
 
+def _notice(_: str, again: bool) -> str:
+    if again:
+        return "stopped at once; the running cells save by themselves and end"
+    return "stopping: the running cells end their step and save; Ctrl-C again stops at once"
+
+
 class Runner:
     """Goes through the cells of `matrix` in the open `folder`: starts processes, waits for them.
 
@@ -68,7 +74,7 @@ class Runner:
 
     def run(self) -> int:
         """Run what is left; return the exit code. Raises UserError when it cannot go on."""
-        with StopRequest() as stop:
+        with StopRequest(_notice) as stop:
             self._outcomes.complete_earlier()
             cells = self._matrix.cells
             left = [cell for cell in cells if self._states[cell.name].status != "finished"]
@@ -152,7 +158,10 @@ class Runner:
         state.shared = state.shared or shared
         self._running.append(Running(cell, process, device))
         done = done_of(self._states)
-        self._say(f"{name}: {'goes on' if going_on else 'starts'} {done}\n  {command}")
+        if os.environ.get("V") == "1":  # the kernel's custom; the command is in the cell's folder
+            self._say(f"{name}: {'resumes' if going_on else 'starts'} {done}\n  {command}")
+        elif going_on:
+            self._say(f"{name}: resumes {done}")
 
     def _end_all(self) -> None:
         """Let nothing run on when the loop is left by an error."""

@@ -162,7 +162,7 @@ def status(folder: MatrixFolder) -> list[str]:
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     lines = [f"matrix {record.name} in {folder.path}: {said}"]
     over = counts["finished"] + counts["skipped"] == len(known)
-    idle = "all is done" if over else "nobody runs it: 'make test-matrix' goes on"
+    idle = "all is done" if over else "not running; 'make test-matrix' continues it"
     lines.append(f"run by {runner}" if runner else idle)
     for cell in record.cells:
         state = known[cell.name]
@@ -176,6 +176,8 @@ def status(folder: MatrixFolder) -> list[str]:
     eta = remaining(folder, record, known)
     if eta:
         lines.append(f"left: about {rough_duration(eta)}")
+    if counts["finished"]:
+        lines += ["", *summary(folder, record)]
     return lines
 
 

@@ -289,17 +289,17 @@ def test_unreadable_files(tmp_path: Path, content: bytes | str | None, reason: s
 def test_a_flag_that_plays_no_part_is_refused() -> None:
     for name, value in (("WSD_DECAY", "0.5"), ("WSD_DECAY", "0.2"), ("WSD_DECAY", "")):
         assert given((name, value)).check() == [
-            "--wsd-decay has no effect here: it needs LR_SCHEDULE_WSD"
+            "--wsd-decay has no effect here: it needs --lr-schedule wsd"
         ]
     # Also with the value that the symbol has by itself.
     assert given(("N_LAYER", "12")).check() == [
-        "--n-layer has no effect here: it needs MODEL_CUSTOM"
+        "--n-layer has no effect here: it needs --model custom"
     ]
     assert given(("SGD_NESTEROV", "n")).check() == [
-        "--sgd-nesterov has no effect here: it needs OPTIMIZER_SGD"
+        "--sgd-nesterov has no effect here: it needs --optimizer sgd"
     ]
     assert given(("TOKENIZER", "gpt2")).check() == [
-        "--tokenizer has no effect here: it needs CHOOSES_TOKENIZER (as with DATASET_TEXT)"
+        "--tokenizer has no effect here: it needs --dataset text"
     ]
     assert given(("N_LAYER", "12"), ("MODEL", "custom")).check() == []
 
@@ -307,7 +307,7 @@ def test_a_flag_that_plays_no_part_is_refused() -> None:
 def test_every_unmet_condition_is_named(small_tree: Path) -> None:
     options = given(("STEPS", "4"), ("SLOW", "y"), tree=small_tree)
     assert options.check() == [
-        "--steps has no effect here: it needs RULE_FANCY and METHOD_STATE || !SLOW"
+        "--steps has no effect here: it needs --rule fancy and --method state or --no-slow"
     ]
     assert options.conditions("STEPS") == {"RULE_FANCY": False, "METHOD_STATE || !SLOW": False}
     options.give("RULE", "fancy", "--rule")

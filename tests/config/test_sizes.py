@@ -7,7 +7,7 @@ import pytest
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options
-from gpt2.config.sizes import parse_size, show_size
+from gpt2.config.sizes import in_seconds, parse_size, show_size
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,12 @@ def test_the_limit_is_bound() -> None:
     assert bind(options).machine.host_memory_limit is None
     options.give("HOST_MEMORY_LIMIT", "6GiB", "--host-memory-limit")
     assert bind(options).machine.host_memory_limit == 6 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", "90"), ("90s", "90"), ("5m", "300"), ("1h", "3600"), ("1h30m", "5400"),
+     ("2d", "172800"), ("m5", "m5"), ("5x", "5x"), ("", ""), ("1.5h", "1.5h"), ("-5m", "-5m")],
+)  # fmt: skip
+def test_times(text: str, seconds: str) -> None:
+    assert in_seconds(text) == seconds

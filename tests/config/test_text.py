@@ -10,6 +10,7 @@ from gpt2.config.text import (
     joined,
     last_line,
     markdown_table,
+    predicted_duration,
     rough_duration,
     shortened,
 )
@@ -59,3 +60,18 @@ def test_a_table_in_markdown() -> None:
     assert markdown_table(["", "b"], [["x", "1"], ["y", "2"]]) == (
         "|  | b |\n| --- | --- |\n| x | 1 |\n| y | 2 |"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "1 s"),
+        (5, "4 to 8 s"),
+        (59, "45 to 95 s"),
+        (101, "1 to 3 min"),
+        (827, "11 to 22 min"),
+        (63 * 3600, "2 to 4 days"),
+    ],
+)
+def test_a_prediction_has_no_false_digits(seconds: float, said: str) -> None:
+    assert predicted_duration(seconds) == said

@@ -159,7 +159,7 @@ def test_a_plugins_default_does_not_open_a_closed_option(tree: Path) -> None:
     options.give("RULE", "fancy", "--rule")
     options.give("FAST", "n", "--fast")
     options.give("RATE", "7", "--rate")
-    assert options.check() == ["--rate has no effect here: it needs FAST"]
+    assert options.check() == ["--rate has no effect here: it needs --fast"]
     assert "RATE" not in options.full_text()
 
 

@@ -49,7 +49,9 @@ def assert_stopped(run: Path, step: int, by: str) -> None:
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("preempted", Exit.PREEMPTED)
     assert record["stopped_by"] == by
-    assert f"stopped by {by} after step {step}; saved. To go on: " in (run / "log.txt").read_text()
+    shown = "Ctrl-C" if by == "SIGINT" else by
+    log = (run / "log.txt").read_text()
+    assert f"stopped ({shown}) after step {step}, checkpoint saved\nresume with: " in log
 
 
 def assert_goes_on(data: Path, run: Path, whole: Path) -> None:

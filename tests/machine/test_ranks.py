@@ -187,7 +187,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(
     run, more = tmp_path / "run", (*MORE, "--gradient-accumulation", "2")
     stopped = train_ranks(data, run, *more, "--checkpoint-interval", "1", **told)
     assert stopped.returncode != 0
-    assert stopped.stdout.count(f"after step {step}; saved. To go on") == 1
+    assert stopped.stdout.count(f"after step {step}, checkpoint saved") == 1
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("preempted", Exit.PREEMPTED)
     assert max(run.glob("checkpoints/step-*")).name == f"step-{step:08d}"

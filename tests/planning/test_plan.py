@@ -15,7 +15,7 @@ from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning import calibration, probe
-from gpt2.planning.command import choose_batch
+from gpt2.planning.command import choose_batch, refuse_or_fit
 from gpt2.planning.plan import Planned, plan
 from gpt2.planning.remedies import Alternative, MemoryBudget, largest, micro_batches, remedies
 from gpt2.planning.step import peak_of
@@ -157,6 +157,23 @@ def test_plan_is_shown_without_data(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert word in text
     assert "verdict: it fits" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_gpu_the_plan_says_that_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    first = "no GPU that torch can use: planning for the CPU in fp32; --plan-for 24G plans"
+    line = f"--plan --dropout 0 --batch-size 2 --data-dir {tmp_path}"
+    main(line.split())
+    assert capsys.readouterr().out.startswith(first)
+    main(f"{line} --device cpu".split())  # as asked for
+    assert capsys.readouterr().out.startswith("memory plan: ")
+    config = configured("--batch-size 3000 --precision fp32")
+    with pytest.raises(UserError) as caught:
+        refuse_or_fit(config, TrainActions(), 50257, DistributedContext())
+    assert caught.value.messages[0].startswith(first)
+    assert "\nit does not fit: needs " in caught.value.messages[0]
 
 
 def test_plan_of_what_does_not_fit_names_the_way_out(

@@ -86,7 +86,6 @@ def test_without_torch_training_cannot_start(
 
 def test_a_missing_package_is_named(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = doctor.requirements("runtime")
-    monkeypatch.setattr(doctor, "own_venv", lambda: REPOSITORY / "no such folder")
     monkeypatch.setattr(
         doctor, "missing", lambda lines: [lines["numpy"]] if lines == runtime else []
     )

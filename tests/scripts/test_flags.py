@@ -20,6 +20,7 @@ from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import Config
 from gpt2.prepare_data import OPTIONS as PREPARE_OPTIONS
 from scripts import flags, kconf
+from scripts.kconfig import start
 from tests.conftest import ODD_FOLDERS, REPOSITORY, RunScript, WriteConfig, random_options
 
 
@@ -48,9 +49,10 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A repository with two defconfigs and no .config; return its folder."""
     (tmp_path / "defconfigs").mkdir()
-    (tmp_path / "defconfigs" / flags.GPU_DEFCONFIG).write_text("# GPU\nCONFIG_BATCH_SIZE=77\n")
-    (tmp_path / "defconfigs" / flags.CPU_DEFCONFIG).write_text("# CPU\nCONFIG_BATCH_SIZE=7\n")
+    (tmp_path / "defconfigs" / start.GPU_DEFCONFIG).write_text("# GPU\nCONFIG_BATCH_SIZE=77\n")
+    (tmp_path / "defconfigs" / start.CPU_DEFCONFIG).write_text("# CPU\nCONFIG_BATCH_SIZE=7\n")
     monkeypatch.setattr(flags, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(start, "DEFCONFIGS", tmp_path / "defconfigs")
     return tmp_path
 
 
@@ -114,7 +116,7 @@ def test_no_value_is_touched_by_a_shell(
 def test_a_value_like_a_flag_stays_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     # No option of today may hold such a value; a string of a plug-in may.
     monkeypatch.setattr(Options, "minimal", lambda _: {"DROPOUT": "--resume"})
-    (word,) = flags.flags(REPOSITORY / "defconfigs" / flags.CPU_DEFCONFIG)
+    (word,) = flags.flags(REPOSITORY / "defconfigs" / start.CPU_DEFCONFIG)
     options, actions = parse("train.py", "", [word], TrainActions)
     assert options.value("DROPOUT") == "--resume"
     assert actions.resume is None
@@ -151,8 +153,8 @@ def test_the_axes_of_the_matrix_are_no_flags(
 @pytest.mark.parametrize(
     ("gpu", "name", "batch", "why"),
     [
-        (True, flags.GPU_DEFCONFIG, "77", "there is a GPU (a test's card)"),
-        (False, flags.CPU_DEFCONFIG, "7", "there is no GPU"),
+        (True, start.GPU_DEFCONFIG, "77", "there is a GPU (a test's card)"),
+        (False, start.CPU_DEFCONFIG, "7", "torch finds no GPU"),
     ],
 )
 def test_without_a_config_the_machine_decides(
@@ -164,7 +166,7 @@ def test_without_a_config_the_machine_decides(
     assert main(str(machine / ".config")) == 0
     shown = capsys.readouterr()
     assert shown.out == f"--batch-size {batch}\n"
-    assert f"taking defconfigs/{name}, since {why}" in shown.err
+    assert f"taking defconfigs/{name}, as 'make' does, because {why}" in shown.err
     assert shown.err.count("\n") == 1
     assert not (machine / ".config").exists()
 

@@ -67,7 +67,7 @@ def test_low_memory_saves_and_the_resumed_run_is_the_same_to_the_bit(
         assert tiny.train(data, run, *STEPS) == Exit.PREEMPTED
     low = "the memory guard (1.07 GB of 25.77 GB are left on this machine)"
     told = capsys.readouterr().out
-    assert f"stopped by {low} after step 3; saved. To go on: the same command with" in told
+    assert f"stopped ({low}) after step 3, checkpoint saved\nresume with: the same command" in told
     assert "--batch-size 2 --gradient-accumulation 2 is the same run in less memory" in told
     assert record(run)["status"] == "preempted"
     assert record(run)["stopped_by"] == low

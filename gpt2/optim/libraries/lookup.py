@@ -90,6 +90,12 @@ def find(name: str) -> Found:
             f"--optimizer {name} is not in the table of versions tested: "
             "make check-optimizers tests what gpt2/optim/libraries/compatibility.py names"
         )
+    longer = [name for name in REFUSED[first] if name.startswith(second)]
+    if len(longer) == 1:
+        raise UserError(
+            f"--optimizer {name}: {first}:{longer[0]} exists but cannot be used here: "
+            f"{REFUSED[first][longer[0]]}"
+        )
     hint = nearest(second, sorted(COMPATIBLE[first]))
     raise UserError(
         f"--optimizer {name}: {LIBRARIES[first].module} has no {second!r}{hint} "
@@ -174,6 +180,11 @@ def _own_class(module: str, name: str) -> type[Optimizer]:
             for key, value in vars(found).items()
             if isinstance(value, type) and issubclass(value, Optimizer)
         ]
+        if module == "torch":
+            raise UserError(
+                f"{where}: torch's own are in torch.optim (--optimizer torch.optim:{name}); "
+                f"the built-in ones need no library (--optimizer {name.lower()})"
+            )
         problem = "is no torch.optim.Optimizer" if name in vars(found) else "is not there"
         raise UserError(
             f"{where}: {name} {problem}{nearest(name, there)} "

@@ -120,9 +120,9 @@ def test_of_two_optimizers_the_last_counts() -> None:
         (("--optimizer", "po:soap", "--optimizer-name", "po:lion"), "contradicts --optimizer"),
         (
             ("--optimizer", "po:soap", "--shard", "fsdp"),
-            "--shard: 'fsdp' cannot be chosen here: it needs CAN_SHARD (as with ",
+            "--shard: 'fsdp' cannot be chosen here: it needs --optimizer adagrad, adam, ",
         ),
-        (("--optimizer", "adamw", "--opt-arg", "eps=1"), "it needs OPTIMIZER_LIBRARY"),
+        (("--optimizer", "adamw", "--opt-arg", "eps=1"), "it needs --optimizer library"),
         (("--optimizer", "nowhere.at.all:Lion"), "no library or module 'nowhere'"),
         (("--optimizer", "json:Lion"), "Lion is not there (optimizers in json: none)"),
         (("--optimizer", "torch.optim:SDG"), "did you mean SGD"),

@@ -46,9 +46,9 @@ def test_the_options_of_another_base_are_refused() -> None:
     with pytest.raises(UserError) as caught:
         bound("adamwprune", ADAMWPRUNE_BASE="adam", ADAMWSPAM_THETA="3", ADAMW_EPS="1")
     assert sorted(caught.value.messages) == [
-        "--adamw-eps has no effect here: it needs OPTIMIZER_ADAMW || ADAMWPRUNE_BASE_ADAMW",
-        "--adamwspam-theta has no effect here: it needs OPTIMIZER_ADAMWSPAM || "
-        "ADAMWPRUNE_BASE_ADAMWSPAM",
+        "--adamw-eps has no effect here: it needs --optimizer adamw or --adamwprune-base adamw",
+        "--adamwspam-theta has no effect here: it needs --optimizer adamwspam or "
+        "--adamwprune-base adamwspam",
     ]
     with pytest.raises(UserError, match="--adamwprune-base has no effect here"):
         bound("adamw", ADAMWPRUNE_BASE="adam")

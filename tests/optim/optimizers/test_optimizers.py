@@ -171,7 +171,7 @@ def test_nesterov_without_momentum_is_refused() -> None:
 
 
 def test_an_option_of_another_optimizer_is_refused() -> None:
-    with pytest.raises(UserError, match="no effect here: it needs OPTIMIZER_SGD"):
+    with pytest.raises(UserError, match="no effect here: it needs --optimizer sgd"):
         bound("adamw", SGD_MOMENTUM="0.5")
 
 
@@ -314,7 +314,7 @@ def test_a_new_plugins_options_are_checked_before_torch_is_imported(train: Any) 
     ]
     idle = train("--signs-reach", "2")
     assert idle.returncode == 2
-    assert "--signs-reach has no effect here: it needs OPTIMIZER_SIGNS" in idle.stderr
+    assert "--signs-reach has no effect here: it needs --optimizer signs" in idle.stderr
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_a_signal_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> N
     assert [line["event"] for line in events(out)][-2:] == ["stopped", "end"]
     shown = run(config, out, "--status").stdout
     assert "1 unfinished" in shown
-    assert "nobody runs it" in shown
+    assert "not running" in shown
     assert run(config, out).returncode == 0
 
 

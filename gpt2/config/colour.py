@@ -1,0 +1,20 @@
+"""Colour for a terminal: bold, yellow and red, and none where NO_COLOR is set."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TextIO
+
+Style = Literal["bold", "yellow", "red"]
+_CODES: dict[Style, str] = {"bold": "1", "yellow": "33", "red": "1;31"}
+
+
+def painted(text: str, style: Style, stream: TextIO) -> str:
+    """Return `text` in a style if `stream` is a terminal; unchanged otherwise.
+
+    https://no-color.org: any value of NO_COLOR but the empty one switches colour off.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or not stream.isatty():
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"

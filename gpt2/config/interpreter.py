@@ -1,0 +1,77 @@
+"""Which Python runs an entry: one with the packages, that of .venv where the one at hand lacks any.
+
+Needs nothing but the standard library, and runs on older Pythons.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VENV = REPOSITORY / ".venv"
+OLDEST = (3, 11)
+#: Modules whose names are not those of their packages.
+_MODULES = {"pyyaml": "yaml"}
+
+
+def need_packages(program: str) -> None:
+    """Continue in .venv if this Python lacks a package; exit 2 with one line if that cannot help.
+
+    Called before anything else is imported.
+    """
+    continue_in_venv()
+    lacks = lacking()
+    if sys.version_info < OLDEST:
+        lacks = [f"version {'.'.join(map(str, OLDEST))} or newer"]
+    if not lacks:
+        return
+    here = os.path.relpath(VENV / "bin" / "python")
+    way = "run 'make' once, which makes .venv with all that is needed"
+    if in_venv():
+        way = "run 'make' once, which installs what is missing"
+    elif (VENV / "bin" / "python").exists():
+        way = f"use {here}, or run 'make' once"
+    print(
+        f"{program}: error: this Python ({sys.executable}) lacks {', '.join(lacks)}; {way}",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+
+def continue_in_venv() -> None:
+    """Replace this process by the same command in .venv, if a package is missing here."""
+    python = VENV / "bin" / "python"
+    if in_venv() or not python.exists() or not lacking():
+        return
+    if sys.version_info < (3, 10):  # noqa: UP036 - runs on whatever Python there is
+        return  # it does not know how it was started; need_packages names the version
+    sys.stdout.flush()
+    os.execv(python, [str(python), *sys.orig_argv[1:]])
+
+
+def in_venv() -> bool:
+    """Whether this Python is that of .venv."""
+    return Path(sys.prefix).resolve() == VENV.resolve()
+
+
+def lacking() -> list[str]:
+    """Return the packages of requirements.txt needed to train that cannot be found."""
+    return [name for name in needed() if importlib.util.find_spec(_MODULES.get(name, name)) is None]
+
+
+def needed() -> list[str]:
+    """Return the names of the packages in the first group of requirements.txt, for training."""
+    names = []
+    path = REPOSITORY / "requirements.txt"
+    if not path.exists():  # a copy of gpt2/ alone, whose owner sees to its packages
+        return []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and line != "# runtime":
+            break
+        if line and not line.startswith("#"):
+            names.append(re.split(r"[=<>!~\[; ]", line)[0])
+    return names

@@ -1,0 +1,40 @@
+"""The configuration where there is no .config yet: one for `make`, the menus and explain alike."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY, ROOT_TREE
+
+GPU_DEFCONFIG = "gpt2-shakespeare-l4"
+CPU_DEFCONFIG = "gpt2-shakespeare-char-cpu"
+DEFCONFIGS = REPOSITORY / "defconfigs"
+
+
+def fitting_defconfig(quiet: bool = False) -> Path:
+    """Return the defconfig for this machine, and say which and why on the error stream."""
+    import torch
+
+    if torch.cuda.is_available():
+        name, why = GPU_DEFCONFIG, f"there is a GPU ({torch.cuda.get_device_name()})"
+    else:
+        name, why = CPU_DEFCONFIG, "torch finds no GPU"
+    if not quiet:
+        print(
+            f"no .config: taking defconfigs/{name}, as 'make' does, because {why}; "
+            "'make list-defconfigs' shows the others, 'make menuconfig' every option",
+            file=sys.stderr,
+        )
+    return DEFCONFIGS / name
+
+
+def read_or_start(config: Path) -> Options:
+    """Read `config`; where there is none, read the defconfig that `make` would take.
+
+    Raises UserError when it cannot be read.
+    """
+    options = Options(ROOT_TREE)
+    options.read(config if config.exists() else fitting_defconfig())
+    return options

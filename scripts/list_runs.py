@@ -1,0 +1,125 @@
+"""List the runs in runs/, newest first: when, optimizer, what is special, steps, loss, status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    if not __package__:  # the repository on the path, not this folder
+        _here = Path(__file__).resolve().parent
+        sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
+    from gpt2.config.interpreter import need_packages
+
+    need_packages("list_runs.py")
+
+from gpt2.config.cli import Parser
+from gpt2.config.dotconfig import lines_of, read_text
+from gpt2.config.entry import run_entry
+from gpt2.config.errors import UserError
+from gpt2.config.options import Options
+from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.files.lock import holder
+from gpt2.run_dir.folder import read_json, read_metrics
+from scripts.kconfig.start import DEFCONFIGS
+
+#: Options that say where and how long, not what: none of them makes a run special.
+_PLAIN = ("DATA_DIR", "NUM_THREADS", "NUM_WORKERS", "LOG_INTERVAL", "TRACKER")
+#: Differences that are shown; the rest is counted.
+_MOST = 4
+
+Values = dict[str, str]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a line for each run."""
+    found = Parser(prog="list_runs.py", description=__doc__, allow_abbrev=False)
+    found.add_argument("--runs", type=Path, default=REPOSITORY / "runs", help=argparse.SUPPRESS)
+    folder = found.parse_args(argv).runs
+    runs = sorted(
+        (path.parent for path in folder.glob("*/config") if not path.parent.is_symlink()),
+        key=lambda run: (run / "config").stat().st_mtime,
+        reverse=True,
+    )
+    if not runs:
+        print("no run yet: 'make' trains one")
+        return 0
+    shipped = {path.name: _of_defconfig(path) for path in sorted(DEFCONFIGS.glob("[!.]*"))}
+    rows: list[tuple[str, ...]] = [
+        ("when", "run", "optimizer", "steps", "loss", "status", "like, but for")
+    ]
+    rows += [_row(run, shipped) for run in runs]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def _row(run: Path, shipped: dict[str, Values]) -> tuple[str, ...]:
+    try:
+        values = _values(read_text(run / "config"))
+        record = read_json(run, "run.json") if (run / "run.json").exists() else {}
+        summary = read_json(run, "summary.json") if (run / "summary.json").exists() else {}
+    except UserError as error:
+        return ("", run.name, "", "", "", "damaged", error.messages[0])
+    lines = read_metrics(run)
+    steps = summary.get("steps") or (lines[-1]["step"] if lines else 0)
+    losses = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
+    loss = summary.get("val_loss") or (losses[-1] if losses else None)
+    chosen = [name.removeprefix("OPTIMIZER_") for name in values if _is_optimizer(name, values)]
+    optimizer = "".join(chosen[:1]).lower()
+    return (
+        str(record.get("start") or "")[:16].replace("T", " "),
+        run.name,
+        optimizer,
+        str(steps),
+        "" if loss is None else f"{loss:.4f}",
+        _status(run, record, bool(summary)),
+        _special(values, shipped),
+    )
+
+
+def _is_optimizer(name: str, values: Values) -> bool:
+    chosen = values[name] == "y" and name.startswith("OPTIMIZER_")
+    return chosen and not name.startswith("OPTIMIZER_STATE")
+
+
+def _status(run: Path, record: dict[str, object], finished: bool) -> str:
+    if finished:
+        return "finished"
+    if holder(run):
+        return "running"
+    status = str(record.get("status") or "not begun")
+    return "killed" if status == "running" else status
+
+
+def _special(values: Values, shipped: dict[str, Values]) -> str:
+    """Return the defconfig that a run is most like, and in what it differs."""
+    apart = {name: _differing(values, other) for name, other in shipped.items()}
+    nearest = min(apart, key=lambda name: len(apart[name]))
+    names = apart[nearest]
+    shown = [f"{name.lower().replace('_', '-')} {values[name]}" for name in names[:_MOST]]
+    shown += [f"{len(names) - _MOST} more"] if len(names) > _MOST else []
+    return nearest + (": " + ", ".join(shown) if shown else "")
+
+
+def _differing(values: Values, other: Values) -> list[str]:
+    names = [name for name in values if values[name] != "n" and name not in _PLAIN]
+    return [name for name in names if other.get(name) != values[name]]
+
+
+def _of_defconfig(path: Path) -> Values:
+    options = Options(ROOT_TREE)
+    options.read(path)
+    return _values(options.full_text())
+
+
+def _values(text: str) -> Values:
+    return {line.name: line.value.strip('"') for line in lines_of(text) if not line.problem}
+
+
+if __name__ == "__main__":
+    run_entry("list_runs.py", lambda: main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""Names of nanoGPT and Hugging Face lead to our flags, and conditions are said as flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpt2.config import actions, cli
+from gpt2.config.aliases import ALIASES, with_dashes
+from gpt2.config.bind import bind
+from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of
+from gpt2.config.options import Options
+
+
+def refused(*argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        bind(cli.parse("train.py", "", argv, actions.TrainActions)[0])
+    assert len(caught.value.messages) == 1
+    return caught.value.messages[0]
+
+
+def test_every_alias_leads_to_a_flag_and_is_none_itself() -> None:
+    options = Options()
+    train = {flag_of(name): name for name in options.names()}
+    others = {
+        flag_of(field)
+        for kind in (actions.TrainActions, actions.SampleActions)
+        for field in kind.__dataclass_fields__
+    }
+    for theirs, ours in ALIASES.items():
+        flag, _, value = ours.partition(" ")
+        assert flag in train or flag in others, ours
+        assert f"--{theirs}" not in train, theirs
+        assert with_dashes(theirs) == theirs
+        if value:
+            assert value in options.members(train[flag]), ours
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--lr", "1e-3"], "unknown flag --lr; here that is --learning-rate"),
+        (["--lr=1e-3"], "unknown flag --lr=1e-3; here that is --learning-rate"),
+        (["--wandb"], "here that is --tracker wandb"),
+        (["--bf16"], "here that is --precision bf16"),
+        (["--max_iters", "5"], "here that is --max-steps"),
+        (["--out_dir", "x"], "here that is --run-dir"),
+        (["--wandb_log", "True"], "here that is --tracker wandb"),
+        (
+            ["--muon-momentum", "0.9"],
+            "--muon-momentum has no effect here: it needs --optimizer muon",
+        ),
+        (
+            ["--target-sparsity", "0.5"],
+            "--target-sparsity has no effect here: it needs a --pruning-method other than none",
+        ),
+        (["--optimizer", "sgd", "--pruning-method", "state"], "it needs --optimizer ad"),
+    ],
+)
+def test_what_is_said(typed: list[str], said: str) -> None:
+    assert said in refused(*typed)
+
+
+def test_underscores_and_capitals_are_taken() -> None:
+    options, _ = cli.parse(
+        "train.py", "", ["--learning_rate", "1e-3", "--batch_size=3", "--optimizer", "adamW"],
+        actions.TrainActions,
+    )  # fmt: skip
+    config = bind(options)
+    assert (config.optim.learning_rate, config.train.batch_size) == (1e-3, 3)
+    assert config.optim.optimizer == "adamw"
+    assert refused("--batch_size", "--seed=3") == "--batch-size needs a value (see --help)"

@@ -1,0 +1,82 @@
+"""An entry started by a Python without the packages goes on in .venv, or says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2.config import interpreter
+from tests.conftest import REPOSITORY
+
+ENTRIES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for folder in ("gpt2", "scripts")
+    for path in (REPOSITORY / folder).glob("*.py")
+    if "run_entry(" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout without .venv."""
+    root = tmp_path_factory.mktemp("a checkout")
+    for name in ("gpt2", "scripts"):
+        shutil.copytree(
+            REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("requirements.txt", "Kconfig"):
+        shutil.copy(REPOSITORY / name, root / name)
+    return root
+
+
+def start(
+    root: Path, *arguments: str, here: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Start an entry by a Python that has only the standard library."""
+    # -S: without site-packages; what is in PYTHONPATH would be there all the same.
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-S", *arguments],
+        cwd=here or root, env=clean, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_every_entry_asks(bare: Path) -> None:
+    assert len(ENTRIES) >= 12
+    for entry in ENTRIES:
+        asks = "continue_in_venv()" if "doctor" in entry else f'need_packages("{Path(entry).name}")'
+        assert asks in (REPOSITORY / entry).read_text(encoding="utf-8"), entry
+
+
+@pytest.mark.parametrize("entry", ["gpt2/train.py", "gpt2/prepare_data.py", "scripts/matrix.py"])
+def test_without_venv_it_says_what_to_do(entry: str, bare: Path) -> None:
+    done = start(bare, entry, "--help")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(
+        f"{Path(entry).name}: error: this Python ({sys.executable}) lacks"
+    )
+    assert "kconfiglib" in done.stderr
+    assert "run 'make' once" in done.stderr
+
+
+def test_with_venv_it_continues_there(bare: Path) -> None:
+    python = bare / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    for here, words in ((bare, ("gpt2/train.py",)), (bare / "gpt2", ("train.py",))):
+        done = start(bare, *words, "--prompt", "a b", here=here)
+        assert done.stdout.splitlines() == ["-S", *words, "--prompt", "a b"]
+    done = start(bare, "-m", "gpt2.train", "--help")
+    assert done.stdout.splitlines() == ["-S", "-m", "gpt2.train", "--help"]
+
+
+def test_the_packages_are_those_of_training() -> None:
+    assert {"torch", "kconfiglib", "pyyaml"} <= set(interpreter.needed())
+    assert not {"matplotlib", "pytest"} & set(interpreter.needed())
+    assert interpreter.lacking() == []
