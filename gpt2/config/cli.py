@@ -20,6 +20,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.sizes import in_seconds
+from gpt2.config.text import argument_text
 from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE, TIMES
 from gpt2.config.version import VERSION
 
@@ -225,7 +226,7 @@ def _read_actions(
         if isinstance(value, str):
             kind, notes = unwrap(hints[field.name])
             try:
-                value = _path(value) if kind is Path else convert(_text(value), kind, notes)
+                value = _path(value) if kind is Path else convert(argument_text(value), kind, notes)
             except ValueError as error:
                 refused.append(f"{flag_of(field.name)}: {error}")
         if value is not None:
@@ -237,24 +238,6 @@ def _path(text: str) -> Path:
     if not text:
         raise ValueError("a path is needed")
     return Path(text)
-
-
-def _text(argument: str) -> str:
-    """Return an argument as text, whatever the locale made of its bytes. Raises ValueError.
-
-    Where the locale has no such character, Python keeps the byte as half a surrogate pair.
-    """
-    try:
-        argument.encode()
-        return argument
-    except UnicodeEncodeError:
-        pass
-    try:
-        return os.fsencode(argument).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} of {argument!r} is not UTF-8; give text") from None
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{argument!r} has half a character at {error.start}") from None
 
 
 def _nodes(options: Options, chosen: Sequence[str]) -> dict[str, kc.MenuNode]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -83,3 +84,21 @@ def predicted_duration(seconds: float) -> str:
     if unit == "s" and least > 10:
         least, most = 5 * round(low / 5), 5 * round(high / 5)
     return f"{least} to {most} {unit}" if least < most else f"{most} {unit}"
+
+
+def argument_text(argument: str) -> str:
+    """Return an argument as text, whatever the locale made of its bytes. Raises ValueError.
+
+    Where the locale has no such character, Python keeps the byte as half a surrogate pair.
+    """
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} of {argument!r} is not UTF-8; give text") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument!r} has half a character at {error.start}") from None

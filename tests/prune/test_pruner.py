@@ -353,10 +353,15 @@ def test_defaults_follow_the_source(name: str) -> None:
 def test_nothing_about_time_can_be_given_for_a_static_mask(option: str) -> None:
     value = {"PRUNING_START": "0.2", "PRUNING_END": "0.9", "PRUNING_INTERVAL": "5"}[option]
     flag = "--" + option.lower().replace("_", "-")
-    with pytest.raises(UserError, match=f"^{flag} has no effect here: it needs !PRUNING_STATIC"):
+    with pytest.raises(
+        UserError,
+        match=f"^{flag} has no effect here: it needs a --pruning-method other than static",
+    ):
         bound("static", **{option: value})
 
 
 def test_a_pattern_that_a_method_cannot_have_is_refused() -> None:
-    with pytest.raises(UserError, match="'lamp' cannot be chosen here: it needs !PRUNING_DYNAMIC"):
+    with pytest.raises(
+        UserError, match="'lamp' cannot be chosen here: it needs a --pruning-method other"
+    ):
         bound("rigl", SPARSITY_PATTERN="lamp")

@@ -293,7 +293,7 @@ def train(extended: Path) -> Any:
 
 
 def test_a_new_plugins_name_and_options_are_flags(train: Any) -> None:
-    result = train("--help")
+    result = train("--help-all")
     assert result.returncode == 0, result.stderr
     assert ",signs}" in result.stdout
     assert ",set,slight,sparsegpt,state,static,wanda}" in result.stdout
