@@ -355,13 +355,13 @@ def test_nothing_about_time_can_be_given_for_a_static_mask(option: str) -> None:
     flag = "--" + option.lower().replace("_", "-")
     with pytest.raises(
         UserError,
-        match=f"^{flag} has no effect here: it needs a --pruning-method other than static",
+        match=f"^{flag} has no effect here: it needs .* other than static",
     ):
         bound("static", **{option: value})
 
 
 def test_a_pattern_that_a_method_cannot_have_is_refused() -> None:
     with pytest.raises(
-        UserError, match="'lamp' cannot be chosen here: it needs a --pruning-method other"
+        UserError, match=r"'lamp' cannot be chosen here: it needs .* other than rigl"
     ):
         bound("rigl", SPARSITY_PATTERN="lamp")
