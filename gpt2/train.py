@@ -21,7 +21,7 @@ from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.config.typed import PLUGIN_PACKAGES
-from gpt2.run_dir.begun import take_from_run
+from gpt2.run_dir.version_1_defaults import take_from_run
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2.checkpoint.serialize import as_saved, flatten, unflatten
+from gpt2.checkpoint.nested_tensors import as_saved, flatten, unflatten
 from gpt2.machine.shards import shard_like
 
 #: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.

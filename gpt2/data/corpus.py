@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpt2.data.splits import SPLITS, split_characters
 from gpt2.data.tokenizer import Tokenizer
 
-SPLITS = ("train", "val", "test")  # of every corpus here
-TRAIN_SHARE = 0.9  # of a text's characters; the rest, its end, is half validation, half test
 DOCUMENT_END = "\n"  # what ends a document where the tokenizer has no end-of-text
 
 
@@ -120,27 +118,6 @@ class WholeText:
         parts = split_characters(len(self._text))
         for split, (start, end) in itertools.islice(parts.items(), skip, None):
             yield Document(split, [self._text[start:end]], name)
-
-
-def split_of(text: str, held_out_one_in: int) -> str:
-    """Return the split of a document, by its content alone.
-
-    About one in `held_out_one_in` is held out, half of those for validation, half for test. So a
-    document stays in its split whatever is appended to the corpus, and equal documents are never in
-    two splits.
-    """
-    digest = hashlib.sha256(text.encode()).digest()
-    turn, rest = divmod(int.from_bytes(digest[:8], "big"), held_out_one_in)
-    if rest:
-        return "train"
-    return "test" if turn % 2 else "val"
-
-
-def split_characters(characters: int) -> dict[str, tuple[int, int]]:
-    """Where each split of one text of that many characters starts and ends."""
-    held_out = int(TRAIN_SHARE * characters)
-    middle = held_out + (characters - held_out + 1) // 2
-    return {"train": (0, held_out), "val": (held_out, middle), "test": (middle, characters)}
 
 
 class CorpusPlugin(Protocol):

@@ -6,7 +6,7 @@ run.json       versions, device, seed, data, start, end, status, exit code
 metrics.jsonl  one JSON object per logged step
 tracker/       what a tracker keeps, if one was asked for
 log.txt        what the console said
-checkpoints/   see checkpoint.py
+checkpoints/   see checkpoint/store.py
 summary.json   the results; a run is finished when this exists
 """
 

@@ -38,11 +38,11 @@ from gpt2.session.retry import OutOfMemoryRetry, first_steps, try_micro_batch
 from gpt2.session.summary import results
 from gpt2.training.compilation import compile_or_fall_back
 from gpt2.training.evaluation import evaluate
+from gpt2.training.evaluation_batch import EvaluationBatch, Total, evaluation_batch
 from gpt2.training.final_losses import FinalLosses, final_losses
 from gpt2.training.loop import Parts, Progress, forward_backward, train
 from gpt2.training.recorder import RunRecorder
 from gpt2.training.rollback import Rollback, RolledBackError
-from gpt2.training.validation import EvaluationBatch, Total, evaluation_batch
 
 
 class Attempt:

@@ -1,25 +1,19 @@
-"""run.json at the start of a session, and the warning when a resume is not bit-exact."""
+"""run.json at the start of a session."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from gpt2.checkpoint import store
-from gpt2.config import sources
+from gpt2.config import code_hash
 from gpt2.config.typed import Config
 from gpt2.config.version import VERSION
 from gpt2.data.meta import Meta
 from gpt2.machine import device
 from gpt2.run_dir.folder import RunFolder, now, read_json
+from gpt2.session.exactness import changed_conditions, kept, not_exact
 from gpt2.training.loop import Parts
-
-Kind = TypeVar("Kind", list[Any], dict[str, Any])
-
-#: What a run must be computed on, and in, from its first step to its last to be bit-exact.
-_SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
-#: Packages that read and write, and compute nothing.
-_INERT = ("tiktoken", "safetensors", "kconfiglib")
 
 
 def run_record(
@@ -50,7 +44,7 @@ def run_record(
         "micro_batch": config.train.batch_size,
         "lowered": earlier.get("lowered", []),
         "version": VERSION,
-        "code": _all_code(earlier.get("code"), sources.code_hash()),
+        "code": _all_code(earlier.get("code"), code_hash.code_hash()),
         "precision": parts.precision.name,
         "compiled": False,
         "compile_failure": None,
@@ -63,15 +57,12 @@ def run_record(
         },
         **device.describe(parts.precision.device),
     }
-    record["moved"] = _kept(earlier, "moved", list)
+    record["moved"] = kept(earlier, "moved", list)
     if not any(store.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
         return record
     changed = changed_conditions(earlier, record) if known else ["how it was, run.json would say"]
     if changed:
-        warn(
-            f"not bit-exact from here: {', '.join(changed)}; it goes on with the same samples, and "
-            "results differ by rounding (with --dropout, perhaps by what is dropped)"
-        )
+        warn(not_exact(changed))
         record["moved"] = [*record["moved"], *changed]
     if changed or earlier.get("determinism") == "statistical":
         record["determinism"] = "statistical"
@@ -84,27 +75,6 @@ def _places(before: Any, folder: str) -> dict[str, Any]:
     was = [place for place in (*known.get("earlier_folders", []), known.get("folder")) if place]
     was = [place for place in dict.fromkeys(was) if place != folder]
     return {"folder": folder, **({"earlier_folders": was} if was else {})}
-
-
-def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
-    pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
-    versions = _kept(before, "versions", dict)
-    pairs += [
-        (name, versions[name], version)
-        for name, version in now["versions"].items()
-        if name in versions and name not in _INERT
-    ]
-    found = [f"{name.replace('_', ' ')} {new}, not {old}" for name, old, new in pairs if old != new]
-    if before.get("code") not in (None, now["code"]):
-        found.append("another version of this program")
-    return found
-
-
-def _kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:
-    """Return an entry of run.json; an empty one where it is missing or of another kind."""
-    found = record.get(key)
-    return found if isinstance(found, kind) else kind()
 
 
 def _all_code(before: str | None, now: str) -> str:

@@ -16,7 +16,7 @@ from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-d
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import first_line
 from gpt2.files.json import read_object
-from gpt2.files.mistaken import what_it_is
+from gpt2.files.wrong_downloads import what_it_is
 from gpt2.weights.pretrained import SHAPE, Pretrained
 from gpt2.weights.sparse import SparseFile, is_sparse
 from gpt2.weights.trainers import is_conv1d, of_trainer, unwrapped

@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from gpt2.config.text import counted
 from scripts.reports import provenance, text
-from scripts.reports.cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.content import Report
 from scripts.reports.pictures import figures
 from scripts.reports.speed_cells import (
@@ -23,6 +22,7 @@ from scripts.reports.speed_cells import (
 )
 from scripts.reports.speedup import speedups
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
+from scripts.reports.table_cells import comparisons_grid, costs_grid, results_grid
 from scripts.reports.words import percent, where
 
 _HERE = Path(__file__).resolve().parent

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt2.config.names import flag_of
-from scripts.reports.cells import UNKNOWN, Grid
 from scripts.reports.rows import Row, differences
 from scripts.reports.runs import Run
+from scripts.reports.table_cells import UNKNOWN, Grid
 
 #: What run.json says of the program and the machine, and what a reader calls it.
 _PROVENANCE = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gpt2.config.text import counted, joined
-from scripts.reports.cells import UNKNOWN, Grid
 from scripts.reports.efficiency import Curve
 from scripts.reports.horizons import Efficiency
 from scripts.reports.speedup import Speedup
+from scripts.reports.table_cells import UNKNOWN, Grid
 
 
 def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:

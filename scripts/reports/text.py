@@ -13,7 +13,6 @@ from typing import Any
 from gpt2.config.text import joined, markdown_table
 from gpt2.run_dir.folder import finite
 from gpt2.run_dir.records import Summary
-from scripts.reports.cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.comparisons import Comparison
 from scripts.reports.confounds import confounds
 from scripts.reports.content import Report
@@ -27,6 +26,7 @@ from scripts.reports.speed_cells import (
     speedup_notes,
 )
 from scripts.reports.speedup import speedups
+from scripts.reports.table_cells import UNKNOWN, Grid, comparisons_grid, costs_grid, results_grid
 from scripts.reports.tuning import Tuning
 from scripts.reports.words import where
 

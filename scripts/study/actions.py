@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from gpt2.config.code_hash import code_hash
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import nearest
 from gpt2.config.schema import REPOSITORY
-from gpt2.config.sources import code_hash
 from gpt2.files.lock import holder
 from gpt2.run_dir.folder import write_whole
 from scripts.study import views

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 from gpt2.checkpoint import store
+from gpt2.checkpoint.nested_tensors import flatten, unflatten
 from gpt2.checkpoint.optimizer_state import (
     load_optimizer,
     load_random_state,
     optimizer_tensors,
     random_state,
 )
-from gpt2.checkpoint.serialize import flatten, unflatten
 
 
 class Hoarder(torch.optim.Optimizer):

@@ -12,7 +12,7 @@ import pytest
 from gpt2 import evaluate, export, sample
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
-from gpt2.session import record
+from gpt2.session import exactness
 from tests.support import tiny
 
 ENTRIES: tuple[tuple[Any, ...], ...] = (
@@ -143,9 +143,9 @@ def test_a_precision_that_is_none(run: Path) -> None:
 @pytest.mark.parametrize("value", [None, 3, [], "x", {"torch": 1}])
 def test_versions_that_are_none(value: object) -> None:
     """Row 13: what an edited run.json says of them is no reason to fail, at most to warn."""
-    now = {"versions": {"torch": "2.13.0"}, "code": "a"} | dict.fromkeys(record._SAME, "same")
+    now = {"versions": {"torch": "2.13.0"}, "code": "a"} | dict.fromkeys(exactness._SAME, "same")
     said = ["torch 2.13.0, not 1"] if isinstance(value, dict) else []
-    assert record.changed_conditions({"versions": value}, now) == said
+    assert exactness.changed_conditions({"versions": value}, now) == said
 
 
 def test_data_that_are_gone(run: Path, data: Path, tmp_path: Path) -> None:

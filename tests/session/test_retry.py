@@ -19,7 +19,7 @@ from gpt2.machine.out_of_memory import is_exhaustion, smaller_batch
 from gpt2.model.gpt import GPT
 from gpt2.run_dir.resume import load_config
 from gpt2.session import session
-from gpt2.training.validation import evaluation_batch
+from gpt2.training.evaluation_batch import evaluation_batch
 from tests.run_dir.test_resume import train_killed
 from tests.support import tiny, warm
 

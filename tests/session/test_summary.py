@@ -12,7 +12,7 @@ import pytest
 
 from gpt2 import evaluate, export
 from gpt2.checkpoint import store
-from gpt2.config import sources
+from gpt2.config import code_hash
 from gpt2.data.meta import read_meta
 from tests.support import tiny
 
@@ -92,23 +92,23 @@ def test_without_a_test_split_its_numbers_are_null(tmp_path: Path) -> None:
 
 
 def test_a_run_knows_the_code_it_is_of(run: Path) -> None:
-    assert read(run, "run.json")["code"] == sources.code_hash()
+    assert read(run, "run.json")["code"] == code_hash.code_hash()
 
 
 def test_the_hash_follows_every_source_and_nothing_else(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "vocabulary")
     copy = Path(shutil.copytree(tiny.REPOSITORY / "gpt2", tmp_path / "gpt2", ignore=ignored))
-    first = sources.code_hash(copy)
-    assert first == sources.code_hash()
+    first = code_hash.code_hash(copy)
+    assert first == code_hash.code_hash()
     (copy / "notes.txt").write_text("no source")
-    assert sources.code_hash(copy) == first
+    assert code_hash.code_hash(copy) == first
     seen = {first}
     for name in ("train.py", "prune/methods/state.py", "training/Kconfig"):
         with (copy / name).open("a") as file:
             file.write("\n")
-        seen.add(sources.code_hash(copy))
+        seen.add(code_hash.code_hash(copy))
     (copy / "train.py").rename(copy / "trains.py")
-    seen.add(sources.code_hash(copy))
+    seen.add(code_hash.code_hash(copy))
     assert len(seen) == 5
 
 
@@ -119,6 +119,6 @@ def test_a_run_of_two_versions_has_both(tmp_path: Path, monkeypatch: pytest.Monk
     stopped = tiny.train_process(data, folder, *more, fault="checkpoint.rename:term:1")
     assert stopped.returncode == 75
     first = read(folder, "run.json")["code"]
-    monkeypatch.setattr(sources, "code_hash", lambda: "f" * 64)
+    monkeypatch.setattr(code_hash, "code_hash", lambda: "f" * 64)
     assert tiny.train(data, folder, *more) == 0
     assert read(folder, "run.json")["code"] == f"{first}+{'f' * 64}"

@@ -382,7 +382,7 @@ def test_a_file_that_is_a_program_is_not_run(tmp_path: Path) -> None:
 def test_what_the_page_quotes_is_what_is_said() -> None:
     files = [
         *(f"gpt2/weights/{name}.py" for name in ("foreign", "pretrained", "initial")),
-        "gpt2/files/mistaken.py",
+        "gpt2/files/wrong_downloads.py",
     ]
     sources = "".join((tiny.REPOSITORY / file).read_text() for file in files)
     said = re.sub(r'"\s*\n\s*f?"', "", sources)  # a text that is broken over lines

@@ -10,16 +10,9 @@ from typing import Any
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import counted
-from gpt2.data.corpus import (
-    DOCUMENT_END,
-    SPLITS,
-    Corpus,
-    Document,
-    Request,
-    split_characters,
-    split_of,
-)
+from gpt2.data.corpus import DOCUMENT_END, Corpus, Document, Request
 from gpt2.data.sources import parquet_files, text_files, text_folders
+from gpt2.data.splits import SPLITS, split_characters, split_of
 from gpt2.data.tokenizer import MAX_CHARACTERS, CharTokenizer, Gpt2Tokenizer, Tokenizer
 
 TOKENIZERS = ("gpt2", "char")

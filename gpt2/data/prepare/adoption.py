@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import SPLITS
 from gpt2.data.memmap import DTYPE, Ids
 from gpt2.data.meta import NEEDED, Meta
 from gpt2.data.prepare.pipeline import Progress
 from gpt2.data.prepare.store import Work, check_room, made, publish
+from gpt2.data.splits import SPLITS
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer
 from gpt2.data.tokens import check_ids, chunks
 

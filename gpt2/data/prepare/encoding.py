@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.data.corpus import SPLITS
 from gpt2.data.memmap import Ids
 from gpt2.data.prepare.chunking import Batch, Position
+from gpt2.data.splits import SPLITS
 
 Encode = Callable[[str], Ids]
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.data import hash_cache
-from gpt2.data.corpus import SPLITS
 from gpt2.data.memmap import Ids
 from gpt2.data.meta import META, NEEDED, UNFINISHED, Meta, Split, read_meta, shard_names
 from gpt2.data.prepare import journal
 from gpt2.data.prepare.chunking import Position
 from gpt2.data.prepare.journal import Journal
 from gpt2.data.prepare.shard_writer import ShardWriter
+from gpt2.data.splits import SPLITS
 from gpt2.files.atomic import replace_file, sync_folder
 from gpt2.files.lock import HeldError, lock_folder
 

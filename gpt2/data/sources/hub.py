@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import SPLITS, Corpus, Document, Request, split_of
+from gpt2.data.corpus import Corpus, Document, Request
 from gpt2.data.meta import prepare_command
 from gpt2.data.sources import parquet_files, streaming, text_files
+from gpt2.data.splits import SPLITS, split_of
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
 
 _NUMBERED = re.compile(r"-of-(\d+)")  # what tells a file how many it is one of

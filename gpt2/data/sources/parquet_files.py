@@ -13,7 +13,7 @@ from typing import Any
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import pip_install
 from gpt2.data.sources import text_files
-from gpt2.files.mistaken import what_it_is
+from gpt2.files.wrong_downloads import what_it_is
 
 ROWS = 64  # decoded together; of web pages that is about 256 kB
 _BUFFER = 1 << 20  # bytes of a column that are read together

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import pip_install, shortened
-from gpt2.files.mistaken import what_it_is
+from gpt2.files.wrong_downloads import what_it_is
 
 KINDS = (".txt", ".md", ".jsonl", ".parquet")
 PACKED_KINDS = (".txt", ".md", ".jsonl")

@@ -21,10 +21,11 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.data.corpora.text import open_corpus
-from gpt2.data.corpus import SPLITS, Corpus, Request, WholeText, split_of
+from gpt2.data.corpus import Corpus, Request, WholeText
 from gpt2.data.declaration import declaration, needs_input, tokenizer_of
 from gpt2.data.meta import read_meta
 from gpt2.data.sources import text_files
+from gpt2.data.splits import SPLITS, split_of
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from tests.support.hub_server import write_parquet
 

@@ -16,10 +16,11 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora import shakespeare, shakespeare_char, text
-from gpt2.data.corpus import SPLITS, Document, Request, WholeText
+from gpt2.data.corpus import Document, Request, WholeText
 from gpt2.data.meta import NEEDED, read_meta
 from gpt2.data.prepare.adoption import adopt
 from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
+from gpt2.data.splits import SPLITS
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer, Tokenizer
 from gpt2.data.tokens import open_split, verify_hashes
 

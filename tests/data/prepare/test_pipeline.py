@@ -20,11 +20,12 @@ import pytest
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpora.text import open_corpus
-from gpt2.data.corpus import SPLITS, Document, Request, split_of
+from gpt2.data.corpus import Document, Request
 from gpt2.data.meta import META, NEEDED, UNFINISHED, Meta, read_meta
 from gpt2.data.prepare import chunking, encoding, shard_writer, store
 from gpt2.data.prepare.pipeline import Settings, already_prepared, prepare
 from gpt2.data.prepare.progress import Bar, progress_line
+from gpt2.data.splits import SPLITS, split_of
 from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.prepare_data import main

@@ -22,10 +22,11 @@ from huggingface_hub import constants
 from gpt2 import prepare_data
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.corpus import SPLITS, Corpus, Request, split_of
+from gpt2.data.corpus import Corpus, Request
 from gpt2.data.prepare.pipeline import prepare
 from gpt2.data.sources import hub, parquet_files, streaming
 from gpt2.data.sources.hub import Repository
+from gpt2.data.splits import SPLITS, split_of
 from gpt2.data.tokenizer import Gpt2Tokenizer
 from gpt2.data.tokens import open_split
 from tests.support.hub_server import COMMIT, Hub, serving, write_corpus, write_parquet

@@ -9,7 +9,7 @@ import pytest
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options
-from gpt2.run_dir.begun import take_from_run
+from gpt2.run_dir.version_1_defaults import take_from_run
 
 
 def library(rate: str = "") -> Options:

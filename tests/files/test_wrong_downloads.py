@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.files.mistaken import what_it_is
+from gpt2.files.wrong_downloads import what_it_is
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 54\n"
 

@@ -1,0 +1,42 @@
+"""Whether a resume is bit-exact, in what it is not, and the warning that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+Kind = TypeVar("Kind", list[Any], dict[str, Any])
+
+#: What a run must be computed on, and in, from its first step to its last to be bit-exact.
+_SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
+#: Packages that read and write, and compute nothing.
+_INERT = ("tiktoken", "safetensors", "kconfiglib")
+
+
+def not_exact(changed: Sequence[str]) -> str:
+    """Return the warning of a resume under `changed` conditions."""
+    return (
+        f"not bit-exact from here: {', '.join(changed)}; it goes on with the same samples, and "
+        "results differ by rounding (with --dropout, perhaps by what is dropped)"
+    )
+
+
+def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
+    pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
+    versions = kept(before, "versions", dict)
+    pairs += [
+        (name, versions[name], version)
+        for name, version in now["versions"].items()
+        if name in versions and name not in _INERT
+    ]
+    found = [f"{name.replace('_', ' ')} {new}, not {old}" for name, old, new in pairs if old != new]
+    if before.get("code") not in (None, now["code"]):
+        found.append("another version of this program")
+    return found
+
+
+def kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:
+    """Return an entry of run.json; an empty one where it is missing or of another kind."""
+    found = record.get(key)
+    return found if isinstance(found, kind) else kind()
