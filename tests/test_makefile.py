@@ -119,7 +119,7 @@ def test_resume_takes_the_newest_unfinished_run(tree: Path) -> None:
     assert '"exit_code": 75' in (tree / "runs" / "latest" / "run.json").read_text()
     resumed = make(tree, "resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after step 1" in resumed.stdout
+    assert "resuming after step 1" in resumed.stdout
     assert (tree / "runs" / "latest" / "summary.json").exists()
 
 

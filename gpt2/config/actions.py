@@ -31,22 +31,25 @@ class TrainActions:
     """What train.py shall do with the run."""
 
     run_dir: Annotated[
-        Path | None, Help("folder of the run; an unfinished one goes on (default: a new one)")
+        Path | None, Help("run directory; an unfinished run in it continues (default: a new one)")
     ] = None
     resume: Annotated[
-        bool | None, Help("demand, or forbid, that the run directory holds a run to go on with")
+        bool | None,
+        Help("fail unless the directory holds an unfinished run; --no-resume: unless it is empty"),
     ] = None
-    check_config: Annotated[bool, Help("only check the options: 0 when they are right")] = False
+    check_config: Annotated[bool, Help("validate the options and exit (0: valid)")] = False
     plan: Annotated[
-        bool, Help("only show what the run would take of memory and disk, and whether it fits")
+        bool, Help("estimate memory, disk and time, say whether the run fits, and exit")
     ] = False
-    plan_json: Annotated[bool, Help("the same for programs, as JSON")] = False
+    plan_json: Annotated[bool, Help("the same as JSON")] = False
     plan_for: Annotated[
         int | None,
         Size(),
-        Help("plan for a GPU of this size, such as 24G, in place of what is here"),
+        Help("plan for a GPU of this size, such as 24G, instead of this machine"),
     ] = None
-    ignore_plan: Annotated[bool, Help("start what does not fit by the plan")] = False
+    ignore_plan: Annotated[
+        bool, Help("start even if the memory plan says the run will not fit")
+    ] = False
     auto_batch: Annotated[
         bool,
         Help(
@@ -55,7 +58,7 @@ class TrainActions:
         ),
     ] = False
     list_optimizers: Annotated[
-        bool, Help("only list the optimizers that can be chosen here, and why others cannot")
+        bool, Help("list the available optimizers, and why others are unavailable, and exit")
     ] = False
 
 

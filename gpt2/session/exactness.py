@@ -16,8 +16,8 @@ _INERT = ("tiktoken", "safetensors", "kconfiglib")
 def not_exact(changed: Sequence[str]) -> str:
     """Return the warning of a resume under `changed` conditions."""
     return (
-        f"not bit-exact from here: {', '.join(changed)}; it goes on with the same samples, and "
-        "results differ by rounding (with --dropout, perhaps by what is dropped)"
+        f"resuming with {', '.join(changed)}: the data order is unchanged, but results are no "
+        "longer bit-identical (rounding; with --dropout perhaps other masks)"
     )
 
 

@@ -60,7 +60,9 @@ def run_record(
     record["moved"] = kept(earlier, "moved", list)
     if not any(store.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
         return record
-    changed = changed_conditions(earlier, record) if known else ["how it was, run.json would say"]
+    changed = (
+        changed_conditions(earlier, record) if known else ["conditions that run.json does not tell"]
+    )
     if changed:
         warn(not_exact(changed))
         record["moved"] = [*record["moved"], *changed]

@@ -202,7 +202,7 @@ class Saver:
             ) from error
         last = found.state["last"]
         self._folder.cut_metrics(found.step, last is not None and last["step"] == found.step)
-        self._console.say(f"going on after step {found.step}")
+        self._console.say(f"resuming after step {found.step}")
         return found.state
 
     def _put_back(self, found: checkpoints.Checkpoint) -> None:

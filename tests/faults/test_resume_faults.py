@@ -181,7 +181,7 @@ def test_other_circumstances_are_said_and_written_down(
     edit(run / "run.json", change)
     assert tiny.train(data, run, *RUN) == Exit.OK
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: not bit-exact from here: ")
+    assert line.startswith("warning: resuming with ")
     assert said in line
     assert line in (run / "log.txt").read_text()
     assert record(run)["determinism"] == "statistical"
@@ -213,7 +213,7 @@ def test_other_threads_and_portions_end_near(
         assert tiny.train(data, run, *RUN, *half) == Exit.OK
     finally:
         torch.set_num_threads(before)
-    said = "not bit-exact from here: threads 2, not 1, micro batch 2, not 4; it goes on with the"
+    said = "resuming with threads 2, not 1, micro batch 2, not 4: the data order is unchanged"
     assert said in capsys.readouterr().err
     for line, expected in zip(tiny.metrics(run), tiny.metrics(whole), strict=True):
         assert line == pytest.approx(expected, abs=1e-4)
@@ -241,7 +241,7 @@ def test_a_run_that_lost_its_record_promises_nothing(
     """Row 13: without run.json nobody knows how it was computed."""
     (run / "run.json").unlink()
     assert tiny.train(data, run, *RUN) == Exit.OK
-    assert "not bit-exact from here: how it was, run.json would say" in capsys.readouterr().err
+    assert "resuming with conditions that run.json does not tell" in capsys.readouterr().err
     assert record(run)["determinism"] == "statistical"
 
 

@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks(
     assert not (tmp_path / "run" / "summary.json").exists()
     resumed = train_ranks(data, tmp_path / "run", *more, ranks=ranks)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after step 4" in resumed.stdout
+    assert "resuming after step 4" in resumed.stdout
     for name, tensor in weights(tmp_path / "run").items():
         torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-6, atol=1e-6)
     wrong = train_ranks(data, tmp_path / "run", *more, ranks=ranks)

@@ -274,7 +274,7 @@ def test_kill_9_while_saving(
     assert not (tmp_path / "run" / "summary.json").exists()
     resumed = tiny.train_process(data, tmp_path / "run", *more)
     assert resumed.returncode == Exit.OK, resumed.stderr
-    assert "going on after step" in resumed.stdout
+    assert "resuming after step" in resumed.stdout
     assert_same(tmp_path / "run", whole(*more))
     assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
 
