@@ -30,6 +30,7 @@ class Console:
         self._log_lost = False
         self._bar: tqdm[Any] | None = None
         self._drawn = 0.0  # when the bar was drawn last
+        self._last = ""  # what was said of the last step that was logged
 
     def say(self, text: str = "", bold: bool = False) -> None:
         """Print lines."""
@@ -63,6 +64,7 @@ class Console:
         if self._silent:
             return
         self._keep(text)
+        self._last = text
         if self._bar is None:
             self._print(sys.stdout, text)
         else:
@@ -91,8 +93,10 @@ class Console:
         self._show(sys.stderr, self._bar.refresh)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Take the bar away; the line of the last step stays."""
         if self._bar is not None:
+            if self._last:  # and not how far a sample was
+                self._draw(self._bar.n, self._last)
             self._show(sys.stderr, self._bar.close)
             self._bar = None
 

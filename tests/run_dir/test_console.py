@@ -49,6 +49,22 @@ def test_the_bar_moves_four_times_a_second_and_leaves_the_log_alone(
     assert log.getvalue() == ""
 
 
+def test_the_line_of_the_last_step_stays(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal, log = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = Console(log)
+    console.begin(0.0)
+    console.progress(1.0, "step 9/9  loss 1.0")
+    clock[0] += 1.0
+    console.phase("writing a sample ... 61%")
+    console.end()
+    last = terminal.getvalue().rstrip("\n").rpartition("\r")[2]
+    assert "step 9/9  loss 1.0" in last
+    assert log.getvalue() == "step 9/9  loss 1.0\n"
+
+
 def test_without_a_terminal_only_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err, log = io.StringIO(), io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
