@@ -63,8 +63,6 @@ class Attempt:
         self.device = parts.precision.device
         self.console = Console(folder.log, silent=not parts.ranks.first)
         self.stop, self.dog = stop, dog
-        if parts.ranks.first:
-            stop.notice = self._notice
         training = config.train
         self.progress = Progress(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
@@ -94,6 +92,9 @@ class Attempt:
         self._moved = "determinism" in self.record
         self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])
         self._save_record()
+        before = self.stop.notice
+        if self.parts.ranks.first:
+            self.stop.notice = self._notice
         try:
             yield
         except (OutOfMemoryRetry, RolledBackError):
@@ -108,6 +109,9 @@ class Attempt:
                 self.folder.log.write("".join(lines))
             raise
         finally:
+            self.stop.notice = (
+                before  # or it would hold this attempt's model while the next is built
+            )
             self.parts.batches.close()
             with self.dog.during("writing a checkpoint"):
                 self.recorder.close()

@@ -284,7 +284,7 @@ def test_variables_of_make_go_to_programs_unchanged(made: Maker) -> None:
         if text != text.strip():  # make takes blanks away
             continue
         typed = text.replace("$", "$$")  # what make itself is to leave alone
-        assert made("explain", f"OPTION={typed}") == ["scripts/kconf.py", "explain", text]
+        assert made("explain", f"OPTION={typed}") == ["scripts/kconf.py", "explain", "--", text]
         assert made("randconfig", f"SEED={typed}")[-1] == text
         assert made("matrix-rerun", f"CELLS={typed}")[-2:] == ["--rerun", text]
         matrix_words = ["scripts/matrix.py", "--spec", "a", "--out", text]

@@ -171,7 +171,7 @@ def test_a_number_of_ranks_that_does_not_divide_the_batch(data: Path, tmp_path: 
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("train.py: error:")]
     assert len(errors) == 1
-    assert "the number of ranks must divide 4" in errors[0]
+    assert "the number of ranks must divide 16" in errors[0]
     assert tiny.checkpoint_bytes(tmp_path / "run") == before
 
 

@@ -23,7 +23,7 @@ from gpt2.config.typed import ModelConfig
 from gpt2.model.build import build_model
 from gpt2.model.gpt import GPT
 from gpt2.weights.foreign import open_foreign
-from tests.files.test_mistaken import POINTER
+from tests.files.test_wrong_downloads import POINTER
 from tests.support import tiny
 
 transformers = pytest.importorskip("transformers")
