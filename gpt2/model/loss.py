@@ -84,7 +84,7 @@ class _ChunkedLoss(torch.autograd.Function):
             grad_hidden = torch.empty_like(hidden) if needs_hidden else None
             grad_weight = None
             if needs_weight:
-                grad_weight = torch.zeros_like(head, dtype=torch.float32)
+                grad_weight = torch.zeros_like(weight, dtype=torch.float32)
             parts = zip(
                 *(whole.split(rows) for whole in (hidden, own, counted)),
                 itertools.repeat(None) if grad_hidden is None else grad_hidden.split(rows),
@@ -107,14 +107,11 @@ class _ChunkedLoss(torch.autograd.Function):
                 if compute == torch.float32:
                     grad_weight.addmm_(slope.t(), x)
                 else:
-                    grad_weight += slope.t() @ x
+                    _add(grad_weight, slope.t() @ x)
             count = counted.sum()
             loss = torch.cat(losses).sum() / count
         ctx.save_for_backward(count)
-        ctx.gradients = (
-            grad_hidden,
-            grad_weight if grad_weight is None else grad_weight[: len(weight)],
-        )
+        ctx.gradients = grad_hidden, grad_weight
         return loss
 
     @staticmethod
@@ -127,6 +124,11 @@ class _ChunkedLoss(torch.autograd.Function):
         scale = grad / count
         hidden, weight = (g if g is None else g.mul_(scale.to(g.dtype)) for g in gradients)
         return hidden, weight, None, None, None, None
+
+
+def _add(total: Tensor, product: Tensor) -> None:
+    """Add a product (W, d) to the gradient (V, d), without the rows of padding if it has any."""
+    total += product if len(product) == len(total) else product[: len(total)]
 
 
 def _product(product: Tensor, factor: Tensor | None, out: Tensor) -> None:
