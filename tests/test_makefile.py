@@ -15,6 +15,8 @@ import pytest
 
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 TREE = ("Makefile", "Kconfig", "requirements.txt", "defconfigs", "gpt2", "scripts")
 
 

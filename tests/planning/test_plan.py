@@ -27,6 +27,8 @@ from scripts.flags import flags
 from tests.support import tiny
 from tests.support.planning import configured
 
+pytestmark = pytest.mark.slow
+
 DEFCONFIGS = sorted((tiny.REPOSITORY / "defconfigs").glob("[!.]*"))
 CARDS = [
     (path, int(found[1]))

@@ -24,6 +24,8 @@ from scripts.study.tuning import choose, tried
 from tests.support.small_cells import cell_record
 from tests.support.synthetic import write_run
 
+pytestmark = pytest.mark.slow
+
 TUNE = 'MATRIX_TUNE="learning-rate=log:1e-3..1e-2; weight-decay=0.03,0.1,0.3"'
 SEEDS = ('MATRIX_SEEDS="1 2"', 'MATRIX_TUNING_SEEDS="11"', "MATRIX_TUNE_TRIALS=4")
 ROWS = (
