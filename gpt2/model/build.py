@@ -40,6 +40,17 @@ def build_model(
     return model
 
 
+def palm_flops(config: ModelConfig, parameters: int) -> float:
+    """Return the FLOP that count as training on one token, for the utilisation of a device (MFU).
+
+    6 N + 12 L d T (Chowdhery et al. 2022, PaLM, appendix B): nothing that is computed again counts,
+    and attention counts in full, although causal attention needs half of it. N are all parameters
+    but the positions, which take part in no product.
+    """
+    weights = parameters - config.block_size * config.n_embd
+    return 6.0 * weights + 12.0 * config.n_layer * config.n_embd * config.block_size
+
+
 def forward_cost(config: ModelConfig, weights: int, tokens: int) -> float:
     """Return the operations of a forward pass over `tokens` tokens.
 

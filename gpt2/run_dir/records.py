@@ -99,6 +99,7 @@ class Summary(Record):
     finite. test_loss, val_test_loss: over the test split, and over both as one text; None also
     where the data have no test split. sparsity_*: shares of the prunable weights, of the whole
     model, and of each matrix. *_bytes: sizes; seconds and tokens_per_second are of training alone.
+    mfu: share of what is stated for the device, by 6 N + 12 L d T; None where that is not known.
     """
 
     val_loss: float | None = None
@@ -114,6 +115,7 @@ class Summary(Record):
     steps: int | None = None
     tokens: int | None = None
     tokens_per_second: float | None = None
+    mfu: float | None = None
     seconds: float | None = None
     parameters: int | None = None
     sparsity_asked: float | None = None

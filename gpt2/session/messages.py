@@ -148,13 +148,18 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         )
     if skipped := _skipped(summary):
         lines.append(skipped)
+    speed = f"{summary['tokens_per_second']:,.0f} tokens/s"
+    if summary["mfu"] is not None:
+        speed += f", MFU {summary['mfu']:.1%}"
+    elif summary["peak_device_bytes"]:  # of a CPU it is not asked
+        speed += ", MFU unknown"
     memory = f"peak host memory {show_size(summary['peak_host_bytes'])}"
     if summary["peak_device_bytes"]:
         memory += f", device {show_size(summary['peak_device_bytes'])}"
     return [
         *lines,
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
-        f"{duration(summary['seconds'])} ({summary['tokens_per_second']:,.0f} tokens/s), {memory}",
+        f"{duration(summary['seconds'])} ({speed}), {memory}",
         f"run directory {shown(folder)}",
         *_next(folder),
     ]

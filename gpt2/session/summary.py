@@ -44,6 +44,7 @@ def results(
         "steps": progress.step,
         "tokens": tokens,
         "tokens_per_second": tokens / max(progress.elapsed, 1e-9),
+        "mfu": parts.mfu(tokens / max(progress.elapsed, 1e-9)),
         "seconds": progress.elapsed,
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
         "sparsity_asked": sparsity.asked,

@@ -23,7 +23,10 @@ from gpt2.data.memmap import Ids
 from gpt2.data.meta import META, read_meta
 from gpt2.data.tokenizer import from_description
 from gpt2.data.tokens import TokenFile, open_split
+from gpt2.machine.cards import peak_flops
+from gpt2.machine.device import device_name
 from gpt2.machine.ranks import DistributedContext
+from gpt2.model.build import palm_flops
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.precision import Precision
@@ -237,6 +240,7 @@ def build_parts(
         steps=length_of(config, tokens, ranks.world_size),
         decay=optim.wsd_decay or 0.0,
     )
+    peak = peak_flops(device_name(device), precision) if device.type == "cuda" else None
     return Parts(
         model=model,
         forward=forward,
@@ -248,4 +252,6 @@ def build_parts(
         batches=TrainBatches(tokens, order, device, config.data.num_workers),
         gradient_accumulation=training.gradient_accumulation,
         grad_clip=optim.grad_clip,
+        flops_per_token=palm_flops(config.model, model.parameter_count()),
+        peak_flops=peak and ranks.world_size * peak,
     )

@@ -23,6 +23,8 @@ class Parts:
     """What is trained, and with what; see assembly.build_parts.
 
     `forward` computes `model`'s loss; over several ranks it also averages the gradients.
+    `flops_per_token` are those that count in the MFU, and `peak_flops` what is stated for the
+    devices of all ranks together, per second; None where that is not known.
     """
 
     model: nn.Module
@@ -35,6 +37,14 @@ class Parts:
     batches: TrainBatches
     gradient_accumulation: int
     grad_clip: float
+    flops_per_token: float = 0.0
+    peak_flops: float | None = None
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Return the share of the devices' stated speed that training reaches; None if unknown."""
+        if self.peak_flops is None:
+            return None
+        return tokens_per_second * self.flops_per_token / self.peak_flops
 
 
 @dataclass

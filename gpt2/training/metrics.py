@@ -60,6 +60,7 @@ class Metrics:
             "sparsity_whole": sparsity.whole,
             **self.skipped(),
             "tokens_per_second": tokens / max(seconds, 1e-9),
+            "mfu": parts.mfu(tokens / max(seconds, 1e-9)),
             "elapsed": progress.elapsed,
             "time": time.time(),
         }
@@ -107,10 +108,10 @@ class Metrics:
             self._console.warn(f"metrics.jsonl: a line is lost: {error.strerror}; training goes on")
 
     def _show(self, line: dict[str, Any]) -> None:
-        self._shown = (
-            f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s  "
-            f"lr {line['learning_rate']:.2e}  "
-        )
+        self._shown = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s  "
+        if line["mfu"] is not None:
+            self._shown += f"MFU {line['mfu']:.1%}  "
+        self._shown += f"lr {line['learning_rate']:.2e}  "
         if line["sparsity"] > 0.0:
             self._shown += f"sparsity {line['sparsity']:.1%}  "
         text = self._at() + self._shown + self._left()

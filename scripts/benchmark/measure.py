@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import statistics
 import threading
 import time
@@ -17,24 +16,6 @@ from torch import Tensor
 from gpt2.machine.device import give_back_freed_memory
 from gpt2.machine.host_memory import Host
 from scripts.benchmark.contestants import Side
-
-#: Dense bf16 (and fp16) matrix FLOP/s of known cards, without sparsity, from the vendors' data
-#: sheets: NVIDIA H200, H100 (SXM; PCIe), A100 and L4 Tensor Core GPU; AMD Radeon PRO W7900.
-PEAKS = {
-    r"\bH200\b": 989.4e12,
-    r"\bH100 PCIe\b": 756.0e12,
-    r"\bH100\b": 989.4e12,
-    r"\bA100\b": 312.0e12,
-    r"\bL4\b": 121.0e12,
-    r"\bW7900\b": 122.6e12,
-}
-
-
-def known_peak(name: str, dtype: torch.dtype) -> float | None:
-    """Return the FLOP/s that the vendor states for the card `name`; None when it is not known."""
-    if dtype == torch.float32:
-        return None
-    return next((peak for card, peak in PEAKS.items() if re.search(card, name)), None)
 
 
 def model_flops(parameters: int, tokens: int) -> int:
@@ -130,10 +111,13 @@ def summary(
     matmul: Sequence[float],
     parameters: int,
     tokens: int,
+    per_token: float = 0.0,
+    peak: float | None = None,
 ) -> dict[str, Any]:
     """Return a side's numbers from its and our ms/step, and the matmul FLOP/s, of each repeat.
 
     `of_limit` and `ours_faster` (its ms over ours) are taken within a repeat, then over repeats.
+    `mfu` follows from the FLOP `per_token` (palm_flops) and the card's stated `peak`, if known.
     """
     middle = spread(values)
     seconds, flops = middle["median"] / 1000.0, model_flops(parameters, tokens)
@@ -143,6 +127,7 @@ def summary(
         "tokens_per_second": tokens / seconds,
         "flops_per_second": flops / seconds,
         "of_limit": spread(shares),
+        "mfu": None if peak is None else tokens / seconds * per_token / peak,
         "ours_faster": spread([ms / own for ms, own in zip(values, ours, strict=True)]),
     }
 

@@ -38,7 +38,8 @@ def _heading(report: dict[str, Any], result: dict[str, Any]) -> str:
         f"{shape['vocabulary']}, dropout {shape['dropout']:g}, batch {shape['batch']} x "
         f"{shape['accumulation']} x {shape['block']} tokens.\n"
         f"{result['repeats']} interleaved turns of {result['steps']} steps: median +- "
-        f"interquartile range. FLOP counted as 6 x parameters x tokens. Matrix products of "
+        f"interquartile range. FLOP counted as 6 x parameters x tokens, in MFU attention's "
+        f"12 x layers x width x context as well. Matrix products of "
         f"{matmul['size']}: median {matmul['median'] / 1e9:.1f}, best "
         f"{matmul['best'] / 1e9:.1f} GFLOP/s{card}."
     )
@@ -58,7 +59,7 @@ def _speed(result: dict[str, Any]) -> str:
             f"{side['flops_per_second'] / 1e9:,.1f}",
             spread_text(side["of_limit"], 3),
         ]
-        row += [f"{side['flops_per_second'] / peak:.3f}"] if peak else []
+        row += [f"{side['mfu']:.3f}"] if peak else []
         row += ["" if name == "ours" else spread_text(side["ours_faster"], 3) + " x"]
         row += [_mebibytes(side["device_bytes"]), _mebibytes(side["host_bytes"])]
         row += ["" if side["compile_seconds"] is None else f"{side['compile_seconds']:.1f}"]

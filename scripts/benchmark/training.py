@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
+from gpt2.machine.cards import peak_flops
 from gpt2.machine.device import device_name
 from gpt2.machine.processor import cores
 from gpt2.optim.precision import DTYPES, resolve_precision
@@ -73,17 +74,19 @@ def _run(
     tokens = ours.parts.batches.effective_batch * ours.parts.batches.block_size
     matmul = times.pop("matmul")
     parameters = ours.model.parameter_count()
+    peak = peak_flops(device_name(device), ours.parts.precision.name)
+    per_token = ours.parts.flops_per_token
     return {
         "tokens_per_step": tokens,
         "matmul": {
             "size": limit.size,
             **meter.spread(matmul),
             "best": max(matmul),
-            "card_peak": meter.known_peak(device_name(device), dtype),
+            "card_peak": peak,
         },
         "sides": {
             name: {
-                **meter.summary(values, times["ours"], matmul, parameters, tokens),
+                **meter.summary(values, times["ours"], matmul, parameters, tokens, per_token, peak),
                 "compile_seconds": compiled.get(name),
                 **memory[name],
             }

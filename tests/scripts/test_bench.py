@@ -111,16 +111,6 @@ def test_median_and_quartiles() -> None:
     assert bench_measure.spread([7.0]) == {"median": 7.0, "iqr": 0.0}
 
 
-def test_cards_are_told_apart() -> None:
-    peak = bench_measure.known_peak
-    assert peak("NVIDIA H200", torch.bfloat16) == 989.4e12
-    assert peak("NVIDIA H100 PCIe", torch.bfloat16) == 756e12
-    assert peak("NVIDIA H100 80GB HBM3", torch.float16) == 989.4e12
-    assert peak("NVIDIA L4", torch.bfloat16) == 121e12
-    assert peak("NVIDIA L40S", torch.bfloat16) is None
-    assert peak("NVIDIA H200", torch.float32) is None
-
-
 @pytest.fixture
 def contest() -> Iterator[tuple[Any, contestants.Ours, Any]]:
     config = bench.configured([*TINY, "--precision", "fp32"], None)
