@@ -22,7 +22,7 @@ from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 
 #: The options of a run that matter here.
-OPTIONS = ("DATA_DIR", "PRECISION", "BATCH_SIZE", "DEVICE", "NUM_THREADS")
+OPTIONS = ("DATA_DIR", "PRECISION", "BATCH_SIZE", "DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
             code=Exit.DATA,
         )
     asked = config.optim.precision
-    if asked == "auto" and trained.device.type == trained.record["device"]:
+    if asked == "auto" and trained.device.type == trained.record["device"].partition(":")[0]:
         asked = trained.record["precision"]  # the same machine gives the number of the run
         if asked not in DTYPES:
             raise UserError(

@@ -22,7 +22,7 @@ from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 
 #: The options of a run that matter here.
-OPTIONS = ("DEVICE", "NUM_THREADS")
+OPTIONS = ("DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 
 
 def main(argv: Sequence[str]) -> int:

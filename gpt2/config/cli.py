@@ -18,10 +18,10 @@ from gpt2.config.aliases import hint, with_dashes
 from gpt2.config.bind import bind, convert, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.options import Options
+from gpt2.config.options import Options, numbered
 from gpt2.config.sizes import in_seconds
 from gpt2.config.text import argument_text
-from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE, TIMES
+from gpt2.config.typed import NUMBERED, PATHS, QUALIFIED, REPEATABLE, TIMES
 from gpt2.config.version import VERSION
 
 Actions = TypeVar("Actions")
@@ -135,12 +135,21 @@ def _one_list(values: Sequence[str]) -> str:
 
 
 def _contradictions(found: argparse.Namespace, chosen: Sequence[str]) -> list[str]:
-    """Say where PREFIX:NAME was given to a choice and another to the option that holds it."""
+    """Say where PREFIX:NAME, or cuda:1, and another value of the option that holds it was given."""
     problems = []
     for choice, (_, symbol) in QUALIFIED.items():
         if choice in chosen and symbol in chosen:
             first, second = getattr(found, choice), getattr(found, symbol)
             if first and second and ":" in first and first != second:
+                problems.append(
+                    f"{flag_of(symbol)} {second} contradicts {flag_of(choice)} {first}: "
+                    "give one of them"
+                )
+    for choice, (_, symbol) in NUMBERED.items():
+        if choice in chosen and symbol in chosen:
+            first, second = getattr(found, choice) or "", getattr(found, symbol)
+            number = numbered(choice, first)
+            if second and number is not None and int(number) != int(second):
                 problems.append(
                     f"{flag_of(symbol)} {second} contradicts {flag_of(choice)} {first}: "
                     "give one of them"
@@ -287,6 +296,7 @@ def _add_option(group: Any, options: Options, name: str, text: str | None) -> No
     else:
         text = text.replace("%", "%%")
         text += ", or LIBRARY:NAME" if name in QUALIFIED else ""
+        text += f", or {NUMBERED[name][0]}:N" if name in NUMBERED else ""
     if name in options.choices:
         members = "{" + ",".join(options.members(name)) + "}"
         group.add_argument(flag, dest=name, metavar=members, help=text)

@@ -17,7 +17,7 @@ from gpt2.config import plugins
 from gpt2.config.dotconfig import lines_of, read_text, unquoted
 from gpt2.config.names import flag_of, nearest, word_of
 from gpt2.config.schema import TRAIN_TREE, Schema
-from gpt2.config.typed import PLUGIN_PACKAGES, QUALIFIED
+from gpt2.config.typed import NUMBERED, PLUGIN_PACKAGES, QUALIFIED
 
 #: What a line of UTF-8 text cannot hold: control characters, line ends, bytes that are no text.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -33,6 +33,12 @@ class Assignment:
     name: str
     value: str
     where: str
+
+
+def numbered(choice: str, value: str) -> str | None:
+    """Return the number in a value such as cuda:1 of a choice that takes one; else None."""
+    member, colon, number = value.partition(":")
+    return number if colon and member == NUMBERED[choice][0] and number.isdecimal() else None
 
 
 class Options(Schema):
@@ -51,6 +57,10 @@ class Options(Schema):
             member, symbol = QUALIFIED[name]
             self.give(name, member, where)
             self.give(symbol, value, where)
+        elif name in NUMBERED and (number := numbered(name, value)) is not None:
+            member, symbol = NUMBERED[name]
+            self.give(name, member, where)
+            self.give(symbol, number, where)
         elif name in self.choices:
             members = self.members(name)
             if lacking := plugins.lack(name, value, members):
@@ -62,6 +72,7 @@ class Options(Schema):
                 hint = nearest(value, list(members))
                 known = ", ".join(members)
                 known += ", or LIBRARY:NAME" if name in QUALIFIED else ""
+                known += f", or {NUMBERED[name][0]}:N" if name in NUMBERED else ""
                 self.problems.append(f"{where} {value!r} is unknown{hint} (there are: {known})")
                 return
             for rival in members.values():

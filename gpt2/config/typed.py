@@ -24,6 +24,10 @@ PLUGIN_PACKAGES = {
 #: it. `--optimizer po:soap` is OPTIMIZER_LIBRARY with OPTIMIZER_NAME="po:soap".
 QUALIFIED = {"OPTIMIZER": ("library", "OPTIMIZER_NAME")}
 
+#: Choices of which a member may have a number behind a colon, and the option that holds it:
+#: `--device cuda:1` is DEVICE_CUDA with DEVICE_INDEX=1.
+NUMBERED = {"DEVICE": ("cuda", "DEVICE_INDEX")}
+
 #: Options of seconds, whose flags take 90s, 5m and 1h too.
 TIMES = ("MAX_TIME",)
 #: Options that are lists of key=value with commas between: the flag that adds one.
@@ -252,6 +256,7 @@ class MachineConfig:
     """Where and in which way it is computed."""
 
     device: Annotated[str, ResultNeutral()]
+    device_index: Annotated[int | None, ResultNeutral()]
     shard: Annotated[str, ResultNeutral()]
     compile: Annotated[bool | None, Recorded()]
     deterministic: Annotated[bool, Recorded()]

@@ -32,8 +32,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _CPU_EFFICIENCY = 0.5
 
 
-def resolve_device(asked: str) -> torch.device:
-    """Return the torch device for `asked`. Raises UserError when it is not there."""
+def resolve_device(asked: str, index: int | None = None) -> torch.device:
+    """Return the torch device for `asked`. Raises UserError when it is not there.
+
+    `index` is the number of the GPU, for `cuda`. One that is not 0 becomes the current one, by
+    which random states, caches and compiled kernels go.
+    """
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -45,6 +49,14 @@ def resolve_device(asked: str) -> torch.device:
         )
     if asked == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: torch sees no Apple GPU; use --device auto")
+    if asked == "cuda" and index:
+        count = torch.cuda.device_count()
+        if index >= count:
+            there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+            raise UserError(f"--device cuda:{index}: torch sees {there}; use one of these")
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+        return device
     return torch.device(asked)
 
 

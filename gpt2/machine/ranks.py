@@ -115,11 +115,11 @@ class DistributedContext:
             dist.destroy_process_group()
 
 
-def init_distributed(device: str, shard: str) -> DistributedContext:
+def init_distributed(device: str, shard: str, index: int | None = None) -> DistributedContext:
     """Join the processes that torchrun started; alone without it. Raises UserError.
 
-    `device` is the --device asked for, `shard` the --shard. Each process of a machine takes the GPU
-    of its local rank.
+    `device` is the --device asked for, `index` the number of its GPU and `shard` the --shard. Each
+    process of a machine takes the GPU of its local rank.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         if shard != "none":
@@ -130,6 +130,11 @@ def init_distributed(device: str, shard: str) -> DistributedContext:
         return DistributedContext()
     rank, world_size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    if index:
+        raise UserError(
+            f"--device cuda:{index} names one GPU, and each of {world_size} ranks takes its own: "
+            f"use --device cuda; CUDA_VISIBLE_DEVICES={index},... chooses which there are"
+        )
     # Without any GPU, --device cuda is refused in the next step, as it is for a rank alone.
     cuda = device in ("cuda", "auto") and torch.cuda.is_available()
     if cuda:

@@ -91,7 +91,10 @@ def plan(
     With `bounds`, optimizer and pruning are taken at what none of them exceeds, which takes no
     time; otherwise they are tried. Raises UserError.
     """
-    device = torch.device("cuda") if plan_for else machine.resolve_device(config.machine.device)
+    where = config.machine
+    device = torch.device("cuda")
+    if not plan_for:
+        device = machine.resolve_device(where.device, where.device_index)
     if plan_for and config.optim.precision == "auto":
         precision = "bf16"
     else:

@@ -55,7 +55,7 @@ def check(
     if not actions.auto_batch:  # which gives a run that resumes its own batch, later
         refuse_other_options(actions.run_dir, config, data["train"].meta)
     host = check_host(config.machine)
-    device = resolve_device(config.machine.device)
+    device = resolve_device(config.machine.device, config.machine.device_index)
     precision = resolve_precision(config.optim.precision, device)
     meta = data["train"].meta
     check_optimizer(config, ranks.world_size)

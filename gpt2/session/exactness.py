@@ -23,7 +23,7 @@ def not_exact(changed: Sequence[str]) -> str:
 
 def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
-    pairs = [(key, before.get(key), now[key]) for key in _SAME if key in before]
+    pairs = [(key, _kind(key, before[key]), _kind(key, now[key])) for key in _SAME if key in before]
     versions = kept(before, "versions", dict)
     pairs += [
         (name, versions[name], version)
@@ -34,6 +34,11 @@ def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     if before.get("code") not in (None, now["code"]):
         found.append("another version of this program")
     return found
+
+
+def _kind(key: str, value: Any) -> Any:
+    """Return what counts of a condition: a GPU's number computes nothing, device_name names it."""
+    return str(value).partition(":")[0] if key == "device" else value
 
 
 def kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:

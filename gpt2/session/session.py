@@ -38,7 +38,9 @@ def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[
         data = open_data(config)
     except UserError as error:
         raise UserError(*error.messages, *other_data(config, actions), code=error.code) from error
-    ranks = init_distributed(config.machine.device, config.machine.shard)
+    ranks = init_distributed(
+        config.machine.device, config.machine.shard, config.machine.device_index
+    )
     try:
         # Before there is a model, a smaller micro-batch would change nothing.
         made = f"out of memory while {config.model.model} is made: choose a smaller --model"

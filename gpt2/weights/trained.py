@@ -82,7 +82,7 @@ def open_stored(run: Path, best: bool) -> Stored:
 
 def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
     """Load a model from what open_stored opens. Raises UserError."""
-    device = machine.resolve_device(where.device)
+    device = machine.resolve_device(where.device, where.device_index)
     if where.num_threads:
         torch.set_num_threads(where.num_threads)
     stored = open_stored(run, best)

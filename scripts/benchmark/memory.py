@@ -28,7 +28,7 @@ _STEPS = 3  # the second one is the first that holds state and activations toget
 
 def main(arguments: Namespace, configs: Sequence[Config], vocabulary: int | None) -> None:
     """Measure each configuration beside its plan; print a table, keep the ratio of a card."""
-    device = machine.resolve_device(configs[0].machine.device)
+    device = machine.resolve_device(configs[0].machine.device, configs[0].machine.device_index)
     machine.keep_freed_memory(device)
     found = [measure(config, vocabulary or 50257, device) for config in configs]
     report = {

@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace, configs: dict[str, Config], vocabulary: 
     Raises UserError.
     """
     dense = dataclasses.replace(next(iter(configs.values())), prune=None)
-    device = machine.resolve_device(dense.machine.device)
+    device = machine.resolve_device(dense.machine.device, dense.machine.device_index)
     precision = resolve_precision(dense.optim.precision, device)
     machine.prepare(dense.machine, precision, dense.train.seed)
     tokens = synthetic_tokens(dense, vocabulary)

@@ -42,7 +42,7 @@ from scripts.benchmark.sparse_layers import (
 )
 from scripts.benchmark.tables import load_remark, spread_text
 
-OPTIONS = ("DEVICE", "NUM_THREADS")
+OPTIONS = ("DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 #: Sequences of the batch, and the most tokens that one sequence grows by in a turn.
 BATCH, LONGEST = 8, 64
 _AMPERE = (8, 0)
@@ -80,7 +80,7 @@ def compare(where: MachineConfig, arguments: argparse.Namespace) -> dict[str, An
         )
     share = sparsity(pruned)
     patterned = all(is_two_of_four(layer.weight) for layer in pruned.values())
-    device = choose_device(where.device, patterned)
+    device = choose_device(where.device, patterned, where.device_index)
     if device.type == "cuda":
         model = model.to(device, torch.bfloat16)
     form = "csr" if device.type == "cpu" else "2:4"
@@ -105,17 +105,17 @@ def compare(where: MachineConfig, arguments: argparse.Namespace) -> dict[str, An
     }
 
 
-def choose_device(asked: str, patterned: bool) -> torch.device:
+def choose_device(asked: str, patterned: bool, index: int | None = None) -> torch.device:
     """Return where these zeros can be used. Raises UserError when that is not where it was asked.
 
-    A GPU uses 2:4 alone, so `auto` is the CPU for other zeros.
+    A GPU, number `index`, uses 2:4 alone, so `auto` is the CPU for other zeros.
     """
     capable = (
         torch.cuda.is_available()
         and torch.version.cuda is not None
-        and torch.cuda.get_device_capability() >= _AMPERE
+        and torch.cuda.get_device_capability(index) >= _AMPERE
     )
-    device = machine.resolve_device(asked)
+    device = machine.resolve_device(asked, index)
     if asked == "auto":
         return device if device.type == "cuda" and capable and patterned else torch.device("cpu")
     if device.type == "cpu" or (device.type == "cuda" and capable and patterned):

@@ -21,7 +21,7 @@ from scripts.benchmark.vocabulary import usual_vocabulary
 
 def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one configuration; return all of its numbers. Raises UserError."""
-    device = machine.resolve_device(config.machine.device)
+    device = machine.resolve_device(config.machine.device, config.machine.device_index)
     machine.keep_freed_memory(device)  # as train.py does; here the peers profit, too
     precision = resolve_precision(config.optim.precision, device)
     machine.prepare(config.machine, precision, config.train.seed)

@@ -79,6 +79,12 @@ def describe(matrix: Matrix, gpus: str) -> MatrixRecord:
             problems |= dict.fromkeys(error.messages)
     if problems:
         raise UserError(*problems, code=Exit.DATA)
+    numbers = [number for cell in matrix.cells if (number := cell.config.machine.device_index)]
+    if numbers:
+        raise UserError(
+            f"--device cuda:{numbers[0]}: each cell of a matrix is given a GPU of its own: use "
+            f"--device cuda and GPUS={numbers[0]}"
+        )
     on_cpu = all(cell.config.machine.device == "cpu" for cell in matrix.cells)
     tuning = TuningRecord(axis=RATE, seeds=spec.tuning_seeds, rule=RULE)
     if spec.tune:

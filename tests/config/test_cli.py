@@ -165,6 +165,29 @@ def test_given_paths_are_relative_to_the_current_folder(
     assert config_of("--data-dir=-odd dir").data.data_dir == tmp_path / "-odd dir"
 
 
+def test_a_gpu_has_a_number_behind_a_colon() -> None:
+    assert config_of("--device", "cuda").machine.device_index == 0
+    assert config_of("--device", "cpu").machine.device_index is None
+    for flags in (["--device", "cuda:1"], ["--device", "cuda", "--device-index", "1"]):
+        machine = config_of(*flags).machine
+        assert (machine.device, machine.device_index) == ("cuda", 1)
+    options, _ = parse("x.py", "", ["--device", "cuda:1"], Actions)
+    lines = options.full_text().splitlines()
+    assert "CONFIG_DEVICE_CUDA=y" in lines
+    assert "CONFIG_DEVICE_INDEX=1" in lines
+    known = "(there are: auto, cuda, cpu, mps, or cuda:N)"
+    for wrong in ("cuda:", "cuda:x", "cuda:-1", "cpu:0"):
+        (message,) = refused("--device", wrong)
+        assert message.startswith(f"--device {wrong!r} is unknown")
+        assert message.endswith(known)
+    assert refused("--device", "cuda:1", "--device-index", "2") == [
+        "--device-index 2 contradicts --device cuda:1: give one of them"
+    ]
+    assert refused("--device", "cpu", "--device-index", "1") == [
+        "--device-index has no effect here: it needs --device cuda"
+    ]
+
+
 def test_an_entry_takes_only_its_options() -> None:
     options, _ = parse("x.py", "", ["--device", "cpu"], Actions, ["DEVICE"])
     assert options.value("DEVICE") == "cpu"

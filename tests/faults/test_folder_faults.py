@@ -148,6 +148,14 @@ def test_versions_that_are_none(value: object) -> None:
     assert exactness.changed_conditions({"versions": value}, now) == said
 
 
+def test_the_same_card_under_another_number_is_no_change() -> None:
+    now = dict.fromkeys(exactness._SAME, "same") | {"versions": {}, "code": "a"}
+    now["device"] = "cuda:1"
+    assert exactness.changed_conditions({"device": "cuda", "device_name": "same"}, now) == []
+    found = exactness.changed_conditions({"device": "cpu", "device_name": "other"}, now)
+    assert found == ["device cuda, not cpu", "device name same, not other"]
+
+
 def test_data_that_are_gone(run: Path, data: Path, tmp_path: Path) -> None:
     """Row 26, for evaluate.py: the folder, and the command that makes the data."""
     with pytest.raises(

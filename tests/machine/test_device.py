@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2.config.errors import UserError
 from gpt2.machine import device
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -62,3 +63,17 @@ def test_compiled_kernels_are_promised_no_bits(kind: str, deterministic: bool) -
     bits = kind == "cpu" or (kind == "cuda" and deterministic)
     found = device.determinism(place, False, deterministic, False)
     assert found == ("bitwise" if bits else "statistical")
+
+
+def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert device.resolve_device("cuda", 0) == torch.device("cuda")
+    assert current == []
+    assert device.resolve_device("cuda", 1) == torch.device("cuda:1")
+    assert current == [torch.device("cuda:1")]  # torch's generators, caches and Triton go by it
+    with pytest.raises(UserError, match="--device cuda:2: torch sees cuda:0 to cuda:1; use one"):
+        device.resolve_device("cuda", 2)
+    assert device.resolve_device("cpu", 1) == torch.device("cpu")

@@ -336,6 +336,15 @@ def test_one_rank_cannot_shard() -> None:
         ranks.init_distributed("cpu", "fsdp")
 
 
+def test_several_ranks_take_no_gpu_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(UserError, match="--device cuda:1 names one GPU, and each of 2 ranks"):
+        ranks.init_distributed("cuda", "none", 1)
+
+
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     torchrun_sets = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "3"}
     for name, value in torchrun_sets.items():

@@ -136,6 +136,14 @@ def test_data_prints_what_prepare_data_takes(
     assert bind(options).data == config_of(path).data
 
 
+def test_the_number_of_a_gpu_is_kept(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config("CONFIG_DEVICE_CUDA=y", "CONFIG_DEVICE_INDEX=1")
+    words = printed(capsys, str(path))
+    assert words == ["--device", "cuda", "--device-index", "1"]
+
+
 def test_the_axes_of_the_matrix_are_no_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

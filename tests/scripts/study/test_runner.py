@@ -404,6 +404,12 @@ def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPat
         work(*ONE, "DEVICE_CPU=y", more=("--gpus", "0"))
 
 
+def test_a_matrix_names_no_gpu_for_all_cells(work: Work) -> None:
+    work.lines.remove("DEVICE_CPU=y")
+    with pytest.raises(UserError, match=r"--device cuda:1: each cell .* --device cuda and GPUS=1"):
+        work(*ONE, "DEVICE_CUDA=y", "DEVICE_INDEX=1")
+
+
 @pytest.mark.slow
 def test_memory_of_a_busy_card_is_waited_for(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
