@@ -259,10 +259,13 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     What a kill or a bad disk made of a line says nothing, and costs no other.
     """
     path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
+    return whole_lines(path.read_bytes()) if path.exists() else []
+
+
+def whole_lines(data: bytes) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl, or a part of it, that are whole."""
     found: list[dict[str, Any]] = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in data.split(b"\n"):
         with suppress(ValueError):  # of JSON, or of UTF-8
             value = parse(line.decode())
             if not mismatch(value, _LINE):

@@ -62,6 +62,7 @@ class RunRecord(Record):
     end: str | None = None
     resumes: tuple[str, ...] | None = None
     seed: int | None = None
+    planned_steps: int | None = None
     ranks: int | None = None
     effective_batch: int | None = None
     micro_batch: int | None = None

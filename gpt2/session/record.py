@@ -39,6 +39,7 @@ def run_record(
         "end": None,
         "resumes": [*earlier.get("resumes", []), *([now()] if known and not again else [])],
         "seed": config.train.seed,
+        "planned_steps": parts.schedule.steps,
         "ranks": parts.ranks.world_size,
         "effective_batch": parts.batches.effective_batch,
         "micro_batch": config.train.batch_size,

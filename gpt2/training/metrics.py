@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 from gpt2.config.text import duration
+from gpt2.machine.device import peak_memory
 from gpt2.prune.pruner import Sparsity
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
@@ -61,6 +62,7 @@ class Metrics:
             **self.skipped(),
             "tokens_per_second": tokens / max(seconds, 1e-9),
             "mfu": parts.mfu(tokens / max(seconds, 1e-9)),
+            **peak_memory(parts.precision.device),
             "elapsed": progress.elapsed,
             "time": time.time(),
         }

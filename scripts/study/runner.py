@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from scripts.study.outcomes import Outcomes, Running, done_of, exit_code
 from scripts.study.process import CellProcess
 from scripts.study.queue import CellQueue, states_at_start
 from scripts.study.records import CellRecord, MatrixRecord, Started
+from scripts.study.status_line import StatusLine
 
 #: Seconds between two looks at the processes.
 _LOOK = 0.2
@@ -63,7 +65,8 @@ class Runner:
         say: Callable[[str], None],
     ) -> None:
         self._folder, self._matrix, self._train, self._here = folder, matrix, train, here
-        self._say = say
+        self._line = StatusLine(folder, sys.stdout)
+        self._say = say = self._line.wrap(say)
         self._states = states_at_start(folder, matrix)
         self._queue = CellQueue(folder, matrix, self._states, say)
         self._outcomes = Outcomes(folder, matrix.keep, self._states, say)
@@ -82,9 +85,11 @@ class Runner:
             self._admission.check_memory_before(left)
             try:
                 while self._step(stop):
+                    self._line.show(self._cells_running())
                     time.sleep(_LOOK)
             finally:
                 self._end_all()
+                self._line.clear()
         if stop:
             self._say(f"stopped by {stop.signal}; saved. To go on: the same command")
             return Exit.PREEMPTED

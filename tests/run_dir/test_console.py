@@ -10,11 +10,7 @@ import pytest
 from gpt2.config.colour import painted
 from gpt2.run_dir import console as module
 from gpt2.run_dir.console import Console
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture

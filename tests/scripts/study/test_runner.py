@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.files.lock import holder
 from gpt2.machine.host_memory import HostMemory
 from scripts import matrix
-from scripts.study import actions, description, machine, process, runner
+from scripts.study import actions, description, machine, process, runner, status_line
 from scripts.study.folder import MatrixFolder
 from scripts.study.machine import Gpu
 from scripts.study.memory import make_plans, predicted_memory
@@ -27,6 +28,7 @@ from scripts.study.records import Begin, End
 from tests.support import tiny
 from tests.support.fake_matrix import TRAIN
 from tests.support.small_cells import cell_record
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -353,6 +355,41 @@ def test_the_status_is_read_without_a_lock(work: Work) -> None:
         "failed adamw-none-seed1: diverged (exit code 5) fake_cell.py: error: it bef" in work.said
     )
     assert f"run by process {os.getpid()} on " in work.said
+
+
+@pytest.mark.slow
+def test_without_config_the_status_is_of_the_newest_matrix(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (matrix, description):
+        monkeypatch.setattr(module, "REPOSITORY", work.folder)
+    with pytest.raises(UserError, match=r"there is no \.config"):
+        matrix.main(["--status"])
+    work.out = work.folder / "runs" / "matrix-older"
+    assert work(*ONE) == 0
+    work.out = work.folder / "runs" / "matrix-newer"
+    assert work(ONE[0], ONE[1], 'MATRIX_SEEDS="1 2"') == 0
+    assert matrix.main(["--status"]) == 0
+    said = work.capsys.readouterr().out
+    assert f"in {work.out}: 2 finished" in said
+    assert "validation loss" in said  # the table of results
+    assert re.search(r"^adamw-none +2/2 +0[.]\d{4} ", said, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_the_cells_that_run_and_keeps_the_lines(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(status_line, "INTERVAL", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    assert work(ONE[0], ONE[1], 'MATRIX_SEEDS="1 2"') == 0
+    said = terminal.getvalue()
+    assert re.search(r"\r\x1b\[Kadamw-none-seed1  step \d+/30  loss 0", said)
+    lines = [line.rpartition("\x1b[K")[2] for line in said.split("\n")]
+    assert sum("] adamw-none-seed" in line for line in lines) == 2  # of what finished
+    assert not any("step" in line for line in lines)
 
 
 def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
