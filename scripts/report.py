@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     options = arguments.tuning_seeds, arguments.pooled, arguments.equivalence
     if arguments.runs:
         report = output.report_of_runs(arguments.runs, *options)
-        to = arguments.to or RUNS / "report"
+        to = arguments.to or (report.single.path if report.single else RUNS / "report")
     else:
         folder = arguments.out or _newest_matrix()
         report = output.report_of_matrix(folder, *options)

@@ -8,6 +8,7 @@ tracker/       what a tracker keeps, if one was asked for
 log.txt        what the console said
 checkpoints/   see checkpoint/store.py
 summary.json   the results; a run is finished when this exists
+sample.txt     the text that the model wrote after its last step
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from gpt2.files.manifest import MANIFEST
 from gpt2.run_dir.records import Summary
 from gpt2.run_dir.tracking import Tracking
 
+#: The text that the finished model wrote.
+SAMPLE = "sample.txt"
 _NUMBER = (int, float)
 #: What readers need of the files of a run.
 _SHAPES: dict[str, Any] = {

@@ -12,6 +12,7 @@ from scripts.reports.horizons import Efficiency, efficiencies
 from scripts.reports.pooled import Pool, pool_sentences, pools_of
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
+from scripts.reports.single_run import run_headline
 from scripts.reports.splits import quoted_split, split_note
 from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import Tuning, tune
@@ -38,9 +39,14 @@ class Report:
     margin: float | None = None
 
     @property
+    def single(self) -> Run | None:
+        """The run, where the report is of one alone."""
+        return self.runs[0] if len(self.runs) == 1 and self.matrix is None else None
+
+    @property
     def headline(self) -> str:
         """The one sentence above all others."""
-        return headline(self.tables)
+        return run_headline(self.single) if self.single else headline(self.tables)
 
     @property
     def split(self) -> str:
@@ -50,16 +56,18 @@ class Report:
     @property
     def split_note(self) -> str:
         """Which split the losses are of, and why."""
-        return split_note(self.reported)
+        return "" if self.single else split_note(self.reported)
 
     @property
     def verdict(self) -> list[Paragraph]:
         """What is better, by how much, and how sure."""
-        return verdict(self.tables)
+        return [] if self.single else verdict(self.tables)
 
     @property
     def remarks(self) -> list[str]:
         """What a reader must know before believing the numbers."""
+        if self.single:
+            return [f"{problem}." for problem in self.single.problems]
         found = list(remarks_on_failures(self.rows, self.reported))
         found += pool_sentences(self.pools) if self.pools is not None else ()
         found += remarks(self.tables, self.runs, self.shared)

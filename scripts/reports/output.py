@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.text import counted
 from gpt2.files.atomic import replace_files
 from gpt2.run_dir.latest import meant
 from scripts.reports.content import Report, compose
+from scripts.reports.markdown import as_markdown
 from scripts.reports.page import as_page
 from scripts.reports.runs import is_run, read_run
+from scripts.reports.single_run import facts
 from scripts.reports.study import CELLS, is_matrix, read_matrix
-from scripts.reports.text import as_csv, as_json_lines, as_markdown
+from scripts.reports.text import as_csv, as_json_lines
+from scripts.reports.words import count_text
 
 
 def report_of_runs(
@@ -65,6 +67,8 @@ def texts_of(report: Report) -> dict[str, str]:
 def verdict_lines(report: Report) -> list[str]:
     """Return the headline and the verdict of a report for a terminal."""
     lines = [report.headline, *([report.split_note] if report.split_note else [])]
+    if report.single:
+        lines += [f"  {title}: {value}" for title, value in facts(report.single)]
     for paragraph in report.verdict:
         lines += [f"\n{paragraph.heading}", *(f"  {one}" for one in paragraph.sentences)]
     return lines
@@ -72,8 +76,7 @@ def verdict_lines(report: Report) -> list[str]:
 
 def count_line(report: Report) -> str:
     """Return how many runs a report is made of, and how many of them have no results."""
-    unfinished = len(report.unfinished)
-    return f"\n{counted(len(report.runs), 'run')}, {unfinished or 'none'} without results"
+    return f"\n{count_text(report.runs)}"
 
 
 def run_folders(given: Iterable[Path]) -> list[Path]:

@@ -68,7 +68,13 @@ def common_options(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     varying = {name for row in rows[1:] for name in differences(rows[0], row)}
-    kept = {name: value for name, value in rows[0].options.items() if name not in varying}
+    return options_text(
+        {name: value for name, value in rows[0].options.items() if name not in varying}
+    )
+
+
+def options_text(kept: Mapping[str, str]) -> str:
+    """Return options as flags with values."""
     return "  ".join(f"{flag_of(name)} {value or repr('')}" for name, value in kept.items())
 
 

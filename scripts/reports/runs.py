@@ -1,16 +1,17 @@
 """Run directories as the report reads them: options, record, results, curves, and what is wrong.
 
-Only config, command, run.json, summary.json and metrics.jsonl are read; logs never. What cannot be
-read is said of the run and takes nothing else away.
+Only config, command, run.json, summary.json, metrics.jsonl and sample.txt are read; logs never.
+What cannot be read is said of the run and takes nothing else away.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from gpt2.config.dotconfig import lines_of, unquoted
@@ -18,10 +19,13 @@ from gpt2.config.options import Options
 from gpt2.config.records import Kind, salvage
 from gpt2.config.text import shortened
 from gpt2.config.typed import QUALIFIED
-from gpt2.files.json import mismatch, parse
+from gpt2.files.json import parse
+from gpt2.files.lock import NAME as LOCK
+from gpt2.files.lock import holder
+from gpt2.run_dir.folder import SAMPLE
 from gpt2.run_dir.records import RunRecord, Summary
+from scripts.reports.metrics import Point, points_of
 
-_NUMBER = (int, float, type(None))
 #: Results without which a run has none.
 NEEDED = ("val_loss", "val_perplexity", "steps", "tokens", "sparsity_asked", "sparsity_reached")
 
@@ -31,7 +35,7 @@ class Run:
     """A run directory. `options` are by name, a choice's value as in its flag.
 
     summary: the results, None while there are none. status: finished, or what became of it.
-    losses: (step, loss) of training; evaluations: (step, loss over the validation split, sparsity).
+    points: the lines of metrics.jsonl. sample: the text it wrote at its end; empty without one.
     problems: sentences on what could not be read.
     """
 
@@ -41,8 +45,8 @@ class Run:
     summary: Summary | None = None
     status: str = "finished"
     command: str = ""
-    losses: tuple[tuple[int, float], ...] = ()
-    evaluations: tuple[tuple[int, float, float], ...] = ()
+    points: tuple[Point, ...] = ()
+    sample: str = ""
     problems: tuple[str, ...] = ()
 
     @property
@@ -64,8 +68,21 @@ class Run:
     @property
     def last_step(self) -> int | None:
         """The last step that was logged."""
-        steps = [step for step, _ in self.losses] + [step for step, _, _ in self.evaluations]
-        return max(steps, default=None)
+        return max((point.step for point in self.points), default=None)
+
+    @cached_property
+    def losses(self) -> tuple[tuple[int, float], ...]:
+        """The training loss of each step that was logged: (step, loss)."""
+        return tuple((each.step, each.loss) for each in self.points if each.loss is not None)
+
+    @cached_property
+    def evaluations(self) -> tuple[tuple[int, float, float], ...]:
+        """The evaluations: (step, loss over the whole validation split, sparsity)."""
+        return tuple(
+            (each.step, each.val_loss, each.sparsity or 0.0)
+            for each in self.points
+            if each.val_loss is not None
+        )
 
     @property
     def loss(self) -> float:
@@ -91,7 +108,10 @@ def read_run(folder: Path) -> Run:
     options = _options(_text(folder / "config", problems), problems)
     record = _record(folder / "run.json", RunRecord, problems)
     summary, status = _results(folder, record, problems)
-    losses, evaluations = _curves(folder / "metrics.jsonl", problems)
+    points, broken = points_of(_text(folder / "metrics.jsonl", problems))
+    if broken:
+        lines = "a line" if broken == 1 else f"{broken} lines"
+        problems.append(f"metrics.jsonl: {lines} cut short or damaged, left out of the curves")
     command = _text(folder / "command", problems).strip()
     return Run(
         folder,
@@ -100,20 +120,17 @@ def read_run(folder: Path) -> Run:
         summary,
         status,
         command,
-        losses,
-        evaluations,
+        points,
+        _text(folder / SAMPLE, problems),
         tuple(problems),
     )
 
 
 def _results(folder: Path, record: RunRecord, problems: list[str]) -> tuple[Summary | None, str]:
     """Return the results and the status of a run; no results where they are not whole."""
-    status = record.status or "not begun"
     if not (folder / "summary.json").exists():
         code = record.exit_code
-        if status == "running":
-            status = "running, or killed"
-        return None, status + (f", exit code {code}" if code is not None else "")
+        return None, _state(folder, record) + (f", exit code {code}" if code is not None else "")
     summary = _record(folder / "summary.json", Summary, problems)
     lacking = [name for name in NEEDED if not _is_number(getattr(summary, name))]
     if not summary.as_read:
@@ -129,36 +146,19 @@ def _results(folder: Path, record: RunRecord, problems: list[str]) -> tuple[Summ
     return summary, "finished"
 
 
+def _state(folder: Path, record: RunRecord) -> str:
+    """Return what an unfinished run is at: its lock says whether a process has it open."""
+    if running := holder(folder):
+        return f"running ({running})"
+    if record.status != "running":
+        return record.status or "not begun"
+    # Of another's folder, or one that was copied without its lock, nothing can be said.
+    return "killed" if os.access(folder / LOCK, os.W_OK) else "running, or killed"
+
+
 def _is_number(value: float | None) -> bool:
     """Whether a result is there, and finite."""
     return value is not None and math.isfinite(value)
-
-
-def _curves(
-    path: Path, problems: list[str]
-) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float, float], ...]]:
-    """Return the losses of training and the evaluations that a metrics.jsonl holds."""
-    losses, evaluations = [], []
-    broken = 0
-    for line in _text(path, problems).splitlines():
-        try:
-            entry = parse(line)
-            wrong = mismatch(entry, {"step": int, "sparsity?": _NUMBER})
-        except ValueError:
-            wrong = "it is no JSON"
-        if wrong:
-            broken += 1
-            continue
-        step = entry["step"]
-        sparsity = entry.get("sparsity") or 0.0
-        if isinstance(entry.get("loss"), int | float):
-            losses.append((step, float(entry["loss"])))
-        if isinstance(entry.get("val_loss"), int | float):
-            evaluations.append((step, float(entry["val_loss"]), float(sparsity)))
-    if broken:
-        lines = "a line" if broken == 1 else f"{broken} lines"
-        problems.append(f"metrics.jsonl: {lines} cut short or damaged, left out of the curves")
-    return tuple(losses), tuple(evaluations)
 
 
 def _text(path: Path, problems: list[str]) -> str:
@@ -220,9 +220,9 @@ def _options(text: str, problems: list[str]) -> dict[str, str]:
             found[name] = value
     if unknown:
         problems.append(f"config is of another version: {shortened(unknown, 4)} unknown here")
-    for choice, (member, holder) in QUALIFIED.items():
-        if found.get(choice) == member and found.get(holder):
-            found[choice] = found.pop(holder)
+    for choice, (member, own) in QUALIFIED.items():
+        if found.get(choice) == member and found.get(own):
+            found[choice] = found.pop(own)
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from scripts.reports.comparisons import Comparison, Table
 from scripts.reports.confounds import confounds
 from scripts.reports.rows import DENSE, Row
+from scripts.reports.runs import Run
 from scripts.reports.splits import VALIDATION
 from scripts.reports.statistics import Interval
 from scripts.reports.words import p_text, percent, range_text, signed
@@ -41,6 +42,15 @@ def results_grid(table: Table) -> Grid:
         "steps",
     )
     return Grid(titles, tuple(_result(row) for row in rows), _marks(table))
+
+
+def unfinished_grid(runs: Sequence[Run]) -> Grid:
+    """Return the runs without results: what became of each, and how far it came."""
+    lines = (
+        (run.name, run.status, UNKNOWN if run.last_step is None else str(run.last_step))
+        for run in runs
+    )
+    return Grid(("run", "status", "last step on record"), tuple(lines))
 
 
 def costs_grid(table: Table) -> Grid:

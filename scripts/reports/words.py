@@ -53,6 +53,14 @@ def range_text(found: Comparison) -> str:
     return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
+def count_text(runs: Sequence[Run]) -> str:
+    """Return how many runs there are, and how many of them have results."""
+    lost = sum(not run.finished for run in runs)
+    if len(runs) == 1:
+        return "1 run, without results" if lost else "1 run, finished"
+    return f"{len(runs)} runs, {lost or 'all'} {'without' if lost else 'with'} results"
+
+
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:
     """Return what a reader must know before believing the numbers."""
     found = [

@@ -249,7 +249,8 @@ def test_the_earliest_of_a_seed_counts_and_the_others_are_said(tmp_path: Path) -
 
 
 def test_a_pruned_run_without_a_dense_control_is_flagged(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "a", 1.5, method="state")
+    for seed in (1, 2):
+        write_run(tmp_path / "runs" / str(seed), 1.5, seed, method="state")
     assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
     assert "has no dense control" in (tmp_path / "out" / "report.html").read_text()
 
@@ -418,7 +419,9 @@ def test_the_page_needs_nothing_but_itself(matrix: Path) -> None:
     text = (matrix / "report.html").read_text()
     page = Page(text)
     assert page.links
-    assert all(link.startswith("#") for link in page.links)
+    beside = {"results.csv", "results.jsonl", "report.md"}
+    assert all(link[:1] == "#" or link[:10] == "data:text/" for link in {*page.links} - beside)
+    assert sum(link.startswith("data:text/x-tex;") for link in page.links) > 5
     assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
     assert "@import" not in text
     assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", text))
@@ -599,7 +602,7 @@ def test_damaged_results_are_none(content: str, tmp_path: Path) -> None:
     (run / "summary.json").write_text(content)
     assert not read_run(run).finished
     assert main(["--runs", str(run), "--to", str(tmp_path / "out")]) == 0
-    assert "No run is finished" in (tmp_path / "out" / "report.md").read_text()
+    assert "No results yet: " in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

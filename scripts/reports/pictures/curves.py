@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from scripts.reports.comparisons import Table
-from scripts.reports.pictures.picture import WIDTH, Look, Picture, slug, where_text
+from scripts.reports.metrics import Axis, Point, axes_of
+from scripts.reports.pictures.picture import WIDTH, Look, Picture, over_axes, slug, where_text
 from scripts.reports.pictures.svg import SERIES, svg
 from scripts.reports.rows import Row
+from scripts.reports.runs import Run
 
 
-def curves(table: Table, look: Look) -> Picture | None:
-    """Draw the validation loss of a table's rows over the run, a panel for each optimizer."""
+def curves(table: Table, look: Look, shared: bool = False) -> Picture | None:
+    """Draw the validation loss of a table's rows over the run, a panel for each optimizer.
+
+    shared: runs shared a machine, so that their times say nothing.
+    """
     panels: list[tuple[str, list[Row]]] = []
     if table.asked == 0.0:
         panels = [("", list(table.rows))]
@@ -27,88 +33,129 @@ def curves(table: Table, look: Look) -> Picture | None:
     panels = [(title, rows) for title, rows in panels if rows]
     if not panels:
         return None
-    across = min(len(panels), 3)
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(WIDTH, 0.4 + 2.5 * down))
-    axes = figure.subplots(down, across, squeeze=False, sharey=True).flat
-    tips: dict[str, list[str]] = {}
-    limits = _limits([row for _, rows in panels for row in rows])
-    for number, (axis, (title, rows)) in enumerate(zip(axes, panels, strict=False)):
-        key = f"curve-{number}"
-        _curve_panel(axis, rows, look, key, tips, limits, by_row=table.asked == 0.0)
-        axis.set_title(title)
-    for axis in list(axes)[len(panels) :]:
-        axis.set_visible(False)
+    drawn = [row for _, rows in panels for row in rows]
+    points = [point for row in drawn for run in row.runs for point in evaluated(run)]
+    axes = [axis for axis in axes_of(points) if axis.key != "time" or not shared]
+    limits = _limits(drawn)
     where = where_text(table)
-    return Picture(
+    words = " ".join(f"{row.label} ends at {mean_curve(row)[-1].mean:.4f}." for row in drawn)
+
+    def draw(axis: Axis) -> str:
+        across = min(len(panels), 3)
+        down = -(-len(panels) // across)
+        figure = Figure(figsize=(WIDTH, 0.4 + 2.5 * down))
+        boxes = list(figure.subplots(down, across, squeeze=False, sharey=True).flat)
+        tips: dict[str, list[str]] = {}
+        for number, (box, (title, rows)) in enumerate(zip(boxes, panels, strict=False)):
+            look_of = None if table.asked == 0.0 else look
+            _curve_panel(box, rows, look_of, f"curve-{number}", tips, limits, axis)
+            box.set_title(title)
+        for box in boxes[len(panels) :]:
+            box.set_visible(False)
+        name = f"curves-{slug(table.asked)}-{axis.key}"
+        return svg(figure, name, f"Validation loss over {axis.word} {where}", words, tips)
+
+    return over_axes(
         f"Loss curves {where}",
         "Validation loss over the whole split: the line is the mean of the seeds, the band reaches "
         "from the lowest to the highest. The first fifth of a run may be cut off. While a run is "
         "being pruned its loss is that of a model less sparse than the final one.",
-        svg(
-            figure,
-            f"curves-{slug(table.asked)}",
-            f"Validation loss over the run {where}",
-            " ".join(
-                f"{r.label} ends at {mean_curve(r)[-1][1]:.4f}." for _, p in panels for r in p
-            ),
-            tips,
-        ),
+        axes,
+        draw,
         table.asked,
     )
 
 
-def mean_curve(row: Row) -> list[tuple[int, float, float, float]]:
-    """Return (step, mean, lowest, highest) of the validation loss over the seeds of a row.
+@dataclass(frozen=True)
+class MeanPoint:
+    """An evaluation of a row: its step, and the mean and range of the validation loss over seeds.
+
+    at: where the seeds were, by the key of an axis, in its base unit; a mean for time.
+    """
+
+    step: int
+    mean: float
+    low: float
+    high: float
+    at: Mapping[str, float]
+
+
+def mean_curve(row: Row) -> list[MeanPoint]:
+    """Return the mean validation curve over the seeds of a row.
 
     Only of the steps at which every seed was evaluated.
     """
-    by_step: dict[int, list[float]] = {}
+    by_step: dict[int, list[Point]] = {}
     for run in row.runs:
-        for step, loss, _ in run.evaluations:
-            by_step.setdefault(step, []).append(loss)
-    return [
-        (step, statistics.fmean(values), min(values), max(values))
-        for step, values in sorted(by_step.items())
-        if len(values) == len(row.runs)
-    ]
+        for point in evaluated(run):
+            by_step.setdefault(point.step, []).append(point)
+    found = []
+    for step, points in sorted(by_step.items()):
+        if len(points) != len(row.runs):
+            continue
+        losses = [point.val_loss for point in points if point.val_loss is not None]
+        at = {"steps": float(step)}
+        for key, values in (
+            ("tokens", [point.tokens for point in points]),
+            ("time", [point.seconds for point in points]),
+        ):
+            known = [value for value in values if value is not None]
+            if len(known) == len(points):
+                at[key] = statistics.fmean(known)
+        found.append(MeanPoint(step, statistics.fmean(losses), min(losses), max(losses), at))
+    return found
+
+
+def evaluated(run: Run) -> list[Point]:
+    """Return the evaluations of a run."""
+    return [point for point in run.points if point.val_loss is not None]
 
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     """Return the range of loss to show: all of the curves but for the first fifth of the run."""
     curves = [mean_curve(row) for row in rows]
-    bottom = min(low for curve in curves for _, _, low, _ in curve)
-    top = max(high for curve in curves for step, _, _, high in curve if step >= 0.2 * curve[-1][0])
+    bottom = min(point.low for curve in curves for point in curve)
+    top = max(p.high for curve in curves for p in curve if p.step >= 0.2 * curve[-1].step)
     margin = 0.06 * (top - bottom) or 0.01
     return bottom - margin, top + margin
 
 
 def _curve_panel(
-    axis: Any,
+    box: Any,
     rows: Sequence[Row],
-    look: Look,
+    look: Look | None,
     key: str,
     tips: dict[str, list[str]],
     limits: tuple[float, float],
-    by_row: bool,
+    axis: Axis,
 ) -> None:
+    """Draw the curves of one panel; without a `look` every row has a colour of its own."""
     for number, row in enumerate(rows):
         points = mean_curve(row)
-        colour = SERIES[number % len(SERIES)] if by_row else look.colour(row)
-        steps, means, lows, highs = zip(*points, strict=True)
-        label = row.label if by_row else row.series
-        axis.plot(steps, means, "-" if by_row else look.dash(row), color=colour, label=label)
-        axis.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
-        seen = [point for point in points if point[1] <= limits[1]]
+        colour = SERIES[number % len(SERIES)] if look is None else look.colour(row)
+        x = [point.at[axis.key] / axis.scale for point in points]
+        label = row.label if look is None else row.series
+        style = "-" if look is None else look.dash(row)
+        box.plot(x, [point.mean for point in points], style, color=colour, label=label)
+        ends = [point.low for point in points], [point.high for point in points]
+        box.fill_between(x, *ends, color=colour, alpha=0.15, linewidth=0)
+        seen = [(at, p) for at, p in zip(x, points, strict=True) if p.mean <= limits[1]]
         seen = seen[:: -(-len(seen) // 24)]
         gid = f"{key}-{number}"
-        axis.plot([p[0] for p in seen], [p[1] for p in seen], "o", alpha=0.0, gid=gid)
+        box.plot(
+            [at for at, _ in seen],
+            [point.mean for _, point in seen],
+            "o",
+            color=colour,
+            markersize=2.6,
+            gid=gid,
+        )
         tips[gid] = [
-            f"{row.label}, step {step:,}: {mean:.4f} ({low:.4f} to {high:.4f})"
-            for step, mean, low, high in seen
+            f"{row.label}, step {p.step:,}: {p.mean:.4f} ({p.low:.4f} to {p.high:.4f})"
+            for _, p in seen
         ]
-    axis.set_ylim(*limits)
-    axis.legend(loc="upper right")
-    axis.set_xlabel("step")
-    axis.set_ylabel("validation loss (nats per token)")
-    axis.label_outer(remove_inner_ticks=True)
+    box.set_ylim(*limits)
+    box.legend(loc="upper right")
+    box.set_xlabel(axis.label)
+    box.set_ylabel("validation loss (nats per token)")
+    box.label_outer(remove_inner_ticks=True)

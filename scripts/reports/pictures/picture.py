@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scripts.reports.comparisons import Table
+from scripts.reports.metrics import Axis
 from scripts.reports.pictures.svg import INK, SERIES
 from scripts.reports.rows import DENSE, Row
 from scripts.reports.words import percent
@@ -17,12 +18,28 @@ _DASHES = ("-", "--", ":")
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG element, its heading, what is to be said below it, and of which sparsity it is."""
+    """An SVG element, its heading, what is to be said below it, and of which sparsity it is.
+
+    views: the same over other axes, where it can be switched: (key, word, SVG), this one first.
+    """
 
     heading: str
     caption: str
     svg: str
     asked: float | None = None
+    views: tuple[tuple[str, str, str], ...] = ()
+
+
+def over_axes(
+    heading: str,
+    caption: str,
+    axes: Sequence[Axis],
+    draw: Callable[[Axis], str],
+    asked: float | None = None,
+) -> Picture:
+    """Return a picture that `draw` makes for each of the axes, to be switched on the page."""
+    drawn = tuple((axis.key, axis.word, draw(axis)) for axis in axes)
+    return Picture(heading, caption, drawn[0][2], asked, drawn if len(drawn) > 1 else ())
 
 
 class Look:

@@ -1,74 +1,175 @@
-"""The picture of one run alone: its training loss, its evaluations, and how sparse it became."""
+"""The pictures of one run alone: its losses and what else it logged, over steps, tokens or time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from scripts.reports.pictures.picture import WIDTH, Picture
-from scripts.reports.pictures.svg import INK, MUTED, SERIES, svg
+from scripts.reports.metrics import Axis, Point, axes_of, thinned
+from scripts.reports.pictures.picture import WIDTH, Picture, over_axes
+from scripts.reports.pictures.svg import MUTED, SERIES, style, svg
 from scripts.reports.runs import Run
 from scripts.reports.words import percent
 
-
-def single_run(runs: Sequence[Run]) -> Picture | None:
-    """Draw the curves of a run, finished or not, where it is the only one that has any."""
-    with_curves = [run for run in runs if run.losses or run.evaluations]
-    if len(runs) != 1 or not with_curves:
-        return None
-    (run,) = with_curves
-    return _drawn(run)
+#: Marks with values to show on a curve, at most.
+_MARKS = 60
 
 
-def _drawn(run: Run) -> Picture:
-    figure = Figure(figsize=(WIDTH, 3.8))
-    axis = figure.subplots()
-    tips: dict[str, list[str]] = {}
-    if run.losses:
-        steps, losses = zip(*run.losses, strict=True)
-        axis.plot(steps, losses, color=MUTED, linewidth=1.0, alpha=0.8, label="training")
-    if run.evaluations:
-        steps, losses = zip(*[(s, loss) for s, loss, _ in run.evaluations], strict=True)
-        axis.plot(steps, losses, color=SERIES[0], label="validation, whole split")
-        every = -(-len(run.evaluations) // 200)
-        shown = run.evaluations[::every]
-        axis.plot(
-            [e[0] for e in shown],
-            [e[1] for e in shown],
-            "o",
-            color=SERIES[0],
-            markersize=3.5,
-            gid="evaluations",
-        )
-        tips["evaluations"] = [
-            f"step {step:,}: validation loss {loss:.4f}"
-            + (f", sparsity {percent(sparsity)}" if sparsity else "")
-            for step, loss, sparsity in shown
-        ]
-    axis.set_xlabel("step")
-    axis.set_ylabel("loss (nats per token)")
-    lines = [*axis.get_lines()]
-    if any(sparsity for _, _, sparsity in run.evaluations):
-        lines += _sparsity(axis, run)
-    axis.legend(handles=[line for line in lines if not str(line.get_label()).startswith("_")])
+def run_pictures(run: Run) -> list[Picture]:
+    """Return the curves of a run, finished or not; none where it has logged nothing.
+
+    Nothing but `run` is read, so that a live page can draw with it.
+    """
+    if not run.points:
+        return []
+    axes = axes_of(run.points)
+    with style():
+        found = [_losses(run, axes)] if run.losses or run.evaluations else []
+        panels = [panel for panel in _PANELS if any(panel.of(point) for point in run.points)]
+        return [*found, _others(run, axes, panels)] if panels else found
+
+
+def _losses(run: Run, axes: Sequence[Axis]) -> Picture:
     last = f"{run.evaluations[-1][1]:.4f}" if run.evaluations else "not measured"
-    return Picture(
-        "Loss curves",
-        "The loss of training is that of one step's batch; the validation loss is that of the "
-        "whole split."
-        + ("" if run.finished else " The run is not finished: no number here is a result."),
-        svg(figure, "run", "Loss over the run", f"The last validation loss is {last}.", tips),
+
+    def draw(axis: Axis) -> str:
+        figure = Figure(figsize=(WIDTH, 3.6))
+        box = figure.subplots()
+        tips: dict[str, list[str]] = {}
+        trained = _line(run.points, axis, lambda point: point.loss)
+        if trained:
+            x, y = zip(*thinned(trained), strict=True)
+            box.plot(x, y, color=MUTED, linewidth=1.0, alpha=0.8, label="training, one batch")
+        found = _line(run.points, axis, lambda point: point.val_loss)
+        if found:
+            x, y = zip(*found, strict=True)
+            box.plot(x, y, color=SERIES[0], label="validation, whole split")
+            shown = [point for point in run.points if point.val_loss is not None]
+            shown = _some(shown, 2 * _MARKS)
+            _marks(box, shown, axis, lambda p: p.val_loss, SERIES[0], "evaluations")
+            tips["evaluations"] = [_evaluation_tip(point) for point in shown]
+        box.set_xlabel(axis.label)
+        box.set_ylabel("loss (nats per token)")
+        box.legend(loc="upper right")
+        words = f"The last validation loss is {last}."
+        return svg(figure, f"run-loss-{axis.key}", f"Loss over {axis.word}", words, tips)
+
+    return over_axes(
+        "Loss",
+        "The training loss is that of one step's batch; the validation loss is that of the whole "
+        "split." + ("" if run.finished else " The run is not finished: no number is a result."),
+        axes,
+        draw,
     )
 
 
-def _sparsity(axis: Any, run: Run) -> list[Any]:
-    """Draw the sparsity on an axis of its own, at the right."""
-    right = axis.twinx()
-    steps, shares = zip(*[(step, 100.0 * share) for step, _, share in run.evaluations], strict=True)
-    drawn: list[Any] = right.plot(steps, shares, "--", color=INK, linewidth=0.9, label="sparsity")
-    right.set_ylabel("sparsity (%)")
-    right.set_ylim(0, 105)
-    right.grid(visible=False)
-    return drawn
+def _evaluation_tip(point: Point) -> str:
+    sparse = f", sparsity {percent(point.sparsity)}" if point.sparsity else ""
+    return f"step {point.step:,}: validation loss {point.val_loss:.4f}{sparse}"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A small curve: its title, which number it shows, how a value is told, and its colour."""
+
+    title: str
+    of: Callable[[Point], float | None]
+    tell: Callable[[float], str]
+    colour: str
+
+
+_PANELS = (
+    _Panel("learning rate", lambda point: point.learning_rate, lambda v: f"{v:.3g}", SERIES[1]),
+    _Panel("gradient norm", lambda point: point.grad_norm, lambda v: f"{v:.3g}", SERIES[3]),
+    _Panel("tokens/s", lambda point: point.tokens_per_second, lambda v: f"{v:,.0f}", SERIES[2]),
+    _Panel(
+        "sparsity (%)",
+        lambda point: None if point.sparsity is None else 100.0 * point.sparsity,
+        lambda v: f"{v:.4g} %",
+        SERIES[4],
+    ),
+)
+
+
+def _others(run: Run, axes: Sequence[Axis], panels: Sequence[_Panel]) -> Picture:
+    """Draw what else was logged, two panels side by side; what is zero throughout has none."""
+    down = -(-len(panels) // 2)
+
+    def draw(axis: Axis) -> str:
+        figure = Figure(figsize=(WIDTH, 0.2 + 2.1 * down))
+        boxes = list(figure.subplots(down, 2, squeeze=False, sharex=True).flat)
+        tips: dict[str, list[str]] = {}
+        for number, (box, panel) in enumerate(zip(boxes, panels, strict=False)):
+            _draw_panel(box, run.points, axis, panel, f"panel-{number}", tips)
+            # The lowest panel of a column has the axis.
+            box.tick_params(labelbottom=number + 2 >= len(panels))
+            box.set_xlabel(axis.label if number + 2 >= len(panels) else "")
+        for box in boxes[len(panels) :]:
+            box.set_visible(False)
+        words = " ".join(f"{panel.title}: {_range(run.points, panel)}." for panel in panels)
+        title = f"What else was logged, over {axis.word}"
+        return svg(figure, f"run-more-{axis.key}", title, words, tips)
+
+    return over_axes(
+        "Learning rate, gradient norm, speed and sparsity"
+        if len(panels) == len(_PANELS)
+        else "Learning rate, gradient norm and speed",
+        "As they were logged: rate and gradient norm (before clipping) of one step, tokens/s of "
+        "training alone since the line before.",
+        axes,
+        draw,
+    )
+
+
+def _draw_panel(
+    box: Any,
+    points: Sequence[Point],
+    axis: Axis,
+    panel: _Panel,
+    gid: str,
+    tips: dict[str, list[str]],
+) -> None:
+    x, y = zip(*thinned(_line(points, axis, panel.of)), strict=True)
+    box.plot(x, y, color=panel.colour, linewidth=1.1)
+    shown = _some([point for point in points if panel.of(point) is not None], _MARKS)
+    _marks(box, shown, axis, panel.of, panel.colour, gid)
+    values = [(point.step, panel.of(point)) for point in shown]
+    tips[gid] = [f"step {step:,}: {panel.tell(v)}" for step, v in values if v is not None]
+    box.set_title(panel.title)
+    if min(y) >= 0.0:
+        box.set_ylim(bottom=0.0)
+
+
+def _line(
+    points: Sequence[Point], axis: Axis, of: Callable[[Point], float | None]
+) -> list[tuple[float, float]]:
+    """Return where a curve goes: the points that have the number, on this axis."""
+    found = [(axis.of(point), of(point)) for point in points]
+    return [(x, y) for x, y in found if x is not None and y is not None]
+
+
+def _marks(
+    box: Any,
+    points: Sequence[Point],
+    axis: Axis,
+    of: Callable[[Point], float | None],
+    colour: str,
+    gid: str,
+) -> None:
+    x, y = zip(*_line(points, axis, of), strict=True)
+    box.plot(x, y, "o", color=colour, markersize=2.6, gid=gid)
+
+
+def _some(points: Sequence[Point], most: int) -> list[Point]:
+    """Return points at equal distances, the last among them, about `most` of them."""
+    every = -(-len(points) // most)
+    return list(reversed(list(reversed(points))[::every]))
+
+
+def _range(points: Sequence[Point], panel: _Panel) -> str:
+    values = [value for point in points if (value := panel.of(point)) is not None]
+    low, high = panel.tell(min(values)), panel.tell(max(values))
+    return low if low == high else f"{low} to {high}"

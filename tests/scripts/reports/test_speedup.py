@@ -13,6 +13,7 @@ from gpt2.config.records import from_json
 from gpt2.run_dir.records import RunRecord, Summary
 from scripts.report import main
 from scripts.reports.comparisons import tables_of
+from scripts.reports.metrics import Point
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
 from scripts.reports.speedup import speedup, speedups
@@ -29,7 +30,10 @@ def row(optimizer: str, losses: dict[int, tuple[float, ...]], sparsities: Any = 
             "val_loss": curve[-1], "steps": 100, "tokens": 5000, "seconds": 20.0,
             "sparsity_asked": sparsities[-1], "sparsity_reached": sparsities[-1],
         }  # fmt: skip
-        points = tuple(zip((*STEPS, 100), curve, sparsities, strict=True))
+        points = tuple(
+            Point(step, val_loss=loss, sparsity=sparsity)
+            for step, loss, sparsity in zip((*STEPS, 100), curve, sparsities, strict=True)
+        )
         runs.append(
             Run(
                 Path(f"{optimizer}{seed}"),
@@ -37,7 +41,7 @@ def row(optimizer: str, losses: dict[int, tuple[float, ...]], sparsities: Any = 
                 from_json(RunRecord, {"data": {"data_hash": "a"}, "code": "c", "precision": "fp32",
                                       "compiled": False, "effective_batch": 8}),
                 from_json(Summary, summary),
-                evaluations=points,
+                points=points,
             )
         )  # fmt: skip
     (found,) = rows_of(runs)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from scripts.reports.content import Report, compose
+from scripts.reports.markdown import as_markdown
 from scripts.reports.page import as_page
 from scripts.reports.runs import read_run
 from scripts.reports.splits import quoted_split, split_note
-from scripts.reports.text import COLUMNS, as_csv, as_json_lines, as_markdown
+from scripts.reports.text import COLUMNS, as_csv, as_json_lines
 from tests.support.synthetic import write_run
 
 SEEDS = range(1, 6)

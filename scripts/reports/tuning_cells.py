@@ -1,0 +1,42 @@
+"""The tables of tuning as text, and the rule in words."""
+
+from __future__ import annotations
+
+from gpt2.config.text import joined
+from scripts.reports.table_cells import UNKNOWN, Grid
+from scripts.reports.tuning import Tuning
+
+
+def rule(tuning: Tuning) -> list[str]:
+    """Say how rates were chosen."""
+    seeds = ", ".join(map(str, tuning.seeds))
+    if tuning.options:
+        return [
+            f"Every row runs with the trial of {joined(tuning.options)} whose mean final "
+            f"validation loss was lowest, of its own trials on seeds {seeds}; of equal ones "
+            "with the smaller values; a trial that fails on any of them is out. All rows try the "
+            "same points of the search space. These seeds are not among those reported."
+        ]
+    return [
+        "Each optimizer runs at the rate whose mean final validation loss was lowest, of its dense "
+        f"runs with the tuning seeds ({seeds}); of equal ones at the smaller; a rate that "
+        "fails on any of them is out. These seeds are not among those reported.",
+    ]
+
+
+def tuning_grid(tuning: Tuning) -> Grid:
+    """Return every rate that was tried."""
+    seeds = tuning.seeds
+    names = tuning.options
+    titles = ("", *(names or ("rate",)), *(f"seed {seed}" for seed in seeds), "mean loss", "")
+    lines = tuple(
+        (
+            trial.row,
+            *([trial.values.get(n, UNKNOWN) for n in names] if names else [trial.rate]),
+            *(f"{trial.losses[seed]:.4f}" if seed in trial.losses else UNKNOWN for seed in seeds),
+            UNKNOWN if trial.mean is None else f"{trial.mean:.4f}",
+            "chosen" if trial.chosen else "",
+        )
+        for trial in tuning.trials
+    )
+    return Grid(titles, lines, tuple("chosen" if t.chosen else "" for t in tuning.trials))
