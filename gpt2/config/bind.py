@@ -152,7 +152,8 @@ class _Binder:
         kind, notes = unwrap(hint)
         if any(isinstance(note, Auto) for note in notes) and text == "auto":
             return None
-        if kind is Path and text == "" and type(None) in get_args(hint):
+        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if kind is Path and text == "" and type(None) in get_args(plain):
             return None
         needed = [note.message for note in notes if isinstance(note, Required)]
         if needed and text == "" and not self.options.default(name):

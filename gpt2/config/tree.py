@@ -155,6 +155,8 @@ def as_flags(condition: object) -> str:
             return (" and " if condition[0] == kc.AND else " or ").join(parts)
         if condition[0] == kc.NOT and isinstance(condition[1], kc.Symbol):
             return _of_symbol(condition[1], wanted=False)
+        if condition[0] == kc.UNEQUAL and condition[2].name == "":  # a text that must be given
+            return flag_of(condition[1].name)
     elif isinstance(condition, kc.Symbol):
         return _of_symbol(condition, wanted=True)
     return str(kc.expr_str(condition))

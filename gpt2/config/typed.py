@@ -101,10 +101,10 @@ class ResultNeutral:
 
 @dataclass(frozen=True)
 class Identity:
-    """Marks an option that says which run it is, or where its data lie.
+    """Marks an option that says which run it is, or where its data or first weights lie.
 
     It makes no difference between rows. Only a `path` may differ when a run is resumed: what lies
-    there is compared by its hash.
+    there is compared by its hash, by resume and report alike.
     """
 
     path: bool = False
@@ -145,7 +145,8 @@ class ModelConfig:
     activation_checkpointing: Annotated[str, ResultNeutral()]
     loss: str
     loss_chunk_mib: int | None
-    init_from: Path | None
+    init_from: Annotated[Path | None, Identity(path=True)]
+    keep_sparsity: bool | None
 
     def __post_init__(self) -> None:
         """Refuse a width that the heads cannot share. Raises ValueError."""

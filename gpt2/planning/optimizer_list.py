@@ -102,6 +102,7 @@ def sample_model() -> LanguageModel:
         loss="full",
         loss_chunk_mib=None,
         init_from=None,
+        keep_sparsity=None,
         **SHAPE,
     )
     return build_model(config, VOCABULARY, torch.device("cpu"), 0)

@@ -103,7 +103,7 @@ def plan(
     if bounds:
         size = FP32 * shape.parameters
         state, step, masks, event = _STATE * size, _STEP * size, 0, 0
-        if config.prune is not None:
+        if config.prune is not None or config.model.keep_sparsity:
             masks, event = 2 * size, _EVENT * shape.embedding
     else:
         state, step = probe.of_optimizer(config, vocab_size, device.type)

@@ -18,7 +18,7 @@ from gpt2.model.build import build_model, empty_model
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import Precision
 from gpt2.planning.follow import Follow
-from gpt2.training.assembly import build_optimizer, build_pruner
+from gpt2.training.assembly import build_optimizer, build_pruner, may_be_zero
 
 #: The models that pruning is tried on. They are wide enough that what it looks at in pieces is more
 #: than a piece (prune/threshold.py).
@@ -85,7 +85,7 @@ def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
     Held are so many bytes for each prunable weight; for a moment, so many and a constant for each
     weight of the largest matrix: two small models tell which.
     """
-    if config.prune is None:
+    if config.prune is None and not config.model.keep_sparsity:
         return 0, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -99,8 +99,7 @@ def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
 
 
 def _counts(config: Config, model: LanguageModel) -> list[int]:
-    assert config.prune is not None
-    return [weight.numel() for weight in model.prunable(config.prune.prune_scope).values()]
+    return [weight.numel() for weight in may_be_zero(config, model).values()]
 
 
 def _pruned(config: Config) -> tuple[int, int, list[int]]:
@@ -109,6 +108,9 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
     Return what is held then, what an event held besides, and the weights of its matrices.
     """
     model = build_model(config.model, _VOCABULARY, torch.device("cpu"), 0)
+    if config.model.keep_sparsity:
+        for weight in may_be_zero(config, model).values():
+            weight.data[0] = 0.0
     optimizer = build_optimizer(config, model)
     ids = np.random.default_rng(0).integers(0, _VOCABULARY, 1 << 16).astype(np.uint16)
     precision = Precision("fp32", torch.device("cpu"))

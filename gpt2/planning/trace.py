@@ -94,6 +94,7 @@ def _config(shape: StepShape) -> ModelConfig:
         loss="full" if shape.chunk_mib is None else "fused" if shape.fused else "chunked",
         loss_chunk_mib=shape.chunk_mib,
         init_from=None,
+        keep_sparsity=None,
     )
 
 

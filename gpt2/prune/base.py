@@ -108,6 +108,10 @@ class MaskedPruner(ABC):
             self.events.advance(step, progress)
         self.masks.apply(self.context.optimizer)
 
+    def goal(self) -> int:
+        """Return how many weights are pruned at the end of the run."""
+        return count_of(self.context.schedule.target, self.context.prunable)
+
     def sparsity(self) -> Sparsity:
         """Say how sparse the model is, by what was counted at the last event."""
         matrices = self.masks.matrices()
@@ -115,19 +119,18 @@ class MaskedPruner(ABC):
         return Sparsity(
             asked=self.context.schedule.target,
             reached=pruned / self.context.prunable,
-            final=pruned == count_of(self.context.schedule.target, self.context.prunable),
+            final=pruned == self.goal(),
             whole=pruned / self.context.parameters,
             layers={m.name: self.masks.count(m) / m.shape.numel() for m in matrices},
         )
 
     def verify(self) -> None:
         """Check that exactly the asked number of weights is pruned, and is zero."""
-        asked = count_of(self.context.schedule.target, self.context.prunable)
-        pruned = sum(self.masks.counts.values())
+        asked, pruned = self.goal(), sum(self.masks.counts.values())
         if pruned != asked:
             raise UserError(
-                f"{pruned:,} weights are pruned at the end of the run, not the {asked:,} asked for "
-                f"(--target-sparsity {self.context.schedule.target:g}): no result is written",
+                f"{pruned:,} weights are pruned at the end of the run, not the {asked:,} asked "
+                "for: no result is written",
                 code=Exit.BUG,
             )
         if broken := [name for name in self.context.weights if self.masks.violations(name)]:

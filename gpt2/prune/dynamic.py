@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from gpt2.machine.shards import full_tensor
-from gpt2.model.matrices import Matrix
-from gpt2.prune.allocation import choose, count_of
-from gpt2.prune.base import MaskedPruner, PruningContext
-from gpt2.prune.seeded_random import uniform
+from gpt2.prune.allocation import choose
+from gpt2.prune.base import PruningContext
+from gpt2.prune.static import DrawnPruner
 from gpt2.prune.topk import LAST, keys
 
 
@@ -24,34 +23,7 @@ class Growth(Protocol):
         ...
 
 
-class SparsePruner(MaskedPruner):
-    """As sparse as asked from the first step on, in places drawn at random, which stay."""
-
-    def __init__(self, context: PruningContext) -> None:
-        super().__init__(context)
-        self.prune(context.schedule.target)
-        self.masks.apply(context.optimizer)
-
-    def prune(self, sparsity: float) -> None:
-        """Draw the first masks."""
-        counts = self.shares(sparsity)
-        for name, matrices in self.matrices.items():
-            drawn = [self._drawn(matrix, counts[matrix.name]) for matrix in matrices]
-            self.masks.set(name, torch.cat(drawn).to(self.context.weights[name].device))
-
-    def _drawn(self, matrix: Matrix, count: int) -> Tensor:
-        numbers = uniform(matrix.shape, self.context.seed, "first mask", matrix.name)
-        return choose(keys(numbers), self.context.pattern, count)
-
-    def apply(self, step: int, progress: float) -> None:
-        """Keep pruned weights and their state at zero."""
-        self.masks.apply(self.context.optimizer)
-
-    def _due(self) -> int:
-        return count_of(self.context.schedule.target, self.context.prunable)
-
-
-class DynamicPruner(SparsePruner):
+class DynamicPruner(DrawnPruner):
     """Drops the smallest weights of each matrix and grows as many others, at every event.
 
     Evci et al. 2020, algorithm 1: the share of the live weights that moves falls from `fraction`

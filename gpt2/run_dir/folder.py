@@ -47,6 +47,7 @@ _SHAPES: dict[str, Any] = {
             "data_hash": str,
             "tokenizer": {"name": str, "vocab_size": int, "characters?": str},
         },
+        "init_from?": (dict, type(None)),
         "lowered?": [{"batch": str, "from": int, "to": int}],
         "resumes?": [str],
         "code?": (str, type(None)),
@@ -54,7 +55,7 @@ _SHAPES: dict[str, Any] = {
     "summary.json": {"best?": (dict, type(None)), "val_loss?": (*_NUMBER, type(None))},
 }
 #: What a user can do about a damaged file of a run.
-_ADVICE = "put back what was there, or begin anew in another folder"
+ADVICE = "put back what was there, or begin anew in another folder"
 #: A line of metrics.jsonl; numbers that were not finite are null.
 _LINE = {"step": int, "elapsed?": _NUMBER, "time?": _NUMBER}
 
@@ -231,7 +232,7 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{run} is no run directory: it has no {name}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{run / name} cannot be read: {error}; {_ADVICE}") from error
+        raise UserError(f"{run / name} cannot be read: {error}; {ADVICE}") from error
 
 
 def prune_checkpoints(run: Path, keep: str) -> None:
@@ -247,7 +248,7 @@ def prune_checkpoints(run: Path, keep: str) -> None:
     steps = {int(path.name.removeprefix("step-")): path for path in named}
     kept = None
     if steps and keep != "none":
-        best = read_record(run / "summary.json", Summary, _ADVICE).best
+        best = read_record(run / "summary.json", Summary, ADVICE).best
         kept = best.step if keep == "best" and best and best.step in steps else max(steps)
     for step, path in steps.items():
         if step != kept:

@@ -38,6 +38,18 @@ class DataRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsRecord(Record):
+    """The weights that --init-from named. sha256: of names and tensors, not of a file.
+
+    path: where they were in this session; earlier_paths: where in those before.
+    """
+
+    path: str | None = None
+    sha256: str | None = None
+    earlier_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchReduction(Record):
     """A batch size that was lowered when memory ran out. batch: training or evaluation."""
 
@@ -72,6 +84,7 @@ class RunRecord(Record):
     compiled: bool | None = None
     compile_failure: str | None = None
     data: DataRecord | None = None
+    init_from: WeightsRecord | None = None
     host: str | None = None
     platform: str | None = None
     device: str | None = None

@@ -18,7 +18,7 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY
 from gpt2.config.text import counted
-from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainConfig
+from gpt2.config.typed import PATHS, PLUGIN_PACKAGES, Config, TrainConfig
 from gpt2.data.meta import Meta
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
@@ -129,13 +129,13 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
 def write_beginning(
     folder: RunFolder, options: Options, argv: Sequence[str], training: TrainConfig
 ) -> None:
-    """Write command line and options of a new run; of one that resumes, micro-batch and data_dir.
+    """Write command line and options of a new run; of one that resumes, micro-batch and paths.
 
     The batch is that of `training`: --auto-batch may have chosen another than `options` name.
     """
     if folder.started:
         write_batch(folder, training.batch_size)
-        _write_data_dir(folder, options.value("DATA_DIR") or "")
+        _write_paths(folder, options)
     else:
         folder.write_text("command", shlex.join(["python3", "gpt2/train.py", *argv]) + "\n")
         folder.write_text("config", _text_with_batch(options, training))
@@ -151,12 +151,14 @@ def write_batch(folder: RunFolder, batch: int) -> None:
     folder.write_text("config", _text_with_batch(options, with_batch(config, batch).train))
 
 
-def _write_data_dir(folder: RunFolder, data_dir: str) -> None:
-    """Make the run's `config` name the folder that its data are in now; they are the same data."""
+def _write_paths(folder: RunFolder, now: Options) -> None:
+    """Make the run's `config` name where its data and first weights are now; they are the same."""
     options = Options()
     options.read(folder.path / "config")
-    if options.value("DATA_DIR") != data_dir:
-        options.give("DATA_DIR", data_dir, "--data-dir")
+    moved = {name: value for name in PATHS if (value := now.value(name)) != options.value(name)}
+    for name, value in moved.items():
+        options.give(name, value or "", flag_of(name))
+    if moved:
         folder.write_text("config", options.full_text())
 
 

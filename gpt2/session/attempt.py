@@ -57,12 +57,13 @@ class Attempt:
         data: Mapping[str, TokenFile],
         stop: StopRequest,
         dog: Watchdog,
+        began: Mapping[str, str] | None,
     ) -> None:
         self.config, self.folder, self.model, self.parts = config, folder, model, parts
         self.data, self.meta = data, data["train"].meta
         self.device = parts.precision.device
         self.console = Console(folder.log, silent=not parts.ranks.first)
-        self.stop, self.dog = stop, dog
+        self.stop, self.dog, self.began = stop, dog, began
         training = config.train
         self.progress = Progress(parts.schedule.steps, float(training.max_time) or None)
         self.recorder = RunRecorder(
@@ -87,7 +88,7 @@ class Attempt:
         `again` is a further attempt of the process that has recorded itself already.
         """
         self.record = run_record(
-            self.folder, self.config, self.parts, self.meta, again, self.console.warn
+            self.folder, self.config, self.parts, self.meta, self.began, again, self.console.warn
         )
         self._moved = "determinism" in self.record
         self.evaluation.size = evaluation_batch(self.evaluation.size, self.record["lowered"])

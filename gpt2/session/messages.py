@@ -57,6 +57,7 @@ def startup(
         "epochs": (progress.steps or 0) * batches.effective_batch / batches.sequences,
         "max_time": config.train.max_time,
         "folder": folder,
+        "kept": parts.pruner.sparsity().reached if config.model.keep_sparsity else None,
         "pruning": prune and prune.pruning_method,
         "pattern": prune and prune.sparsity_pattern,
         "sparsity_asked": prune and prune.target_sparsity,
@@ -90,7 +91,8 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
 
     `known`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
     threads, compiled, ranks, steps (None when time ends the run), batch, epochs, max_time, folder,
-    pruning (the method, or None), sparsity_asked, prunable (weights), pattern.
+    kept (the share of zeros that stay, or None), pruning (the method, or None), sparsity_asked,
+    prunable (weights), pattern.
     """
     lines = [
         f"model {known['model']}: {_millions(known['parameters'])} parameters, "
@@ -110,6 +112,8 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
             f"pruning {known['pruning']}: {known['sparsity_asked']:.1%} of "
             f"{_millions(known['prunable'])} weights to zero, pattern {known['pattern']}"
         )
+    if known["kept"] is not None:
+        lines.append(f"zeros kept: {known['kept']:.2%} of the prunable weights stay zero")
     if known["max_time"]:
         lines.append(f"at most {duration(known['max_time'])} of training")
     return [*lines, f"run directory {shown(known['folder'])}"]

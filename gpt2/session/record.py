@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from gpt2.checkpoint import store
@@ -21,13 +22,15 @@ def run_record(
     config: Config,
     parts: Parts,
     data: Meta,
+    began: Mapping[str, str] | None,
     again: bool,
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return the record of a session that begins, with what earlier ones have left in it.
 
-    `again` is a further attempt of a session that has recorded itself already. Where a part of the
-    run was computed in another way, `determinism` says so from the beginning, `moved` says in what,
+    `began`: path and sha256 of the weights that the run begins from. `again`: a further attempt of
+    a session that has recorded itself already. Where a part of the run was computed in another way,
+    `determinism` says so from the beginning, `moved` says in what,
     and `warn` is told of what is new.
     """
     known = (folder.path / "run.json").exists()
@@ -54,8 +57,9 @@ def run_record(
             "data_hash": data.data_hash,
             "source": data.source,
             "tokenizer": data.tokenizer,
-            **_places(earlier.get("data"), str(config.data.data_dir)),
+            **_places(earlier.get("data"), "folder", str(config.data.data_dir)),
         },
+        "init_from": _weights(earlier.get("init_from"), config.model.init_from, began),
         **device.describe(parts.precision.device),
     }
     record["moved"] = kept(earlier, "moved", list)
@@ -72,12 +76,25 @@ def run_record(
     return record
 
 
-def _places(before: Any, folder: str) -> dict[str, Any]:
-    """Return where the data of a run are, and where they were in earlier sessions."""
-    known = before if isinstance(before, dict) else {}
-    was = [place for place in (*known.get("earlier_folders", []), known.get("folder")) if place]
-    was = [place for place in dict.fromkeys(was) if place != folder]
-    return {"folder": folder, **({"earlier_folders": was} if was else {})}
+def _weights(
+    before: Any, asked: Path | None, began: Mapping[str, str] | None
+) -> dict[str, Any] | None:
+    """Return what a run began from; of one that resumes, what it was when it began."""
+    known = before if isinstance(before, dict) else began
+    if asked is None or known is None:
+        return None
+    place = known["path"]
+    if not Path(place).exists():  # it has moved, and was found to be the same
+        place = str(asked)
+    return {"sha256": known["sha256"], **_places(before, "path", place)}
+
+
+def _places(before: Any, kind: str, place: str) -> dict[str, Any]:
+    """Return where something is, a `kind` of place, and where it was in earlier sessions."""
+    known, earlier = before if isinstance(before, dict) else {}, f"earlier_{kind}s"
+    was = [one for one in (*known.get(earlier, []), known.get(kind)) if one]
+    was = [one for one in dict.fromkeys(was) if one != place]
+    return {kind: place, **({earlier: was} if was else {})}
 
 
 def _all_code(before: str | None, now: str) -> str:

@@ -92,13 +92,14 @@ class Session:
         # Every rank drops out its own activations.
         machine.prepare(config.machine, prepared.precision, config.train.seed + ranks.rank)
         fill = weights.copy_to if weights else None
+        began = weights.identity() if weights else None  # before runs/latest is this run
         vocabulary = data["train"].meta.vocab_size
         model = build_model(config.model, vocabulary, device, config.train.seed, fill)
         parts = build_parts(config, model, data["train"], device, prepared.precision, ranks)
         write_beginning(folder, prepared.options, prepared.argv, config.train)
         if folder.path.parent == RUNS and ranks.first:
             point_latest(folder.path, Console(folder.log).warn)
-        attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog)
+        attempt = Attempt(config, folder, model, parts, data, self.stop, self.watchdog, began)
         with (
             attempt.recorded(again),
             explain_out_of_memory(parts, attempt.progress, config.train, folder),

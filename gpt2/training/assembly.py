@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
@@ -37,6 +37,7 @@ from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.pruner import Pruner
 from gpt2.prune.schedule import SparsitySchedule
+from gpt2.prune.static import KeptPruner
 from gpt2.training.final_losses import VAL_TEST
 from gpt2.training.loop import Parts
 
@@ -128,9 +129,6 @@ def build_pruner(
 ) -> Pruner:
     """Build what prunes `model`, or the null pruner."""
     prune = config.prune
-    method = plugins.load(
-        PLUGIN_PACKAGES["PRUNING_METHOD"], prune.pruning_method if prune else "none"
-    )
 
     def batches() -> Iterator[Tensor]:
         assert prune is not None
@@ -153,7 +151,7 @@ def build_pruner(
             model.train(training)
 
     context = PruningContext(
-        weights=model.prunable(prune.prune_scope) if prune else {},
+        weights=may_be_zero(config, model),
         parameters=model.parameter_count(),
         optimizer=optimizer,
         schedule=_sparsity_schedule(prune)
@@ -164,8 +162,19 @@ def build_pruner(
         calibration=Calibration(model, batches, forward),
         clear_state=not hasattr(_optimizer_plugin(config), "STATE_ELSEWHERE"),
     )
-    pruner: Pruner = method.build(context, prune.options if prune else None)
+    if config.model.keep_sparsity:
+        return KeptPruner(context)
+    method = prune.pruning_method if prune else "none"
+    plugin = plugins.load(PLUGIN_PACKAGES["PRUNING_METHOD"], method)
+    pruner: Pruner = plugin.build(context, prune.options if prune else None)
     return pruner
+
+
+def may_be_zero(config: Config, model: LanguageModel) -> dict[str, nn.Parameter]:
+    """Return the parameters by name that a run prunes, or whose zeros it keeps."""
+    if config.prune is not None:
+        return model.prunable(config.prune.prune_scope)
+    return model.prunable("all") if config.model.keep_sparsity else {}
 
 
 def _sparsity_schedule(prune: PruneConfig) -> SparsitySchedule:

@@ -11,8 +11,9 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import Config
 from gpt2.data.meta import Meta
 from gpt2.data.tokenizer import Gpt2Tokenizer
+from gpt2.files.json import mismatch
 from gpt2.files.manifest import MANIFEST, DamagedError
-from gpt2.run_dir.folder import read_json
+from gpt2.run_dir.folder import ADVICE, read_json
 from gpt2.run_dir.latest import meant
 from gpt2.run_dir.resume import load_config
 from gpt2.weights.export_folder import is_export, load_export
@@ -30,11 +31,44 @@ def find_weights(
     """Open and check what --init-from names. Raises UserError; `say` is given warnings.
 
     None when it names nothing, and when the run in `run_dir` goes on from a checkpoint of its own.
+    A run that has begun takes the weights it began from, which may have moved.
     """
     path = config.model.init_from
-    if path is None or (run_dir is not None and store.steps(run_dir / "checkpoints")):
+    if path is None:
         return None
-    path = meant(path)
+    if run_dir is None or not (run_dir / "config").is_file():
+        return _found(config, meant(path), data, say)
+    own, before = bool(store.steps(run_dir / "checkpoints")), load_config(run_dir).model.init_from
+    if own and path == before:
+        return None
+    began = _began(run_dir)
+    if path == before and began and Path(began["path"]).exists():
+        path = Path(began["path"])  # runs/latest, say, is this run by now
+    found = _found(config, meant(path), data, (lambda _: None) if own else say)
+    if began is None and path != before:
+        why = f"it has no hash of those in {before}"
+    elif began and began["sha256"] != found.sha256:
+        why = f"hash {began['sha256'][:12]}, not {found.sha256[:12]}"
+    else:
+        return None if own else found
+    raise UserError(
+        f"--init-from {path}: not known as the weights that the run in {run_dir} began from ({why})"
+        f": give --init-from {before} as before, or choose another --run-dir"
+    )
+
+
+def _began(run: Path) -> dict[str, str] | None:
+    """Return path and sha256 of the weights that a run began from; None where it does not say."""
+    if not (run / "run.json").exists():
+        return None
+    found: dict[str, str] | None = read_json(run, "run.json").get("init_from")
+    if found is not None and mismatch(found, {"path": str, "sha256": str}):
+        raise UserError(f"{run / 'run.json'}: what it says of --init-from is damaged; {ADVICE}")
+    return found
+
+
+def _found(config: Config, path: Path, data: Meta, say: Callable[[str], None]) -> Pretrained:
+    """Open and check the weights in `path`."""
     folder = path if path.is_dir() else path.parent
     if is_export(folder):
         found = _of_run(path, folder, data, lambda: load_export(folder))
@@ -56,8 +90,14 @@ def find_weights(
             f"--init-from {path}: its vocabulary was extended or padded: {beyond:,} rows of the"
             f" embedding beyond the {data.vocab_size:,} ids of GPT-2 are left out"
         )
-    if (share := found.zero_share()) >= _PRUNED:
-        fate = "this run prunes nothing, and fills them in"
+    if config.model.keep_sparsity:
+        if not found.has_zeros():
+            raise UserError(
+                f"--keep-sparsity: {path} has no zeros in its attention and MLP matrices, nor in "
+                "its token embedding: give --init-from a pruned model, or leave --keep-sparsity out"
+            )
+    elif (share := found.zero_share()) >= _PRUNED:
+        fate = "this run fills them in; --keep-sparsity keeps them"
         if config.prune is not None:
             fate = f"--pruning-method {config.prune.pruning_method} chooses zeros of its own"
         say(

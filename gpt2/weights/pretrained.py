@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +89,24 @@ class Pretrained:
                 zeros += tensor.numel() - int(torch.count_nonzero(tensor))
                 total += tensor.numel()
         return zeros / max(1, total)
+
+    def has_zeros(self) -> bool:
+        """Whether there is a zero in the matrices of the blocks or in the embedding of tokens."""
+        return self.zero_share() > 0.0 or not bool(self.tensors[self._names()[EMBEDDING]].all())
+
+    def identity(self) -> dict[str, str]:
+        """Return what run.json says of these weights: their path and sha256."""
+        return {"path": str(self.where.resolve()), "sha256": self.sha256}
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of the tensors, wherever they lie."""
+        found = hashlib.sha256()
+        for ours, name in sorted(self._names().items()):
+            tensor = self.tensors[name].contiguous()
+            found.update(f"{ours} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def _names(self) -> dict[str, str]:
         """Return the name in the file of each tensor of ours."""

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from gpt2.config.text import counted
 from scripts.reports.comparisons import Comparison
+from scripts.reports.option_values import method_of
 from scripts.reports.rows import DENSE, Row, options_key
 from scripts.reports.runs import Run
 from scripts.reports.words import p_text, signed
@@ -73,7 +74,7 @@ def remarks_on_failures(rows: Sequence[Row], reported: Sequence[Run]) -> Iterato
 
 def _lost(runs: Sequence[Run]) -> str:
     options = runs[0].options
-    method = options.get("PRUNING_METHOD", DENSE)
+    method = method_of(options)
     what = "dense" if method == DENSE else f"+ {method}"
     more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
     return (

@@ -10,7 +10,8 @@ from gpt2.config.effects import not_compared
 from gpt2.config.options import Options
 from gpt2.config.typed import PruneConfig
 
-_PRUNING = {field.name.upper() for field in dataclasses.fields(PruneConfig)}
+_KEPT = "KEEP_SPARSITY"
+_PRUNING = {_KEPT, *(field.name.upper() for field in dataclasses.fields(PruneConfig))}
 
 
 def plain_value(text: str | None) -> float | str | None:
@@ -25,6 +26,11 @@ def not_compared_of(options: Mapping[str, str]) -> set[str]:
     """Return the options, by symbol, that make no difference between rows."""
     values = {name.lower(): value for name, value in options.items()}
     return {name.upper() for name in not_compared(values)}
+
+
+def method_of(options: Mapping[str, str]) -> str:
+    """Return the pruning method: none where nothing is pruned, kept where zeros were kept."""
+    return "kept" if options.get(_KEPT) == "y" else options.get("PRUNING_METHOD", "none")
 
 
 def of_pruning(name: str) -> bool:

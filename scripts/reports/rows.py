@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2.config.names import flag_of
-from scripts.reports.option_values import not_compared_of, of_pruning, plain_value
+from scripts.reports.option_values import method_of, not_compared_of, of_pruning, plain_value
 from scripts.reports.runs import Run
 from scripts.reports.splits import LOSS, VALIDATION, quoted_split
 from scripts.reports.statistics import Interval, interval
@@ -64,7 +64,7 @@ class Row:
     @property
     def method(self) -> str:
         """The pruning method's name; none where nothing is pruned."""
-        return self.options.get("PRUNING_METHOD", DENSE)
+        return method_of(self.options)
 
     @property
     def asked(self) -> float:
@@ -256,6 +256,7 @@ def _conditions(run: Run) -> dict[str, Any]:
     record = run.record
     return {
         "data": record.data.data_hash if record.data else None,
+        "first weights": _first_weights(run),
         "code": record.code,
         "precision": record.precision,
         "compiled": record.compiled,
@@ -263,6 +264,12 @@ def _conditions(run: Run) -> dict[str, Any]:
         # cuda:1 is cuda. What does not say is of an old version, and is compared with its like.
         "device": (record.device or "unknown").partition(":")[0],
     }
+
+
+def _first_weights(run: Run) -> str:
+    """Return the hash of what a run began from; where it does not say, the path; random."""
+    known = run.record.init_from and run.record.init_from.sha256
+    return known or run.options.get("INIT_FROM", "") or "random"
 
 
 def age(run: Run) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from gpt2.run_dir.records import Summary
 from scripts.reports.comparisons import Comparison
 from scripts.reports.confounds import confounds
 from scripts.reports.content import Report
+from scripts.reports.option_values import method_of
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.speedup import speedups
@@ -123,7 +124,7 @@ def _line(run: Run, role: str, row: str) -> dict[str, Any]:
         "role": role,
         "row": row,
         "optimizer": run.options.get("OPTIMIZER", ""),
-        "pruning_method": run.options.get("PRUNING_METHOD", ""),
+        "pruning_method": method_of(run.options),
         "learning_rate": run.options.get("LEARNING_RATE", ""),
         "seed": run.seed,
         "status": run.status,

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from scripts.reports.option_values import method_of
 from scripts.reports.rows import DENSE, age, options_key
 from scripts.reports.runs import Run
 from scripts.study.rates import choose_rate, numbers_in, trial_text
@@ -146,7 +147,7 @@ def _tuning_runs(runs: Iterable[Run], fall_back: bool) -> list[Run]:
     So does a matrix without a dense cell, whose tuning seeds are known.
     """
     tried = [run for run in runs if math.isfinite(_rate(run))]
-    dense = [run for run in tried if run.options.get("PRUNING_METHOD", DENSE) == DENSE]
+    dense = [run for run in tried if method_of(run.options) == DENSE]
     return dense or (tried if fall_back else [])
 
 
@@ -185,7 +186,7 @@ def _choose(number: int, runs: Sequence[Run], apart: _Apart) -> tuple[list[Trial
 def _row_of(run: Run) -> str:
     """Return the optimizer, method and sparsity of a run."""
     optimizer = run.options.get("OPTIMIZER", "?")
-    method = run.options.get("PRUNING_METHOD", DENSE)
+    method = method_of(run.options)
     if method == DENSE:
         return f"{optimizer} dense"
     return f"{optimizer} + {method} {run.options.get('TARGET_SPARSITY', '')}".strip()

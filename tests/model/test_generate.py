@@ -34,6 +34,7 @@ def model_of(dropout: float = 0.0, seed: int = 1, flash: bool = True) -> GPT:
         loss="full",
         loss_chunk_mib=None,
         init_from=None,
+        keep_sparsity=None,
     )
     model = build_model(config, VOCABULARY, torch.device("cpu"), seed)
     with torch.no_grad():

@@ -28,7 +28,13 @@ def config_of(**changes: Any) -> ModelConfig:
     rest["activation_checkpointing"] = "none"
     loss = "chunked" if changes.get("loss_chunk_mib") else "full"
     return ModelConfig(
-        **(TINY | rest | {"loss": loss, "loss_chunk_mib": None, "init_from": None} | changes)
+        **(
+            TINY
+            | rest
+            | {"loss": loss, "loss_chunk_mib": None}
+            | dict.fromkeys(("init_from", "keep_sparsity"))
+            | changes
+        )
     )
 
 

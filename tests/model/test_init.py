@@ -24,7 +24,13 @@ def config_of(**changes: Any) -> ModelConfig:
     rest = {"model": "custom", "dropout": 0.0, "bias": True, "flash_attention": True}
     rest["activation_checkpointing"] = "none"
     return ModelConfig(
-        **(shape | rest | {"loss": "full", "loss_chunk_mib": None, "init_from": None} | changes)
+        **(
+            shape
+            | rest
+            | {"loss": "full", "loss_chunk_mib": None}
+            | dict.fromkeys(("init_from", "keep_sparsity"))
+            | changes
+        )
     )
 
 

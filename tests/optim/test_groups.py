@@ -28,6 +28,7 @@ def model_of(bias: bool) -> GPT:
             loss="full",
             loss_chunk_mib=None,
             init_from=None,
+            keep_sparsity=None,
         ),
         vocab_size=20,
     )

@@ -195,6 +195,7 @@ def shape(dropout: float, width: int) -> ModelConfig:
         loss="full",
         loss_chunk_mib=None,
         init_from=None,
+        keep_sparsity=None,
     )
 
 

@@ -33,6 +33,7 @@ def small_gpt(seed: int = 1, width: int = 16, layers: int = 2) -> GPT:
         loss="full",
         loss_chunk_mib=None,
         init_from=None,
+        keep_sparsity=None,
     )
     model = GPT(config, VOCABULARY)
     initialise(model, seed, layers)

@@ -27,6 +27,7 @@ CONFIG = ModelConfig(
     loss="full",
     loss_chunk_mib=None,
     init_from=None,
+    keep_sparsity=None,
 )
 THEIRS = transformers.GPT2Config(
     vocab_size=20,

@@ -43,6 +43,7 @@ CONFIG = ModelConfig(
     loss="full",
     loss_chunk_mib=None,
     init_from=None,
+    keep_sparsity=None,
 )
 
 
@@ -506,7 +507,11 @@ def test_a_pruned_model_is_not_filled_in_without_a_word(
         run = tmp_path / f"b{number}"
         assert tiny.train(data, run, "--init-from", str(start), *more) == Exit.OK
         err = capsys.readouterr().err
-        fate = "prunes nothing" if method == "none" else "--pruning-method random chooses zeros"
+        fate = (
+            "--keep-sparsity keeps them"
+            if method == "none"
+            else "--pruning-method random chooses zeros"
+        )
         assert "70.0% of the weights of its blocks are zero" in err
         assert fate in err
     start = tmp_path / "dense"

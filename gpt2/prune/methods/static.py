@@ -7,10 +7,10 @@ they are the same. The method `random` trains all weights at first: no control o
 from __future__ import annotations
 
 from gpt2.prune.base import PruningContext
-from gpt2.prune.dynamic import SparsePruner
 from gpt2.prune.pruner import Pruner
+from gpt2.prune.static import DrawnPruner
 
 
 def build(context: PruningContext, options: None) -> Pruner:
     """Build the pruner."""
-    return SparsePruner(context)
+    return DrawnPruner(context)
