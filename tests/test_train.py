@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from gpt2.data.meta import read_meta
 from gpt2.run_dir.resume import load_config
 from gpt2.train import main
 from tests.support import tiny
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,9 @@ def test_a_run_explains_itself(run: Path, data: Path) -> None:
     assert record["data"]["source"]["address"] == "a test"
     assert record["determinism"] == "bitwise"
     assert record["threads"] == 1
+    assert record["planned_steps"] == 6
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["peak_host_bytes"] > 10_000_000
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 6
     assert summary["tokens"] == 6 * 4 * tiny.BLOCK
@@ -53,6 +58,20 @@ def test_a_run_explains_itself(run: Path, data: Path) -> None:
     assert summary["val_loss"] == evaluations[-1]["val_loss"]
     assert summary["best"]["val_loss"] == min(line["val_loss"] for line in evaluations)
     assert "--- sample" in (run / "log.txt").read_text()
+
+
+def test_a_terminal_ends_with_the_loss_curve(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert tiny.train(data, tmp_path / "run", "--max-steps", "12", "--log-interval", "1") == Exit.OK
+    curve, _, results = terminal.getvalue().partition("validation o")
+    assert "step 12" in results
+    assert "validation loss" in results
+    assert re.search(r"^ +loss\|.*[.o]", curve, re.MULTILINE)
+    assert "loss|" not in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_the_config_of_a_run_repeats_it(run: Path, data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,11 @@ def painted(text: str, style: Style, stream: TextIO) -> str:
 
     https://no-color.org: any value of NO_COLOR but the empty one switches colour off.
     """
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if plain or not stream.isatty():
+    if os.environ.get("NO_COLOR") or not draws(stream):
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that can do more than print lines."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from gpt2.config import faults
-from gpt2.config.colour import painted
+from gpt2.config.colour import draws, painted
+from gpt2.run_dir.curve import loss_curve
 
 #: Seconds between two changes of the bar, at least.
 INTERVAL = 0.25
+#: Columns of the loss curve, at most.
+_WIDEST = 100
 
 
 class Console:
@@ -51,6 +55,16 @@ class Console:
             self._show(sys.stderr, self._bar.clear)
         self._print(sys.stderr, f"{painted('warning:', 'yellow', sys.stderr)} {text}")
         self._keep(f"warning: {text}")
+
+    def curve(self, metrics: Iterable[Mapping[str, Any]]) -> None:
+        """Draw the loss curve of lines of metrics.jsonl, on a terminal alone."""
+        stream = sys.stdout
+        if self._silent or not draws(stream):
+            return
+        width = min(_WIDEST, shutil.get_terminal_size().columns - 1)
+        unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        for line in loss_curve(metrics, width, braille=unicode):
+            self._print(stream, line)
 
     def begin(self, fraction: float) -> None:
         """Start to show progress; `fraction` of the run is done already."""

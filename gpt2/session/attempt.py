@@ -29,7 +29,7 @@ from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import IGNORED
 from gpt2.optim.precision import DTYPES
 from gpt2.run_dir.console import Console
-from gpt2.run_dir.folder import SAMPLE, RunFolder, now
+from gpt2.run_dir.folder import SAMPLE, RunFolder, now, read_metrics
 from gpt2.run_dir.resume import RUNS
 from gpt2.session import messages
 from gpt2.session.guards import WatchdogRecorder
@@ -275,6 +275,7 @@ class Attempt:
             with contextlib.suppress(UserError):  # the results are there, and the text was shown
                 self.folder.write_text(SAMPLE, text)
         self.console.end()
+        self.console.curve(read_metrics(self.folder.path))
         for number, line in enumerate(messages.final_summary(summary, self.folder.path)):
             self.console.say(line, bold=number == 0)
 

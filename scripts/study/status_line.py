@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from gpt2.config.colour import draws
 from gpt2.config.text import rough_duration
 from gpt2.run_dir.follow import Follower
 from scripts.study.folder import MatrixFolder
@@ -27,7 +27,7 @@ class StatusLine:
 
     def __init__(self, folder: MatrixFolder, stream: TextIO) -> None:
         self._folder, self._stream = folder, stream
-        self._live = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._live = draws(stream)
         self._followers: dict[str, Follower] = {}
         self._drawn = 0.0
         self._shown = False

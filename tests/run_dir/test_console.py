@@ -86,3 +86,23 @@ def test_colour_is_for_terminals_and_can_be_switched_off(monkeypatch: pytest.Mon
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert painted("error:", "red", Terminal()) == "error:"
+
+
+@pytest.mark.parametrize(("encoding", "dots"), [("utf-8", True), ("ascii", False)])
+def test_the_loss_curve_is_for_a_terminal_in_what_its_locale_has(
+    encoding: str, dots: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"step": n, "loss": 4.0 - n / 10} for n in range(20)]
+    log = io.StringIO()
+    monkeypatch.setattr(Terminal, "encoding", encoding, raising=False)
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        Console(log).curve(lines)
+        Console(log, silent=True).curve(lines)
+        monkeypatch.setenv("TERM", "dumb")
+        Console(log).curve(lines)
+        said = stream.getvalue()
+        assert said.count("step 19") == int(stream.isatty())
+        assert any(ord(char) > 0x2800 for char in said) == (dots and stream.isatty())
+    assert log.getvalue() == ""
