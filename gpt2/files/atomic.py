@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,41 @@ def write_file(path: Path, data: bytes) -> tuple[int, str]:
         file.flush()
         os.fsync(file.fileno())
     return len(data), hashlib.sha256(data).hexdigest()
+
+
+def create_file(path: Path, text: str) -> bool:
+    """Create a file with its whole content, unless it is there; return whether it was created.
+
+    Of several processes, also on several machines that share the folder, one creates it. Raises
+    OSError.
+    """
+    aside = path.with_name(f".tmp-{path.name}-{platform.node()}-{os.getpid()}")
+    write_file(aside, text.encode())
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        # NFS repeats a request whose answer was lost: then the file that is there is ours.
+        return aside.stat().st_nlink > 1
+    except OSError as error:
+        if error.errno not in (*_CANNOT, errno.EPERM, errno.EMLINK):
+            raise
+        return _create_directly(path, text)  # no hard links here
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def _create_directly(path: Path, text: str) -> bool:
+    """Create a file that readers may find empty for an instant."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from gpt2.config.errors import Exit
 from gpt2.config.records import Record, salvage
 from gpt2.files.json import read_record
 from scripts.reports.runs import Run
-from scripts.study.records import Event, Failed, Finished, Skipped, Started, read_event
+from scripts.study.journal import parts, read_events
+from scripts.study.records import Failed, Finished, Skipped, Started
 
-SPEC, JOURNAL, CELLS = "matrix.json", "journal.jsonl", "cells"
+SPEC, CELLS = "matrix.json", "cells"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,12 @@ def read_matrix(folder: Path, runs: Sequence[Run]) -> MatrixOutcome:
     failed: dict[str, Failure] = {}
     skipped: set[str] = set()
     shared = spec.jobs > 1
-    for event in _events(folder / JOURNAL, problems):
+    events, damaged = read_events(folder)
+    problems += [
+        f"{name}: {count} line(s) cut short or damaged were left out"
+        for name, count in damaged.items()
+    ]
+    for event in events:
         cell = event.cell or ""
         shared = shared or (isinstance(event, Started | Finished) and event.shared)
         skipped.discard(cell)
@@ -117,21 +123,6 @@ def read_matrix(folder: Path, runs: Sequence[Run]) -> MatrixOutcome:
     )
 
 
-def _events(path: Path, problems: list[str]) -> Iterator[Event]:
-    if not path.exists():
-        return
-    damaged = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = read_event(line)
-        except ValueError:
-            damaged += 1
-        else:
-            yield event
-    if damaged:
-        problems.append(f"{path.name}: {damaged} line(s) cut short or damaged were left out")
-
-
 def _tuning_seeds(spec: _Spec) -> tuple[int, ...] | None:
     if "tuning" not in spec.as_read:
         return None
@@ -139,5 +130,4 @@ def _tuning_seeds(spec: _Spec) -> tuple[int, ...] | None:
 
 
 def _last_at_work(folder: Path) -> float:
-    files = [folder / name for name in (SPEC, JOURNAL)]
-    return max(path.stat().st_mtime for path in files if path.exists())
+    return max(path.stat().st_mtime for path in (folder / SPEC, *parts(folder)))

@@ -1,7 +1,9 @@
 """The folder of a matrix: its lock, its journal, and what it says of each cell.
 
 matrix.json    the matrix: axes, seeds, options of all cells, the cells in their order
-journal.jsonl  what happened: one JSON object a line, synced to the disk before it counts
+journal.jsonl  what happened: one JSON object a line, synced to the disk before it counts; of
+               tasks of a cluster in journal/, a part for each (journal.py)
+claims/        which task of a cluster has which cell (claims.py)
 cells/NAME/    the run directory of a cell, as train.py makes it
 output/NAME.txt  what its processes printed
 probes.json    what short runs took, for predictions
@@ -11,12 +13,10 @@ plans.json     the memory that train.py planned, by the kind of cell
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,7 +24,9 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.records import Kind, Record, from_json, to_json
 from gpt2.files.json import read_record
 from gpt2.files.lock import HeldError, lock_folder
-from gpt2.run_dir.folder import now, write_whole
+from gpt2.run_dir.folder import write_whole
+from scripts.study.claims import Claims
+from scripts.study.journal import Journal
 from scripts.study.records import (
     FORMAT,
     CellPlan,
@@ -32,7 +34,6 @@ from scripts.study.records import (
     MatrixRecord,
     Probe,
     Versioned,
-    read_event,
 )
 
 #: What a cell is called: as matrix_cells makes it.
@@ -47,7 +48,7 @@ class MatrixFolder:
         self.path = path
         self.cells = path / "cells"
         self._lock: TextIO | None = None
-        self._journal: int | None = None
+        self._journal = Journal(path)
 
     def open(self) -> None:
         """Make the folder where it is not there, and lock it. Raises UserError."""
@@ -60,10 +61,8 @@ class MatrixFolder:
             for folder in (self.path, self.cells, self.path / "output"):
                 folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-            self._journal = os.open(
-                self.path / "journal.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644
-            )
-            self._end_torn_line(self._journal)
+            self._refuse_beside_tasks()
+            self._journal.open()
         except HeldError as error:
             raise UserError(
                 f"{self.path}: in use by {error.holder}; "
@@ -74,6 +73,15 @@ class MatrixFolder:
                 f"--out {self.path}: cannot be written: {error.strerror}; choose another folder"
             ) from error
 
+    def _refuse_beside_tasks(self) -> None:
+        """Raise UserError while a task of a cluster has a cell: it does not know our lock."""
+        for cell, claim in Claims(self.path).held().items():
+            self.close()
+            raise UserError(
+                f"{self.path}: {claim.owner} runs {cell}; 'make matrix-status' shows what is at "
+                "work, 'scancel JOB' ends a job"
+            )
+
     def _take_lock(self) -> TextIO:
         """Lock the folder. Raises HeldError when that is held for longer than a look takes."""
         advice = "two runners would not see each other: choose an --out on a local disk"
@@ -83,44 +91,29 @@ class MatrixFolder:
             time.sleep(0.05)
         return lock_folder(self.path, str(self.path), advice)
 
+    def join(self, part: str) -> None:
+        """Open the folder beside others, with a journal `part` of one's own. Raises UserError."""
+        try:
+            self._journal.open(part)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written here: {error.strerror}; choose an --out that "
+                "every node can write to"
+            ) from error
+
     def close(self) -> None:
         """Free the folder for others."""
-        if self._journal is not None:
-            os.close(self._journal)
+        self._journal.close()
         if self._lock is not None:
             self._lock.close()
 
-    def _end_torn_line(self, journal: int) -> None:
-        """End the line that a power cut left half-written, so that it spoils none after it."""
-        size = os.fstat(journal).st_size
-        if size and os.pread(journal, 1, size - 1) != b"\n":
-            os.write(journal, b"\n")
-
     def write(self, event: Event) -> None:
         """Append to the journal; when this returns, the line is on the disk. Raises UserError."""
-        assert self._journal is not None, "the matrix is not open"
-        line = {"event": event.EVENT, **to_json(replace(event, time=now()))}
-        try:
-            os.write(self._journal, json.dumps(line).encode() + b"\n")
-            os.fsync(self._journal)
-        except OSError as error:
-            raise UserError(
-                f"{self.path / 'journal.jsonl'}: cannot be written: {error.strerror}; "
-                "make room, and start this again to go on",
-                code=Exit.CHECKPOINT,
-            ) from error
+        self._journal.write(event)
 
     def journal(self) -> list[Event]:
         """Return the journal, without lines that are cut short or damaged."""
-        try:
-            data = (self.path / "journal.jsonl").read_bytes()
-        except FileNotFoundError:
-            return []
-        events = []
-        for line in data.split(b"\n"):
-            with suppress(ValueError):
-                events.append(read_event(line.decode()))
-        return events
+        return self._journal.read()
 
     def matrix(self) -> MatrixRecord:
         """Return matrix.json. Raises UserError when there is none, or it is of a newer program."""

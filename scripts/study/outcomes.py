@@ -13,6 +13,7 @@ from gpt2.run_dir.folder import prune_checkpoints
 from scripts.study import process as processes
 from scripts.study.command import can_halve
 from scripts.study.folder import MatrixFolder
+from scripts.study.owners import Owners
 from scripts.study.process import CellProcess
 from scripts.study.records import CellRecord, Failed, Finished, Stopped
 from scripts.study.state import CellState, results
@@ -44,18 +45,24 @@ class Outcomes:
         self._folder, self._keep, self._states, self._say = folder, keep, states, say
         self._tries: Counter[str] = Counter()
 
-    def complete_earlier(self) -> None:
+    def complete_earlier(self, owners: Owners) -> None:
         """Do for the cells that have finished what a killed runner left undone."""
         known = {event.cell for event in self._folder.journal() if isinstance(event, Finished)}
         for name, state in self._states.items():
-            if state.status == "finished":
+            if state.status != "finished" or (owners.shared and name in known):
+                continue
+            if owners.adopt(name):
                 prune_checkpoints(self._folder.run_dir(name), self._keep)
                 if name not in known:
                     self._folder.write(Finished(cell=name, shared=state.shared))
+                owners.release(name)
 
-    def count_try(self, name: str) -> None:
-        """Count an attempt of a cell, by which it is decided whether there is another."""
-        self._tries[name] += 1
+    def count_try(self, name: str, earlier: int = 0) -> None:
+        """Count an attempt of a cell, by which it is decided whether there is another.
+
+        `earlier`: attempts that failed with other tasks.
+        """
+        self._tries[name] = max(self._tries[name], earlier) + 1
 
     def take(self, one: Running, code: int, stopping: bool) -> None:
         """Record the end of a cell's process. `stopping`: the runner is told to stop."""

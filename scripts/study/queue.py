@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable
 from gpt2.files.lock import holder
 from scripts.study import process as processes
 from scripts.study.folder import MatrixFolder
+from scripts.study.owners import Owners
 from scripts.study.records import CellRecord, ChosenRate, MatrixRecord, Skipped, Started
 from scripts.study.state import CellState, states
 from scripts.study.tuning import chosen_rates, rate_for, tried
@@ -37,18 +39,26 @@ class CellQueue:
         matrix: MatrixRecord,
         states: dict[str, CellState],
         say: Callable[[str], None],
+        owners: Owners,
     ) -> None:
         self._folder, self._matrix, self._states, self._say = folder, matrix, states, say
+        self._owners = owners
         self._others = OtherProcesses(folder, say)
         self._chosen: list[ChosenRate] | None = None
 
     def next(self, running: Iterable[CellRecord]) -> CellRecord | None:
         """Return the next cell that no other process runs; `running` are those of this runner."""
-        pending = self.pending(running)
-        return next((cell for cell in pending if not self._others.hold(cell.name)), None)
+        for cell in self.pending(running):
+            if not self._others.hold(cell.name) and self._owners.take(cell.name):
+                return cell
+        return None
 
     def pending(self, running: Iterable[CellRecord]) -> list[CellRecord]:
-        """Return the cells that are to be run: first those for tuning, then at chosen rates."""
+        """Return the cells that are to be run: first those for tuning, then at chosen rates.
+
+        While others run the last tuning cells these are returned: nothing else can start.
+        """
+        self._owners.refresh()
         busy = {cell.name: cell for cell in running}
         left = [
             cell
@@ -61,7 +71,12 @@ class CellQueue:
             return tuning
         if any(cell.tuning for cell in busy.values()):
             return []
+        if elsewhere := [cell for cell in self._matrix.cells if self._tunes_elsewhere(cell)]:
+            return elsewhere
         return self._at_chosen_rates(left)
+
+    def _tunes_elsewhere(self, cell: CellRecord) -> bool:
+        return cell.tuning and self._states[cell.name].status == "running"
 
     def _at_chosen_rates(self, left: list[CellRecord]) -> list[CellRecord]:
         """Return the cells at the rates that were chosen; the others are skipped, once."""
@@ -69,7 +84,8 @@ class CellQueue:
         options = tuple(tuning.space or ()) if tuning else ()
         name = "trial" if options else "rate"
         if self._chosen is None:
-            self._chosen = chosen_rates(self._folder, self._matrix.cells, options)
+            cells = self._matrix.cells
+            self._chosen = self._owners.chosen(lambda: chosen_rates(self._folder, cells, options))
             for one in self._chosen:
                 what = ", ".join(one.group.values()) or "all cells"
                 best = "none works on every seed" if one.rate is None else one.rate or "no choice"
@@ -111,7 +127,8 @@ class OtherProcesses:
             self._say(f"{name}: {who} still runs it; waiting for it")
         pid = self._last_pid(name)
         waited = time.monotonic() - self._since[name]
-        if pid and who.startswith(f"process {pid} ") and waited > processes.GRACE:
+        # Of another machine the number says nothing: here it is another process.
+        if pid and who == f"process {pid} on {platform.node()}" and waited > processes.GRACE:
             processes.end_group(pid, signal.SIGKILL)
         return True
 

@@ -1,4 +1,4 @@
-"""Records of a matrix's files: matrix.json, the lines of journal.jsonl, plans.json, probes.json.
+"""Records of a matrix's files: matrix.json, the lines of its journal, plans.json, probes.json.
 
 Fields that every version of a file has are required; the others have defaults.
 """
@@ -166,11 +166,15 @@ class CellResults(RunCosts):
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Record):
-    """A line of the journal. cell: None where it is about the whole matrix. time: UTC, ISO 8601."""
+    """A line of the journal. cell: None where it is about the whole matrix. time: UTC, ISO 8601.
+
+    order: where the line stands among those of all parts (journal.py); None in a single journal.
+    """
 
     EVENT: ClassVar[str] = ""
     cell: str | None = None
     time: str = ""
+    order: int | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,10 +189,16 @@ class Begin(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """A cell's process has started. shared: beside others. going_on: it resumes."""
+    """A cell's process has started. shared: beside others. going_on: it resumes.
+
+    Of a task of a cluster: host; job, as squeue lists it; step, the last that was logged before.
+    """
 
     EVENT = "started"
     pid: int | None = None
+    host: str | None = field(default=None, metadata=OMIT_NONE)
+    job: str | None = field(default=None, metadata=OMIT_NONE)
+    step: int | None = field(default=None, metadata=OMIT_NONE)
     gpu: str | None = None
     shared: bool = False
     going_on: bool = False

@@ -7,21 +7,39 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from gpt2.config.errors import Exit
 from gpt2.machine.signals import StopRequest
 from scripts.study.admission import Admission
+from scripts.study.claims import Owner
 from scripts.study.command import arguments, pasteable
 from scripts.study.folder import MatrixFolder
 from scripts.study.outcomes import Outcomes, Running, done_of, exit_code
+from scripts.study.owners import Nobody, Owners
 from scripts.study.process import CellProcess
 from scripts.study.queue import CellQueue, states_at_start
 from scripts.study.records import CellRecord, MatrixRecord, Started
+from scripts.study.state import CellState, progress
 from scripts.study.status_line import StatusLine
 
 #: Seconds between two looks at the processes.
 _LOOK = 0.2
 _LEAST_LIMIT, _FIRST_LIMIT, _TIMES_SLOWEST = 600.0, 86400.0, 10.0
+
+
+class Task(Protocol):
+    """What a runner on a cluster is: a task among others, whose time is limited."""
+
+    @property
+    def owner(self) -> Owner:
+        """Who this task is."""
+
+    def owners(self, folder: MatrixFolder, states: dict[str, CellState]) -> Owners:
+        """Return the others, who share the cells of the open `folder`."""
+
+    def enough(self) -> bool:
+        """Whether the task's time is so nearly up that no other cell is to start."""
 
 
 class TimeLimit:
@@ -53,7 +71,8 @@ def _notice(_: str, again: bool) -> str:
 class Runner:
     """Goes through the cells of `matrix` in the open `folder`: starts processes, waits for them.
 
-    `train` is the command that a cell's flags are put behind, run in the folder `here`.
+    `train` is the command that a cell's flags are put behind, run in the folder `here`. `task`:
+    this is a task of a cluster, beside others.
     """
 
     def __init__(
@@ -63,22 +82,27 @@ class Runner:
         train: Sequence[str],
         here: Path,
         say: Callable[[str], None],
+        task: Task | None = None,
     ) -> None:
         self._folder, self._matrix, self._train, self._here = folder, matrix, train, here
         self._line = StatusLine(folder, sys.stdout)
         self._say = say = self._line.wrap(say)
+        self._task = task
         self._states = states_at_start(folder, matrix)
-        self._queue = CellQueue(folder, matrix, self._states, say)
+        self._owners: Owners = task.owners(folder, self._states) if task else Nobody(folder)
+        self._queue = CellQueue(folder, matrix, self._states, say, self._owners)
         self._outcomes = Outcomes(folder, matrix.keep, self._states, say)
         self._admission = Admission(folder, matrix, say)
         slowest = max((s for state in self._states.values() for s in state.seconds), default=0.0)
         self._limit = TimeLimit(matrix.timeout, slowest)
         self._running: list[Running] = []
+        self._lost: set[str] = set()  # cells that run here and are another task's now
 
     def run(self) -> int:
         """Run what is left; return the exit code. Raises UserError when it cannot go on."""
         with StopRequest(_notice) as stop:
-            self._outcomes.complete_earlier()
+            self._owners.refresh(at_once=True)
+            self._outcomes.complete_earlier(self._owners)
             cells = self._matrix.cells
             left = [cell for cell in cells if self._states[cell.name].status != "finished"]
             self._admission.check_disk_before(left)
@@ -93,11 +117,16 @@ class Runner:
         if stop:
             self._say(f"stopped by {stop.signal}; saved. To go on: the same command")
             return Exit.PREEMPTED
+        if self._enough():
+            return Exit.PREEMPTED
+        self._outcomes.complete_earlier(self._owners)
         return exit_code(self._states)
 
     def _step(self, stop: StopRequest) -> bool:
         """Take in what ended, start what can start; False when nothing is left to do."""
         self._take_in_ended(bool(stop))
+        for cell in self._owners.beat():
+            self._lose(cell)
         limit = self._limit.seconds
         for one in self._running:
             if stop:
@@ -106,15 +135,34 @@ class Runner:
                 one.process.stop(f"no end after {limit:.0f} s (MATRIX_TIMEOUT)")
         if stop:
             return bool(self._running)
+        if self._enough():
+            return bool(self._running)
         self._fill()
-        return bool(self._running or self._queue.pending(self._cells_running()))
+        pending = self._running or self._queue.pending(self._cells_running())
+        return bool(pending) or self._owners.awaited()
+
+    def _enough(self) -> bool:
+        """Whether a task's time is so nearly up that it takes no other cell."""
+        return self._task is not None and self._task.enough()
+
+    def _lose(self, cell: str) -> None:
+        """Kill the process of a cell that another task has taken over: what it writes is theirs."""
+        for one in self._running:
+            if one.cell.name == cell:
+                self._say(f"{cell}: another task has taken it over after a silence of this one")
+                one.process.kill()
+                self._lost.add(cell)
 
     def _take_in_ended(self, stopping: bool) -> None:
         for one in list(self._running):
             code = one.process.poll()
             if code is not None:
                 self._running.remove(one)
+                if one.cell.name in self._lost:
+                    self._lost.discard(one.cell.name)
+                    continue  # the journal of this cell is another task's
                 self._outcomes.take(one, code, stopping)
+                self._owners.release(one.cell.name)
                 if self._states[one.cell.name].status == "finished":
                     self._limit.observe(self._states[one.cell.name].seconds[-1])
                     self._admission.refresh()
@@ -140,6 +188,7 @@ class Runner:
     def _start(self, cell: CellRecord, device: str) -> None:
         name, state = cell.name, self._states[cell.name]
         run_dir = self._folder.run_dir(name)
+        step = progress(self._folder, name, None)[0] if self._task else None
         flags = arguments(cell, run_dir, state.halvings)
         # By default CUDA numbers its cards by speed, and nvidia-smi by the bus.
         chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device}
@@ -153,13 +202,16 @@ class Runner:
             Started(
                 cell=name,
                 pid=process.pid,
+                host=self._task.owner.host if self._task else None,
+                job=self._task.owner.job if self._task else None,
+                step=step,
                 gpu=device or None,
                 shared=shared,
                 going_on=going_on,
                 command=command,
             )
         )
-        self._outcomes.count_try(name)
+        self._outcomes.count_try(name, state.failures if self._task else 0)
         state.shared = state.shared or shared
         self._running.append(Running(cell, process, device))
         done = done_of(self._states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from gpt2.files.json import read_record
@@ -28,13 +28,19 @@ class CellState:
     kind: str | None = None  # of the last failure
     reason: str = ""
     tail: str = ""
+    failures: int = 0  # since a user had it run again
     halvings: int = 0  # how often the micro-batch was halved for want of memory
     shared: bool = False  # ran beside others, at least for a part
     seconds: list[float] = field(default_factory=list)  # of the finished attempt
 
 
-def states(folder: MatrixFolder, cells: Iterable[str], alive: bool) -> dict[str, CellState]:
-    """Return the state of every cell. `alive`: a runner is at work, so what was started runs."""
+def states(
+    folder: MatrixFolder, cells: Iterable[str], alive: bool | Container[str]
+) -> dict[str, CellState]:
+    """Return the state of every cell.
+
+    `alive`: a runner is at work, so what was started runs; or the cells that somebody runs.
+    """
     known = {name: CellState() for name in cells}
     for event in folder.journal():
         if event.cell in known:
@@ -44,7 +50,9 @@ def states(folder: MatrixFolder, cells: Iterable[str], alive: bool) -> dict[str,
             state.status = "finished"
         elif state.status == "finished":  # its results were taken away
             state.status = "left"
-        elif state.status == "running" and not alive:
+        elif state.status == "running" and not (
+            alive if isinstance(alive, bool) else name in alive
+        ):
             state.status = "unfinished"
     return known
 
@@ -62,6 +70,7 @@ def _follow(state: CellState, event: Event) -> None:
         case Failed():
             state.status = "unfinished" if event.retry else "failed"
             state.kind, state.reason, state.tail = event.kind, event.reason, event.tail
+            state.failures += 1
             if event.halvings is not None:
                 state.halvings = event.halvings
         case Stopped():

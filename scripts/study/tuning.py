@@ -63,14 +63,17 @@ def rate_for(axes: Mapping[str, str], chosen: Iterable[ChosenRate]) -> str | Non
 def chosen_rates(
     folder: MatrixFolder, cells: Iterable[CellRecord], options: Collection[str] = ()
 ) -> list[ChosenRate]:
-    """Choose by the tuning cells, which have all ended; write it to the journal if it is new."""
+    """Choose by the tuning cells, which have all ended."""
     tuning = [cell for cell in cells if cell.tuning]
     losses = {cell.name: _loss(folder, cell.name) for cell in tuning}
-    chosen = choose(tuning, losses, options)
+    return choose(tuning, losses, options)
+
+
+def record_choice(folder: MatrixFolder, chosen: Iterable[ChosenRate]) -> None:
+    """Write what was chosen to the journal if it is new."""
     before = [event.rates for event in folder.journal() if isinstance(event, Chosen)]
     if before[-1:] != [tuple(chosen)]:
         folder.write(Chosen(rates=tuple(chosen)))
-    return chosen
 
 
 def _loss(folder: MatrixFolder, name: str) -> float:
