@@ -41,6 +41,9 @@ class Owners(Protocol):
     def release(self, cell: str) -> None:
         """Let others have a cell again."""
 
+    def close(self) -> None:
+        """Let others have all that this runner took and did not start."""
+
     def beat(self) -> list[str]:
         """Say that this runner is alive; return the cells that were taken from it."""
 
@@ -72,6 +75,9 @@ class Nobody:
 
     def release(self, cell: str) -> None:
         """Nobody waits for it."""
+
+    def close(self) -> None:
+        """Nobody waits."""
 
     def beat(self) -> list[str]:
         """Nobody takes a cell away."""
@@ -128,6 +134,8 @@ class Others:
 
     def take(self, cell: str) -> bool:
         """Claim a cell, and look once more whether it is still to be run."""
+        if cell in self._mine:  # it was taken, and there was no memory for it yet
+            return True
         if not self._claims.take(cell):
             self._states[cell].status = "running"
             return False
@@ -169,6 +177,11 @@ class Others:
         if cell in self._mine:
             self._mine.discard(cell)
             self._claims.release(cell)
+
+    def close(self) -> None:
+        """Give all claims back."""
+        for cell in list(self._mine):
+            self.release(cell)
 
     def beat(self) -> list[str]:
         """Renew the claims, unless that was done a moment ago."""

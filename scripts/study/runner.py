@@ -114,12 +114,12 @@ class Runner:
             finally:
                 self._end_all()
                 self._line.clear()
+                self._owners.close()
         if stop:
             self._say(f"stopped by {stop.signal}; saved. To go on: the same command")
             return Exit.PREEMPTED
         if self._enough():
             return Exit.PREEMPTED
-        self._outcomes.complete_earlier(self._owners)
         return exit_code(self._states)
 
     def _step(self, stop: StopRequest) -> bool:
@@ -133,9 +133,7 @@ class Runner:
                 one.process.stop()
             elif one.process.seconds > limit:
                 one.process.stop(f"no end after {limit:.0f} s (MATRIX_TIMEOUT)")
-        if stop:
-            return bool(self._running)
-        if self._enough():
+        if stop or self._enough():
             return bool(self._running)
         self._fill()
         pending = self._running or self._queue.pending(self._cells_running())
