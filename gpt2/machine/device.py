@@ -26,6 +26,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 #: Blocks below this many bytes stay with a process on a CPU that frees them: see keep_freed_memory.
 KEPT = 32 * 2**20
+#: Bytes of a CUDA context beyond which others on the card are taken to hold the rest.
+_CONTEXT_MOST = 2**30
+#: Where the kernel's modules of NVIDIA's and AMD's drivers say their version.
+_DRIVERS = (Path("/sys/module/nvidia/version"), Path("/sys/module/amdgpu/version"))
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 #: Share of the matrix-product speed that training reaches on a CPU, measured for 1 to 30 M weights.
@@ -123,8 +127,22 @@ def describe(device: torch.device) -> dict[str, Any]:
             **{name: metadata.version(name) for name in packages},
             "cuda": torch.version.cuda,
             "hip": torch.version.hip,
+            "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
         },
+        "gpu": _gpu(device) if device.type == "cuda" else None,
         "commit": _commit(),
+    }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """Return what run.json says of a card: capability, memory in bytes, units and driver."""
+    card = torch.cuda.get_device_properties(device)
+    drivers = [path.read_text().strip() for path in _DRIVERS if path.exists()]
+    return {
+        "capability": f"{card.major}.{card.minor}",
+        "memory_bytes": card.total_memory,
+        "multiprocessors": card.multi_processor_count,
+        "driver": drivers[0] if drivers else None,
     }
 
 
@@ -136,11 +154,23 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Return the process's peak memory in bytes: of the host, and of a CUDA device."""
+    """Return the process's peak memory in bytes: of the host, and of a CUDA device.
+
+    peak_device_bytes: what tensors took. peak_process_bytes: what the process took from the card
+    for that, the allocator's reserve and the context with its libraries. The latter is what is
+    missing on the card besides the reserve, also where others hold a part of that.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return {"peak_host_bytes": host, "peak_device_bytes": on_device}
+    if device.type != "cuda":
+        return {"peak_host_bytes": host, "peak_device_bytes": 0, "peak_process_bytes": 0}
+    free, total = torch.cuda.mem_get_info(device)
+    context = max(0, total - free - torch.cuda.memory_reserved(device))
+    return {
+        "peak_host_bytes": host,
+        "peak_device_bytes": torch.cuda.max_memory_allocated(device),
+        "peak_process_bytes": torch.cuda.max_memory_reserved(device) + min(context, _CONTEXT_MOST),
+    }
 
 
 def predict_cpu_seconds(flops: float) -> float:

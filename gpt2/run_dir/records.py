@@ -144,3 +144,4 @@ class Summary(Record):
     sparse_bytes: int | None = None
     peak_host_bytes: int | None = None
     peak_device_bytes: int | None = None
+    peak_process_bytes: int | None = None

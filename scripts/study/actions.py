@@ -45,11 +45,16 @@ def planned(
     elif not no_probe:
         folder.open()
         try:
-            failures = probe(folder, record.cells, TRAIN, REPOSITORY, say)
+            failures = probe(folder, record.cells, TRAIN, REPOSITORY, say, _first_gpu(record))
         finally:
             folder.close()
         notes = [f"{kind}: {why}" for kind, why in failures.items()]
     return [*views.plan(folder, matrix, record), *notes]
+
+
+def _first_gpu(record: MatrixRecord) -> str:
+    """Return the GPU that short runs and plans are made on; "" on a CPU, or where none is known."""
+    return record.gpus[0] if record.gpus else ""
 
 
 def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
@@ -65,7 +70,7 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
         before = [event.code for event in folder.journal() if isinstance(event, Begin)]
         if before and before[-1] != code:
             say("gpt2/ has changed since these runs were made: a report does not compare across it")
-        make_plans(folder, _unknown(folder, record), TRAIN, REPOSITORY, say)
+        make_plans(folder, _unknown(folder, record), TRAIN, REPOSITORY, say, _first_gpu(record))
         folder.write(Begin(code=code, cells=len(record.cells), jobs=record.jobs))
         ended = Runner(folder, record, TRAIN, REPOSITORY, say).run()
         folder.write(End(exit_code=ended))

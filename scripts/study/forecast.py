@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import shutil
 import statistics
 import time
@@ -20,6 +19,7 @@ from gpt2.files.json import read_object, read_record
 from gpt2.run_dir.folder import read_metrics
 from scripts.study.command import arguments
 from scripts.study.folder import MatrixFolder
+from scripts.study.machine import environment_on
 from scripts.study.process import CellProcess
 from scripts.study.records import CellRecord, Probe, RunCosts
 from scripts.study.state import CellState
@@ -75,8 +75,12 @@ def probe(
     train: Sequence[str],
     here: Path,
     say: Callable[[str], None],
+    gpu: str = "",
 ) -> dict[str, str]:
-    """Make a short run of each kind of cell that none was made of; return why any failed."""
+    """Make a short run of each kind of cell that none was made of; return why any failed.
+
+    They run on `gpu`, as CUDA_VISIBLE_DEVICES names it.
+    """
     probes, failures = folder.probes(), dict[str, str]()
     for cell in cells:
         kind = cell.kind
@@ -88,7 +92,7 @@ def probe(
         flags = arguments(replace(cell, flags=(*cell.flags, *_SHORT)), run)
         start = time.monotonic()
         output = folder.path / "output" / "probe.txt"
-        process = CellProcess([*train, *flags], here, output, os.environ)
+        process = CellProcess([*train, *flags], here, output, environment_on(gpu))
         try:
             while (code := process.poll()) is None:
                 time.sleep(0.05)
@@ -118,6 +122,7 @@ def _measured(run: Path, wall: float) -> Probe:
         other_seconds=max(0.0, wall - costs.seconds - evaluation),
         peak_host_bytes=costs.peak_host_bytes,
         peak_device_bytes=costs.peak_device_bytes,
+        peak_process_bytes=costs.peak_process_bytes,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the machine has for the cells: cores, memory, disk, and GPUs as nvidia-smi tells of them."""
+"""What the machine has for the cells: cores, memory, disk, and GPUs as their driver has them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from gpt2.config.errors import UserError
 from gpt2.config.text import items
 from gpt2.machine.host_memory import Host, HostMemory
+from scripts.study.amd import amd_gpus
 
 _QUERY = "index,uuid,name,memory.total,memory.free"
 
@@ -44,7 +45,15 @@ def disk_free(folder: Path) -> int:
 
 
 def gpus() -> list[Gpu]:
-    """Return the NVIDIA GPUs of this machine; none where nvidia-smi is missing or fails."""
+    """Return the GPUs of this machine; none where no driver tells of them.
+
+    NVIDIA's by nvidia-smi; without that, AMD's by the files of their driver.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return [
+            Gpu(str(index), gpu.name, gpu.total, gpu.free, gpu.identity)
+            for index, gpu in enumerate(amd_gpus())
+        ]
     rows = _ask(f"--query-gpu={_QUERY}")
     return [
         Gpu(index, name, _mebibytes(total), _mebibytes(free), uuid)
@@ -57,6 +66,15 @@ def _mebibytes(text: str) -> int | None:
         return int(float(text) * 2**20)
     except (ValueError, OverflowError):  # "[N/A]": memory shared with the host, or no rights
         return None
+
+
+def environment_on(gpu: str) -> dict[str, str]:
+    """Return the environment of a process that shall see one GPU alone; ours where `gpu` is "".
+
+    By default CUDA numbers its cards by speed, and nvidia-smi by the bus.
+    """
+    chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu}
+    return {**os.environ, **(chosen if gpu else {})}
 
 
 def gpu_users(uuid: str) -> str:
@@ -89,9 +107,7 @@ def chosen_gpus(asked: str, on_cpu: bool) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     words = items(asked or visible)
     if asked and (wrong := [word for word in words if there and word not in there]):
-        raise UserError(
-            f"GPUS={asked}: there is no GPU {wrong[0]}; nvidia-smi lists {', '.join(there)}"
-        )
+        raise UserError(f"GPUS={asked}: there is no GPU {wrong[0]}; there are {', '.join(there)}")
     if asked and (len(set(words)) < len(words) or not all(map(str.isalnum, words))):
         raise UserError(f"GPUS={asked} must name each GPU once, by its number: GPUS=0,1")
     return words or there

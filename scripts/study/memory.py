@@ -13,6 +13,7 @@ from gpt2.config.sizes import show_size
 from gpt2.config.text import last_line
 from gpt2.files.json import parse
 from scripts.study.folder import MatrixFolder
+from scripts.study.machine import environment_on
 from scripts.study.records import CellPlan, CellRecord, MemoryPlan, Probe, RunCosts
 from scripts.study.state import results
 
@@ -38,7 +39,8 @@ def predicted_memory(folder: MatrixFolder, cells: Iterable[CellRecord]) -> dict[
     def take(kind: str, costs: Probe | RunCosts) -> None:
         known = measured.get(kind, Memory(0, 0))
         host = max(costs.peak_host_bytes, known.host)
-        measured[kind] = Memory(host, max(costs.peak_device_bytes, known.device))
+        device = costs.peak_process_bytes or costs.peak_device_bytes
+        measured[kind] = Memory(host, max(device, known.device))
 
     for kind, probe in folder.probes().items():
         take(kind, probe)
@@ -58,8 +60,11 @@ def make_plans(
     train: Sequence[str],
     here: Path,
     say: Callable[[str], None],
+    gpu: str = "",
 ) -> None:
     """Have train.py plan a cell of each kind that nothing is known of; plans.json keeps it.
+
+    It plans for `gpu`, as CUDA_VISIBLE_DEVICES names it.
 
     A kind that cannot be planned is named, and its first cell then runs alone. Raises UserError,
     exit 6, when a cell cannot fit this machine even with nothing else running.
@@ -70,7 +75,7 @@ def make_plans(
     for kind, cell in reversed(first.items()):
         if kind in measured or (kind in known and known[kind].flags == cell.flags):
             continue
-        plan = _plan([*train, *cell.flags, "--plan-json"], here)
+        plan = _plan([*train, *cell.flags, "--plan-json"], here, gpu)
         if isinstance(plan, str):
             say(f"the memory of {kind} is not known before it runs: {plan}")
         elif plan.pool_most is not None and plan.needed > plan.pool_most:
@@ -87,11 +92,17 @@ def make_plans(
         raise UserError(*problems, code=Exit.MEMORY)
 
 
-def _plan(command: Sequence[str], here: Path) -> MemoryPlan | str:
+def _plan(command: Sequence[str], here: Path, gpu: str) -> MemoryPlan | str:
     """Return what train.py plans; in words why it does not."""
     try:
         done = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=False, timeout=_PATIENCE
+            command,
+            cwd=here,
+            env=environment_on(gpu),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE,
         )
     except subprocess.TimeoutExpired:
         return f"no plan after {_PATIENCE} s"

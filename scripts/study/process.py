@@ -25,18 +25,28 @@ KINDS: dict[int, str] = {
 }
 #: What a second attempt, from the last checkpoint, can get past.
 WORTH_ANOTHER = frozenset({"checkpoint", "memory", "hang", "crash"})
-#: Seconds that a process has to save what it has, before it is killed.
-GRACE = 60.0
+#: Seconds that a process has to save what it has, before it is killed, and bytes that it is given
+#: another second for.
+GRACE, SLOWEST = 60.0, 50e6
 _TAIL_LINES, _TAIL_BYTES = 15, 8192
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG (linux/prctl.h)
 
 
 class CellProcess:
-    """A running cell. `output` gets what it prints, after what is there."""
+    """A running cell. `output` gets what it prints, after what is there.
+
+    `checkpoint` are the bytes that it saves when it is asked to end.
+    """
 
     def __init__(
-        self, command: Sequence[str], here: Path, output: Path, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        here: Path,
+        output: Path,
+        environment: Mapping[str, str],
+        checkpoint: int = 0,
     ) -> None:
+        self._saving = checkpoint / SLOWEST
         self.started = time.monotonic()
         self.ended_for: str | None = None  # why it was ended by us
         self._told: float | None = None
@@ -76,7 +86,8 @@ class CellProcess:
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs; kills it when its time to save is over."""
         code = self._process.poll()
-        if code is None and self._told is not None and time.monotonic() - self._told > GRACE:
+        told = self._told
+        if code is None and told is not None and time.monotonic() - told > GRACE + self._saving:
             self.kill()
         if code is not None:
             end_group(self.pid, signal.SIGKILL)  # what it started and left behind

@@ -145,15 +145,21 @@ class Probe(Record):
     other_seconds: float
     peak_host_bytes: int
     peak_device_bytes: int
+    peak_process_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCosts(Record):
-    """What a finished run took, by its summary.json."""
+    """What a finished run took, by its summary.json.
+
+    peak_device_bytes: what tensors took on a GPU; peak_process_bytes: what the process did, with
+    the allocator's reserve and the context; 0 in older files.
+    """
 
     seconds: float
     peak_host_bytes: int
     peak_device_bytes: int
+    peak_process_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

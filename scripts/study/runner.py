@@ -15,6 +15,7 @@ from scripts.study.admission import Admission
 from scripts.study.claims import Owner
 from scripts.study.command import arguments, pasteable
 from scripts.study.folder import MatrixFolder
+from scripts.study.machine import environment_on
 from scripts.study.outcomes import Outcomes, Running, done_of, exit_code
 from scripts.study.owners import Nobody, Owners
 from scripts.study.process import CellProcess
@@ -188,11 +189,14 @@ class Runner:
         run_dir = self._folder.run_dir(name)
         step = progress(self._folder, name, None)[0] if self._task else None
         flags = arguments(cell, run_dir, state.halvings)
-        # By default CUDA numbers its cards by speed, and nvidia-smi by the bus.
-        chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device}
-        environment = {**os.environ, **(chosen if device else {})}
+        environment = environment_on(device)
+        if self._matrix.slots > 1:  # or each compiles with a process for every core
+            threads = max(1, (os.cpu_count() or 1) // self._matrix.slots)
+            environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
         output = self._folder.output(name)
-        process = CellProcess([*self._train, *flags], self._here, output, environment)
+        process = CellProcess(
+            [*self._train, *flags], self._here, output, environment, cell.checkpoint_bytes
+        )
         shared = self._matrix.jobs > 1
         going_on = (run_dir / "config").exists()
         command = pasteable(flags, device)

@@ -69,8 +69,16 @@ CONFIG_MATRIX_SPARSITIES="0.5"
 CONFIG_MATRIX_SEEDS="1 2"
 """
 #: Columns of results.csv that are measured, and so differ from run to run.
-MEASURED = ("seconds", "tokens_per_second", "peak_device_bytes", "peak_host_bytes", "start", "end",
-            "resumes")  # fmt: skip
+MEASURED = (
+    "seconds",
+    "tokens_per_second",
+    "peak_device_bytes",
+    "peak_process_bytes",
+    "peak_host_bytes",
+    "start",
+    "end",
+    "resumes",
+)
 
 
 def matrix(folder: Path, seed: int, count: int) -> Found:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,3 +78,37 @@ def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--device cuda:2: torch sees cuda:0 to cuda:1; use one"):
         device.resolve_device("cuda", 2)
     assert device.resolve_device("cpu", 1) == torch.device("cpu")
+
+
+def test_a_process_takes_reserve_and_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    facts = {"max_memory_allocated": 1000, "max_memory_reserved": 1200, "memory_reserved": 1100}
+    for name, value in facts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * 2**30 - 1100 - 500, 8 * 2**30))
+    peak = device.peak_memory(cuda)
+    assert (peak["peak_device_bytes"], peak["peak_process_bytes"]) == (1000, 1700)
+    # Another process holds half of the card: no context is so large.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * 2**30, 8 * 2**30))
+    assert device.peak_memory(cuda)["peak_process_bytes"] == 1200 + 2**30
+    peak = device.peak_memory(torch.device("cpu"))
+    assert (peak["peak_device_bytes"], peak["peak_process_bytes"]) == (0, 0)
+
+
+def test_run_json_tells_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    card = SimpleNamespace(major=9, minor=0, total_memory=85, multi_processor_count=132)
+    (tmp_path / "version").write_text("580.65.06\n")
+    monkeypatch.setattr(device, "_DRIVERS", (tmp_path / "none", tmp_path / "version"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 PCIe")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91500)
+    found = device.describe(torch.device("cuda"))
+    assert found["device_name"] == "NVIDIA H100 PCIe"
+    assert found["versions"]["cudnn"] == 91500
+    assert found["gpu"] == {
+        "capability": "9.0",
+        "memory_bytes": 85,
+        "multiprocessors": 132,
+        "driver": "580.65.06",
+    }
+    assert device.describe(torch.device("cpu"))["gpu"] is None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.machine.out_of_memory import release
 from gpt2.model.gpt import GPT
 from gpt2.session import session
 from tests.support import tiny
@@ -65,3 +66,12 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.Mon
         tiny.train(data, tmp_path / "run", "--max-steps", "1")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["exit_code"] == Exit.BUG
+
+
+def test_the_peak_of_what_did_not_fit_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: called.append(name))
+    release()
+    assert called == ["empty_cache", "reset_peak_memory_stats"]

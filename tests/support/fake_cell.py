@@ -129,6 +129,7 @@ def summary(step: int, state: str) -> dict[str, object]:
         "seconds": time.time(),
         "peak_host_bytes": 2**20,
         "peak_device_bytes": 0,
+        "peak_process_bytes": 0,
     }
 
 

@@ -62,7 +62,7 @@ def train_process(
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl without what depends on the clock."""
-    clock = ("elapsed", "time", "tokens_per_second", "peak_host_bytes")
+    clock = ("elapsed", "time", "tokens_per_second", "peak_host_bytes", "mfu")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 

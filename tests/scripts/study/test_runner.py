@@ -81,6 +81,7 @@ def work(
     monkeypatch.setattr(actions, "REPORT", tmp_path / "no report")
     monkeypatch.setattr(runner, "_LOOK", 0.01)
     monkeypatch.setattr(process, "GRACE", 0.3)
+    monkeypatch.setattr(process, "SLOWEST", 1e12)
     monkeypatch.setenv("FAKE_FAULTS", str(tmp_path / "faults"))
     (tmp_path / "faults").write_text("{}")
     return Work(tmp_path, capsys)
@@ -435,7 +436,7 @@ def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPat
         "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0 python3 gpt2/train.py --"
     )
     assert not any(line["shared"] for line in work.events("finished"))
-    with pytest.raises(UserError, match="GPUS=0,7: there is no GPU 7; nvidia-smi lists 0, 1"):
+    with pytest.raises(UserError, match="GPUS=0,7: there is no GPU 7; there are 0, 1"):
         work(*ONE, more=("--gpus", "0,7"))
     with pytest.raises(UserError, match="GPUS=0: the cells run on the CPU"):
         work(*ONE, "DEVICE_CPU=y", more=("--gpus", "0"))
