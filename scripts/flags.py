@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
     need_packages("flags.py")
 
+from gpt2.config import interpreter
 from gpt2.config.bind import bind
 from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.entry import run_entry
@@ -126,7 +127,7 @@ def _refuse_own_code(path: Path, found: Sequence[str]) -> None:
     """Raise UserError where `found`, the flags of a file, would execute code of the user's."""
     for flag, value in itertools.pairwise(found):
         if flag in map(flag_of, QUALIFIED) and ":" in value and is_own_code(value):
-            command = shlex.join(["python3", "gpt2/train.py", *found])
+            command = shlex.join([*interpreter.command("gpt2/train.py"), *found])
             raise UserError(
                 f"{path} names code of your own ({value}), which no file may have executed; "
                 f"if it is what you want to run: {command}"

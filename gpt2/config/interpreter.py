@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def continue_in_venv() -> None:
         return  # it does not know how it was started; need_packages names the version
     sys.stdout.flush()
     os.execv(python, [str(python), *sys.orig_argv[1:]])
+
+
+def command(entry: str) -> list[str]:
+    """Return the words that start `entry`, a file of the repository, from the current folder.
+
+    By the Python that is running, which has the packages: python3 need not be that one.
+    """
+    running = Path(sys.executable)
+    found = shutil.which("python3")
+    same = found and Path(found).parent.resolve() == running.parent.resolve()
+    return ["python3" if same else _typed(running), _typed(REPOSITORY / entry)]
+
+
+def _typed(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def in_venv() -> bool:

@@ -37,8 +37,3 @@ def declaration(dataset: str) -> Declaration:
 def tokenizer_of(config: DataConfig) -> str:
     """Return the name of the tokenizer that the data of `config` are made with."""
     return config.tokenizer or declaration(config.dataset).tokenizers[0]
-
-
-def needs_input(dataset: str) -> bool:
-    """Whether --input brings the text of `dataset`; False for a name that no corpus has."""
-    return dataset in plugins.names(PACKAGE) and declaration(dataset).needs_input

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
-from gpt2.data.declaration import needs_input
+from gpt2.config.preparation import prepare_command
 from gpt2.files.json import parse
 
 FORMAT = 2
@@ -22,7 +21,6 @@ MOST_IDS = 1 << 16  # that uint16 tells apart
 NEEDED = ("train", "val")  # splits that all data have; those made since version 2 have "test", too
 META = "meta.json"
 UNFINISHED = ".unfinished"  # folder of what is being made
-_DEFAULT_DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 @dataclass(frozen=True)
@@ -129,19 +127,6 @@ def read_meta(folder: Path, tokenizer: str | None = None) -> Meta:
     except OSError as error:
         raise _error(f"{path} cannot be read: {error.strerror}") from error
     return _parse_meta(raw, path, again)
-
-
-def prepare_command(folder: Path, tokenizer: str | None = None) -> str:
-    """Return the command that makes a data folder DATA_DIR/DATASET, of its default tokenizer."""
-    folder = folder.absolute()
-    command = ["python3", "gpt2/prepare_data.py", "--dataset", folder.name]
-    if needs_input(folder.name):
-        command += ["--input", "FILE_OR_FOLDER"]
-    if tokenizer is not None:
-        command += ["--tokenizer", tokenizer]
-    if folder.parent != _DEFAULT_DATA:
-        command += ["--data-dir", str(folder.parent)]
-    return shlex.join(command)
 
 
 def _parse_meta(raw: Any, path: Path, again: str) -> Meta:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.preparation import prepare_command
 from gpt2.data import hash_cache
 from gpt2.data.integrity import WatchedFiles, opened, sha256_of
 from gpt2.data.memmap import DTYPE, IdArray, Ids, open_files
-from gpt2.data.meta import META, Meta, Shard, prepare_command, read_meta
+from gpt2.data.meta import META, Meta, Shard, read_meta
 
 JOIN = "+"  # between splits that are read one after the other: "val+test"
 _SCAN = 1 << 20  # ids of a long file that are looked at together

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2.config import plugins
+from gpt2.config import interpreter, plugins
 from gpt2.config.actions import LATEST, TrainActions
 from gpt2.config.bind import bind, own_values
 from gpt2.config.effects import free_at_resume, product_at_resume
@@ -198,10 +198,11 @@ def other_data(config: Config, actions: TrainActions) -> list[str]:
     dataset = load_config(run).data.dataset
     if dataset == config.data.dataset:
         return []
-    begun = (run / "command").read_text(encoding="utf-8").strip()
+    begun = shlex.split((run / "command").read_text(encoding="utf-8"))[2:]
+    again = shlex.join([*interpreter.command("gpt2/train.py"), *begun, "--run-dir", str(run)])
     return [
         f"--run-dir {run} holds a run on --dataset {dataset}, which goes on with all its flags:"
-        f" {begun} --run-dir {run}"
+        f" {again}"
     ]
 
 

@@ -11,8 +11,10 @@ from gpt2.weights.pretrained import SHAPE
 
 #: Under which a trainer's checkpoint keeps the weights, beside its optimizer and counters.
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module")
-#: What torch.compile, DDP and the modules of trainers put before every name.
-_WRAPPERS = ("_orig_mod.", "module.", "model.")
+#: What torch.compile, DDP, Lightning and the modules of trainers put before every name.
+_WRAPPERS = ("_orig_mod.", "module.", "model.", "_forward_module.")
+#: What FSDP and torch's activation checkpointing put between the parts of a name.
+_BETWEEN = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 
 
 def of_trainer(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, int]]:
@@ -50,6 +52,8 @@ def is_conv1d(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _bare(name: str) -> str:
+    for wrapper in _BETWEEN:
+        name = name.replace(wrapper, "")
     while wrapper := next((one for one in _WRAPPERS if name.startswith(one)), ""):
         name = name.removeprefix(wrapper)
     return name

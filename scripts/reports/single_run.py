@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gpt2.config.names import flag_of
 from gpt2.config.text import counted, duration
 from gpt2.config.typed import OptimConfig
-from scripts.reports.option_values import of_pruning
+from scripts.reports.option_values import method_of, of_pruning
 from scripts.reports.rows import DENSE
 from scripts.reports.runs import Run
 from scripts.reports.table_cells import UNKNOWN, Grid
@@ -84,7 +84,7 @@ def _of_results(run: Run) -> Iterator[tuple[str, str]]:
     sparsity, whole = run.measured("sparsity_reached"), run.measured("sparsity_whole")
     if sparsity:
         of_all = "" if whole is None else f", {percent(whole)} of the whole model"
-        method = run.options.get("PRUNING_METHOD", DENSE)
+        method = method_of(run.options)
         yield "sparsity", f"{percent(sparsity)} of the prunable weights{of_all} ({method})"
     for name, title in (("steps", "steps"), ("tokens", "tokens")):
         if (value := run.measured(name)) is not None:
@@ -127,7 +127,7 @@ def settings_grid(run: Run) -> Grid:
     own = options.get("OPTIMIZER", "").upper().replace("-", "_") + "_"
     kept = [name for name in options if name.startswith(own)]
     kept += [name for name in options if name in _OPTIM and name not in kept]
-    if options.get("PRUNING_METHOD", DENSE) != DENSE:
+    if method_of(options) != DENSE:
         kept += [name for name in options if of_pruning(name) and name not in kept]
     first = [name for name in ("OPTIMIZER", "LEARNING_RATE") if name in options]
     rest = [name for name in kept if name not in first]

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.preparation import prepare_command
 from gpt2.config.text import last_line
 from gpt2.config.typed import Config
 from gpt2.files.json import read_object, read_record
@@ -43,8 +44,7 @@ def dataset(config: Config) -> tuple[int, int]:
         return meta["splits"]["train"]["tokens"], meta["tokenizer"]["vocab_size"]
     except FileNotFoundError:
         raise UserError(
-            f"{folder} holds no tokens: python3 gpt2/prepare_data.py --dataset "
-            f"{config.data.dataset} --data-dir {config.data.data_dir}",
+            f"{folder} holds no tokens: {prepare_command(folder, config.data.tokenizer)}",
             code=Exit.DATA,
         ) from None
     except (OSError, ValueError) as error:

@@ -80,3 +80,23 @@ def test_the_packages_are_those_of_training() -> None:
     assert {"torch", "kconfiglib", "pyyaml"} <= set(interpreter.needed())
     assert not {"matplotlib", "pytest"} & set(interpreter.needed())
     assert interpreter.lacking() == []
+
+
+def test_a_command_names_a_python_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """python3 of the PATH may lack the packages: what runs now has them."""
+    other = tmp_path / "bin" / "python3"
+    other.parent.mkdir()
+    other.symlink_to(sys.executable)  # the same program, in a folder without packages
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("PATH", str(other.parent))
+    python, entry = interpreter.command("gpt2/train.py")
+    assert entry == "gpt2/train.py"
+    assert python == os.path.relpath(sys.executable) or python == sys.executable
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert interpreter.command("gpt2/train.py") == ["python3", "gpt2/train.py"]
+    monkeypatch.chdir(tmp_path)  # also from elsewhere, and what it names starts
+    python, entry = interpreter.command("gpt2/train.py")
+    done = subprocess.run([python, entry, "--version"], capture_output=True, check=False)
+    assert done.returncode == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from gpt2.config import interpreter, preparation
 from gpt2.config.errors import Exit, UserError
-from gpt2.data import meta as module
 from gpt2.data.meta import read_meta
 from tests.support.data_folder import make_folder
 
@@ -42,10 +43,10 @@ def test_meta_survives_its_file(folder: Path) -> None:
 
 
 def test_missing_data_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = "python3 gpt2/prepare_data.py --dataset"
+    command = shlex.join([*interpreter.command("gpt2/prepare_data.py"), "--dataset"])
     message = refused(tmp_path / "shakespeare-char")
     assert message.endswith(f"{command} shakespeare-char --data-dir {tmp_path}")
-    monkeypatch.setattr(module, "_DEFAULT_DATA", tmp_path)
+    monkeypatch.setattr(preparation, "_DEFAULT_DATA", tmp_path)
     assert refused(tmp_path / "shakespeare-char").endswith(f"{command} shakespeare-char")
     assert refused(tmp_path / "text").endswith(f"{command} text --input FILE_OR_FOLDER")
 

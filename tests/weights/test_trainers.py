@@ -49,9 +49,14 @@ def nanogpt(model: Any) -> dict[str, Any]:
         lambda model: {"state_dict": prefixed(model.state_dict(), "model."), "epoch": 1},
         lambda model: {"model_state_dict": prefixed(linear(model), "module.")},
         lambda model: prefixed(linear(model), "module._orig_mod."),
+        lambda model: {"state_dict": prefixed(model.state_dict(), "_forward_module.model.")},
+        lambda model: {
+            n.replace(".mlp.", "._fsdp_wrapped_module._checkpoint_wrapped_module.mlp."): t
+            for n, t in prefixed(linear(model), "_fsdp_wrapped_module.").items()
+        },
         linear,
     ],
-    ids=["nanogpt", "lightning", "ddp", "bare-and-wrapped", "linear"],
+    ids=["nanogpt", "lightning", "ddp", "bare-and-wrapped", "fabric", "fsdp", "linear"],
 )
 def test_logits_are_those_of_the_model(
     save: Callable[[Any], dict[str, Any]], tmp_path: Path

@@ -10,9 +10,10 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import nearest
 from gpt2.config.options import Options
+from gpt2.config.preparation import needs_input
 from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
 from gpt2.data.corpus import Request
-from gpt2.data.declaration import needs_input, tokenizer_of
+from gpt2.data.declaration import tokenizer_of
 from gpt2.data.meta import Meta
 from gpt2.data.prepare.adoption import adopt
 from gpt2.data.prepare.backends import BACKENDS
@@ -82,6 +83,12 @@ def _check(actions: PrepareActions) -> None:
             raise UserError(f"{flag} {value!r}: {there}")
     if actions.adopt and (in_vain := _for_own_text(actions)):
         raise UserError(f"{in_vain} has no effect on --adopt, which reads no text")
+    if str(actions.input) == "-":
+        raise UserError(
+            "--input -: standard input is not read, as the text is read more than once; write it to"
+            " a file first: COMMAND > FILE.txt",
+            code=Exit.DATA,
+        )
     for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
         if path and not path.exists():
             raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)

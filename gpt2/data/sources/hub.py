@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.preparation import prepare_command
 from gpt2.data.corpus import Corpus, Document, Request
-from gpt2.data.meta import prepare_command
 from gpt2.data.sources import parquet_files, streaming, text_files
 from gpt2.data.splits import SPLITS, split_of
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer

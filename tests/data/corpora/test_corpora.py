@@ -20,9 +20,10 @@ from gpt2.config import plugins
 from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
+from gpt2.config.preparation import needs_input
 from gpt2.data.corpora.text import open_corpus
 from gpt2.data.corpus import Corpus, Request, WholeText
-from gpt2.data.declaration import declaration, needs_input, tokenizer_of
+from gpt2.data.declaration import declaration, tokenizer_of
 from gpt2.data.meta import read_meta
 from gpt2.data.sources import text_files
 from gpt2.data.splits import SPLITS, split_of

@@ -395,7 +395,9 @@ def test_a_terminal_shows_the_cells_that_run_and_keeps_the_lines(
 
 def test_missing_data_are_named_before_the_first_run(work: Work) -> None:
     (work.folder / "text" / "meta.json").unlink()
-    with pytest.raises(UserError, match="holds no tokens: python3") as error:
+    with pytest.raises(
+        UserError, match=r"holds no tokens: .* --dataset text --input FILE_OR_FOLDER --tokenizer"
+    ) as error:
         work(*ONE)
     assert error.value.code == Exit.DATA
     assert not work.out.exists()
