@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import Config
+from gpt2.machine import processor
 from scripts import flags
 from scripts.benchmark.tables import tables
 from scripts.benchmark.vocabulary import usual_vocabulary
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_average": os.getloadavg()[0],  # before we add to it: what others do here
+        "load_average": processor.load(),  # before we add to it: what others do here
         "results": [training.measure(config, arguments) for config in configs],
     }
     if arguments.json:

@@ -7,7 +7,6 @@ what it held before goes to .config.old.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ if __name__ == "__main__":
 
     need_packages("kconf.py")
 
+from gpt2.config import scratch
 from gpt2.config.bind import bind
 from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
@@ -95,8 +95,8 @@ def _diff(config: Path, old: str, new: str) -> None:
     if new or config.exists():
         diffconfig(before, Path(new) if new else config)
         return
-    with tempfile.TemporaryDirectory() as folder:  # what `make` would take
-        draft = Path(folder) / config.name
+    with scratch.folder() as folder:  # what `make` would take
+        draft = folder / config.name
         draft.write_text(read_or_start(config).full_text(), encoding="utf-8")
         diffconfig(before, draft)
 

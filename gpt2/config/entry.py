@@ -108,7 +108,8 @@ def _code(program: str, main: Callable[[], int]) -> int:
     try:
         return main()
     except UserError as error:
-        if not error.everywhere or os.environ.get("RANK", "0") == "0":
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # whatever a batch system says of RANK
+        if alone or not error.everywhere or os.environ.get("RANK", "0") == "0":
             for message in error.messages:
                 print(f"{program}: {_error()} {message}", file=sys.stderr)
         return error.code

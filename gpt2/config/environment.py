@@ -1,7 +1,7 @@
 """Variables that libraries read by themselves and that could only do harm: removed at the start.
 
-What else the libraries document is left to the user: where an index, a proxy, a cache or a token
-is, how many threads there are, what is logged.
+What else the libraries document is left to the user, or hidden where the library starts: the table
+is in docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ REMOVED = {
     "MPLBACKEND": "matplotlib: that of a notebook is unknown to its children; we draw into files",
     "MATPLOTLIBRC": "matplotlib: a report looks the same for everybody",
     "TQDM_": "tqdm: a value that is no number stops whoever shows a bar",
+    "NVIDIA_TF32_OVERRIDE": "cuBLAS: fp32 is TF32 with 1, whatever --precision says",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "torch: the same",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "oneDNN: fp32 products are bf16 on CPUs that have it",
+    "DNNL_DEFAULT_FPMATH_MODE": "oneDNN: its older name",
 }
 
 

@@ -7,13 +7,12 @@ are errors, all collected before any is reported.
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import kconfiglib as kc
 
-from gpt2.config import plugins
+from gpt2.config import plugins, scratch
 from gpt2.config.dotconfig import lines_of, read_text, unquoted
 from gpt2.config.names import flag_of, nearest, word_of
 from gpt2.config.schema import TRAIN_TREE, Schema
@@ -226,8 +225,8 @@ class Options(Schema):
     def minimal(self) -> dict[str, str]:
         """Return the options that differ from their defaults, as {name: value}."""
         reduced = Options(self.path)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "minimal"
+        with scratch.folder() as folder:
+            path = folder / "minimal"
             self.kconfig.write_min_config(str(path), header="")
             reduced.read(path)
         differing = {}
@@ -239,7 +238,7 @@ class Options(Schema):
 
     def full_text(self) -> str:
         """Return the full .config with every value, ending in a newline."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "full"
+        with scratch.folder() as folder:
+            path = folder / "full"
             self.kconfig.write_config(str(path), header="", save_old=False)
             return path.read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import kconfiglib as kc
 
+from gpt2.config import scratch
 from gpt2.config.names import flag_of, word_of
 
 #: In a help text, what becomes the values of a choice: {OPTIMIZER}.
@@ -67,8 +67,8 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
     ) -> str:
         """Load `filename` reduced to what differs from the defaults."""
         message: str = super().load_config(filename, replace, verbose)
-        with tempfile.TemporaryDirectory() as folder:
-            minimal = os.path.join(folder, "minimal")
+        with scratch.folder() as folder:
+            minimal = str(folder / "minimal")
             self.write_min_config(minimal, header="")
             super().load_config(minimal, replace=True)
         return message

@@ -35,6 +35,17 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def load() -> float:
+    """Return how many threads wanted to run in the last minute; 0 where the system does not say.
+
+    Where /proc is not mounted, Linux does not.
+    """
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0
+
+
 def give_way(nice: int) -> None:
     """Let the calling thread run after others; nothing where threads have no priority of their own.
 

@@ -115,21 +115,37 @@ class DistributedContext:
             dist.destroy_process_group()
 
 
+def _launched() -> tuple[int, int, int, int]:
+    """Return rank, number of ranks, and both on this machine. Raises UserError without a launcher.
+
+    Batch systems and images set WORLD_SIZE alone, for scripts of their own.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    try:
+        rank, size, local, here = (int(os.environ[name]) for name in names)
+    except (KeyError, ValueError):
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is in the environment without numbers for "
+            f"{', '.join(names)}: start ranks with make NPROC=2 or torchrun, which set all, or one "
+            "process with WORLD_SIZE=1 before the command"
+        ) from None
+    return rank, size, local, here
+
+
 def init_distributed(device: str, shard: str, index: int | None = None) -> DistributedContext:
     """Join the processes that torchrun started; alone without it. Raises UserError.
 
     `device` is the --device asked for, `index` the number of its GPU and `shard` the --shard. Each
     process of a machine takes the GPU of its local rank.
     """
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         if shard != "none":
             raise UserError(
                 f"--shard {shard} divides the model among ranks, and there is one: start several "
                 "with make NPROC=2 or torchrun --standalone --nproc-per-node 2, or leave it at none"
             )
         return DistributedContext()
-    rank, world_size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    rank, world_size, local, processes = _launched()
     if index:
         raise UserError(
             f"--device cuda:{index} names one GPU, and each of {world_size} ranks takes its own: "

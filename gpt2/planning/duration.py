@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpt2.config.text import predicted_duration, rough_duration
 from gpt2.config.typed import Config
-from gpt2.machine import device
+from gpt2.machine import device, processor
 from gpt2.model.build import forward_cost
 
 
@@ -60,7 +60,7 @@ def predicted(config: Config, parameters: int, left: Left) -> Predicted:
     interval = config.train.eval_interval
     evaluated = (1 + (left.steps // interval if interval else 0)) * left.validation
     evaluated += 2 * left.test  # alone, and behind validation
-    load = os.getloadavg()[0]
+    load = processor.load()
     return Predicted(
         seconds,
         device.predict_cpu_seconds(forward_cost(model, weights, evaluated)),

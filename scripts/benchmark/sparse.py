@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import gc
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.text import markdown_table
 from gpt2.config.typed import MachineConfig
 from gpt2.machine import device as machine
+from gpt2.machine import processor
 from gpt2.model.cache import Cache
 from gpt2.model.language_model import LanguageModel
 from gpt2.weights.trained import load_trained
@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace, defaults: argparse.Namespace, more: Sequ
 
 def compare(where: MachineConfig, arguments: argparse.Namespace) -> dict[str, Any]:
     """Build both forms, check that they compute the same, and measure them. Raises UserError."""
-    load = os.getloadavg()[0]  # before we add to it
+    load = processor.load()  # before we add to it
     model = load_trained(arguments.sparse, False, dataclasses.replace(where, device="cpu")).model
     pruned = pruned_layers(model)
     if not pruned:

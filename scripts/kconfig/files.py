@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import kconfiglib as kc
 
+from gpt2.config import scratch
 from gpt2.config.bind import bind
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options
@@ -22,8 +22,8 @@ HEADER = "# GPT-2 Training Module configuration; 'make menuconfig' changes it\n"
 
 def refuse_wrong(tree: Kconfig) -> None:
     """Raise UserError naming every value in `tree` that train.py or the matrix would refuse."""
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "config"
+    with scratch.folder() as folder:
+        draft = folder / "config"
         kc.Kconfig.write_config(tree, str(draft), header="")
         try:
             options = read(draft)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
 import kconfiglib as kc
 
+from gpt2.config import scratch
 from gpt2.config.bind import convert, option_hints, unwrap
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
@@ -57,8 +57,8 @@ class MenuTree(Kconfig):
 
     def differs(self, path: Path) -> bool:
         """Whether saving to `path` would change it."""
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder) / "config"
+        with scratch.folder() as folder:
+            draft = folder / "config"
             super().write_config(str(draft), HEADER)
             return not path.exists() or draft.read_bytes() != path.read_bytes()
 

@@ -17,6 +17,10 @@ HARMFUL = {
     "MPLBACKEND": "module://a_notebook.backend_inline",
     "MATPLOTLIBRC": "/no/such/matplotlibrc",
     "TQDM_MININTERVAL": "often",
+    "NVIDIA_TF32_OVERRIDE": "1",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "DNNL_DEFAULT_FPMATH_MODE": "BF16",
 }
 
 

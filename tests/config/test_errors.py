@@ -50,10 +50,27 @@ def test_of_many_ranks_the_first_speaks(
     def main() -> int:
         raise UserError("--a is wrong")
 
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("os._exit", sys.exit)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert ended(main) == Exit.CONFIG
         assert capsys.readouterr().err.count("\n") == lines
+
+
+def test_a_rank_without_others_is_no_rank(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Batch systems set RANK for scripts of their own: nothing may be silent by it."""
+
+    def main() -> int:
+        raise UserError("--a is wrong")
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "3")
+    assert ended(main) == Exit.CONFIG
+    assert capsys.readouterr().err == "entry.py: error: --a is wrong\n"
 
 
 def test_what_one_rank_alone_meets_is_said_by_it(

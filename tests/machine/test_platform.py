@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from gpt2 import evaluate, sample
 from gpt2.config.errors import Exit, UserError
-from gpt2.machine import host_memory, processor
+from gpt2.machine import host_memory, processor, ranks
 from gpt2.run_dir import resume
 from gpt2.session import session
 from tests.support import tiny
@@ -41,6 +42,8 @@ USED: dict[str, set[str]] = {
     "memmap": {"gpt2/data/memmap.py", "gpt2/data/prepare/adoption.py"},
     "curses": {"scripts/kconfig/menus.py"},  # tests/config/test_environment.py
     "killpg": {"scripts/study/process.py"},  # on every Unix
+    "getloadavg": {"gpt2/machine/processor.py"},
+    "tempfile": {"gpt2/config/scratch.py", "gpt2/config/entry.py"},  # tests/config/test_errors.py
     **{name: set() for name in NOWHERE},
 }
 
@@ -110,6 +113,7 @@ LACKS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "priorities": lambda patch: patch.setattr(os, "setpriority", refuse(errno.EPERM)),
     "fsync of folders": no_folder_sync,
     "/proc": no_proc,
+    "load": lambda patch: patch.setattr(os, "getloadavg", refuse(errno.ENOENT)),
     "terminal": lambda patch: patch.setattr(sys, "stdin", None),
 }
 
@@ -130,6 +134,35 @@ def test_the_entries_work_without(
     assert evaluate.main(given) == Exit.OK
     assert sample.main([*given, "--tokens", "2", "--prompt", "to"]) == Exit.OK
     assert capsys.readouterr().out.count("loss") > 1
+
+
+def test_without_a_temporary_folder_the_way_out_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is read-only but for a volume."""
+    data = tiny.make_data(tmp_path)
+    unwritable = lambda: [str(tmp_path / "none")]  # noqa: E731
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", unwritable)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    more = ("--max-steps", "1")
+    with pytest.raises(UserError, match="by the variable TMPDIR") as caught:
+        tiny.train(data, tmp_path / "run", *more)
+    assert caught.value.code == Exit.CONFIG
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def test_ranks_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="WORLD_SIZE=1 before the command"):
+        ranks.init_distributed("cpu", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert ranks.init_distributed("cpu", "none").first
 
 
 def test_without_locks_a_run_is_refused_with_a_way_out(

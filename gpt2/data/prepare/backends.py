@@ -7,13 +7,13 @@ import importlib
 import importlib.metadata
 import itertools
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from gpt2.config import scratch
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.text import pip_install
 from gpt2.data.memmap import Ids
@@ -94,13 +94,13 @@ class _Gigatoken:
         return found
 
     def _load(self) -> Any:
-        with tempfile.NamedTemporaryFile(suffix=".tiktoken") as file:
-            file.write(self._table)
-            file.flush()
+        with scratch.folder() as folder:
+            file = folder / "table.tiktoken"
+            file.write_bytes(self._table)
             # Without special tokens: it would else find their names in the text, and no option of
             # its encode() keeps it from that.
             return self._library.Tokenizer.from_tiktoken(
-                file.name, pretokenizer="gpt2", special_tokens={}
+                str(file), pretokenizer="gpt2", special_tokens={}
             )
 
 
