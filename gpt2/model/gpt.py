@@ -19,7 +19,7 @@ from gpt2.model.attention import explicit_attention, flash_attention
 from gpt2.model.cache import Cache, LayerCache
 from gpt2.model.form import OWN, Form
 from gpt2.model.language_model import LanguageModel
-from gpt2.model.loss import chunk_mib, chunked_loss, full_loss, rows_within
+from gpt2.model.loss import chunk_mib, chunked_loss, full_loss, half_logits, rows_within
 
 #: Parts of the names of the parameters in each --prune-scope. The matrix of token embeddings is
 #: also the head: it is pruned once, as one matrix, and zero in both uses. Positions, norms and
@@ -175,7 +175,8 @@ class GPT(LanguageModel):
         assert self.config.loss_chunk_mib is not None
         fused = self.config.loss == "fused"
         mib = chunk_mib(self.config.loss_chunk_mib, hidden.device.type)
-        rows = rows_within(mib, self.vocab_size, fused)
+        half = half_logits(hidden, self.form, fused)
+        rows = rows_within(mib, self.vocab_size, half)
         return chunked_loss(hidden, weight, targets.flatten(), rows, self.form, fused=fused)
 
     def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:

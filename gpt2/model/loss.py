@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2.model.form import OWN, Form
-from gpt2.model.softmax import softmax_of
+from gpt2.model.softmax import TILE, softmax_of, tiles
 
 #: Targets with this value count neither in the loss nor in its mean.
 IGNORED = -100
@@ -72,8 +72,7 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> Tensor:
         device = hidden.device.type
         # Inside a Function autocast is off by hand: the casts below are the ones it would make.
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        compute = dtype or hidden.dtype
+        compute = _format_of_products(hidden)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         rows = chunk_rows(hidden.size(0), rows, compute == torch.float16)
         with torch.autocast(device, enabled=False):
@@ -82,9 +81,8 @@ class _ChunkedLoss(torch.autograd.Function):
             counted = targets != IGNORED
             own = targets.where(counted, 0)  # an ignored row's target: any that exists
             grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-            grad_weight = None
-            if needs_weight:
-                grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+            by_tiles = tiles(device, compute, form)
+            total = _HeadGradient(weight, head, by_tiles) if needs_weight else None
             parts = zip(
                 *(whole.split(rows) for whole in (hidden, own, counted)),
                 itertools.repeat(None) if grad_hidden is None else grad_hidden.split(rows),
@@ -100,18 +98,12 @@ class _ChunkedLoss(torch.autograd.Function):
                 # On the narrow side of the products; by the count later: fp16 can hold this.
                 if out is not None:
                     _product(slope @ head, factor, out)
-                if grad_weight is None:
-                    continue
-                if factor is not None:
-                    x = x * factor.to(compute).unsqueeze(1)
-                if compute == torch.float32:
-                    grad_weight.addmm_(slope.t(), x)
-                else:
-                    _add(grad_weight, slope.t() @ x)
+                if total is not None:
+                    total.add(slope, x if factor is None else x * factor.to(compute).unsqueeze(1))
             count = counted.sum()
             loss = torch.cat(losses).sum() / count
         ctx.save_for_backward(count)
-        ctx.gradients = grad_hidden, grad_weight
+        ctx.gradients = grad_hidden, total and total.sum
         return loss
 
     @staticmethod
@@ -126,9 +118,35 @@ class _ChunkedLoss(torch.autograd.Function):
         return hidden, weight, None, None, None, None
 
 
-def _add(total: Tensor, product: Tensor) -> None:
-    """Add a product (W, d) to the gradient (V, d), without the rows of padding if it has any."""
-    total += product if len(product) == len(total) else product[: len(total)]
+class _HeadGradient:
+    """The gradient of the head (V, d): a sum over chunks in fp32 of products with its rows (W, d).
+
+    The first product is written and not added to zeros, and 16-bit ones share the memory of one.
+    A CPU copies what it adds into fp32 first: `by_tiles` a piece at a time, in the cache.
+    """
+
+    def __init__(self, weight: Tensor, head: Tensor, by_tiles: bool) -> None:
+        self._by_tiles = by_tiles
+        self.sum, self._first = torch.empty_like(weight, dtype=torch.float32), True
+        self._product = None if head.dtype == torch.float32 else torch.empty_like(head)
+
+    def add(self, slope: Tensor, x: Tensor) -> None:
+        """Add the product of the slopes (n, W) and the hidden states (n, d)."""
+        first, self._first = self._first, False
+        if self._product is None:
+            if first:
+                torch.mm(slope.t(), x, out=self.sum)
+            else:
+                self.sum.addmm_(slope.t(), x)
+            return
+        product = torch.mm(slope.t(), x, out=self._product)[: len(self.sum)]
+        if first:
+            self.sum.copy_(product)
+        elif not self._by_tiles:
+            self.sum += product
+        else:
+            for part, more in zip(self.sum.split(TILE), product.split(TILE), strict=True):
+                part.add_(more)
 
 
 def _product(product: Tensor, factor: Tensor | None, out: Tensor) -> None:
@@ -143,12 +161,24 @@ def chunk_mib(asked: int, device: str) -> int:
     return asked or _CHUNK_MIB.get(device, _CHUNK_MIB_ELSEWHERE)
 
 
-def rows_within(mib: int, vocabulary: int, fused: bool = False) -> int:
+def half_logits(hidden: Tensor, form: Form, fused: bool) -> bool:
+    """Return whether nothing beside 16-bit logits is held of a chunk of the loss of `hidden`."""
+    return fused or tiles(hidden.device.type, _format_of_products(hidden), form)
+
+
+def _format_of_products(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def rows_within(mib: int, vocabulary: int, half: bool = False) -> int:
     """Return how many rows of logits fit into `mib` MiB, at least one.
 
-    A logit counts 4 bytes, and 2 where they are `fused` and nothing beside the 16-bit ones is held.
+    A logit counts 4 bytes, and 2 where `half_logits` says so.
     """
-    return max(1, mib * 2**20 // ((2 if fused else 4) * vocabulary))
+    return max(1, mib * 2**20 // ((2 if half else 4) * vocabulary))
 
 
 def chunk_rows(count: int, rows: int, half: bool) -> int:

@@ -1,7 +1,8 @@
-"""Softmax over the rows of logits that the loss holds at a time, in three forms."""
+"""Softmax over the rows of logits that the loss holds at a time, in four forms."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Protocol
 
 import torch
@@ -14,8 +15,14 @@ from gpt2.model.fused_softmax import slopes
 #: Rows of the matrix whose logits are made, and passed over, while a core's cache holds them.
 TILE = 1024
 
+#: fp32 numbers of which a core's cache holds a row-wise pass: 1 MiB.
+_CACHED = 2**18
+
 #: 16-bit rows of the head are padded to a multiple of this: products of other sizes are slower.
 _PADDED = 64
+
+#: Fewest rows of a head that a CPU pads: under 2 % are added.
+_WORTH_PADDING = 64 * _PADDED
 
 
 class Softmax(Protocol):
@@ -47,9 +54,23 @@ def softmax_of(weight: Tensor, dtype: torch.dtype, rows: int, form: Form, fused:
     tall = (device == "cpu" and dtype == torch.float32) if form.tall is None else form.tall
     if tall and not fused:
         return TallSoftmax(weight.to(dtype), rows)
-    cuda = device == "cuda" if form.cuda is None else form.cuda
-    head = _padded(weight, dtype) if cuda and dtype != torch.float32 else weight.to(dtype)
+    tiled = not fused and tiles(device, dtype, form)
+    padded = dtype != torch.float32 and (
+        len(weight) >= _WORTH_PADDING if tiled else _on_cuda(device, form)
+    )
+    head = _padded(weight, dtype) if padded else weight.to(dtype)
+    if tiled:
+        return TiledSoftmax(head, rows, len(weight), form.chunks)
     return (FusedSoftmax if fused else WideSoftmax)(head, rows, len(weight))
+
+
+def tiles(device: str, dtype: torch.dtype, form: Form) -> bool:
+    """Return whether chunked logits are held in the 16 bits of `dtype` alone: see TiledSoftmax."""
+    return device == "cpu" and dtype != torch.float32 and not _on_cuda(device, form)
+
+
+def _on_cuda(device: str, form: Form) -> bool:
+    return device == "cuda" if form.cuda is None else form.cuda
 
 
 class WideSoftmax:
@@ -81,6 +102,44 @@ class WideSoftmax:
         if slope.dtype == self.head.dtype:
             return slope, share
         return self._logits[:count].copy_(slope), share  # the logits are done with
+
+
+class TiledSoftmax:
+    """Logits (n, W) alone in 16 bits, on a CPU: slopes replace them while a cache holds some rows.
+
+    Only those rows are widened to fp32. Padding needs no pass: the head is zero there, and so is
+    the slope.
+    """
+
+    def __init__(self, head: Tensor, rows: int, vocabulary: int, most: int | None = None) -> None:
+        self.head, self._vocabulary = head, vocabulary
+        self._most = most  # tiles of a plan
+        self._logits = head.new_empty(rows, len(head))
+        tile = min(rows, max(1, torch.get_num_threads() * _CACHED // vocabulary))
+        self._wide = head.new_empty(tile, vocabulary, dtype=torch.float32)
+        self._numbers = torch.arange(rows, device=head.device)
+
+    def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
+        """Return the losses: see Softmax. The logits become slopes at once."""
+        rows = torch.mm(x, self.head.t(), out=self._logits[: len(own)])
+        logits = rows[:, : self._vocabulary]
+        targets = logits.gather(1, own.unsqueeze(1))[:, 0].float()
+        totals = torch.empty_like(targets)  # the logarithms of the sums of exponents
+        parts = zip(*(whole.split(len(self._wide)) for whole in (logits, totals)), strict=True)
+        for tile, total in itertools.islice(parts, self._most):
+            wide = self._wide[: len(tile)].copy_(tile)
+            top = wide.amax(1)
+            torch.softmax(wide, 1, out=wide)
+            torch.sub(top, wide.amax(1).log_(), out=total)
+            tile.copy_(wide)
+        losses = totals - targets
+        # Not the probability less 1: rounded to 16 bits, it has no digits left near 1.
+        logits[self._numbers[: len(own)], own] = torch.expm1(-losses).to(logits.dtype)
+        return losses.where(counted, 0.0)
+
+    def slope(self, own: Tensor, counted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the slopes and their factors: see Softmax."""
+        return self._logits[: len(own)], counted.to(self.head.dtype)
 
 
 class FusedSoftmax:

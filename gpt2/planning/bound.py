@@ -22,7 +22,7 @@ def bound_of(shape: StepShape) -> Peak:
     numbers = shape.tokens * (shape.layers + 1) * (_VECTORS * shape.width + scores)
     chunk = shape.tokens * shape.vocabulary
     if shape.chunk_mib is not None:  # a chunk has 16 rows, or the fewer that there are, at least
-        size = 2 if shape.fused else FP32
+        size = 2 if shape.fused or (shape.cpu_kernels and shape.mixed) else FP32
         chunk = min(chunk, max(shape.chunk_mib * 2**20 // size, 16 * shape.vocabulary))
     numbers += _LOGITS * chunk + _MATRICES * shape.embedding + _COPIES * shape.parameters
     size = FP32 * numbers + shape.state + shape.step + shape.masks + shape.event

@@ -115,7 +115,7 @@ def _() -> Any:
         forms["full"] = lambda a, b: full_loss(a, b, targets)
         if CUDA:  # where it is compiled by Triton, and the head is padded
             forms["fused, 64 MiB"] = lambda a, b: chunked_loss(
-                a, b, targets, rows_within(64, 5003, fused=True), fused=True
+                a, b, targets, rows_within(64, 5003, half=True), fused=True
             )
         for name, loss in forms.items():
             got = run(loss, dtype)

@@ -1,7 +1,8 @@
-"""The three forms of the loss's softmax give one loss, also in the form of a GPU."""
+"""The four forms of the loss's softmax give one loss, also in the form of a GPU."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gpt2.model import fused_softmax
+from gpt2.model import fused_softmax, softmax
 from gpt2.model.build import empty_model
 from gpt2.model.form import Form
-from gpt2.model.loss import IGNORED, chunked_loss
+from gpt2.model.loss import IGNORED, chunked_loss, half_logits
 from gpt2.model.softmax import padded_rows
 from tests.planning.test_plan import configured
 
@@ -51,6 +52,69 @@ def test_every_form_gives_one_loss(
     torch.testing.assert_close(found[0], plain[0], atol=1e-5, rtol=1e-5)
     for mine, other in zip(found[1:], plain[1:], strict=True):
         assert float((mine - other).norm() / other.norm()) < close
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("padded", [False, True])
+def test_tiles_of_16_bits_are_as_exact_as_the_format(
+    padded: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against float64 on the rounded inputs: many tiles, a few chunks, sure and unsure targets."""
+    monkeypatch.setattr(softmax, "_CACHED", 700 // torch.get_num_threads())  # seven rows
+    monkeypatch.setattr(softmax, "_WORTH_PADDING", 1 if padded else 10**9)
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn(75, 24, generator=generator).to(dtype)
+    weight = torch.randn(97, 24, generator=generator).to(dtype)
+    own = (hidden.float() @ weight.float().t()).argmax(1)  # of which many are all but certain
+    own[::3] = torch.randint(97, (25,), generator=generator)
+    targets = own.clone()
+    targets[[0, 30, 74]] = IGNORED
+    mine = [part.float().requires_grad_() for part in (hidden, weight)]
+    with torch.autocast("cpu", dtype=dtype):
+        loss = chunked_loss(mine[0], mine[1], targets, 32)
+    loss.backward()
+    exact = [part.double().requires_grad_() for part in (hidden, weight)]
+    logits = (exact[0] @ exact[1].t()).to(dtype).double()  # they are held in 16 bits
+    logits = exact[0] @ exact[1].t() + (logits - exact[0] @ exact[1].t()).detach()
+    true = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED)
+    true.backward()
+    assert loss.item() == pytest.approx(true.item(), rel=1e-3)  # some logits round elsewhere
+    close = 3e-3 if dtype == torch.bfloat16 else 4e-4
+    for part, best in zip(mine, exact, strict=True):
+        assert part.grad is not None
+        assert best.grad is not None
+        assert float((part.grad - best.grad).norm() / best.grad.norm()) < close
+    assert mine[0].grad is not None
+    assert not mine[0].grad[[0, 30, 74]].any()
+
+
+def test_the_slope_of_a_sure_target_keeps_its_digits() -> None:
+    """The probability less 1 would be 0 in bf16 from 0.998 on."""
+    hidden = torch.tensor([[7.0], [8.0]]).requires_grad_()
+    weight = torch.tensor([[1.0], [0.0], [0.0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        chunked_loss(hidden, weight, torch.tensor([0, 0]), 2).backward()
+    true = [-2.0 / (2.0 + math.exp(x)) / 2.0 for x in (7.0, 8.0)]
+    assert hidden.grad is not None
+    torch.testing.assert_close(hidden.grad[:, 0], torch.tensor(true), rtol=4e-3, atol=0.0)
+
+
+def test_a_target_in_the_padding_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax, "_WORTH_PADDING", 1)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises((IndexError, RuntimeError), match="out of bounds"),
+    ):
+        chunked_loss(torch.ones(2, 4), torch.ones(90, 4), torch.tensor([3, 91]), 2)
+
+
+def test_16_bit_logits_alone_are_held_on_a_cpu() -> None:
+    hidden = torch.ones(2, 4)
+    assert not half_logits(hidden, Form(), fused=False)
+    assert half_logits(hidden, Form(), fused=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert half_logits(hidden, Form(), fused=False)
+        assert not half_logits(hidden, GPU, fused=False)
 
 
 @pytest.mark.long
