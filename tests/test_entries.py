@@ -32,7 +32,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tiny.make_data(tmp_path_factory.mktemp("data"))
     path = tmp_path_factory.mktemp("runs") / "run"
     # A rate that grows the loss again, so that the best checkpoint is not the last.
-    more = ("--max-steps", "12", "--eval-interval", "3", "--learning-rate", "0.3")
+    more = (
+        "--max-steps",
+        "12",
+        "--eval-interval",
+        "3",
+        "--learning-rate",
+        "0.3",
+        "--save-every-best",
+    )
     assert tiny.train(data, path, *more, "--lr-schedule", "constant") == Exit.OK
     return path
 

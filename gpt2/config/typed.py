@@ -234,6 +234,7 @@ class TrainConfig:
     log_interval: Annotated[int, ResultNeutral()]
     # A rollback goes back to the last checkpoint, wherever that is.
     checkpoint_interval: Annotated[int, ResultNeutral(unless=("spike", "rollback"))]
+    save_every_best: Annotated[bool, ResultNeutral()]
     async_checkpoint: Annotated[bool, ResultNeutral()]
     nonfinite: str
     spike: str

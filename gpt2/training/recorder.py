@@ -46,6 +46,10 @@ class RunRecorder:
         self._log_interval = training.log_interval
         self._eval_interval = training.eval_interval
         self._checkpoint_interval = training.checkpoint_interval
+        # An evaluation at least as rare as checkpoints may add its own.
+        self._saves_best = training.save_every_best or (
+            training.eval_interval >= training.checkpoint_interval > 0
+        )
         self._evaluate = evaluate
         self._stop = stop
         self._during = during
@@ -75,7 +79,7 @@ class RunRecorder:
             return True
         if pausing:
             self._spikes.stop_if_diverged()
-        better = self._due(self._eval_interval) and self.validate()
+        better = self._due(self._eval_interval) and self.validate(saving or self._saves_best)
         if (better or saving) and not self.stopping:
             self.save(required=False)
         return not self.stopping
@@ -95,8 +99,11 @@ class RunRecorder:
         if self.last is None or self.last["step"] != self.progress.step:
             self.validate()
 
-    def validate(self) -> bool:
-        """Evaluate and record; True when this is the best so far. Nothing when stopped."""
+    def validate(self, kept: bool = True) -> bool:
+        """Evaluate and record; True when this is the best so far. Nothing when stopped.
+
+        Only the best of what is `kept` on disk is called that.
+        """
         loss = self._evaluate()
         if loss is None:
             return False
@@ -104,7 +111,7 @@ class RunRecorder:
         self.last = {"step": step, "val_loss": loss}
         self.metrics.evaluation(loss, sparsity)
         # A model that is yet to be pruned is not the best of the pruned ones.
-        eligible = math.isfinite(loss) and sparsity.final
+        eligible = kept and math.isfinite(loss) and sparsity.final
         better = eligible and (self.best is None or loss < self.best["val_loss"])
         if better:
             self.best = self.last

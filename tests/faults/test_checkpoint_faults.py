@@ -206,7 +206,8 @@ def test_written_in_the_background_they_are_the_same(
     """Row 33: the same checkpoints are kept, the best among them, each the same to the bit."""
     more = (
         "--max-steps", "6", "--checkpoint-interval", "2", "--eval-interval", "1", "--dropout",
-        "0.1", "--pruning-method", "movement", "--target-sparsity", "0.5", "--pruning-end", "0.4",
+        "0.1", "--save-every-best", "--pruning-method", "movement", "--target-sparsity", "0.5",
+        "--pruning-end", "0.4",
     )  # fmt: skip
     # The third step is the best of them.
     monkeypatch.setattr(Attempt, "evaluate", lambda self: 1.0 + abs(self.progress.step - 3.0))

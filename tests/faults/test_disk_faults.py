@@ -371,3 +371,25 @@ def test_a_disk_that_fails_while_another_is_damaged(tmp_path: Path) -> None:
     said: list[str] = []
     found = ck.load_last(tmp_path, said.append)
     assert (found and found.step, len(said)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "steps", "best"),
+    [
+        (("--checkpoint-interval", "4"), [4, 6], 4),
+        (("--checkpoint-interval", "4", "--save-every-best"), [3, 4, 6], 3),
+        (("--checkpoint-interval", "0"), [6], 6),
+        (("--checkpoint-interval", "2", "--eval-interval", "3"), [3, 4, 6], 3),
+    ],
+)
+def test_the_best_costs_no_checkpoints_of_its_own_unless_asked(
+    more: tuple[str, ...], steps: list[int], best: int, data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    losses = {1: 5.0, 2: 4.0, 3: 3.0, 4: 3.5, 5: 6.0, 6: 6.0}
+    monkeypatch.setattr(Attempt, "evaluate", lambda self: losses[self.progress.step])
+    every = () if "--eval-interval" in more else ("--eval-interval", "1")
+    assert tiny.train(data, tmp_path / "run", *STEPS, *more, *every) == Exit.OK
+    assert ck.steps(tmp_path / "run" / "checkpoints") == steps
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["best"] == {"step": best, "val_loss": losses[best]}
