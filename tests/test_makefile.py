@@ -483,3 +483,14 @@ def test_the_reader_of_a_pipe_may_leave(tree: Path) -> None:
         ["bash", "-c", command], cwd=tree, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr == ""
+
+
+def test_watch_is_given_what_was_typed(tree: Path) -> None:
+    done = make(tree, "watch", "RUN=it's $(HOME); touch x", "PORT=0")
+    assert done.returncode != 0
+    assert "RUN=it's " in done.stderr
+    assert "; touch x: is no run directory" in done.stderr
+    assert not (tree / "x").exists()
+    assert "nothing to watch yet" in make(tree, "watch").stderr
+    assert "not allowed with argument --run" in make(tree, "watch", "RUN=a", "MATRIX=b").stderr
+    assert "x is no port" in make(tree, "watch", "PORT=x").stderr

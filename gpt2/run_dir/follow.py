@@ -78,20 +78,24 @@ class Follower:
         elif "val_loss" in line:
             self.val_loss = _number(line["val_loss"])
 
+    @property
+    def silent(self) -> float:
+        """Seconds since the last line was written; 0 while there is none."""
+        return max(0.0, time.time() - self.written) if self.written is not None else 0.0
+
     def seconds_left(self, steps: int | None, max_time: float | None) -> float | None:
         """Return how long training still takes with these limits, by the last logged steps.
 
         None where too little is known. Evaluations and checkpoints come on top of it.
         """
         limits = []
-        since = max(0.0, time.time() - self.written) if self.written is not None else 0.0
         if steps and len(self._steps) > 1:
             (first, began), (last, now) = self._steps[0], self._steps[-1]
             if last > first:
                 limits.append((steps - last) * (now - began) / (last - first))
         if max_time and self.written is not None:
             limits.append(max_time - self.elapsed)
-        return max(0.0, min(limits) - since) if limits else None
+        return max(0.0, min(limits) - self.silent) if limits else None
 
 
 def _number(value: Any) -> float | None:

@@ -1,0 +1,153 @@
+"""Small line charts as SVG in the colours of the page; drawn in a millisecond, many to a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from scripts.watching.followed import Point
+
+#: The size of a chart and of the small one in a table, and the room for its numbers, in pixels.
+SIZE, SMALL = (380, 190), (120, 28)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 22
+#: Share of the steps whose values, far above all later ones, do not set the scale.
+_SKIPPED = 0.05
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve. name: said in its tip. colour: a variable of the page's style. dots: at points."""
+
+    name: str
+    points: Sequence[Point]
+    colour: str = "series-0"
+    dots: bool = False
+
+
+def chart(title: str, lines: Sequence[Line], end: float | None = None) -> str:
+    """Return a chart with axes over steps up to `end`; empty where no line has two points."""
+    drawn = [line for line in lines if len(line.points) > 1]
+    if not drawn:
+        return ""
+    width, height = SIZE
+    scale = _Scale.of(drawn, end, (_LEFT, width - _RIGHT), (height - _BOTTOM, _TOP))
+    parts = []
+    for value in ticks(scale.low, scale.high):
+        y = scale.y(value)
+        parts.append(f'<path class="rule" d="M{_LEFT} {y:.1f}H{width - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" class="end">{_short(value)}</text>')
+    for value in ticks(scale.first, scale.last):
+        parts.append(
+            f'<text x="{scale.x(value):.1f}" y="{height - 6}" class="mid">{_short(value)}</text>'
+        )
+    inside = "".join(_path(line, scale) for line in drawn)
+    top, tall = _TOP - 4, height - _TOP - _BOTTOM + 8
+    parts.append(  # cuts off what is above the scale
+        f'<svg y="{top}" width="{width}" height="{tall}" viewBox="0 {top} {width} {tall}">'
+        f"{inside}</svg>"
+    )
+    said = "; ".join(f"{line.name} {_short(line.points[-1][1])}" for line in drawn)
+    return (
+        f'<figure class="chart"><h3>{escape(title)}</h3>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}: '
+        f'{escape(said)}">{"".join(parts)}</svg></figure>'
+    )
+
+
+def spark(lines: Sequence[Line], limits: tuple[float, float] | None) -> str:
+    """Return a chart without axes for a table, whose rows have one scale, `limits`."""
+    drawn = [line for line in lines if len(line.points) > 1]
+    if not drawn:
+        return ""
+    width, height = SMALL
+    scale = _Scale.of(drawn, None, (1, width - 1), (height - 2, 2), limits)
+    inside = "".join(_path(line, scale) for line in drawn)
+    return f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true">{inside}</svg>'
+
+
+def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """Return the range of values of curves without their first steps; None where there is none."""
+    values = [value for line in lines for value in _scaling(line)]
+    return (min(values), max(values)) if values else None
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where values are on the picture: steps from `first` to `last`, values `low` to `high`."""
+
+    first: float
+    last: float
+    low: float
+    high: float
+    across: tuple[float, float]
+    down: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        lines: Sequence[Line],
+        end: float | None,
+        across: tuple[float, float],
+        down: tuple[float, float],
+        limits: tuple[float, float] | None = None,
+    ) -> _Scale:
+        """Return the scale that shows these lines."""
+        steps = [step for line in lines for step, _ in line.points]
+        low, high = limits or limits_of(lines) or (0.0, 1.0)
+        margin = 0.04 * (high - low) or abs(low) * 0.01 or 1.0
+        last = max(*steps, end or 0.0)
+        return cls(min(0.0, *steps), last, low - margin, high + margin, across, down)
+
+    def x(self, step: float) -> float:
+        """Return the place of a step."""
+        left, right = self.across
+        return left + (right - left) * (step - self.first) / ((self.last - self.first) or 1.0)
+
+    def y(self, value: float) -> float:
+        """Return the place of a value."""
+        bottom, top = self.down
+        return bottom + (top - bottom) * (value - self.low) / (self.high - self.low)
+
+
+def _scaling(line: Line) -> list[float]:
+    """Return the values that set the scale."""
+    steps = [step for step, _ in line.points]
+    from_here = steps[0] + _SKIPPED * (steps[-1] - steps[0]) if steps else 0.0
+    return [value for step, value in line.points if step >= from_here]
+
+
+def _path(line: Line, scale: _Scale) -> str:
+    places = [(scale.x(step), scale.y(value)) for step, value in line.points]
+    way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    marks = ""
+    if line.dots:
+        tips = zip(places, line.points, strict=True)
+        marks = "".join(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" style="fill:var(--{line.colour})">'
+            f"<title>{escape(line.name)}, step {step:,.0f}: {value:.4f}</title></circle>"
+            for (x, y), (step, value) in tips
+        )
+    name = f"<title>{escape(line.name)}</title>"
+    return f'<path class="line" style="stroke:var(--{line.colour})" d="{way}">{name}</path>{marks}'
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return three to six round numbers between two others."""
+    if not high > low:
+        return []
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    size = next(n * power for n in (1, 2, 2.5, 5, 10) if n * power >= rough)
+    first = math.ceil(low / size)
+    return [n * size for n in range(first, math.floor(high / size) + 1)]
+
+
+def _short(value: float) -> str:
+    """Return a number as an axis has it: 1.25, 12k, 3e-04."""
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e7):
+        return f"{value:.1e}".replace(".0e", "e")
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:,.4g}k"
+    return f"{value:.4g}"

@@ -1,0 +1,75 @@
+"""A run that is watched: its last numbers, and its curves, thinned so that a page stays small."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from gpt2.run_dir.follow import Follower
+
+#: What curves are kept of, as lines of metrics.jsonl have it.
+NAMES = ("loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "sparsity")
+#: Points of a curve, at most twice as many.
+MOST = 150
+
+Point = tuple[float, float]
+
+
+class FollowedRun(Follower):
+    """A run directory of which each look reads what is new.
+
+    curves: (step, value) of each of NAMES; of a long run means of neighbours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+        self._curves: dict[str, _Curve] = {name: _Curve() for name in NAMES}
+
+    @property
+    def curves(self) -> dict[str, list[Point]]:
+        """The points of each curve so far."""
+        return {name: curve.points for name, curve in self._curves.items()}
+
+    def refresh(self) -> None:
+        """Read what is new."""
+        anew, lines = self.look()
+        if anew:
+            self._curves = {name: _Curve() for name in NAMES}
+        for line in lines:
+            for name, curve in self._curves.items():
+                value = line.get(name)
+                if isinstance(value, int | float) and math.isfinite(value):
+                    curve.add(line["step"], float(value))
+
+
+class _Curve:
+    """Means over groups of neighbours, whose size doubles whenever there are too many."""
+
+    def __init__(self) -> None:
+        self._whole: list[Point] = []
+        self._group: list[Point] = []
+        self._size = 1
+
+    @property
+    def points(self) -> list[Point]:
+        """What is drawn: all groups, the last one as far as it is."""
+        return [*self._whole, *([_mean(self._group)] if self._group else [])]
+
+    def add(self, step: float, value: float) -> None:
+        """Take in a point behind all others."""
+        self._group.append((step, value))
+        if len(self._group) == self._size:
+            self._whole.append(_mean(self._group))
+            self._group = []
+        if len(self._whole) == 2 * MOST:
+            pairs = zip(self._whole[::2], self._whole[1::2], strict=True)
+            self._whole = [_mean(pair) for pair in pairs]
+            self._size *= 2
+
+
+def _mean(group: list[Point] | tuple[Point, Point]) -> Point:
+    return (
+        sum(step for step, _ in group) / len(group),
+        sum(value for _, value in group) / len(group),
+    )

@@ -1,0 +1,112 @@
+"""A server for one page, on this machine alone: GET of / and /body, and nothing else.
+
+Nothing is read while nobody asks, and not more often than once a second, whoever asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from gpt2.config.errors import UserError
+from scripts.watching.page import POLICY, frame
+
+#: Seconds for which a body is good, and that a client may take for its request.
+FRESH, PATIENCE = 1.0, 20.0
+_LOOPBACK = "127.0.0.1"
+
+#: Returns the body of the page; given the cell that was asked for, or "".
+Body = Callable[[str], str]
+
+
+class WatchServer(ThreadingHTTPServer):
+    """Serves what `body` returns at a port of 127.0.0.1; 0 takes a free one."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int, title: str, body: Body) -> None:
+        """Listen. Raises UserError when the port cannot be had."""
+        try:
+            super().__init__((_LOOPBACK, port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(
+                f"PORT={port}: cannot be used: {reason}; leave it out to have a free one"
+            ) from error
+        self.title, self._body = title, body
+        self._lock = threading.Lock()
+        self._made: dict[str, tuple[float, str]] = {}
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://{_LOOPBACK}:{self.server_port}/"
+
+    def known(self, host: str | None) -> bool:
+        """Whether a request is for this server by its own name, not by one that leads here."""
+        return host in (f"{_LOOPBACK}:{self.server_port}", f"localhost:{self.server_port}")
+
+    def body(self, cell: str) -> str:
+        """Return the body, as it was up to a second ago."""
+        with self._lock:
+            when, text = self._made.get(cell, (-FRESH, ""))
+            if time.monotonic() - when >= FRESH:
+                text = self._body(cell)
+                self._made = {cell: (time.monotonic(), text)}
+            return text
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that went away."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: WatchServer
+    timeout = PATIENCE
+    server_version, sys_version = "watch", ""
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        """Send the page or its body."""
+        asked = urlsplit(self.path)
+        if not self.server.known(self.headers.get("Host")):
+            self._send(HTTPStatus.FORBIDDEN, "this server is for this machine alone\n")
+        elif asked.path not in ("/", "/body"):
+            self._send(HTTPStatus.NOT_FOUND, "there are / and /body\n")
+        else:
+            cell = parse_qs(asked.query, max_num_fields=4).get("cell", [""])[0]
+            body = self.server.body(cell)
+            tag = f'"{hashlib.sha256(body.encode()).hexdigest()[:16]}"'
+            if asked.path == "/body" and self.headers.get("If-None-Match") == tag:
+                self._send(HTTPStatus.NOT_MODIFIED, "", tag)
+                return
+            page = frame(self.server.title, body) if asked.path == "/" else body
+            self._send(HTTPStatus.OK, page, tag, "text/html")
+
+    def _send(self, status: HTTPStatus, text: str, tag: str = "", kind: str = "text/plain") -> None:
+        data = text.encode()
+        self.send_response(status)
+        headers = {
+            "Content-Type": f"{kind}; charset=utf-8",
+            "Content-Length": str(len(data)),
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": POLICY,
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            **({"ETag": tag} if tag else {}),
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing: the terminal is for the one line that says where the page is."""

@@ -1,0 +1,190 @@
+"""What the page shows of a run or a matrix; files of its folder may be half-written or gone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gpt2.config.dotconfig import lines_of
+from gpt2.config.errors import UserError
+from gpt2.config.records import Kind
+from gpt2.config.text import last_line
+from gpt2.files.json import read_record
+from gpt2.files.lock import holder
+from gpt2.run_dir.records import RunRecord, Summary
+from scripts.study.folder import MatrixFolder
+from scripts.study.records import CellRecord, MatrixRecord
+from scripts.study.state import CellState, states
+from scripts.study.views import remaining
+from scripts.watching.followed import FollowedRun, Point
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run, or a cell of a matrix, now. Numbers are None where they are not known.
+
+    status: running, finished, failed, skipped, unfinished (it can be resumed) or left (not begun).
+    val_loss: of the last evaluation; of a finished run its result. memory: bytes. left: seconds;
+    silent: seconds since the last line, of one that runs.
+    """
+
+    name: str
+    status: str
+    label: str = ""
+    seed: int | None = None
+    step: int = 0
+    steps: int | None = None
+    loss: float | None = None
+    val_loss: float | None = None
+    tokens_per_second: float | None = None
+    memory: int | None = None
+    left: float | None = None
+    silent: float = 0.0
+    reason: str = ""
+    facts: tuple[str, ...] = ()
+    curves: Mapping[str, list[Point]] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float | None:
+        """Which share of its steps is done."""
+        return min(1.0, self.step / self.steps) if self.steps else None
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """A matrix now: its cells in their order. runner: who runs it; left: seconds, if known."""
+
+    name: str
+    path: Path
+    cells: tuple[RunView, ...]
+    runner: str
+    left: float | None
+
+    def count(self, status: str) -> int:
+        """Return how many cells are in a state."""
+        return sum(cell.status == status for cell in self.cells)
+
+
+class WatchedRun:
+    """A run directory that is looked at again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._run = FollowedRun(path)
+
+    def look(self) -> RunView:
+        """Return how the run is. Raises UserError when its folder is gone."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is gone")
+        self._run.refresh()
+        record = _record(self.path / "run.json", RunRecord)
+        summary = _record(self.path / "summary.json", Summary)
+        status = record.status or "left"
+        if (self.path / "summary.json").exists():
+            status = "finished"
+        elif status == "preempted" or (status == "running" and not holder(self.path)):
+            status = "unfinished"
+        max_steps, max_time = _limits(self.path / "config")
+        limits = record.planned_steps or max_steps, max_time
+        view = _view(self._run, self.path.name, status, limits, summary)
+        return replace(view, facts=tuple(_facts(record, summary)))
+
+
+class WatchedMatrix:
+    """The folder of a matrix that is looked at again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._folder = MatrixFolder(path)
+        self._runs: dict[str, FollowedRun] = {}
+        self._results: dict[str, Summary] = {}
+
+    def look(self) -> MatrixView:
+        """Return where the matrix stands. Raises UserError when it cannot be read."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is gone")
+        record = self._folder.matrix()
+        runner = holder(self.path)
+        known = states(self._folder, (cell.name for cell in record.cells), alive=bool(runner))
+        cells = tuple(self._cell(cell, known[cell.name]) for cell in record.cells)
+        return MatrixView(record.name, self.path, cells, runner, self._left(record, known))
+
+    def _left(self, record: MatrixRecord, known: Mapping[str, CellState]) -> float | None:
+        with suppress(UserError, OSError):  # of files that are for predictions alone
+            return remaining(self._folder, record, known)
+        return None
+
+    def _cell(self, cell: CellRecord, state: CellState) -> RunView:
+        name = cell.name
+        run = self._runs.setdefault(name, FollowedRun(self._folder.run_dir(name)))
+        run.refresh()
+        if state.status != "finished":
+            self._results.pop(name, None)
+        elif name not in self._results:
+            self._results[name] = _record(run.path / "summary.json", Summary)
+        reason = f"{state.kind}: {last_line(state.tail) or state.reason}" if state.kind else ""
+        limits = cell.steps, cell.max_time or None
+        view = _view(run, name, state.status, limits, self._results.get(name, Summary()))
+        if state.status != "failed":
+            reason = state.reason
+        return replace(view, label=cell.label, seed=cell.seed, reason=reason)
+
+
+def _view(
+    run: FollowedRun,
+    name: str,
+    status: str,
+    limits: tuple[int | None, float | None],
+    summary: Summary,
+) -> RunView:
+    """Return a run with these limits (steps, seconds), by its metrics and its results so far."""
+    steps, max_time = limits
+    val_loss = summary.val_loss if status == "finished" else run.val_loss
+    finite = val_loss is not None and math.isfinite(val_loss)
+    running = status == "running"
+    return RunView(
+        name=name,
+        status=status,
+        step=run.step,
+        steps=steps,
+        loss=run.loss,
+        val_loss=val_loss if finite else None,
+        tokens_per_second=summary.tokens_per_second or run.tokens_per_second,
+        memory=summary.peak_device_bytes or summary.peak_host_bytes or run.memory,
+        left=run.seconds_left(steps, max_time) if running else None,
+        silent=run.silent if running else 0.0,
+        curves=run.curves,
+    )
+
+
+def _record(path: Path, kind: type[Kind]) -> Kind:
+    """Return a file of a run; an empty record where it cannot be read, as when it is replaced."""
+    try:
+        return read_record(path, kind, "")
+    except (OSError, UserError):
+        return kind()
+
+
+def _limits(config: Path) -> tuple[int | None, float | None]:
+    """Return --max-steps and --max-time of a config; None where they set no limit."""
+    wanted = {"MAX_STEPS": 0, "MAX_TIME": 0}
+    with suppress(OSError, ValueError):
+        for line in lines_of(config.read_text(encoding="utf-8")):
+            if line.name in wanted:
+                wanted[line.name] = int(line.value.strip('"'))
+    return wanted["MAX_STEPS"] or None, float(wanted["MAX_TIME"]) or None
+
+
+def _facts(record: RunRecord, summary: Summary) -> list[str]:
+    """Return what else is worth a word of a single run."""
+    data = record.data.dataset if record.data else None
+    device = f"{record.device} ({record.device_name})" if record.device else None
+    known = [data, device, record.precision]
+    if summary.parameters:
+        known.append(f"{summary.parameters / 1e6:.1f} M parameters")
+    if summary.test_loss is not None:
+        known.append(f"test loss {summary.test_loss:.4f}")
+    return [fact for fact in known if fact]

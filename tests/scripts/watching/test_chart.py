@@ -1,0 +1,56 @@
+"""Charts: that their points are where the numbers say, and their axes are round."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from scripts.watching.chart import Line, chart, limits_of, spark, ticks
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0.0, 100.0, [0, 25, 50, 75, 100]),
+        (1.47, 1.93, [1.6, 1.8]),
+        (-0.1, 0.55, [0.0, 0.2, 0.4]),
+        (0.0, 1200.0, [0, 500, 1000]),
+        (1.0, 1.0, []),
+    ],
+)
+def test_ticks_are_round_and_inside(low: float, high: float, wanted: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(wanted)
+
+
+def test_a_line_goes_from_its_first_to_its_last_point() -> None:
+    points = [(0.0, 4.0), (50.0, 3.0), (100.0, 2.0)]
+    text = chart("loss", [Line("training", points, dots=True)], end=200.0)
+    root = ET.fromstring(text)
+    (way,) = [e.get("d", "") for e in root.iter("path") if e.get("class") == "line"]
+    places = [tuple(map(float, pair)) for pair in re.findall(r"([\d.-]+) ([\d.-]+)", way)]
+    (x0, y0), (x1, y1), (x2, y2) = places
+    assert x1 - x0 == pytest.approx(x2 - x1)
+    assert x2 == pytest.approx((46 + 380 - 18) / 2, abs=0.1)  # half of the run
+    assert y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
+    assert y0 < y2
+    tips = [e.text for e in root.iter("title")]
+    assert "training, step 50: 3.0000" in tips
+    assert "training 2" in (root.find("svg") or root).get("aria-label", "")
+
+
+def test_the_first_steps_do_not_set_the_scale() -> None:
+    points = [(float(n), 11.0 if n < 5 else 2.0 + n / 1000) for n in range(200)]
+    low, high = limits_of([Line("a", points)]) or (0.0, 0.0)
+    assert (low, high) == (pytest.approx(2.01), pytest.approx(2.199))
+
+
+def test_names_are_escaped_and_nothing_is_no_chart() -> None:
+    text = chart("<b>", [Line('"><script>', [(0.0, 1.0), (1.0, 1.0)])])
+    assert "<script" not in text
+    assert "<b>" not in text
+    ET.fromstring(text)
+    assert chart("loss", [Line("a", [(0.0, 1.0)])]) == ""
+    assert spark([], None) == ""
+    assert limits_of([]) is None

@@ -1,0 +1,102 @@
+"""The page of a run and of a matrix: what stands in it, and that nothing of a folder is markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from scripts.watching.page import POLICY, frame, gone, matrix_body, run_body
+from scripts.watching.view import RunView, WatchedMatrix
+from tests.support.watched import write_matrix
+
+RUN = RunView(
+    name="a run", status="running", step=50, steps=200, loss=2.5, tokens_per_second=13012.3,
+    memory=350_000_000, left=600.0, facts=("text", "cpu"),
+    curves={"loss": [(1.0, 3.0), (50.0, 2.5)], "sparsity": [(1.0, 0.0), (50.0, 0.0)]},
+)  # fmt: skip
+EVIL = '<script>alert("1")</script>'
+
+
+class _Whole(HTMLParser):
+    """Counts elements, and holds that each that is opened is closed."""
+
+    VOID = ("meta", "link", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.count: dict[str, int] = {}
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def text_of(body: str) -> str:
+    return re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", body))
+
+
+def test_a_run_shows_its_numbers_and_curves_that_are_not_flat() -> None:
+    body = run_body(RUN)
+    said = text_of(body)
+    for word in ("a run running", "50 / 200", "2.5000", "13,012", "350 MB", "10 min", "text, cpu"):
+        assert word in said
+    assert _Whole(frame("a run", body)).count["figure"] == 1  # there is no sparsity
+    assert "no line for" not in said
+    assert "no line for 2 min" in text_of(run_body(replace(RUN, silent=125.0)))
+
+
+def test_nothing_of_a_folder_is_markup() -> None:
+    evil = replace(RUN, name=EVIL, facts=(EVIL,), reason=EVIL, label=EVIL, status="failed")
+    pages = [frame(EVIL, run_body(evil)), frame(EVIL, gone(EVIL))]
+    for page in pages:
+        assert _Whole(page).count["script"] == 1  # the page's own
+        assert "&lt;script&gt;" in page
+
+
+def test_a_matrix_has_all_cells_and_the_chosen_one_whole(tmp_path: Path) -> None:
+    folder = write_matrix(tmp_path, ("adamw-none", "adamw-magnitude-0.5"), seeds=4)
+    view = WatchedMatrix(tmp_path).look()
+    body = matrix_body(view, "")
+    said = text_of(body)
+    assert "Matrix a study" in said
+    assert "5 finished 2 running 1 failed" in said
+    assert said.count("time left") == 2  # cards of those that run
+    assert "diverged: train.py: error: the loss is &lt;NaN&gt;" in said
+    assert "1.5300 (3) 1.5250 1.5300 1.5350" in said  # of seeds 1 to 3
+    assert body.count('class="cell ') == 8
+    _Whole(frame("a study", body))
+    name = "adamw-none-seed1"
+    chosen = matrix_body(view, name)
+    assert f"{name} finished close" in text_of(chosen)
+    assert _Whole(chosen).count["figure"] == 2 + 4  # loss, rate, norm, speed
+    assert matrix_body(view, "../../etc/passwd") == body
+    folder.close()
+
+
+@pytest.mark.slow
+def test_two_hundred_cells_are_a_small_page(tmp_path: Path) -> None:
+    folder = write_matrix(tmp_path, [f"row-{n}" for n in range(40)], seeds=5, every=100)
+    body = matrix_body(WatchedMatrix(tmp_path).look(), "")
+    assert body.count('class="cell ') == 200
+    assert len(body) < 200_000
+    folder.close()
+
+
+def test_the_page_may_load_nothing_but_itself() -> None:
+    assert "default-src 'none'" in POLICY
+    assert "connect-src 'self'" in POLICY
+    assert not re.search(r"https?://", frame("a", run_body(RUN)))
