@@ -3,7 +3,7 @@
 PYTHON ?= python3
 $(if $(wildcard Makefile),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX PORT PART DRY V
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
 # A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
@@ -19,7 +19,7 @@ HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
 $(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
 $(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX PORT PART DRY V
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
 $(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
@@ -40,10 +40,12 @@ CONFIGURE := menuconfig defconfig-NAME list-defconfigs list-optimizers explain g
 HELP_COMPARE := Compare
 COMPARE := test-matrix matrix-plan matrix-status matrix-rerun watch report
 HELP_DEVELOP := Develop
-DEVELOP := test test-fast check check-all check-optimizers check-gpu lint types bench torture options-page clean distclean
+DEVELOP := test test-fast check check-all check-optimizers check-gpu check-slurm lint types bench torture options-page clean distclean
 
 # The matrix's own flags, and ARGS for every cell; expanded by the shell, so that no value is executed.
 STUDY := scripts/matrix.py$${SPEC:+ --spec \"\$$SPEC\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}
+# How it is run: here, or by Slurm.
+STUDY_RUN := $(STUDY)$${RUNNER:+ --runner \"\$$RUNNER\"}$${PARTITION:+ --partition \"\$$PARTITION\"}$${TIME_LIMIT:+ --time-limit \"\$$TIME_LIMIT\"}$${ARRAY:+ --array \"\$$ARRAY\"}
 CELL_FLAGS := $${ARGS:+ -- $$ARGS}
 
 # py: a Python with all packages, quoted for the shell; a recipe stops where none can be had.
@@ -66,7 +68,7 @@ DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
 .PHONY: all train prepare plan plan-table options-page resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         test-matrix matrix-plan matrix-status matrix-rerun watch \
-        list-defconfigs list-optimizers list-runs report explain doctor bench check check-all check-optimizers check-gpu torture lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers list-runs report explain doctor bench check check-all check-optimizers check-gpu check-slurm torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
@@ -176,11 +178,11 @@ list-defconfigs:           ## list the defconfigs, a line each
 list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
 
-test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1
-	@$(SH) $(REPORTPY) && become "$$py $(STUDY)$(CELL_FLAGS)"
+test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1 RUNNER=slurm
+	@$(SH) $(REPORTPY) && become "$$py $(STUDY_RUN)$(CELL_FLAGS)"
 
 matrix-plan: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
-	@$(SH) $(PY) && become "$$py $(STUDY) --plan$(CELL_FLAGS)"
+	@$(SH) $(PY) && become "$$py $(STUDY_RUN) --plan$(CELL_FLAGS)"
 
 matrix-status:             ## where the matrix stands: done, running, failed, left
 	@$(SH) $(PY) && become "$$py $(STUDY) --status"
@@ -214,6 +216,9 @@ check-optimizers:          ## test every optimizer of the libraries that are ins
 check-gpu:                 ## checks on a CUDA or ROCm card, twelve minutes: PART=a or PART=b one half, DRY=1 on a CPU
 	@$(SH) $(PY) && PY="$$py" exec bash tests/cuda/check.sh "$${PART:-a b}"
 
+check-slurm:               ## a matrix under a real Slurm, started here for six minutes: needs root, slurm-wlm and munge
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n 0 -rs -m slurm tests/faults/test_slurm.py"
+
 torture:                   ## kills and damage at random, for minutes: ARGS="--seed 7" does the same again
 	@$(SH) $(DEVPY) && become "$$py tests/faults/torture.py$(MORE)"
 
@@ -224,10 +229,10 @@ types:                     ## types (mypy, strict)
 	@$(SH) $(DEVPY) && become "$$py -m mypy"
 
 test:                      ## the tests, but for those of check-all
-	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not long'"
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not long and not slurm'"
 
 test-fast:                 ## the tests for between two edits
-	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not slow and not long'"
+	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not slow and not long and not slurm'"
 
 clean:                     ## remove caches
 	@find gpt2 scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +; rm -rf .mypy_cache .pytest_cache .ruff_cache

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from gpt2.config.cli import Parser, split_at_dashes
 from gpt2.config.entry import run_entry
-from gpt2.config.errors import Exit
+from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from scripts.reports.study import newest
@@ -30,7 +30,19 @@ from scripts.study import views as show
 from scripts.study.cells import expand
 from scripts.study.description import describe, read_spec, with_threads
 from scripts.study.folder import MatrixFolder
+from scripts.study.slurm.settings import settings_of
+from scripts.study.slurm.submit import submit
 from scripts.study.spec import add_flags, check_spec
+
+#: Settings of the menu "Test matrix" that have a flag here, too.
+_SETTINGS = {
+    "JOBS": "jobs",
+    "KEEP": "keep",
+    "RUNNER": "runner",
+    "SLURM_PARTITION": "partition",
+    "SLURM_TIME_LIMIT": "time-limit",
+    "SLURM_ARRAY": "array",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,23 +53,31 @@ def main(argv: Sequence[str]) -> int:
     if given.status and not named:
         given.out = newest(REPOSITORY / "runs")  # of which .config need not be
     begun = bool(given.out and (given.status or given.rerun is not None))
+    if given.task:
+        return actions.take_part(given.out)
     raw = read_spec(given.spec, given.config, begun)
     add_flags(raw, more)
-    for name, value in (("JOBS", given.jobs), ("KEEP", given.keep)):
+    for name, flag in _SETTINGS.items():
+        value = getattr(given, flag.replace("-", "_"))
         if value is not None:
             raw.texts[name] = value
-            raw.where[name] = f"--{name.lower()}"
+            raw.where[name] = f"--{flag}"
     folder = MatrixFolder(given.out or REPOSITORY / "runs" / f"matrix-{raw.texts['NAME']}")
     if given.status:
         print("\n".join(show.status(folder)))
         return Exit.OK
     if given.rerun is not None:
         return actions.rerun(folder, given.rerun)
-    matrix = expand(with_threads(check_spec(raw), folder))
-    record = describe(matrix, given.gpus)
+    slurm = settings_of(raw)
+    matrix = expand(with_threads(check_spec(raw), folder, slurm.cpus if slurm else None))
+    if slurm and given.gpus:
+        raise UserError("GPUS= has no effect with RUNNER=slurm: MATRIX_SLURM_GPUS says how many")
+    record = describe(matrix, given.gpus, here=slurm is None)
     if given.plan:
         print("\n".join(actions.planned(folder, matrix, record, given.no_probe)))
         return Exit.OK
+    if slurm:
+        return submit(folder, matrix, record, slurm, actions.say)
     return actions.run(folder, matrix, record)
 
 
@@ -75,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--jobs", metavar="N", help="cells at a time, on each GPU or on the CPU")
     found.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
+    found.add_argument("--runner", metavar="{local,slurm}", help="run here, or submit to Slurm")
+    found.add_argument("--partition", metavar="NAME", help="of Slurm (default: the site's)")
+    found.add_argument("--time-limit", metavar="4h", help="of a task of Slurm; it is requeued then")
+    found.add_argument("--array", metavar="N", help="tasks of Slurm at once")
+    found.add_argument("--task", action="store_true", help=argparse.SUPPRESS)  # in Slurm's script
     keeping = "{" + ",".join(Options(ROOT_TREE).members("MATRIX_KEEP")) + "}"
     found.add_argument("--keep", metavar=keeping, help="checkpoints of finished cells that stay")
     return found

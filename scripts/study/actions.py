@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from scripts.study.memory import make_plans
 from scripts.study.pinned import pinned_notes
 from scripts.study.records import Again, Begin, CellRecord, End, MatrixRecord
 from scripts.study.runner import Runner
+from scripts.study.slurm.submission import name_in
+from scripts.study.slurm.submit import refuse_a_second
+from scripts.study.slurm.task import work
 from scripts.study.state import states
 
 TRAIN = (sys.executable, "gpt2/train.py")
@@ -61,6 +65,7 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
     """Run what is left of a matrix, print its table, make its report; return the exit code."""
     for cell in {c.label: c for c in matrix.cells if needs_train_to_check(c.config)}.values():
         _check_by_train(cell.name, cell.flags)
+    _refuse_while_submitted(folder)
     folder.open()
     try:
         for note in (*refuse_another(folder, record), *pinned_notes(matrix.spec)):
@@ -82,6 +87,21 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
     if ended not in (Exit.OK, Exit.PREEMPTED):
         print("'make matrix-rerun CELLS=failed' has what failed run again")
     return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
+
+
+def take_part(out: Path | None) -> int:
+    """Take cells of the matrix in `out` as a task of a cluster. Raises UserError."""
+    if out is None:
+        raise UserError("--task: it needs --out, the folder of a matrix that was submitted")
+    return work(MatrixFolder(out), TRAIN, REPOSITORY, say)
+
+
+def _refuse_while_submitted(folder: MatrixFolder) -> None:
+    """Raise UserError while tasks of a cluster run the matrix, or wait for a place."""
+    if shutil.which("squeue") or not name_in(folder.path):
+        refuse_a_second(folder.path)
+    else:  # this machine does not belong to the cluster
+        say(f"note: it was submitted to Slurm, which cannot be asked here: {name_in(folder.path)}")
 
 
 def _unknown(folder: MatrixFolder, record: MatrixRecord) -> list[CellRecord]:
@@ -112,6 +132,7 @@ def _check_by_train(name: str, flags: Sequence[str]) -> None:
 def rerun(folder: MatrixFolder, pattern: str) -> int:
     """Have cells run again: what failed goes on, what has results is set aside and run anew."""
     names = [cell.name for cell in folder.matrix().cells]
+    _refuse_while_submitted(folder)
     folder.open()
     try:
         known = states(folder, names, alive=False)

@@ -53,15 +53,24 @@ def read_spec(spec: Path | None, config: Path | None, begun: bool) -> RawSpec:
     )
 
 
-def with_threads(spec: MatrixSpec, folder: MatrixFolder) -> MatrixSpec:
+def with_threads(spec: MatrixSpec, folder: MatrixFolder, of_task: int | None = None) -> MatrixSpec:
     """Divide the cores among the cells that run at once, unless their threads are given.
 
     They are part of a result: a matrix that was begun keeps its number, whatever runs at once now.
+    `of_task`: the cores of a task of a cluster, 0 where the site decides; None on this machine.
+    Raises UserError where they are unknown and must be divided.
     """
     if "NUM_THREADS" in (*spec.base, *spec.axes):
         return spec
     if (folder.path / "matrix.json").exists():
         threads = folder.matrix().threads
+    elif of_task:
+        threads = max(1, of_task // spec.jobs)
+    elif of_task == 0 and spec.jobs > 1:
+        raise UserError(
+            f"JOBS={spec.jobs}: the cells of a task divide its cores, which are part of a result: "
+            "give MATRIX_SLURM_CPUS, or ARGS='--num-threads N'"
+        )
     else:
         threads = max(1, cores() // spec.jobs) if spec.jobs > 1 else None
     if threads is None:
@@ -69,8 +78,11 @@ def with_threads(spec: MatrixSpec, folder: MatrixFolder) -> MatrixSpec:
     return replace(spec, base={**spec.base, "NUM_THREADS": str(threads)})
 
 
-def describe(matrix: Matrix, gpus: str) -> MatrixRecord:
-    """Return the content of matrix.json. Raises UserError where data are missing."""
+def describe(matrix: Matrix, gpus: str, here: bool = True) -> MatrixRecord:
+    """Return the content of matrix.json. Raises UserError where data are missing.
+
+    `here`: it runs on this machine, whose GPUs are looked up; those of a cluster are the tasks'.
+    """
     spec, cells, problems = matrix.spec, list[CellRecord](), dict[str, None]()
     for cell in matrix.cells:
         try:
@@ -109,7 +121,7 @@ def describe(matrix: Matrix, gpus: str) -> MatrixRecord:
         left_out=tuple(LeftOut(cell=label, reason=why) for label, why in matrix.left_out),
         shared=tuple(SharedCell(cell=one, same_as=other) for one, other in matrix.shared),
         jobs=spec.jobs,
-        gpus=tuple(machine.chosen_gpus(gpus, on_cpu)),
+        gpus=tuple(machine.chosen_gpus(gpus, on_cpu)) if here else (),
         timeout=spec.timeout,
         wait=spec.wait,
         keep=spec.keep,

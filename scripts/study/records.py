@@ -279,6 +279,16 @@ class Chosen(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused(Event):
+    """A task of a cluster took no cell, since its machine is not fit for this matrix."""
+
+    EVENT = "refused"
+    host: str = ""
+    job: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class End(Event):
     """A runner has ended."""
 
@@ -288,7 +298,7 @@ class End(Event):
 
 _EVENTS: dict[str, type[Event]] = {
     kind.EVENT: kind
-    for kind in (Begin, Started, Finished, Stopped, Failed, Skipped, Again, Chosen, End)
+    for kind in (Begin, Started, Finished, Stopped, Failed, Skipped, Again, Chosen, Refused, End)
 }
 
 

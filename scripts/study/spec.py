@@ -28,6 +28,11 @@ LISTS = {
     "MATRIX_SPARSITIES": "TARGET_SPARSITY",
 }
 RATE = "LEARNING_RATE"
+#: Settings of the menu "Slurm", without MATRIX_SLURM_.
+SLURM_KEYS = (
+    "PARTITION", "TIME_LIMIT", "ARRAY", "GPUS", "CPUS", "MEMORY", "ACCOUNT", "QOS", "CONSTRAINT",
+    "SIGNAL", "LINES",
+)  # fmt: skip
 _LARGEST_SEED = 2**31 - 1
 _MOST_SEEDS = 10_000
 

@@ -17,7 +17,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import nearest
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE, TRAIN_TREE
-from scripts.study.spec import RawSpec, from_config, from_options, option_name
+from scripts.study.spec import SLURM_KEYS, RawSpec, from_config, from_options, option_name
 
 #: Keys with a single text each, and the symbol of scripts/Kconfig whose place they take.
 _TEXTS = {
@@ -30,6 +30,8 @@ _TEXTS = {
     "keep": "KEEP",
     "tune-trials": "TUNE_TRIALS",
     "tune-scramble": "TUNE_SCRAMBLE",
+    "runner": "RUNNER",
+    **{f"slurm-{key.lower().replace('_', '-')}": f"SLURM_{key}" for key in SLURM_KEYS},
 }
 _KEYS = (*_TEXTS, "config", "options", "axes", "tune")
 _LARGEST = 1 << 20  # bytes

@@ -20,6 +20,7 @@ from scripts.study.forecast import seconds
 from scripts.study.memory import predicted_memory
 from scripts.study.pinned import pinned_notes
 from scripts.study.records import CellRecord, CellResults, MatrixRecord
+from scripts.study.slurm import shown
 from scripts.study.spec import typed
 from scripts.study.state import CellState, progress, results, states
 
@@ -136,9 +137,12 @@ def _totals(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
 
 
 def remaining(
-    folder: MatrixFolder, record: MatrixRecord, known: Mapping[str, CellState]
+    folder: MatrixFolder, record: MatrixRecord, known: Mapping[str, CellState], at_once: int = 0
 ) -> float | None:
-    """Return the seconds until all is done; None when too little is known."""
+    """Return the seconds until all is done; None when too little is known.
+
+    `at_once`: how many cells run, where tasks of a cluster run them.
+    """
     times = seconds(record.cells, known, folder.probes())
     total = 0.0
     for cell in record.cells:
@@ -149,31 +153,33 @@ def remaining(
             return None
         _, share = progress(folder, cell.name, cell.steps)
         total += times[cell.kind] * (1.0 - min(1.0, share or 0.0)) * record.chance(cell)
-    return total / record.slots
+    return total / (at_once or record.slots)
 
 
 def status(folder: MatrixFolder) -> list[str]:
     """Return where a matrix stands, as far as files say."""
     record = folder.matrix()
-    runner = holder(folder.path)
-    known = states(folder, (cell.name for cell in record.cells), alive=bool(runner))
+    runner, held = holder(folder.path), shown.held(folder)
+    names = [cell.name for cell in record.cells]
+    known = states(folder, names, alive=bool(runner) or held)
     counts = Counter(state.status for state in known.values())
     order = ("finished", "running", "unfinished", "failed", "left", "skipped")
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     lines = [f"matrix {record.name} in {folder.path}: {said}"]
     over = counts["finished"] + counts["skipped"] == len(known)
     idle = "all is done" if over else "not running; 'make test-matrix' continues it"
-    lines.append(f"run by {runner}" if runner else idle)
+    lines += [f"run by {runner}"] if runner else shown.jobs_of(folder, over) or [idle]
     for cell in record.cells:
         state = known[cell.name]
         if state.status in ("running", "unfinished"):
             step, share = progress(folder, cell.name, cell.steps)
             done = f", {share:.0%}" if share is not None else ""
-            lines.append(f"  {state.status} {cell.name}: step {step:,}{done}")
+            where = f" ({held[cell.name].owner})" if cell.name in held else ""
+            lines.append(f"  {state.status} {cell.name}: step {step:,}{done}{where}")
     for name, state in known.items():
         if state.status == "failed":
             lines.append(f"  failed {name}: {state.kind} ({state.reason}) {last_line(state.tail)}")
-    eta = remaining(folder, record, known)
+    eta = remaining(folder, record, known, len(held))
     if eta:
         lines.append(f"left: about {rough_duration(eta)}")
     if counts["finished"]:

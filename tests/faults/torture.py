@@ -26,6 +26,8 @@ from tests.support import (
     fuzzing,
     kills,
     runner_kills,
+    slurm_cluster,
+    slurm_kills,
     tiny,
 )
 
@@ -142,9 +144,23 @@ def flags(folder: Path, seed: int, count: int) -> Found:
     return count, list(map(str, fuzzing.fuzz_flags(seed, count, folder)))
 
 
+def slurm(folder: Path, seed: int, count: int) -> Found:
+    """Cancel, requeue and kill tasks of a matrix under a real Slurm, and the slurmd of a node."""
+    if why := slurm_cluster.missing():
+        return 0, [f"slurm: {why}"]
+    tiny.make_data(folder / "data")
+    (folder / "config").write_text(slurm_kills.CONFIG.format(data=folder / "data", steps=2000))
+    rng = random.Random(seed)
+    kinds = [rng.choice(slurm_kills.KINDS) for _ in range(count)]
+    with slurm_cluster.cluster(folder / "cluster") as cluster:
+        work, wrong = slurm_kills.torment(cluster, folder, kinds, seed, 12.0, 60.0 * count)
+    return work.done.total(), [f"slurm: {what}" for what in wrong]
+
+
 PARTS: dict[str, tuple[Callable[[Path, int, int], Found], int, str]] = {
     "training": (training, 40, "kills of a training"),
     "matrix": (matrix, 30, "kills of a matrix or a cell"),
+    "slurm": (slurm, 30, "interruptions under Slurm"),
     "files": (files, 60, "damaged files"),
     "configs": (configs, 150, "random .config files"),
     "flags": (flags, 400, "random command lines for each program"),
@@ -162,7 +178,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     print(f"seed {seed}\n{'what':<42}{'how many':>9}{'seconds':>9}{'found':>7}", flush=True)
     every: list[str] = []
-    for name in asked.part or PARTS:
+    parts = [name for name in PARTS if name != "slurm" or not slurm_cluster.missing()]
+    for name in asked.part or parts:
         part, count, what = PARTS[name]
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as quiet:

@@ -22,6 +22,8 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.run_dir.folder import RunFolder, write_whole
 
 STEPS = 30
+#: Seconds that a step takes.
+PAUSE = float(os.environ.get("FAKE_PAUSE", "0.004"))
 
 
 def main() -> int:
@@ -52,7 +54,7 @@ def main() -> int:
     while step < STEPS:
         if step == STEPS // 2:
             befall(fault)
-        time.sleep(0.004)
+        time.sleep(PAUSE)
         step, state = step + 1, hashlib.sha256(f"{state}{step}".encode()).hexdigest()
         now = time.time()
         folder.record({"step": step, "loss": number(state), "elapsed": now, "time": now})

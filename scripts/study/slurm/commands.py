@@ -1,0 +1,148 @@
+"""The programs of Slurm: started, understood, and what they refuse said in a line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpt2.config.errors import UserError
+from gpt2.config.names import nearest
+from scripts.study.claims import Owner
+
+#: Seconds that an answer may take; a controller at work for others can need some.
+_PATIENCE = 60
+#: Seconds for which an answer about jobs is good: a site does not like to be asked often.
+_FRESH = 15.0
+#: What squeue is asked for; wider than any value, so that none is cut.
+_FIELDS = "JobArrayID:60,RestartCnt:12,State:24,ArrayTaskID:200,NodeList:100"
+
+
+class FailedError(Exception):
+    """A program of Slurm failed; the message is its last line."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A line of squeue: the job as ARRAY_TASK, how often it was requeued, its state, where it is.
+
+    The plain number would not do: that of one task is that of the whole array, too. waiting: how
+    many tasks of an array a pending line stands for.
+    """
+
+    number: str
+    life: int
+    state: str
+    node: str
+    waiting: int
+
+
+def need(*programs: str) -> None:
+    """Raise UserError where a program of Slurm is not there."""
+    for program in programs:
+        if shutil.which(program) is None:
+            raise UserError(
+                f"RUNNER=slurm: {program} is not on the PATH: log in to a node of a cluster that "
+                "has it ('module load slurm' at some sites), or run here with RUNNER=local"
+            )
+
+
+def ask(*command: str) -> str:
+    """Return what a program of Slurm prints. Raises FailedError; UserError where it is missing."""
+    need(command[0])
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise FailedError(f"{command[0]} gave no answer in {_PATIENCE} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise FailedError(re.sub(r"^\w+: (error: )?", "", lines[-1]))
+    return done.stdout
+
+
+def check_partition(name: str) -> None:
+    """Raise UserError for a partition that the site has not."""
+    try:
+        known = ask("sinfo", "--noheader", "--format=%R").split()
+    except FailedError as error:
+        raise UserError(f"sinfo: {error}: Slurm's controller is needed to submit") from error
+    if name and name not in known:
+        raise UserError(
+            f"PARTITION={name}: there is no such partition{nearest(name, known)}; 'sinfo' lists "
+            f"{', '.join(known)}"
+        )
+
+
+def largest_array() -> int | None:
+    """Return how many tasks the site lets an array have; None where it does not say."""
+    try:
+        told = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", ask("scontrol", "show", "config"), re.M)
+    except FailedError:
+        return None
+    return int(told[1]) - 1 if told else None
+
+
+def jobs_named(name: str) -> list[Job]:
+    """Return the jobs of a name that wait or run. Raises FailedError, UserError."""
+    told = ask("squeue", "--noheader", f"--name={name}", f"--Format={_FIELDS}")
+    return [_job(line) for line in told.splitlines() if line.strip()]
+
+
+def _job(line: str) -> Job:
+    widths = [int(field.partition(":")[2]) for field in _FIELDS.split(",")]
+    values = []
+    for width in widths:
+        values.append(line[:width].strip())
+        line = line[width:]
+    number, life, state, tasks, node = values
+    return Job(number, int(life or 0), state, node, _count(tasks))
+
+
+def _count(tasks: str) -> int:
+    """Return how many tasks "0-3,7%2" names; one where it is none."""
+    total = 0
+    for part in re.sub(r"[\[\]]|%.*", "", tasks).split(","):
+        first, _, last = part.partition("-")
+        known = first.isdecimal() and (last or first).isdecimal()
+        total += int(last or first) - int(first) + 1 if known else 1
+    return total
+
+
+class Jobs:
+    """Answers whether the owner of a claim is gone, by what squeue lists under a job's name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._asked = float("-inf")
+        self._known: Mapping[str, Job] | None = None
+
+    def gone(self, owner: Owner) -> bool | None:
+        """Whether the job of an owner has ended, or was begun anew; None when Slurm is silent."""
+        if time.monotonic() - self._asked > _FRESH:
+            try:
+                self._known = {job.number: job for job in jobs_named(self._name)}
+            except (FailedError, UserError):
+                self._known = None
+            self._asked = time.monotonic()
+        if self._known is None or not owner.job:
+            return None
+        job = self._known.get(owner.job)
+        return job is None or job.life > owner.life or job.state == "PENDING"
+
+
+def seconds_left(job: str) -> float | None:
+    """Return the seconds until a job's time limit; None where it has none, or nobody says."""
+    try:
+        told = ask("squeue", "--noheader", f"--job={job}", "--format=%L").strip()
+    except (FailedError, UserError):
+        return None
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", told)
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
