@@ -53,9 +53,11 @@ def refusal(tmp_path: Path, *lines: str, flags: str = "") -> str:
 
 def test_every_symbol_of_the_menu_is_read() -> None:
     symbols = {name for name in Options(ROOT_TREE).names() if name.startswith("MATRIX_")}
-    tree = ast.parse((tiny.REPOSITORY / "scripts" / "study" / "spec.py").read_text())
-    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
-    assert {s for s in symbols if not {s, s.removeprefix("MATRIX_")} & texts} == set()
+    study = tiny.REPOSITORY / "scripts" / "study"
+    trees = [ast.parse((study / name).read_text()) for name in ("spec.py", "slurm/settings.py")]
+    texts = {n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    shorter = {s: s.removeprefix("MATRIX_").removeprefix("SLURM_") for s in symbols}
+    assert {s for s in symbols if not {s, shorter[s]} & texts} == set()
 
 
 @pytest.mark.parametrize("choice", ["OPTIMIZER", "PRUNING_METHOD"])
