@@ -82,7 +82,7 @@ def test_what_slurm_itself_refuses(slurm: Cluster, tmp_path: Path) -> None:
     for flags, said in (
         (("--partition", "nosuch"), "PARTITION=nosuch: there is no such partition"),
         (("--array", "40"), "ARRAY=40: this site takes 32 tasks in an array"),
-        (("--time-limit", "3d"), "sbatch: Batch job submission failed: Requested time limit is"),
+        (("--time-limit", "3d"), "TIME_LIMIT: partition tests gives a job at most 1-00:00:00"),
     ):
         done = work.matrix("--runner", "slurm", *flags)
         assert done.returncode == 2, done.stdout

@@ -21,7 +21,7 @@ case "$*" in *%L*) cat "$here/left"; exit;; esac
 if [ ! -e "$here/jobs" ]; then echo "slurm_load_jobs error: Unable to contact slurm" >&2; exit 1; fi
 cat "$here/jobs"
 """,
-    "sinfo": "echo tests; echo gpu\n",
+    "sinfo": "echo 'tests*|1-00:00:00'; echo 'gpu|infinite'\n",
     "scontrol": """
 case "$1" in
     show) echo "MaxArraySize            = 33";;
@@ -49,7 +49,8 @@ class FakeSlurm:
         widths = [int(field.partition(":")[2]) for field in commands._FIELDS.split(",")]
         lines = []
         for job, life, state, tasks in found:
-            values = (job, str(life), state, tasks, "node1")
+            reason = "Priority" if state == "PENDING" else "None"
+            values = (job, str(life), state, tasks, "node1", reason)
             pairs = zip(values, widths, strict=True)
             lines.append("".join(value.ljust(width) for value, width in pairs) + "\n")
         (self.folder / "jobs").write_text("".join(lines))

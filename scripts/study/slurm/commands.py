@@ -18,7 +18,7 @@ _PATIENCE = 60
 #: Seconds for which an answer about jobs is good: a site does not like to be asked often.
 _FRESH = 15.0
 #: What squeue is asked for; wider than any value, so that none is cut.
-_FIELDS = "JobArrayID:60,RestartCnt:12,State:24,ArrayTaskID:200,NodeList:100"
+_FIELDS = "JobArrayID:60,RestartCnt:12,State:24,ArrayTaskID:200,NodeList:100,Reason:60"
 
 
 class FailedError(Exception):
@@ -30,7 +30,7 @@ class Job:
     """A line of squeue: the job as ARRAY_TASK, how often it was requeued, its state, where it is.
 
     The plain number would not do: that of one task is that of the whole array, too. waiting: how
-    many tasks of an array a pending line stands for.
+    many tasks of an array a pending line stands for. reason: why it waits.
     """
 
     number: str
@@ -38,6 +38,7 @@ class Job:
     state: str
     node: str
     waiting: int
+    reason: str
 
 
 def need(*programs: str) -> None:
@@ -65,16 +66,31 @@ def ask(*command: str) -> str:
     return done.stdout
 
 
-def check_partition(name: str) -> None:
-    """Raise UserError for a partition that the site has not."""
+def check_partition(name: str, time_limit: int) -> None:
+    """Raise UserError for a partition that the site has not, or one for shorter jobs.
+
+    Slurm takes a job whose time limit (in seconds) no partition allows, and never starts it. An
+    empty name is that of the site's default partition.
+    """
     try:
-        known = ask("sinfo", "--noheader", "--format=%R").split()
+        told = ask("sinfo", "--noheader", "--format=%P|%l").split()
     except FailedError as error:
         raise UserError(f"sinfo: {error}: Slurm's controller is needed to submit") from error
-    if name and name not in known:
+    limits = {}
+    for line in told:
+        found, _, limit = line.partition("|")
+        limits[found.rstrip("*")] = limit
+        name = name or (found.rstrip("*") if found.endswith("*") else "")
+    if name and name not in limits:
         raise UserError(
-            f"PARTITION={name}: there is no such partition{nearest(name, known)}; 'sinfo' lists "
-            f"{', '.join(known)}"
+            f"PARTITION={name}: there is no such partition{nearest(name, list(limits))}; 'sinfo' "
+            f"lists {', '.join(limits)}"
+        )
+    most = clock_seconds(limits.get(name, ""))
+    if most is not None and time_limit > most:
+        raise UserError(
+            f"TIME_LIMIT: partition {name} gives a job at most {limits[name]} "
+            "(days-hours:minutes:seconds): give less; tasks are requeued"
         )
 
 
@@ -99,8 +115,8 @@ def _job(line: str) -> Job:
     for width in widths:
         values.append(line[:width].strip())
         line = line[width:]
-    number, life, state, tasks, node = values
-    return Job(number, int(life or 0), state, node, _count(tasks))
+    number, life, state, tasks, node, reason = values
+    return Job(number, int(life or 0), state, node, _count(tasks), reason)
 
 
 def _count(tasks: str) -> int:
@@ -141,7 +157,12 @@ def seconds_left(job: str) -> float | None:
         told = ask("squeue", "--noheader", f"--job={job}", "--format=%L").strip()
     except (FailedError, UserError):
         return None
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", told)
+    return clock_seconds(told)
+
+
+def clock_seconds(text: str) -> float | None:
+    """Return the seconds of 1-02:03:04, 2:03:04 or 3:04, as Slurm prints them; None for others."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if not match:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

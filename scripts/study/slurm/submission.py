@@ -115,8 +115,11 @@ def active(out: Path) -> list[Job]:
 
 
 def counted(jobs: Iterable[Job]) -> str:
-    """Return jobs by state, for people: 4 running, 8 pending."""
+    """Return jobs by state, for people: 4 running, 8 pending (Resources)."""
     counts: dict[str, int] = {}
     for job in jobs:
-        counts[job.state.lower()] = counts.get(job.state.lower(), 0) + job.waiting
-    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items(), reverse=True))
+        why = f" ({job.reason})" if job.state == "PENDING" and job.reason else ""
+        state = f"{job.state.lower()}{why}"
+        counts[state] = counts.get(state, 0) + job.waiting
+    order = sorted(counts.items(), reverse=True)  # running before pending
+    return ", ".join(f"{count} {state}" for state, count in order)

@@ -46,7 +46,7 @@ def submit(
 ) -> int:
     """Submit what is left; return the exit code. Raises UserError; nothing is submitted then."""
     need("sbatch", "squeue", "scontrol", "sinfo")
-    check_partition(settings.partition)
+    check_partition(settings.partition, settings.time_limit)
     if all(cell.config.machine.device == "cpu" for cell in matrix.cells):
         settings = replace(settings, gpus=0)
     _check_times(record, settings)

@@ -68,10 +68,13 @@ def test_slurm_is_not_asked_at_every_turn(slurm: FakeSlurm) -> None:
 
 
 def test_partitions_and_the_largest_array(slurm: FakeSlurm) -> None:
-    check_partition("gpu")
-    check_partition("")
+    check_partition("gpu", 10**6)
+    check_partition("", 86400)
     with pytest.raises(UserError, match=r"PARTITION=gpus: there is no such partition.*tests, gpu"):
-        check_partition("gpus")
+        check_partition("gpus", 60)
+    for name in ("", "tests"):
+        with pytest.raises(UserError, match=r"TIME_LIMIT: partition tests .* at most 1-00:00:00"):
+            check_partition(name, 86401)
     assert largest_array() == 32
 
 

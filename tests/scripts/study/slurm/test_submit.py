@@ -94,7 +94,7 @@ def test_what_is_left_is_submitted_and_a_task_runs_it(study: Study) -> None:
     assert (record.threads, record.gpus) == (2, ())
     assert "no task has written here: the nodes may not share" in study.status()
     study.slurm.jobs(("7_[0-2]", 0, "PENDING", "0-2"))
-    assert "Slurm: 3 pending" in study.status()
+    assert "Slurm: 3 pending (Priority)" in study.status()
     assert study.task() == 0
     assert len(list(study.out.glob("cells/*/summary.json"))) == 4
     assert [path.name for path in study.out.glob("journal/*")] == ["node3-7_2.0.jsonl"]
@@ -155,7 +155,9 @@ def test_two_submissions_of_one_matrix(study: Study) -> None:
     study.slurm.jobs(("7_[1-3]", 0, "PENDING", "1-3"), ("7_0", 0, "RUNNING", "0"))
     name = submission.name_in(study.out)
     for more in ((), ("--runner", "local"), ("--rerun", "failed")):
-        with pytest.raises(UserError, match=f"1 running, 3 pending: .*scancel --name={name}"):
+        with pytest.raises(
+            UserError, match=f"1 running, 3 pending .Priority.: .*scancel --name={name}"
+        ):
             study(*more)
     # Those that begin while a task has a cell, and squeue lists no job.
     study.slurm.jobs()
