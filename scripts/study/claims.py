@@ -162,5 +162,6 @@ class Claims:
                 del self._mine[cell]
                 lost.append(cell)
             else:
-                os.utime(claim.path)
+                with suppress(OSError):  # a file system that is away for a moment ends no cell
+                    os.utime(claim.path)
         return lost

@@ -17,6 +17,7 @@ from gpt2.files.lock import holder
 from gpt2.run_dir.records import RunRecord, Summary
 from scripts.study.folder import MatrixFolder
 from scripts.study.records import CellRecord, MatrixRecord
+from scripts.study.slurm import shown
 from scripts.study.state import CellState, states
 from scripts.study.views import remaining
 from scripts.watching.followed import FollowedRun, Point
@@ -107,14 +108,20 @@ class WatchedMatrix:
         if not self.path.is_dir():
             raise UserError(f"{self.path} is gone")
         record = self._folder.matrix()
-        runner = holder(self.path)
-        known = states(self._folder, (cell.name for cell in record.cells), alive=bool(runner))
+        runner, held = holder(self.path), shown.held(self._folder)
+        names = [cell.name for cell in record.cells]
+        known = states(self._folder, names, alive=bool(runner) or held)
+        if held and not runner:
+            runner = f"{len(held)} tasks of Slurm"
         cells = tuple(self._cell(cell, known[cell.name]) for cell in record.cells)
-        return MatrixView(record.name, self.path, cells, runner, self._left(record, known))
+        left = self._left(record, known, len(held))
+        return MatrixView(record.name, self.path, cells, runner, left)
 
-    def _left(self, record: MatrixRecord, known: Mapping[str, CellState]) -> float | None:
+    def _left(
+        self, record: MatrixRecord, known: Mapping[str, CellState], at_once: int
+    ) -> float | None:
         with suppress(UserError, OSError):  # of files that are for predictions alone
-            return remaining(self._folder, record, known)
+            return remaining(self._folder, record, known, at_once)
         return None
 
     def _cell(self, cell: CellRecord, state: CellState) -> RunView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from gpt2.config.errors import UserError
@@ -19,7 +20,13 @@ def held(folder: MatrixFolder) -> Mapping[str, Claim]:
     submission = submission_in(folder.path)
     if submission is None:
         return {}
-    return Claims(folder.path, gone=Jobs(submission.jobs).gone).held()
+    return Claims(folder.path, gone=_jobs(submission.jobs).gone).held()
+
+
+@functools.cache
+def _jobs(name: str) -> Jobs:
+    """Return what is asked about the jobs of a name: by who looks all the time, not each time."""
+    return Jobs(name)
 
 
 def jobs_of(folder: MatrixFolder, over: bool) -> list[str]:

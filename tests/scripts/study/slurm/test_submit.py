@@ -17,6 +17,7 @@ from scripts.study.folder import MatrixFolder
 from scripts.study.records import Begin, Refused
 from scripts.study.slurm import submission, task
 from scripts.study.slurm.submission import submission_in
+from scripts.watching.view import WatchedMatrix
 from tests.support.fake_matrix import TRAIN
 from tests.support.fake_slurm import FakeSlurm
 
@@ -159,9 +160,11 @@ def test_two_submissions_of_one_matrix(study: Study) -> None:
             UserError, match=f"1 running, 3 pending .Priority.: .*scancel --name={name}"
         ):
             study(*more)
-    # Those that begin while a task has a cell, and squeue lists no job.
+    # One that begins while a task has a cell, and squeue lists no job.
     study.slurm.jobs()
     assert Claims(study.out, Owner(host="node1", job="7_0")).take("adamw-none-seed1")
+    view = WatchedMatrix(study.out).look()
+    assert view.runner == "1 tasks of Slurm"
     with pytest.raises(UserError, match="job 7_0 on node1 runs adamw-none-seed1"):
         study()
     assert len(study.slurm.log("sbatch")) == 1
