@@ -75,3 +75,44 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="half"):
         interrupted()
     assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_file_is_created_once_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    assert atomic.create_file(path, "one\n")
+    assert not atomic.create_file(path, "two\n")
+    assert path.read_text() == "one\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_whose_answer_was_lost_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:  # as NFS repeats a request
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert atomic.create_file(tmp_path / "claim", "one\n")
+    assert not atomic.create_file(tmp_path / "claim", "two\n")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_without_hard_links_creates_it_directly(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", fail)
+    path = tmp_path / "claim"
+    assert atomic.create_file(path, "one\n")
+    assert not atomic.create_file(path, "two\n")
+    assert path.read_text() == "one\n"
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "bad")))
+    with pytest.raises(OSError, match="bad"):
+        atomic.create_file(tmp_path / "other", "one\n")
+    assert list(tmp_path.iterdir()) == [path]
