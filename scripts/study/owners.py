@@ -14,7 +14,7 @@ from gpt2.files.json import read_record
 from scripts.study import claims as claiming
 from scripts.study.claims import Claims
 from scripts.study.folder import MatrixFolder
-from scripts.study.records import ChosenRate, Failed, Started
+from scripts.study.records import ChosenRate, Failed, Finished, Started
 from scripts.study.state import CellState, progress, states
 from scripts.study.tuning import record_choice
 
@@ -155,6 +155,9 @@ class Others:
         if not self._claims.take(cell):
             return False
         self._mine.add(cell)
+        if any(isinstance(one, Finished) and one.cell == cell for one in self._folder.journal()):
+            self.release(cell)  # it came to say that just now
+            return False
         return True
 
     def _lost_too_often(self, cell: str) -> bool:

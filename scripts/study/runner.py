@@ -112,6 +112,8 @@ class Runner:
                 while self._step(stop):
                     self._line.show(self._cells_running())
                     time.sleep(_LOOK)
+                if self._task:  # what others, who died since, had no time to record
+                    self._outcomes.complete_earlier(self._owners)
             finally:
                 self._end_all()
                 self._line.clear()
@@ -119,7 +121,7 @@ class Runner:
         if stop:
             self._say(f"stopped by {stop.signal}; saved. To go on: the same command")
             return Exit.PREEMPTED
-        if self._enough():
+        if self._enough() and self._queue.pending([]):
             return Exit.PREEMPTED
         return exit_code(self._states)
 

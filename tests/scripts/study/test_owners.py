@@ -151,3 +151,23 @@ def test_rates_are_chosen_once_when_the_last_tuning_cell_has_ended(tmp_path: Pat
     # What the first one wrote counts, whatever another would choose.
     other = ChosenRate(group={}, rate="2", losses={})
     assert ones.chosen(lambda: [other]) == list(chosen[0].rates)
+
+
+def test_results_whose_owner_died_are_recorded_once(tmp_path: Path) -> None:
+    tasks = Tasks(tmp_path / "m", matrix_record(cell_record(name="a"), cell_record(name="b")))
+    one, ones, folder = tasks.task("1")
+    for _ in "ab":
+        cell = one.next([])
+        assert cell
+        if cell.name == "a":
+            tasks.finish(cell, ones, folder)
+            assert not ones.adopt("a")  # its end is in the journal
+            continue
+        (folder.run_dir("b")).mkdir(parents=True)
+        (folder.run_dir("b") / "summary.json").write_text("{}")
+    _, twos, _ = tasks.task("2")
+    assert not twos.adopt("b")  # its owner may be about to
+    tasks.silence("b")
+    tasks.gone.add("1")
+    assert twos.adopt("b")
+    assert "b" in Claims(tasks.path).held()
