@@ -84,7 +84,10 @@ class MatrixFolder:
 
     def _take_lock(self) -> TextIO:
         """Lock the folder. Raises HeldError when that is held for longer than a look takes."""
-        advice = "two runners would not see each other: choose an --out on a local disk"
+        advice = (
+            "two runners would not see each other: choose an --out on a local disk, or have it "
+            "mounted with locks (Lustre: flock)"
+        )
         for _ in range(5):
             with suppress(HeldError):
                 return lock_folder(self.path, str(self.path), advice)

@@ -11,6 +11,7 @@ from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from scripts.study.slurm.settings import SlurmSettings, seconds_of, settings_of
 from scripts.study.spec import SLURM_KEYS, from_options
+from scripts.study.spec_yaml import from_yaml
 
 
 def settings(**given: str) -> SlurmSettings:
@@ -85,3 +86,18 @@ def test_lines_of_the_site(tmp_path: Path) -> None:
     path.write_text("#SBATCH --x\nmodule load cuda\n")
     with pytest.raises(UserError, match="no #SBATCH line: 'module load cuda'"):
         settings(LINES=str(path))
+
+
+def test_a_study_in_a_file_has_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    keys = "".join(f"slurm-{key.lower().replace('_', '-')}: ''\n" for key in SLURM_KEYS[6:9])
+    path.write_text(
+        "axes: {optimizer: [adamw]}\nseeds: 1\nrunner: slurm\nslurm-partition: gpu\n"
+        f"slurm-time-limit: 2h\nslurm-array: 3\n{keys}"
+    )
+    found = settings_of(from_yaml(path))
+    assert found
+    assert (found.partition, found.time_limit, found.array) == ("gpu", 7200, 3)
+    path.write_text("axes: {optimizer: [adamw]}\nseeds: 1\nrunner: slurm\nslurm-array: no\n")
+    with pytest.raises(UserError, match=r"study.yaml:4: 'no' is not a whole number"):
+        settings_of(from_yaml(path))
