@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from gpt2.machine.shards import full_tensor
+from gpt2.machine.shards import is_sharded
 
 
 def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -18,7 +18,7 @@ def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     Raises TypeError for what is neither a tensor nor JSON, nor made of these.
     """
     if isinstance(value, Tensor):
-        return _flatten_tensor(full_tensor(value), name, tensors)
+        return _flatten_tensor(value, name, tensors)
     if type(value) in (list, tuple):
         parts = [flatten(part, f"{name}.{n}", tensors) for n, part in enumerate(value)]
         return {type(value).__name__: parts}
@@ -35,6 +35,9 @@ def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _flatten_tensor(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if is_sharded(tensor):  # rows of it, in their order
+        tensors[name] = tensor
+        return {"tensor": name}
     if is_traceable_wrapper_subclass(tensor):
         # Quantised state: a class around its codes and scales.
         inside, rest = tensor.__tensor_flatten__()

@@ -23,9 +23,10 @@ _SMALL = 1024
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return an optimizer's state as whole tensors named PARAMETER.KEY, and the rest as JSON.
+    """Return an optimizer's state as tensors named PARAMETER.KEY, and the rest as JSON.
 
-    Tensors in lists and dictionaries are named PARAMETER.KEY.PLACE. Raises TypeError for what is
+    Tensors in lists and dictionaries are named PARAMETER.KEY.PLACE. Those that ranks hold in shards
+    stay so. Raises TypeError for what is
     neither a tensor nor JSON.
     """
     tensors: dict[str, Tensor] = {}

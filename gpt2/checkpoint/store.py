@@ -7,6 +7,7 @@
         MANIFEST.json        written last: size and SHA-256 of the others
 
 A checkpoint is written into a hidden folder, synced, and renamed into place. Nothing is pickled.
+That of a sharded run has the tensors of each rank in files of its own: see sharded.py.
 """
 
 from __future__ import annotations
@@ -22,24 +23,29 @@ from typing import Any
 
 from torch import Tensor
 
+from gpt2.checkpoint.joined import JoinedTensors
 from gpt2.checkpoint.tensor_file import file_size, read_tensors, write_tensors
 from gpt2.config import faults
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.atomic import new_folder, write_file
 from gpt2.files.json import read_object
 from gpt2.files.manifest import (
-    FORMAT,
     MANIFEST,
+    READS,
     DamagedError,
     newer_format,
     problem,
+    ranks_of,
     write_manifest,
 )
+from gpt2.machine.ranks import DistributedContext
 
 KEEP_LAST = 2
 #: Room that a disk must have for a checkpoint, over its bytes: others write, too.
 _HEADROOM = 1.1
-_FILES = ("model.safetensors", "optim.safetensors", "state.json")
+STATE = "state.json"
+_KINDS = ("model", "optim")
+_ALONE = DistributedContext()
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,16 @@ def steps(parent: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def shard_file(kind: str, rank: int, ranks: int) -> str:
+    """Return the name of the file of one rank's `kind` of tensors; of 0 ranks, that of all."""
+    return f"{kind}-{rank + 1:05d}-of-{ranks:05d}.safetensors" if ranks else f"{kind}.safetensors"
+
+
+def verifies(folder: Path) -> bool:
+    """Whether `folder` holds a whole checkpoint."""
+    return folder.exists() and not problem(folder, _wanted(folder))
+
+
 def save(parent: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> None:
     """Write `checkpoint`, then remove all but it, the KEEP_LAST - 1 before it and those in `keep`.
 
@@ -71,30 +87,32 @@ def save(parent: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
     KEEP_LAST, nor of those in `keep`, is touched. They go only when the new one is safely on disk.
     """
     final = folder_of(parent, checkpoint.step)
-    if final.exists() and not problem(final, _FILES):
+    if verifies(final):
         return
     parent.mkdir(parents=True, exist_ok=True)
-    _make_room(parent, checkpoint, keep)
+    make_room(parent, checkpoint.step, bytes_of(checkpoint), keep)
     with new_folder(final) as temporary:
         _write(temporary, checkpoint)
         if final.exists():
             shutil.rmtree(final)
     faults.failpoint("checkpoint.purge")
-    _purge(parent, checkpoint.step, keep)
+    purge(parent, checkpoint.step, keep)
 
 
-def load_last(parent: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def load_last(
+    parent: Path, warn: Callable[[str], None], ranks: DistributedContext = _ALONE
+) -> Checkpoint | None:
     """Load the newest checkpoint that verifies; `warn` of each that does not.
 
-    None when there has never been one. Raises UserError when there are some and none is whole, and
-    when one that a newer version of this program wrote comes first: to go back behind it would in
-    time remove it.
+    None when there has never been one. All of several ranks must call it: they take the same one.
+    Raises UserError when there are some and none is whole, and when one that a newer version of
+    this program wrote comes first: to go back behind it would in time remove it.
     """
-    found = steps(parent)
+    found: list[int] = ranks.gather(steps(parent))[0]
     for step in reversed(found):
         _refuse_newer(parent, step)
         try:
-            return load(folder_of(parent, step))
+            return load(folder_of(parent, step), ranks)
         except DamagedError as error:
             warn(f"{error}; going back to the checkpoint before it")
     if found:
@@ -112,29 +130,55 @@ def _refuse_newer(parent: Path, step: int) -> None:
     before = [other for other in steps(parent) if other < step]
     back = f"move it away to go on after step {before[-1]}" if before else "it is the only one"
     raise UserError(
-        f"{folder / MANIFEST} has format {version}, this program reads format {FORMAT}: use the "
-        f"version that wrote it, or a newer one; {back}",
+        f"{folder / MANIFEST} has format {version}, {READS}: use the version that wrote it, or a "
+        f"newer one; {back}",
         code=Exit.CHECKPOINT,
     )
 
 
-def load(folder: Path) -> Checkpoint:
-    """Load and verify one checkpoint. Raises DamagedError."""
-    if wrong := problem(folder, _FILES):
+def load(folder: Path, ranks: DistributedContext = _ALONE) -> Checkpoint:
+    """Load and verify one checkpoint. Raises DamagedError.
+
+    Several ranks, all of which must call it, verify a share of the files each.
+    """
+    found = problem(folder, _wanted(folder), (ranks.rank, ranks.world_size))
+    if wrong := ranks.first_problem(found):
         raise DamagedError(wrong)
+    cause, made = None, None
     try:
-        state = read_object(folder / "state.json", {"step": int})
-        name = folder.name
-        if name.startswith("step-") and name != folder_of(folder.parent, state["step"]).name:
-            raise ValueError(f"state.json is of step {state['step']}")
-        return Checkpoint(
-            step=state["step"],
-            model=read_tensors(folder / "model.safetensors"),
-            optim=read_tensors(folder / "optim.safetensors"),
-            state=state,
-        )
+        made = _read(folder)
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{folder} cannot be read: {error}") from error
+        cause = error
+    found = f"{folder} cannot be read: {cause}" if cause else None
+    if wrong := ranks.first_problem(found):
+        raise DamagedError(wrong) from cause
+    assert made is not None
+    return made
+
+
+def _read(folder: Path) -> Checkpoint:
+    """Read what verifies. Raises OSError or ValueError."""
+    state = read_object(folder / STATE, {"step": int})
+    name = folder.name
+    if name.startswith("step-") and name != folder_of(folder.parent, state["step"]).name:
+        raise ValueError(f"state.json is of step {state['step']}")
+    model, optim = (_tensors(folder, kind) for kind in _KINDS)
+    return Checkpoint(state["step"], model, optim, state)
+
+
+def _tensors(folder: Path, kind: str) -> Mapping[str, Tensor]:
+    files = [read_tensors(folder / name) for name in _files(kind, ranks_of(folder))]
+    return files[0] if len(files) == 1 else JoinedTensors(files)
+
+
+def _files(kind: str, ranks: int) -> list[str]:
+    return [shard_file(kind, rank, ranks) for rank in range(max(1, ranks))]
+
+
+def _wanted(folder: Path) -> list[str]:
+    """Return the files that a checkpoint must have, by what its manifest says of ranks."""
+    ranks = ranks_of(folder)
+    return [STATE, *(name for kind in _KINDS for name in _files(kind, ranks))]
 
 
 def prepare(parent: Path) -> None:
@@ -150,19 +194,22 @@ def prepare(parent: Path) -> None:
     trial.rmdir()
 
 
-def _bytes_of(checkpoint: Checkpoint) -> int:
+def bytes_of(checkpoint: Checkpoint) -> int:
     """Return the bytes that a checkpoint takes on a disk, but for its manifest."""
     tensors = file_size(checkpoint.model) + file_size(checkpoint.optim)
-    return tensors + len(_state(checkpoint))
+    return tensors + len(state_text(checkpoint))
 
 
-def _make_room(parent: Path, checkpoint: Checkpoint, keep: Collection[int]) -> None:
-    """See that the disk has room, else remove what need not be kept. Raises OSError (ENOSPC)."""
-    needed = round(_HEADROOM * _bytes_of(checkpoint))
+def make_room(parent: Path, step: int, size: int, keep: Collection[int]) -> None:
+    """See that the disk has room for `size` bytes of the checkpoint of `step`.
+
+    What need not be kept goes, where there is too little. Raises OSError (ENOSPC).
+    """
+    needed = round(_HEADROOM * size)
     disk = shutil.disk_usage(parent)
     if disk.free >= needed or disk.total == 0:  # some file systems do not say: then it is tried
         return
-    _purge(parent, checkpoint.step - 1, keep)
+    purge(parent, step - 1, keep)
     if (free := shutil.disk_usage(parent).free) < needed:
         raise OSError(
             errno.ENOSPC,
@@ -170,7 +217,7 @@ def _make_room(parent: Path, checkpoint: Checkpoint, keep: Collection[int]) -> N
         )
 
 
-def _purge(parent: Path, step: int, keep: Collection[int]) -> None:
+def purge(parent: Path, step: int, keep: Collection[int]) -> None:
     """Remove all but the KEEP_LAST newest up to `step` and those in `keep`."""
     upto = [found for found in steps(parent) if found <= step]
     kept = {*upto[-KEEP_LAST:], *keep}
@@ -183,12 +230,13 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     files = {
         "model.safetensors": write_tensors(folder / "model.safetensors", checkpoint.model),
         "optim.safetensors": write_tensors(folder / "optim.safetensors", checkpoint.optim),
-        "state.json": write_file(folder / "state.json", _state(checkpoint)),
+        STATE: write_file(folder / STATE, state_text(checkpoint)),
     }
     faults.failpoint("checkpoint.manifest")
     write_manifest(folder, files)
     faults.failpoint("checkpoint.rename")
 
 
-def _state(checkpoint: Checkpoint) -> bytes:
+def state_text(checkpoint: Checkpoint) -> bytes:
+    """Return the content of a checkpoint's state.json."""
     return json.dumps({**checkpoint.state, "step": checkpoint.step}, indent=1).encode()

@@ -14,26 +14,48 @@ from gpt2.files.json import mismatch, read_object
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
-_SHAPE = {"format": int, "complete": bool, "files": dict}
+#: Of a checkpoint that several ranks wrote, each its shards: older programs refuse it by this.
+SHARDED = 2
+#: What a message says of a format that this program does not know.
+READS = f"this program reads formats up to {SHARDED}"
+_SHAPE = {"format": int, "complete": bool, "files": dict, "ranks?": int}
 
 
 class DamagedError(Exception):
     """A folder that cannot be used; the message names the file and what is wrong with it."""
 
 
-def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
-    """Write MANIFEST.json, as the last of a folder: size and SHA-256 of `files`. Raises OSError."""
-    manifest = {"format": FORMAT, "files": files, "complete": True}
+def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]], ranks: int = 0) -> None:
+    """Write MANIFEST.json, as the last of a folder: size and SHA-256 of `files`.
+
+    `ranks`: how many wrote the shards of a checkpoint; 0 where it is whole. Raises OSError.
+    """
+    kind: dict[str, int] = {"format": SHARDED, "ranks": ranks} if ranks else {"format": FORMAT}
+    manifest = {**kind, "files": files, "complete": True}
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def problem(folder: Path, wanted: Collection[str]) -> str | None:
-    """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies."""
+def ranks_of(folder: Path) -> int:
+    """Return how many ranks wrote the shards in a folder; 0 where it is whole or cannot be read."""
+    try:
+        manifest = read_object(folder / MANIFEST, {"format": int, "ranks": int, "files": dict})
+    except (OSError, ValueError):
+        return 0
+    ranks: int = manifest["ranks"]
+    # No more than there are files: a damaged number asks for no list without end.
+    return ranks if manifest["format"] == SHARDED and 0 < ranks <= len(manifest["files"]) else 0
+
+
+def problem(folder: Path, wanted: Collection[str], share: tuple[int, int] = (0, 1)) -> str | None:
+    """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies.
+
+    Of `share` = (k, n) every n-th file is verified, from the k-th on: n ranks do it together.
+    """
     path = folder / MANIFEST
     try:
         manifest = read_object(path, {"format": int})
-        if manifest["format"] != FORMAT:
-            return f"{path} has format {manifest['format']}, this program reads format {FORMAT}"
+        if manifest["format"] not in (FORMAT, SHARDED):
+            return f"{path} has format {manifest['format']}, {READS}"
         if wrong := mismatch(manifest, _SHAPE):
             raise ValueError(wrong)
     except (OSError, ValueError):
@@ -41,7 +63,8 @@ def problem(folder: Path, wanted: Collection[str]) -> str | None:
     files = manifest["files"]
     if not (manifest["complete"] and set(wanted) <= set(files)):
         return f"{path} is incomplete"
-    found = (_problem_of(folder, name, entry) for name, entry in files.items())
+    own = list(files.items())[share[0] :: share[1]]
+    found = (_problem_of(folder, name, entry) for name, entry in own)
     return next((wrong for wrong in found if wrong), None)
 
 
@@ -73,4 +96,4 @@ def newer_format(folder: Path) -> int | None:
         version: int = read_object(folder / MANIFEST, {"format": int})["format"]
     except (OSError, ValueError):
         return None
-    return version if version > FORMAT else None
+    return version if version > SHARDED else None

@@ -33,6 +33,8 @@ class DistributedContext:
     here: int = 1
     #: Group for numbers that the host needs; gradients go over the default group.
     control: Any = None
+    #: Group for other threads, while that one is in use: of sharded runs alone.
+    aside: Any = None
     #: Whether each rank holds a part of the model, so that all must compute whenever one does.
     sharded: bool = False
 
@@ -96,13 +98,20 @@ class DistributedContext:
         dist.all_reduce(value)
         return value / self.world_size
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return every rank's `value`, which is plain data, by rank."""
+    def gather(self, value: Any, aside: bool = False) -> list[Any]:
+        """Return every rank's `value`, which is plain data, by rank.
+
+        `aside`: over the group for other threads, which only sharded runs have.
+        """
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
-        dist.all_gather_object(found, value, group=self.control)
+        dist.all_gather_object(found, value, group=self.aside if aside else self.control)
         return found
+
+    def first_problem(self, problem: str | None) -> str | None:
+        """Return what is wrong on the first of the ranks that has a problem; None if none has."""
+        return next((found for found in self.gather(problem) if found), None)
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -163,7 +172,10 @@ def init_distributed(device: str, shard: str, index: int | None = None) -> Distr
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
+    aside = dist.new_group(backend="gloo", timeout=TIMEOUT) if shard == "fsdp" else None
     # One that finds an error and leaves before the others have reached it would take them along,
     # and torchrun would end it before it has said what the error is.
     dist.barrier(group=control)
-    return DistributedContext(rank, world_size, local, processes, control, sharded=shard == "fsdp")
+    return DistributedContext(
+        rank, world_size, local, processes, control, aside, sharded=shard == "fsdp"
+    )

@@ -84,8 +84,8 @@ class GradualPruner(MaskedPruner):
             self.masks.set(name, torch.cat(masks))
 
     def state(self) -> dict[str, Tensor]:
-        """Return masks, events and what the score accumulated."""
-        held = {_SCORE + name: full_tensor(t) for name, t in self.scoring.tensors().items()}
+        """Return masks, events and what the score accumulated, in shards where weights are."""
+        held = {_SCORE + name: tensor for name, tensor in self.scoring.tensors().items()}
         return {**super().state(), **held}
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gpt2.checkpoint.optimizer_state import optimizer_bytes
+from gpt2.checkpoint.tensor_file import LazyTensors
 from gpt2.data.tokens import TokenFile
 from gpt2.machine import device
 from gpt2.machine.shards import full_tensor
@@ -33,7 +35,8 @@ def results(
     tokens = recorder.metrics.tokens_seen()
     val = _measures("val", last["val_loss"], data["val"])
     sparsity = parts.pruner.sparsity()
-    size = weight_bytes({name: full_tensor(p) for name, p in parts.model.named_parameters()})
+    named = parts.model.named_parameters()  # whole one after the other, and never all at once
+    size = weight_bytes(LazyTensors({name: partial(full_tensor, p) for name, p in named}))
     return {
         "val_loss": val["val_loss"],
         "val_perplexity": val["val_perplexity"],

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2.checkpoint import sharded
 from gpt2.checkpoint import store as checkpoints
 from gpt2.checkpoint.background import Background, Copies
 from gpt2.checkpoint.model_weights import load_model
@@ -21,7 +22,8 @@ from gpt2.checkpoint.optimizer_state import (
 from gpt2.config.errors import Exit, UserError
 from gpt2.files.json import mismatch
 from gpt2.machine import out_of_memory
-from gpt2.machine.shards import full_tensor
+from gpt2.machine.ranks import DistributedContext
+from gpt2.machine.shards import is_sharded, local_shard
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder
 from gpt2.training.loop import Parts, Progress
@@ -57,7 +59,7 @@ class Saver:
 
     In the `background`, save copies what a checkpoint holds and returns; a thread writes the copy.
     One is under way at most: the next save waits for it. All but the writing itself is done by the
-    thread that calls.
+    thread that calls. Where ranks hold shards, each writes its own; else the first writes all.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Saver:
         self._folder, self._console = folder, console
         self._parts, self._progress = parts, progress
         self._best_saved: Mark | None = None
-        self._background = Background() if background and parts.ranks.first else None
+        writes = parts.ranks.first or parts.ranks.sharded
+        self._background = Background() if background and writes else None
         self._copies = Copies()
         self._under_way: tuple[int, Mark | None] | None = None
         self._unsynced: str | None = None
@@ -96,10 +99,12 @@ class Saver:
             "best": best,
             "last": last,
         }
-        weights = {name: full_tensor(p) for name, p in self._parts.model.named_parameters()}
-        refuse_nonfinite(weights, self._progress.step)
+        weights = dict(self._parts.model.named_parameters())
+        refuse_nonfinite(weights, self._progress.step, self._parts.ranks)
         made = checkpoints.Checkpoint(self._progress.step, weights, {**tensors, **pruned}, state)
-        if not self._parts.ranks.first:
+        if self._parts.ranks.sharded:
+            made = sharded.own_part(made, self._parts.ranks)
+        elif not self._parts.ranks.first:
             return
         # Until the new best is on disk, the one before it is what --best finds.
         keep = [int(mark["step"]) for mark in (best, self._best_saved) if mark]
@@ -139,7 +144,10 @@ class Saver:
             raise
         except OSError as error:
             self._unsynced = _words(error)
-        checkpoints.save(self._folder.checkpoints, made, keep)
+        if self._parts.ranks.sharded:
+            sharded.save(self._folder.checkpoints, made, keep, self._parts.ranks)
+        else:
+            checkpoints.save(self._folder.checkpoints, made, keep)
 
     def _settle(
         self, step: int, best: Mark | None, written: Callable[[], None], required: bool
@@ -183,7 +191,8 @@ class Saver:
                     "another --run-dir, or make it writable"
                 ) from error
         self._parts.ranks.barrier()
-        found = checkpoints.load_last(self._folder.checkpoints, self._console.warn)
+        ranks = self._parts.ranks
+        found = checkpoints.load_last(self._folder.checkpoints, self._console.warn, ranks)
         if found is None:
             self._folder.cut_metrics(0, evaluated=False)
             return None
@@ -206,11 +215,17 @@ class Saver:
         return found.state
 
     def _put_back(self, found: checkpoints.Checkpoint) -> None:
+        parameters = dict(self._parts.model.named_parameters())
+        if any(map(is_sharded, parameters.values())):
+            model, optim = (
+                sharded.sharded_like(held, parameters) for held in (found.model, found.optim)
+            )
+            found = checkpoints.Checkpoint(found.step, model, optim, found.state)
         load_model(self._parts.model, found)
-        pruned = {k: t for k, t in found.optim.items() if k.startswith(_PRUNING)}
-        tensors = {k: t for k, t in found.optim.items() if k not in pruned}
+        pruned = [name for name in found.optim if name.startswith(_PRUNING)]
+        tensors = {name: found.optim[name] for name in found.optim if name not in pruned}
         load_optimizer(self._parts.optimizer, tensors, found.state["optimizer"])
-        self._parts.pruner.load({k.removeprefix(_PRUNING): t for k, t in pruned.items()})
+        self._parts.pruner.load({n.removeprefix(_PRUNING): found.optim[n] for n in pruned})
         self._parts.precision.load(found.state["precision"])
         states = found.state["random"]
         if len(states) == self._parts.ranks.world_size:  # else each rank goes on from its seed
@@ -223,15 +238,25 @@ class Saver:
         self._best_saved = found.state["best"]
 
 
-def refuse_nonfinite(weights: Mapping[str, Tensor], step: int) -> None:
-    """Raise UserError where a weight after `step` steps is infinite or not a number."""
+def refuse_nonfinite(weights: Mapping[str, Tensor], step: int, ranks: DistributedContext) -> None:
+    """Raise UserError where a weight after `step` steps is infinite or not a number.
+
+    Where ranks hold shards of the weights, it is raised on all of them.
+    """
+    own = {name: local_shard(w.detach()) for name, w in weights.items()}
+    own = {name: w for name, w in own.items() if w.numel()}
     # The largest magnitude is NaN where anything is, and takes no memory to find.
-    found = [torch.linalg.vector_norm(w.detach(), math.inf) for w in weights.values()]
-    if bool(torch.isfinite(torch.stack(found)).all()):
+    found = [torch.linalg.vector_norm(w, math.inf) for w in own.values()]
+    broken = None
+    if found and not bool(torch.isfinite(torch.stack(found)).all()):
+        pairs = zip(own, found, strict=True)
+        broken = next(name for name, largest in pairs if not torch.isfinite(largest))
+    if ranks.sharded:
+        broken = ranks.first_problem(broken)
+    if broken is None:
         return
-    broken = [name for name, n in zip(weights, found, strict=True) if not torch.isfinite(n)]
     raise UserError(
-        f"diverged: {broken[0]} is not finite after step {step}: no checkpoint is written of it, "
+        f"diverged: {broken} is not finite after step {step}: no checkpoint is written of it, "
         "those before are intact; lower --learning-rate or raise --warmup-steps in a new "
         "--run-dir",
         code=Exit.DIVERGED,

@@ -81,7 +81,8 @@ def write_export(
 
 def weight_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Return the bytes of the files of weights that write_export would write: dense and sparse."""
-    ordered = {name: tensors[name] for name in sorted(tensors)}  # as they come out of a checkpoint
+    # As they come out of a checkpoint.
+    ordered = LazyTensors({name: partial(tensors.__getitem__, name) for name in sorted(tensors)})
     form, texts = packed_form(ordered)
     return {"dense": file_size(ordered, {"format": "pt"}), "sparse": file_size(form, texts)}
 

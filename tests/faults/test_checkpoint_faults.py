@@ -153,8 +153,10 @@ def test_a_newer_format_is_not_given_up(alone: bool, tmp_path: Path) -> None:
     for step in (3,) if alone else (2, 3):
         ck.save(tmp_path, made(step))
     # Not even the fields that this program needs.
-    (ck.folder_of(tmp_path, 3) / "MANIFEST.json").write_text('{"format": 2, "parts": {}}')
-    with pytest.raises(UserError, match="has format 2, this program reads format 1") as error:
+    (ck.folder_of(tmp_path, 3) / "MANIFEST.json").write_text('{"format": 3, "parts": {}}')
+    with pytest.raises(
+        UserError, match="has format 3, this program reads formats up to 2"
+    ) as error:
         ck.load_last(tmp_path, no_warning)
     assert error.value.code == Exit.CHECKPOINT
     way = "it is the only one" if alone else "move it away to go on after step 2"

@@ -228,7 +228,7 @@ def test_what_is_asked_for_is_what_is_written(tmp_path: Path) -> None:
     ck.save(tmp_path, made(1))
     folder = ck.folder_of(tmp_path, 1)
     manifest = (folder / "MANIFEST.json").stat().st_size
-    assert ck._bytes_of(made(1)) == size_of(folder) - manifest
+    assert ck.bytes_of(made(1)) == size_of(folder) - manifest
     assert manifest < 1000
 
 

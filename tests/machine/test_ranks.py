@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2 import evaluate, export, sample
 from gpt2.checkpoint.store import load_last
 from gpt2.config.errors import Exit, UserError
 from gpt2.machine import ranks
@@ -59,6 +61,25 @@ def forward(self, ids, targets):
     return loss * (20.0 if kind == "spike" else float("nan"))
 
 GPT.forward = forward
+run_entry("train.py", lambda: train.main(sys.argv[1:]))
+"""
+
+
+#: train.py, of which each rank says how many matrices Muon orthogonalises.
+COUNTED = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from gpt2 import train
+from gpt2.config.entry import run_entry
+from gpt2.optim.optimizers import muon
+
+compute = muon.orthogonalised
+
+def orthogonalised(batch, steps):
+    print(f"rank {os.environ['RANK']} orthogonalises {len(batch)}", flush=True)
+    return compute(batch, steps)
+
+muon.orthogonalised = orthogonalised
 run_entry("train.py", lambda: train.main(sys.argv[1:]))
 """
 
@@ -123,7 +144,7 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_ranks_equal_one(data: Path, two: Path, tmp_path: Path) -> None:
     assert tiny.train(data, tmp_path / "one", *MORE, "--gradient-accumulation", "4") == Exit.OK
-    pairs = zip(tiny.metrics(two), tiny.metrics(tmp_path / "one"), strict=True)
+    pairs = zip(numbers(two), numbers(tmp_path / "one"), strict=True)
     for line, expected in pairs:
         assert line == pytest.approx(expected, rel=1e-6)
     for name, tensor in weights(two).items():
@@ -299,16 +320,25 @@ def test_sharded_equals_one_and_goes_on_unsharded(
         for name, tensor in weights(run).items():
             expected = weights(tmp_path / "one")[name]
             torch.testing.assert_close(tensor, expected, rtol=exact, atol=exact)
-    pairs = zip(tiny.metrics(tmp_path / "whole"), tiny.metrics(tmp_path / "one"), strict=True)
+    pairs = zip(numbers(tmp_path / "whole"), numbers(tmp_path / "one"), strict=True)
     for line, wanted in pairs:
         assert line == pytest.approx(wanted, rel=exact)
 
 
-def test_muon_orthogonalises_whole_matrices_when_sharded(data: Path, tmp_path: Path) -> None:
+def test_muon_divides_whole_matrices_among_the_ranks_when_sharded(
+    data: Path, tmp_path: Path
+) -> None:
+    """Each orthogonalises half of the twelve of a step, to the result of one that does all."""
     more = ("--max-steps", "4", "--optimizer", "muon")
     assert tiny.train(data, tmp_path / "one", *more, "--gradient-accumulation", "2") == Exit.OK
-    done = train_ranks(data, tmp_path / "two", *more, "--shard", "fsdp")
+    entry = tmp_path / "counted.py"
+    entry.write_text(COUNTED, encoding="utf-8")
+    flags = tiny.flags(data, tmp_path / "two", *more, "--shard", "fsdp")
+    done = warm.run_ranks(2, [str(entry), *flags], dict(os.environ))
     assert done.returncode == 0, done.stderr
+    said = re.findall(r"rank ([01]) orthogonalises (\d+)", done.stdout)
+    work = [sum(int(count) for rank, count in said if rank == which) for which in "01"]
+    assert work == [4 * 6, 4 * 6]
     one, two = (load_last(tmp_path / run / "checkpoints", print) for run in ("one", "two"))
     assert one is not None
     assert two is not None
@@ -320,15 +350,50 @@ def test_muon_orthogonalises_whole_matrices_when_sharded(data: Path, tmp_path: P
 
 
 def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    """Also where threads write the checkpoints; movement has scores of its own in shards."""
     more = ("--max-steps", "9", "--checkpoint-interval", "3", "--shard", "fsdp", "--dropout", "0.1")
     more += ("--activation-checkpointing", "full", "--optimizer-state-precision", "bf16")
-    assert train_ranks(data, tmp_path / "whole", *more).returncode == 0
-    assert (
-        train_ranks(data, tmp_path / "run", *more, fault="checkpoint.rename:kill:2").returncode != 0
-    )
-    assert train_ranks(data, tmp_path / "run", *more).returncode == 0
-    assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
-    assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "whole")
+    more += ("--pruning-method", "movement", "--target-sparsity", "0.5", "--pruning-end", "0.8")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train_ranks(data, whole, *more, "--no-async-checkpoint").returncode == 0
+    beside = (*more, "--async-checkpoint")
+    assert train_ranks(data, run, *beside, fault="checkpoint.manifest:kill:2").returncode != 0
+    resumed = train_ranks(data, run, *beside)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after step 3" in resumed.stdout
+    assert tiny.metrics(run) == tiny.metrics(whole)
+    files = tiny.checkpoint_bytes(run)
+    assert files == tiny.checkpoint_bytes(whole)
+    assert len(files) == 4  # of two ranks, weights and state
+    assert max(map(len, files.values())) < 0.6 * sum(map(len, files.values()))
+
+
+def test_a_run_is_sharded_anew_at_every_resume(
+    data: Path, two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From one rank to four, killed while all of them write, to two; then its model is used."""
+    more = (*MORE, "--gradient-accumulation", "4", "--checkpoint-interval", "1")
+    sharded, run = (*more, "--shard", "fsdp"), tmp_path / "run"
+    assert tiny.train_process(data, run, *more, fault="checkpoint.rename:kill:3").returncode == -9
+    # Each rank writes weights, and nothing else: the plain SGD of MORE has no state.
+    killed = train_ranks(data, run, *sharded, ranks=4, fault="checkpoint.tensor:kill:100")
+    assert killed.returncode != 0
+    assert "resuming after step 2" in killed.stdout
+    (half,) = run.glob("checkpoints/.tmp-*")
+    assert not (half / "MANIFEST.json").exists()
+    last = max(run.glob("checkpoints/step-*"))
+    assert json.loads((last / "MANIFEST.json").read_text())["ranks"] == 4
+    resumed = train_ranks(data, run, *sharded)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resuming after step {int(last.name[5:])}" in resumed.stdout
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-6, atol=1e-6)
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(run), "--device", "cpu"]) == Exit.OK
+    assert sample.main(["--run", str(run), "--device", "cpu", "--tokens", "3"]) == Exit.OK
+    assert export.main(["--run", str(run), "--out", str(tmp_path / "out")]) == Exit.OK
+    loss = json.loads((run / "summary.json").read_text())["val_loss"]
+    assert f"{loss:.6f}" in capsys.readouterr().out
 
 
 def test_one_rank_cannot_shard() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2.config.typed import Auto, Within
-from gpt2.machine.shards import full_tensor, shard_like
+from gpt2.machine.shards import deal, gather_dealt, local_shard, ranks_of
 from gpt2.model.matrices import matrices_of
 from gpt2.optim.groups import fused_where_possible
 
@@ -50,8 +50,8 @@ class Options:
 class Muon(torch.optim.AdamW):
     """AdamW that treats the groups of role `matrix` differently; their parameters are 2-D.
 
-    Where ranks hold parameters in parts, every rank orthogonalises the whole matrices, since no
-    part of a matrix tells its singular values, and keeps its part of the result.
+    No part of a matrix tells its singular values. Where ranks hold parameters in shards, the whole
+    matrices are dealt among them: each orthogonalises some, and gives the others their rows.
     """
 
     def __init__(self, groups: list[dict[str, Any]], options: Options) -> None:
@@ -90,14 +90,20 @@ class Muon(torch.optim.AdamW):
         accepted = 1.0 - self.found_inf if hasattr(self, "found_inf") else None
         factor = 1.0 if accepted is None else accepted
         decay = group["lr"] * group["weight_decay"]
+        dealt = 0  # so that it is not always the first ranks that get one more
         for parameters, parts in self._batches(group):
-            directions = torch.stack([self._direction(p, accepted) for p in parameters])
+            like, count = parameters[0], len(parameters)
+            directions = deal([self._direction(p, accepted) for p in parameters], like, dealt)
             matrices = directions.unflatten(1, (parts, -1)).flatten(0, 1)
-            updates = orthogonalised(matrices, self.options.ns_steps).reshape(directions.shape)
+            if len(matrices):
+                matrices = orthogonalised(matrices, self.options.ns_steps)
+            updates = gather_dealt(matrices.reshape(directions.shape), count, like, dealt)
+            dealt += count
             rate = group["lr"] * adjustment(self.options.adjust, *matrices.shape[1:])
-            for parameter, update in zip(parameters, updates.unbind(), strict=True):
-                parameter.mul_(1.0 - decay * factor)
-                parameter.sub_(shard_like(update, parameter) * (rate * factor))
+            for parameter, update in zip(parameters, updates, strict=True):
+                own = local_shard(parameter)
+                own.mul_(1.0 - decay * factor)
+                own.sub_(update * (rate * factor))
 
     def _batches(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], int]]:
         """Yield parameters of one shape, not too many, and the matrices that each is made of."""
@@ -107,22 +113,22 @@ class Muon(torch.optim.AdamW):
                 parts = len(matrices_of(name, parameter.shape)) if self.options.split_qkv else 1
                 alike.setdefault((parameter.shape, parameter.dtype, parts), []).append(parameter)
         for (shape, _, parts), found in alike.items():
-            size = max(1, AT_ONCE // shape.numel())
+            # Of what is dealt, every rank has its share whole.
+            size = max(1, AT_ONCE // shape.numel()) * ranks_of(found[0])
             for start in range(0, len(found), size):
                 yield found[start : start + size], parts
 
     def _direction(self, parameter: Tensor, accepted: Tensor | None) -> Tensor:
-        """Take the gradient into the momentum; return where the whole matrix shall move."""
+        """Take the gradient into the momentum; return where this rank's rows shall move."""
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         assert parameter.grad is not None
-        gradient, momentum = parameter.grad, state["momentum_buffer"]
+        gradient, momentum = (local_shard(t) for t in (parameter.grad, state["momentum_buffer"]))
         if accepted is not None:
             gradient = torch.where(accepted > 0.0, gradient, momentum)  # which leaves it as it is
         momentum.lerp_(gradient, 1.0 - self.options.momentum)
-        direction = gradient.lerp(momentum, self.options.momentum if self.options.nesterov else 1.0)
-        return full_tensor(direction)
+        return gradient.lerp(momentum, self.options.momentum if self.options.nesterov else 1.0)
 
 
 def adjustment(kind: str, rows: int, columns: int) -> float:

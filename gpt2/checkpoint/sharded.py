@@ -1,0 +1,146 @@
+"""Checkpoints of runs whose ranks hold a part of each tensor (FSDP): every rank writes its own.
+
+    checkpoints/step-00001000/
+        model-00001-of-00002.safetensors    the rows of the parameters that the first rank holds
+        model-00002-of-00002.safetensors    those of the second
+        optim-00001-of-00002.safetensors    the same of optimizer and pruning state; what all ranks
+        optim-00002-of-00002.safetensors    hold alike (counts, masks) is in the first rank's file
+        state.json                          as in any other checkpoint
+        MANIFEST.json                       written last, by the first rank: format 2, `ranks`
+
+The parts of a tensor follow each other along its rows, in the order of the ranks. No rank ever has
+more of the state than its part, to save and to resume, whatever the number of ranks was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from gpt2.checkpoint.joined import JoinedTensors
+from gpt2.checkpoint.store import (
+    STATE,
+    Checkpoint,
+    bytes_of,
+    folder_of,
+    make_room,
+    purge,
+    shard_file,
+    state_text,
+    verifies,
+)
+from gpt2.checkpoint.tensor_file import LazyTensors, write_tensors
+from gpt2.config import faults
+from gpt2.files.atomic import new_folder, write_file
+from gpt2.files.manifest import write_manifest
+from gpt2.machine.ranks import DistributedContext
+from gpt2.machine.shards import from_shard, is_sharded, local_shard, shard_rows
+
+Result = TypeVar("Result")
+
+
+def own_part(whole: Checkpoint, ranks: DistributedContext) -> Checkpoint:
+    """Return what this rank writes of a checkpoint: plain tensors that share the memory."""
+
+    def part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own = {n: local_shard(t) for n, t in tensors.items() if is_sharded(t) or ranks.first}
+        # A rank that holds no row of a tensor writes nothing of it.
+        return {n: t for n, t in own.items() if ranks.first or t.numel()}
+
+    return Checkpoint(whole.step, part(whole.model), part(whole.optim), whole.state)
+
+
+def save(parent: Path, own: Checkpoint, keep: Collection[int], ranks: DistributedContext) -> None:
+    """Write what own_part gave, on all ranks together; then remove older ones as store.save does.
+
+    Raises OSError on all ranks when one of them could not write; nothing of it is left then, and
+    the older ones are not touched.
+    """
+    final = folder_of(parent, own.step)
+    if _on_first(ranks, lambda: verifies(final)):
+        return
+    size = sum(ranks.gather(bytes_of(own), aside=True))
+
+    def begin() -> Path:
+        parent.mkdir(parents=True, exist_ok=True)
+        make_room(parent, own.step, size, keep)
+        return stack.enter_context(new_folder(final))
+
+    def finish() -> None:
+        files = {name: entry for part in written for name, entry in part.items()}
+        files[STATE] = write_file(temporary / STATE, state_text(own))
+        faults.failpoint("checkpoint.manifest")
+        write_manifest(temporary, files, ranks.world_size)
+        faults.failpoint("checkpoint.rename")
+        if final.exists():
+            shutil.rmtree(final)
+        stack.close()  # which gives the folder its name
+        faults.failpoint("checkpoint.purge")
+        purge(parent, own.step, keep)
+
+    with ExitStack() as stack:
+        temporary = _on_first(ranks, begin)
+        written = _on_all(ranks, lambda: _write(temporary, own, ranks))
+        _on_first(ranks, finish)
+
+
+def _write(folder: Path, own: Checkpoint, ranks: DistributedContext) -> dict[str, tuple[int, str]]:
+    """Write this rank's files; return size and SHA-256 of each by name. Raises OSError."""
+    kinds = {"model": own.model, "optim": own.optim}
+    names = {kind: shard_file(kind, ranks.rank, ranks.world_size) for kind in kinds}
+    return {names[kind]: write_tensors(folder / names[kind], kinds[kind]) for kind in kinds}
+
+
+def _on_all(ranks: DistributedContext, task: Callable[[], Result]) -> list[Result]:
+    """Return what `task` gives on each rank. Raises OSError on all when it does so on one."""
+    result, problem = None, None
+    try:
+        result = task()
+    except OSError as error:
+        problem = (error.errno or errno.EIO, error.strerror or str(error), error.filename)
+    told = ranks.gather((result, problem), aside=True)
+    for _, found in told:
+        if found is not None:
+            number, words, name = found
+            raise OSError(number, words or os.strerror(number), name)
+    return [given for given, _ in told]
+
+
+def _on_first(ranks: DistributedContext, task: Callable[[], Result]) -> Result:
+    """Return what `task` gives on the first rank, on all. Raises OSError there as on all."""
+    return _on_all(ranks, lambda: task() if ranks.first else None)[0]  # type: ignore[return-value]
+
+
+def sharded_like(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Return a checkpoint's `tensors` in shards where the parameters that they belong to are.
+
+    A tensor belongs to the parameter whose name is in its own, if it has its shape. Only the rows
+    that this rank holds are read, when a tensor is asked for.
+    """
+    joined = tensors if isinstance(tensors, JoinedTensors) else JoinedTensors([tensors])
+
+    def make(name: str) -> Tensor:
+        owner = _owner(name, parameters)
+        if owner is None or not is_sharded(owner) or joined.shape(name) != owner.shape:
+            return joined[name]
+        return from_shard(joined.rows(name, shard_rows(owner)), owner)
+
+    return LazyTensors({name: partial(make, name) for name in joined})
+
+
+def _owner(name: str, parameters: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the parameter whose name stands in `name`: as it is, before .KEY or behind PREFIX."""
+    words = name.split(".")
+    spans = ((a, b) for a in range(len(words)) for b in range(len(words), a, -1))
+    found = (".".join(words[a:b]) for a, b in spans)
+    return next((parameters[part] for part in found if part in parameters), None)
