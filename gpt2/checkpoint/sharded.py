@@ -58,14 +58,25 @@ def own_part(whole: Checkpoint, ranks: DistributedContext) -> Checkpoint:
     return Checkpoint(whole.step, part(whole.model), part(whole.optim), whole.state)
 
 
-def save(parent: Path, own: Checkpoint, keep: Collection[int], ranks: DistributedContext) -> None:
+def save(
+    parent: Path,
+    own: Checkpoint,
+    keep: Collection[int],
+    ranks: DistributedContext,
+    before: Callable[[], None],
+) -> None:
     """Write what own_part gave, on all ranks together; then remove older ones as store.save does.
 
-    Raises OSError on all ranks when one of them could not write; nothing of it is left then, and
-    the older ones are not touched.
+    The first rank calls `before` first. Raises OSError on all ranks when one of them could not
+    write; nothing of it is left then, and the older ones are not touched.
     """
     final = folder_of(parent, own.step)
-    if _on_first(ranks, lambda: verifies(final)):
+
+    def is_there() -> bool:
+        before()
+        return verifies(final)
+
+    if _on_first(ranks, is_there):
         return
     size = sum(ranks.gather(bytes_of(own), aside=True))
 

@@ -136,6 +136,14 @@ class Saver:
                 self._background.close()
 
     def _write(self, made: checkpoints.Checkpoint, keep: list[int]) -> None:
+        if self._parts.ranks.sharded:
+            ranks = self._parts.ranks
+            sharded.save(self._folder.checkpoints, made, keep, ranks, self._sync_metrics)
+        else:
+            self._sync_metrics()
+            checkpoints.save(self._folder.checkpoints, made, keep)
+
+    def _sync_metrics(self) -> None:
         # Lines that lag behind a checkpoint would be missing after a crash and a resume; yet the
         # weights are worth more than a line.
         try:
@@ -144,10 +152,6 @@ class Saver:
             raise
         except OSError as error:
             self._unsynced = _words(error)
-        if self._parts.ranks.sharded:
-            sharded.save(self._folder.checkpoints, made, keep, self._parts.ranks)
-        else:
-            checkpoints.save(self._folder.checkpoints, made, keep)
 
     def _settle(
         self, step: int, best: Mark | None, written: Callable[[], None], required: bool

@@ -82,11 +82,20 @@ def part(tensors: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Tensor]
     return found
 
 
-def save(parent: Path, step: int, ranks: int = 3, keep: tuple[int, ...] = ()) -> list[Any]:
+def nothing() -> None: ...
+
+
+def save(
+    parent: Path,
+    step: int,
+    ranks: int = 3,
+    keep: tuple[int, ...] = (),
+    before: Callable[[], None] = nothing,
+) -> list[Any]:
     def task(context: DistributedContext) -> None:
         model, optim = (part(held, context.rank, ranks) for held in (WHOLE, STATE))
         own = ck.Checkpoint(step, model, optim, {"elapsed": 1.5})
-        sharded.save(parent, own, keep, context)
+        sharded.save(parent, own, keep, context, before)
 
     return on_ranks(ranks, task)
 
@@ -195,6 +204,15 @@ def test_a_disk_that_is_full_for_one_rank_is_so_for_all(
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     assert all(is_whole(found, 1) for found in load_last(tmp_path, 3))
     assert save(tmp_path, 2) == [None] * 3
+
+
+def test_what_the_first_rank_cannot_do_before_ends_the_save_on_all(tmp_path: Path) -> None:
+    def gone() -> None:
+        raise FileNotFoundError(errno.ENOENT, "the run directory is gone", "run")
+
+    errors = save(tmp_path / "new", 1, before=gone)
+    assert all(isinstance(error, FileNotFoundError) for error in errors)
+    assert not (tmp_path / "new").exists()
 
 
 def test_too_little_room_for_all_parts_together(
