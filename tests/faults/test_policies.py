@@ -417,6 +417,8 @@ def test_rollbacks_come_to_an_end(arm: Arm, data: Path, tmp_path: Path) -> None:
     assert "step 6 spiked, and the rollbacks allowed are used up (2)" in message
     assert store.steps(run / "checkpoints") == [0, 5]
     assert [line["step"] for line in tiny.metrics(run)] == [1, 2, 3, 4, 5]
+    arm("")
+    assert tiny.train(data, run, *BACK, "--max-rollbacks", "9", *more[2:]) == Exit.OK
 
 
 def test_what_is_being_written_is_no_hang(

@@ -182,3 +182,5 @@ def test_without_maps_the_data_are_refused_with_a_way_out(
     with pytest.raises(UserError, match="copy the data to a local disk") as caught:
         tiny.train(data, tmp_path / "run")
     assert caught.value.code == Exit.DATA
+    monkeypatch.undo()
+    assert tiny.train(data, tmp_path / "run", "--max-steps", "1") == Exit.OK  # of another disk

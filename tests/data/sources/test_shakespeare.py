@@ -51,6 +51,9 @@ def test_a_damaged_text_is_one_line_with_a_way_out(
         source.read(request(tmp_path, None))
     assert error.value.code == Exit.DATA
     assert str(path) in str(error.value)
+    own = tmp_path / "own.txt"
+    own.write_text("a text handed over\n" * 50, encoding="utf-8")
+    assert source.read(request(tmp_path, own))
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -247,6 +247,8 @@ def test_a_folder_of_somebody_else_is_refused(work: Work) -> None:
         work(*ONE)
     with pytest.raises(UserError, match="holds no matrix"):
         work(*ONE, more=("--status",))
+    work.out = work.out.with_name("another")
+    assert work(*ONE) == 0
 
 
 @pytest.mark.slow
