@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +10,28 @@ from pathlib import Path
 
 from gpt2.config.errors import UserError
 
+#: What a full disk, a quota and a limit on the size of files (ulimit -f) answer.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Make a temporary folder, removed at the end. Raises UserError where none can be made."""
+    """Make a temporary folder, removed at the end. Raises UserError where it takes nothing."""
     try:
         made = tempfile.TemporaryDirectory()
-    except OSError as error:  # a container that is read-only, a full disk
-        raise UserError(
-            f"no temporary folder can be made ({error.strerror or error}): name one that can be "
-            "written by the variable TMPDIR, for example TMPDIR=$PWD make"
-        ) from error
+    except OSError as error:  # a container that is read-only
+        raise _refused(error) from error
     with made as path:
-        yield Path(path)
+        try:
+            yield Path(path)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise _refused(error) from error
+            raise
+
+
+def _refused(error: OSError) -> UserError:
+    return UserError(
+        f"temporary files cannot be written ({error.strerror or error}): name a folder that takes "
+        "them by the variable TMPDIR, for example TMPDIR=$PWD make, or make room in it"
+    )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gpt2 import evaluate, sample
+from gpt2.config import scratch
 from gpt2.config.errors import Exit, UserError
 from gpt2.machine import host_memory, processor, ranks
 from gpt2.run_dir import resume
@@ -148,6 +149,9 @@ def test_without_a_temporary_folder_the_way_out_works(
     with pytest.raises(UserError, match="by the variable TMPDIR") as caught:
         tiny.train(data, tmp_path / "run", *more)
     assert caught.value.code == Exit.CONFIG
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot be written \(No space"), scratch.folder():
+        refuse(errno.ENOSPC)()
     monkeypatch.undo()
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
