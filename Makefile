@@ -3,7 +3,7 @@
 PYTHON ?= python3
 $(if $(wildcard Makefile),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
+ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
 # A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
@@ -19,7 +19,7 @@ HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
 $(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
 $(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
+export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
 $(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
@@ -38,7 +38,7 @@ HELP_CONFIGURE := Configure
 CONFIGURE := menuconfig defconfig-NAME list-defconfigs list-optimizers explain guiconfig oldconfig olddefconfig \
              savedefconfig listnewconfig diffconfig merge randconfig alldefconfig
 HELP_COMPARE := Compare
-COMPARE := test-matrix matrix-plan matrix-status matrix-rerun watch report
+COMPARE := compare test-matrix matrix-plan matrix-status matrix-rerun watch report
 HELP_DEVELOP := Develop
 DEVELOP := test test-fast check check-all check-optimizers check-gpu check-slurm lint types bench torture options-page clean distclean
 
@@ -67,7 +67,7 @@ DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
 .PHONY: $(DEFCONFIGS) defconfig-NAME defconfig nconfig config xconfig gconfig mrproper
 .PHONY: all train prepare plan plan-table options-page resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
-        test-matrix matrix-plan matrix-status matrix-rerun watch \
+        compare test-matrix matrix-plan matrix-status matrix-rerun watch \
         list-defconfigs list-optimizers list-runs report explain doctor bench check check-all check-optimizers check-gpu check-slurm torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
@@ -177,6 +177,9 @@ list-defconfigs:           ## list the defconfigs, a line each
 
 list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
+
+compare: prepare           ## the quick answer within a time: OPTIMIZERS="adamw muon" METHODS="none magnitude" SPARSITIES=0.5 TIME=10m SEEDS=3
+	@$(SH) $(REPORTPY) && become "$$py scripts/compare.py$(if $(TIME), --time $(TIME))$${SEEDS:+ --seeds \"\$$SEEDS\"}$${OPTIMIZERS:+ --optimizers \"\$$OPTIMIZERS\"}$${METHODS:+ --methods \"\$$METHODS\"}$${SPARSITIES:+ --sparsities \"\$$SPARSITIES\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}$(CELL_FLAGS)"
 
 test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1 RUNNER=slurm
 	@$(SH) $(REPORTPY) && become "$$py $(STUDY_RUN)$(CELL_FLAGS)"

@@ -485,6 +485,22 @@ def test_the_reader_of_a_pipe_may_leave(tree: Path) -> None:
     assert done.stderr == ""
 
 
+def test_compare_is_given_what_was_typed(tree: Path) -> None:
+    make(tree, "defconfig-tiny")
+    for typed, words in (
+        (("OPTIMIZERS=adamw it's;touch",), 'OPTIMIZERS: there is no optimizer "it\'s;touch"'),
+        (("METHODS=none magnitude", "SPARSITIES=2"), "--target-sparsity: 2 is outside"),
+        (("OPTIMIZERS=adamw muon", "SEEDS=1"), "1 is no number of seeds from 2 to 100"),
+        (("OPTIMIZERS=adamw muon", "ARGS=--optimizer sgd"), "both say it: leave one out"),
+        (("OPTIMIZERS=adamw muon", "TIME=soon"), "TIME=soon is no time such as 90"),
+        ((), "nothing to compare: OPTIMIZERS="),
+    ):
+        done = make(tree, "compare", *typed)
+        assert done.returncode != 0
+        assert words in done.stderr, done.stderr
+    assert not list(tree.glob("runs/*"))
+
+
 def test_watch_is_given_what_was_typed(tree: Path) -> None:
     done = make(tree, "watch", "RUN=it's $(HOME); touch x", "PORT=0")
     assert done.returncode != 0

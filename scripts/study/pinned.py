@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from gpt2.config.names import flag_of
 from scripts.study.cells import options_of
@@ -27,6 +27,17 @@ def pinned_notes(spec: MatrixSpec) -> list[str]:
         for option in (o for o in spec.base if o.startswith(_prefix(name))):
             notes += _of_one(spec, option, name, optimizers)
     return notes
+
+
+def for_one_optimizer(base: Iterable[str], optimizers: Sequence[str]) -> list[str]:
+    """Return the options of `base` that were chosen for one of several optimizers.
+
+    That is the learning rate, the weight decay, and what one of them alone has.
+    """
+    if len(optimizers) < 2:
+        return []
+    prefixes = tuple(map(_prefix, optimizers))
+    return [option for option in base if option in _SCALES or option.startswith(prefixes)]
 
 
 def _prefix(optimizer: str) -> str:

@@ -1,0 +1,144 @@
+"""The quick answer: a matrix of few seeds whose runs are as long as a given time allows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from gpt2.config.errors import UserError
+from gpt2.config.names import flag_of
+from gpt2.config.text import joined, rough_duration
+from scripts.study.cells import METHOD, Matrix, expand
+from scripts.study.description import with_threads
+from scripts.study.folder import MatrixFolder
+from scripts.study.pinned import for_one_optimizer
+from scripts.study.records import MatrixRecord, Probe
+from scripts.study.spec import LISTS, RawSpec, check_spec
+
+#: Share of the time that is planned: the rest is for the report, and for a machine that slows down.
+_PLANNED = 0.85
+#: Evaluations on the way, and lines of metrics; the fewest steps that say anything at all.
+_EVALUATIONS, _LOGGED, _LEAST = 4, 60, 50
+#: Letters of the values in a folder's name.
+_LONGEST = 60
+#: Which variable of make gives an axis its values.
+VARIABLES = {
+    "OPTIMIZER": "OPTIMIZERS",
+    "PRUNING_METHOD": "METHODS",
+    "TARGET_SPARSITY": "SPARSITIES",
+}
+
+
+@dataclass(frozen=True)
+class Quick:
+    """What is asked for: the values of each axis (of VARIABLES), seeds, and seconds for it all."""
+
+    axes: Mapping[str, list[str]]
+    seeds: int
+    seconds: float
+
+
+def narrow(raw: RawSpec, asked: Quick) -> list[str]:
+    """Make `raw`, a matrix of a .config, that of the question; return notes on what was left out.
+
+    Raises UserError where there is nothing to compare.
+    """
+    axes = {option: values for option, values in asked.axes.items() if values}
+    if not axes:
+        raise UserError(
+            'nothing to compare: OPTIMIZERS="adamw muon", METHODS="none magnitude state" or '
+            'SPARSITIES="0.5 0.9" names what'
+        )
+    pruned = axes.get(METHOD) or [raw.base.get(METHOD, "none")]
+    if "TARGET_SPARSITY" in axes and set(pruned) == {"none"}:
+        raise UserError('SPARSITIES= has no effect: nothing is pruned; METHODS="magnitude" prunes')
+    for option, values in axes.items():
+        if raw.where.get(option, "").startswith("--"):
+            raise UserError(
+                f"{flag_of(option)} and {VARIABLES[option]}= both say it: leave one out"
+            )
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise UserError(f"{VARIABLES[option]}: {twice[0]} is named twice")
+    raw.axes = {option: axes[option] for option in LISTS.values() if option in axes}
+    for option in raw.axes:
+        raw.base.pop(option, None)
+        raw.where[option] = VARIABLES[option]
+    raw.texts |= {"SEEDS": f"1..{asked.seeds}", "TUNE": ""}
+    raw.problems = [text for text in raw.problems if "axis of this matrix" not in text]
+    dropped = [
+        option
+        for option in for_one_optimizer(raw.base, axes.get("OPTIMIZER", ()))
+        if not raw.where.get(option, "--").startswith("--")
+    ]
+    said = joined([f"{flag_of(option)} {raw.base.pop(option)}" for option in dropped] or [""])
+    asked_for = [raw.axes, sorted(raw.base.items()), asked.seeds, asked.seconds]
+    digest = hashlib.sha256(json.dumps(asked_for).encode()).hexdigest()[:6]
+    words = re.sub("[^A-Za-z0-9._-]", "_", "-".join(v for some in raw.axes.values() for v in some))
+    raw.texts["NAME"] = f"compare-{words[:_LONGEST]}-{digest}"
+    if not dropped:
+        return []
+    return [
+        f"each optimizer runs with its own defaults: {said} of .config, chosen for one of them, "
+        "left out; in ARGS they hold"
+    ]
+
+
+def of_length(raw: RawSpec, steps: int, folder: MatrixFolder) -> Matrix:
+    """Return the matrix with runs of `steps` steps. Raises UserError."""
+    lengths = {
+        "MAX_STEPS": steps,
+        "EVAL_INTERVAL": math.ceil(steps / _EVALUATIONS),
+        "LOG_INTERVAL": max(1, steps // _LOGGED),
+        "CHECKPOINT_INTERVAL": 0,
+        "SAMPLE_TOKENS": 0,
+    }
+    for option in ("MAX_TIME", "NUM_EPOCHS"):
+        raw.base.pop(option, None)
+    raw.base |= {option: str(value) for option, value in lengths.items()}
+    matrix = expand(with_threads(check_spec(raw), folder))
+    if len({cell.label for cell in matrix.cells}) < 2:
+        left = "".join(f"; {label} is left out: {why}" for label, why in matrix.left_out[:1])
+        raise UserError(f"nothing to compare: all of it is {matrix.cells[0].label}{left}")
+    return matrix
+
+
+def fitting_steps(
+    record: MatrixRecord,
+    probes: Mapping[str, Probe],
+    asked: Quick,
+    begun: float,
+    longest: Iterable[int | None],
+) -> tuple[int, float]:
+    """Return the steps of every run, and the seconds that all runs take by the short runs.
+
+    begun: when the question was asked, by time.monotonic. longest: the steps that the runs would
+    have without a limit. Raises UserError, with a time that is enough, where too few steps fit.
+    """
+    per_step = sum(probes[cell.kind].step_seconds for cell in record.cells) / record.slots
+    fixed = sum(
+        probes[cell.kind].other_seconds + _EVALUATIONS * probes[cell.kind].evaluation_seconds
+        for cell in record.cells
+    ) / record.slots  # fmt: skip
+    spent = time.monotonic() - begun
+    steps = int((_PLANNED * asked.seconds - spent - fixed) / per_step)
+    if steps < _LEAST:
+        enough = math.ceil((spent + fixed + _LEAST * per_step) / _PLANNED / 60) + 1
+        raise UserError(
+            f"TIME: {len(record.cells)} runs of at least {_LEAST} steps do not fit "
+            f"{rough_duration(asked.seconds)}: starts and evaluations take "
+            f"{rough_duration(fixed)}, a step of all runs {per_step:.2g} s; "
+            f"TIME={enough}m is enough, fewer SEEDS or rows take less"
+        )
+    steps = min([_round(steps), *(most for most in longest if most)])
+    return steps, fixed + steps * per_step
+
+
+def _round(steps: int) -> int:
+    """Return two digits of a number, and zeros: a length for people."""
+    size: int = 10 ** max(0, len(str(steps)) - 2)
+    return steps // size * size
