@@ -34,6 +34,11 @@ def main(argv: Sequence[str]) -> int:
 
         show()
         return 0
+    if actions.measure_precision:
+        from gpt2.planning.cpu_precision import report
+
+        print(report(config))
+        return 0
     if actions.check_config:
         if plugins.defines(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer, "check"):
             from gpt2.training.assembly import check_optimizer

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     continue_in_venv()  # `make` would take it too, so what it has is what counts
 
 from gpt2.config.entry import run_entry
-from gpt2.config.errors import Exit
+from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
 from gpt2.config.text import first_line
 from gpt2.machine.host_memory import Host
@@ -134,10 +134,22 @@ def torch_findings() -> Iterator[Finding]:
     else:
         cost = "training is on the CPU: for small models; the 124M one takes days there"
         yield Finding("GPU", "none that this torch can use", cost)
-    native = has_bf16()
-    cost = "--precision bf16 would be emulated, a hundred times slower; auto takes fp32"
-    yield Finding("bf16", f"{'' if native else 'not '}in this CPU", "" if native else cost)
+    yield _bf16_of_cpu()
     yield Finding("flash kernels", "torch's own for the CPU")
+
+
+def _bf16_of_cpu() -> Finding:
+    """Look for bf16 in this CPU, and for what was measured of it."""
+    if not has_bf16():
+        cost = "--precision bf16 would be emulated, a hundred times slower; auto takes fp32"
+        return Finding("bf16", "not in this CPU", cost)
+    from gpt2.planning.calibration import LEAST_WIDTH, kept_choice
+
+    try:
+        choice = kept_choice(LEAST_WIDTH)
+    except UserError as error:
+        return Finding("bf16", "in this CPU", error.messages[0])
+    return Finding("bf16", f"in this CPU; auto takes {choice.precision}, as {choice.why}")
 
 
 def _gpu(index: int) -> Iterator[Finding]:

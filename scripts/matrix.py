@@ -30,6 +30,7 @@ from scripts.study import views as show
 from scripts.study.cells import expand
 from scripts.study.description import describe, read_spec, with_threads
 from scripts.study.folder import MatrixFolder
+from scripts.study.precision import pin_precision
 from scripts.study.slurm.settings import settings_of
 from scripts.study.slurm.submit import submit
 from scripts.study.spec import add_flags, check_spec
@@ -72,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
     matrix = expand(with_threads(check_spec(raw), folder, slurm.cpus if slurm else None))
     if slurm and given.gpus:
         raise UserError("GPUS= has no effect with RUNNER=slurm: MATRIX_SLURM_GPUS says how many")
+    measure = None if slurm else not given.plan
+    pin_precision(matrix, folder, actions.TRAIN, REPOSITORY, actions.say, measure)
     record = describe(matrix, given.gpus, here=slurm is None)
     if given.plan:
         print("\n".join(actions.planned(folder, matrix, record, given.no_probe)))

@@ -57,6 +57,13 @@ class TrainActions:
             "effective batch"
         ),
     ] = False
+    measure_precision: Annotated[
+        bool,
+        Help(
+            "measure whether bf16 is faster on this CPU, keep it for --precision auto, and exit; "
+            "a loaded machine is not measured"
+        ),
+    ] = False
     list_optimizers: Annotated[
         bool, Help("list the available optimizers, and why others are unavailable, and exit")
     ] = False

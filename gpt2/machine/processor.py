@@ -23,9 +23,19 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def bf16_instructions() -> list[str]:
+    """Return the names of the processor's instructions for bf16, as far as Linux tells."""
+    return sorted(_BF16.intersection(_information().split()))
+
+
 def has_bf16() -> bool:
     """Return whether the processor has instructions for bf16, as far as Linux tells."""
-    return not _BF16.isdisjoint(_information().split())
+    return bool(bf16_instructions())
+
+
+def loaded() -> bool:
+    """Return whether other work keeps more than half of the cores busy, by the last minute."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * cores()
 
 
 def cores() -> int:

@@ -18,7 +18,7 @@ def resolve_precision(asked: str, device: torch.device) -> str:
     """Return fp32, bf16 or fp16 for `asked`, which may be auto.
 
     auto is bf16 on a CUDA device that computes in it, fp16 on another CUDA device, and fp32 on
-    everything else: a CPU without native bf16 is a hundred times slower in it.
+    everything else: whether a CPU is faster in bf16 is measured, see planning/cpu_precision.py.
     """
     if asked != "auto":
         return asked
@@ -48,6 +48,8 @@ class Precision:
         self, name: str, device: torch.device, step_guard: StepGuard | None = None
     ) -> None:
         self.name = name
+        #: Why it is this one, where auto decided by a measurement; for the record.
+        self.why = ""
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
         #: Decides and counts; by default only NaN and Inf are skipped.

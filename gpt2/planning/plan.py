@@ -13,9 +13,9 @@ from gpt2.machine import device as machine
 from gpt2.machine import host_memory as hosts
 from gpt2.model.attention import kernel_chosen
 from gpt2.model.loss import chunk_mib
-from gpt2.optim.precision import resolve_precision
 from gpt2.planning import probe
 from gpt2.planning.calibration import ratio_of
+from gpt2.planning.cpu_precision import choose
 from gpt2.planning.remedies import (
     CONTEXT,
     HEAP,
@@ -98,7 +98,7 @@ def plan(
     if plan_for and config.optim.precision == "auto":
         precision = "bf16"
     else:
-        precision = resolve_precision(config.optim.precision, device)
+        precision = choose(config, device, measure=False).precision
     shape = _step_shape(config, vocab_size, device, precision, there=not plan_for)
     if bounds:
         size = FP32 * shape.parameters

@@ -81,6 +81,7 @@ class RunRecord(Record):
     lowered: tuple[BatchReduction, ...] | None = None
     code: str | None = None
     precision: str | None = None
+    precision_why: str | None = None
     compiled: bool | None = None
     compile_failure: str | None = None
     data: DataRecord | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -13,9 +14,13 @@ from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.machine.device import resolve_device
 from gpt2.machine.host_memory import Host
+from gpt2.machine.processor import has_bf16
 from gpt2.machine.ranks import DistributedContext
-from gpt2.optim.precision import resolve_precision
+from gpt2.optim.precision import DTYPES
+from gpt2.planning.calibration import LEAST_WIDTH, Choice
 from gpt2.planning.command import refuse_or_fit
+from gpt2.planning.cpu_precision import choose
+from gpt2.run_dir.folder import read_json
 from gpt2.run_dir.resume import refuse_other_options
 from gpt2.session.guards import check_host
 from gpt2.training.assembly import check_optimizer, refuse_pruning
@@ -28,7 +33,7 @@ from gpt2.weights.trained import warn
 class Prepared:
     """A run that can begin: what was asked for, and what it was found to mean on this machine.
 
-    weights: what --init-from names, if anything. precision: fp32, bf16 or fp16.
+    weights: what --init-from names, if anything. precision: fp32, bf16 or fp16, and why.
     """
 
     config: Config
@@ -39,7 +44,7 @@ class Prepared:
     ranks: DistributedContext
     host: Host
     device: torch.device
-    precision: str
+    precision: Choice
     weights: Pretrained | None
 
 
@@ -56,7 +61,7 @@ def check(
         refuse_other_options(actions.run_dir, config, data["train"].meta)
     host = check_host(config.machine)
     device = resolve_device(config.machine.device, config.machine.device_index)
-    precision = resolve_precision(config.optim.precision, device)
+    precision = _precision(config, actions.run_dir, device, ranks)
     meta = data["train"].meta
     check_optimizer(config, ranks.world_size)
     say = warn if ranks.first else _say_nothing
@@ -64,6 +69,32 @@ def check(
     refuse_pruning(config, data["train"], ranks, actions.run_dir)
     config = refuse_or_fit(config, actions, meta.vocab_size, ranks)
     return Prepared(config, options, actions, argv, data, ranks, host, device, precision, weights)
+
+
+def _precision(
+    config: Config, run: Path | None, device: torch.device, ranks: DistributedContext
+) -> Choice:
+    """Return what the products of this run are in: where auto decides, as the run began.
+
+    The first rank measures, for all of them.
+    """
+    began = None if config.optim.precision != "auto" or run is None else _began(run, device)
+    choice: Choice = ranks.gather(began or choose(config, device, measure=ranks.first))[0]
+    asked_here = config.model.n_embd >= LEAST_WIDTH and has_bf16()  # else it is what it always was
+    if choice.why and asked_here and not began and ranks.first:
+        print(f"--precision auto: {choice.precision}, as {choice.why}", flush=True)
+    return choice
+
+
+def _began(run: Path, device: torch.device) -> Choice | None:
+    """Return what a run that was begun on a device of this type computes in; None for others."""
+    if not (run / "run.json").is_file():
+        return None
+    record = read_json(run, "run.json")
+    precision, there = record["precision"], record["device"].partition(":")[0]
+    if precision not in DTYPES or there != device.type:
+        return None
+    return Choice(precision, record.get("precision_why") or "", decided=True)
 
 
 def _say_nothing(_: str) -> None:

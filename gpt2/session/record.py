@@ -50,6 +50,7 @@ def run_record(
         "version": VERSION,
         "code": _all_code(earlier.get("code"), code_hash.code_hash()),
         "precision": parts.precision.name,
+        "precision_why": parts.precision.why or None,
         "compiled": False,
         "compile_failure": None,
         "data": {

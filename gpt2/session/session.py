@@ -90,12 +90,14 @@ class Session:
         device, data, weights = prepared.device, prepared.data, prepared.weights
         self.watchdog.starting()
         # Every rank drops out its own activations.
-        machine.prepare(config.machine, prepared.precision, config.train.seed + ranks.rank)
+        precision = prepared.precision.precision
+        machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
         fill = weights.copy_to if weights else None
         began = weights.identity() if weights else None  # before runs/latest is this run
         vocabulary = data["train"].meta.vocab_size
         model = build_model(config.model, vocabulary, device, config.train.seed, fill)
-        parts = build_parts(config, model, data["train"], device, prepared.precision, ranks)
+        parts = build_parts(config, model, data["train"], device, precision, ranks)
+        parts.precision.why = prepared.precision.why
         write_beginning(folder, prepared.options, prepared.argv, config.train)
         if folder.path.parent == RUNS and ranks.first:
             point_latest(folder.path, Console(folder.log).warn)

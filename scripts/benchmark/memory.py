@@ -16,8 +16,8 @@ from gpt2.config.sizes import show_size
 from gpt2.config.text import markdown_table
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
-from gpt2.optim.precision import resolve_precision
 from gpt2.planning.calibration import store_ratio
+from gpt2.planning.cpu_precision import choose
 from gpt2.planning.plan import plan
 from gpt2.planning.step import peak_of
 from scripts.benchmark.contestants import Ours, synthetic_tokens
@@ -53,7 +53,7 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
     Measured is what the allocator reserved on a GPU; on a CPU RssAnon beyond that of the same
     program after a step of a small model.
     """
-    precision = resolve_precision(config.optim.precision, device)
+    precision = choose(config, device, measure=False).precision
     machine.prepare(config.machine, precision, config.train.seed)
     shape = dataclasses.replace(config.model, n_layer=1, n_head=1, n_embd=16, block_size=16)
     small = dataclasses.replace(

@@ -21,7 +21,7 @@ from gpt2.config.errors import UserError
 from gpt2.config.text import markdown_table
 from gpt2.config.typed import Config
 from gpt2.machine import device as machine
-from gpt2.optim.precision import resolve_precision
+from gpt2.planning.cpu_precision import choose
 from gpt2.prune.gradual import GradualPruner
 from scripts.benchmark.contestants import Ours, synthetic_tokens
 from scripts.benchmark.measure import interleaved, peak_of, spread, synchronise
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace, configs: dict[str, Config], vocabulary: 
     """
     dense = dataclasses.replace(next(iter(configs.values())), prune=None)
     device = machine.resolve_device(dense.machine.device, dense.machine.device_index)
-    precision = resolve_precision(dense.optim.precision, device)
+    precision = choose(dense, device, measure=False).precision
     machine.prepare(dense.machine, precision, dense.train.seed)
     tokens = synthetic_tokens(dense, vocabulary)
     sides = {"dense": Ours(dense, tokens, device, precision)}

@@ -12,7 +12,8 @@ from gpt2.machine import device as machine
 from gpt2.machine.cards import peak_flops
 from gpt2.machine.device import device_name
 from gpt2.machine.processor import cores
-from gpt2.optim.precision import DTYPES, resolve_precision
+from gpt2.optim.precision import DTYPES
+from gpt2.planning.cpu_precision import choose
 from scripts.benchmark import contestants as contest
 from scripts.benchmark import measure as meter
 from scripts.benchmark.contestants import Ours, Side
@@ -23,7 +24,7 @@ def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one configuration; return all of its numbers. Raises UserError."""
     device = machine.resolve_device(config.machine.device, config.machine.device_index)
     machine.keep_freed_memory(device)  # as train.py does; here the peers profit, too
-    precision = resolve_precision(config.optim.precision, device)
+    precision = choose(config, device, measure=False).precision
     machine.prepare(config.machine, precision, config.train.seed)
     tokens = contest.synthetic_tokens(config, arguments.vocab_size or usual_vocabulary(config))
     ours = Ours(config, tokens, device, precision)

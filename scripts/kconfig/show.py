@@ -16,6 +16,7 @@ from gpt2.config.names import flag_of, nearest
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import Auto, Size, Within
+from gpt2.planning.calibration import LEAST_WIDTH, kept_choice
 from scripts.kconfig.files import read, unmentioned
 from scripts.kconfig.start import read_or_start
 
@@ -38,6 +39,8 @@ def explain(config: Path, option: str) -> None:
     value = options.value(name)
     print("   ".join(part for part in (name, flags[name], node.prompt[0]) if part))
     print(f"  value: {'none, it plays no part here' if value is None else value or repr('')}")
+    if name == "PRECISION" and value == "auto":
+        print(f"  on this CPU: {_on_this_cpu(options)}")
     print(f"  from: {_source(options, name)}")
     if limits := _limits(options, name):
         print(f"  range: {limits}")
@@ -55,6 +58,12 @@ def explain(config: Path, option: str) -> None:
                         f"{word}: {said}", 90, initial_indent=" " * 4, subsequent_indent=" " * 8
                     )
                 )
+
+
+def _on_this_cpu(options: Options) -> str:
+    """Return what --precision auto takes on this CPU, by what is kept. Raises UserError."""
+    choice = kept_choice(int(options.value("N_EMBD") or LEAST_WIDTH))
+    return f"{choice.precision}, as {choice.why}"
 
 
 def _unknown(option: str, name: str, flags: Mapping[str, str]) -> str:
