@@ -88,4 +88,9 @@ def test_what_slurm_itself_refuses(slurm: Cluster, tmp_path: Path) -> None:
         assert done.returncode == 2, done.stdout
         assert done.stderr.startswith(f"matrix.py: error: {said}"), done.stderr
         assert done.stderr.count("\n") == 1
+    on_gpu = tmp_path / "gpu"
+    on_gpu.write_text(work.config.read_text().replace("DEVICE_CPU", "DEVICE_AUTO"))
+    done = Work(slurm, on_gpu, work.out).matrix("--runner", "slurm")  # these nodes have none
+    assert "Invalid generic resource (gres) specification; nothing was submitted" in done.stderr
+    assert done.stderr.endswith("MATRIX_SLURM_GPUS=0 asks for no GPU\n")
     assert active(work.out) == []

@@ -117,8 +117,9 @@ def _submit(
     try:
         number = ask("sbatch", "--parsable", f"--array=0-{tasks - 1}", str(script))
     except FailedError as error:
+        hint = "; MATRIX_SLURM_GPUS=0 asks for no GPU" if "gres" in str(error) else ""
         raise UserError(
-            f"sbatch: {error}; nothing was submitted: {script} is the script it refused"
+            f"sbatch: {error}; nothing was submitted: {script} is the script it refused{hint}"
         ) from error
     job = number.strip().partition(";")[0]
     say(
