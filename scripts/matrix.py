@@ -28,7 +28,7 @@ from scripts.reports.study import newest
 from scripts.study import actions
 from scripts.study import views as show
 from scripts.study.cells import expand
-from scripts.study.description import describe, read_spec, with_threads
+from scripts.study.description import describe, read_spec, with_controls, with_threads
 from scripts.study.folder import MatrixFolder
 from scripts.study.precision import pin_precision
 from scripts.study.slurm.settings import settings_of
@@ -70,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
     if given.rerun is not None:
         return actions.rerun(folder, given.rerun)
     slurm = settings_of(raw)
-    matrix = expand(with_threads(check_spec(raw), folder, slurm.cpus if slurm else None))
+    spec = with_threads(check_spec(raw), folder, slurm.cpus if slurm else None)
+    matrix = expand(with_controls(spec, raw, folder))
     if slurm and given.gpus:
         raise UserError("GPUS= has no effect with RUNNER=slurm: MATRIX_SLURM_GPUS says how many")
     measure = None if slurm else not given.plan

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 FP32 = 4
 
 
+def parameter_count(layers: int, width: int, block: int, vocabulary: int, bias: bool) -> int:
+    """Return the number of parameters of a model; the tied matrix counts once."""
+    d, biases = width, int(bias)
+    of_block = 12 * d * d + biases * 9 * d + 2 * (1 + biases) * d
+    return (vocabulary + block) * d + layers * of_block + (1 + biases) * d
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepShape:
     """A training step: the model's shape, the micro-batch, and how it is computed.
@@ -66,9 +73,7 @@ class StepShape:
     @property
     def parameters(self) -> int:
         """Parameters of the model; the tied matrix counts once."""
-        d, bias = self.width, int(self.bias)
-        block = 12 * d * d + bias * 9 * d + 2 * (1 + bias) * d
-        return (self.vocabulary + self.block) * d + self.layers * block + (1 + bias) * d
+        return parameter_count(self.layers, self.width, self.block, self.vocabulary, self.bias)
 
     @property
     def embedding(self) -> int:

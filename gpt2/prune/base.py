@@ -15,10 +15,11 @@ from gpt2.machine.shards import full_tensor
 from gpt2.model.matrices import Matrix, matrices_of, stored
 from gpt2.prune.allocation import BY_MATRIX, count_of, layer_counts
 from gpt2.prune.calibration import Calibration
+from gpt2.prune.events import Events
 from gpt2.prune.lamp import lamp_counts
 from gpt2.prune.masks import Masks
 from gpt2.prune.pruner import Sparsity
-from gpt2.prune.schedule import Events, SparsitySchedule
+from gpt2.prune.schedule import SparsitySchedule
 
 _MASK, _EVENTS, _BY_MATRIX = "mask.", "events", "by_matrix"
 

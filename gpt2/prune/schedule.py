@@ -1,11 +1,11 @@
-"""How sparse a run is when: the ramp from dense to the target, and the events on it."""
+"""How sparse a run is when: the ramp from dense to the target."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from gpt2.config.typed import PruneConfig
 
 #: Events on the ramp when the interval is `auto`.
 AUTO_EVENTS = 20
@@ -48,49 +48,32 @@ class SparsitySchedule:
         """Return the steps that the ramp takes in a run of `run` steps."""
         return 0 if self.kind == "step" else round((self.end - self.start) * run)
 
-
-class Events:
-    """Tells the steps at which something happens on a ramp; a checkpoint holds where it is."""
-
-    def __init__(self, schedule: SparsitySchedule) -> None:
-        self.schedule = schedule
-        self._begun: int | None = None  # step of the first event
-        self._last = 0.0  # position of the last one
-
-    def reached(self) -> float:
-        """Return the share of pruned weights that the last event made; 0 before the first."""
-        return 0.0 if self._begun is None else self.schedule.sparsity_at(self._last)
-
-    def is_due(self, step: int, progress: float) -> bool:
-        """Whether there is an event after `step` steps: the first, every interval, and the last."""
-        schedule = self.schedule
-        if progress < schedule.start:
-            return False
-        if self._begun is None:
-            return True
-        position = schedule.position(progress)
-        if self._last >= 1.0 or position >= 1.0:
-            return self._last < 1.0
-        if schedule.interval is not None:
-            return (step - self._begun) % schedule.interval == 0
-        return _twentieths(position) > _twentieths(self._last)
-
-    def advance(self, step: int, progress: float) -> None:
-        """Note that the event was made."""
-        if self._begun is None:
-            self._begun = step
-        self._last = self.schedule.position(progress)
-
-    def tensor(self) -> Tensor:
-        """Return where it is, for a checkpoint: float64, (2,)."""
-        begun = -1 if self._begun is None else self._begun
-        return torch.tensor([begun, self._last], dtype=torch.float64)
-
-    def load(self, tensor: Tensor) -> None:
-        """Take back what `tensor` gave."""
-        begun, self._last = (float(value) for value in tensor)
-        self._begun = None if begun < 0 else int(begun)
+    def average(self, run: int) -> float:
+        """Return the mean of the share of pruned weights over a run of `run` steps."""
+        if self.kind == "step":
+            return self.target * (1.0 - self.start)
+        events = AUTO_EVENTS if self.interval is None else self.steps(run) / self.interval
+        # What an event makes holds until the next one.
+        held = [self.sparsity_at(min(1.0, k / events)) for k in range(max(1, math.ceil(events)))]
+        ramp = sum(held) / len(held)
+        return (self.end - self.start) * ramp + (1.0 - self.end) * self.target
 
 
-def _twentieths(position: float) -> int:
-    return int(AUTO_EVENTS * position + 1e-9)  # shares of a run are rounded: 0.05 may fall short
+def schedule_of(prune: PruneConfig) -> SparsitySchedule:
+    """Return the schedule that was asked for; one shot is a step at the start."""
+    end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
+    kind = prune.pruning_schedule or ("step" if prune.pruning_end is None else "linear")
+    return SparsitySchedule(
+        kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval
+    )
+
+
+def average_sparsity(prune: PruneConfig, run: int) -> float:
+    """Return the mean over a run of `run` steps of the share of the prunable weights that is zero.
+
+    A method without a schedule of its own, but with an end, moves weights that are as sparse as
+    the target from the start.
+    """
+    if prune.pruning_schedule is None and prune.pruning_end is not None:
+        return prune.target_sparsity
+    return schedule_of(prune).average(run)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.typed import PLUGIN_PACKAGES, Config, PruneConfig, TrainConfig
+from gpt2.config.typed import PLUGIN_PACKAGES, Config, TrainConfig
 from gpt2.data.batches import (
     BatchOrder,
     TrainBatches,
@@ -36,7 +36,7 @@ from gpt2.prune.allocation import GROUPED
 from gpt2.prune.base import PruningContext
 from gpt2.prune.calibration import Calibration
 from gpt2.prune.pruner import Pruner
-from gpt2.prune.schedule import SparsitySchedule
+from gpt2.prune.schedule import SparsitySchedule, schedule_of
 from gpt2.prune.static import KeptPruner
 from gpt2.training.final_losses import VAL_TEST
 from gpt2.training.loop import Parts
@@ -88,7 +88,7 @@ def refuse_pruning(
     # A run that goes on, perhaps with other ranks, keeps the steps that it was found right for.
     begun = run_dir is not None and (run_dir / "run.json").exists()
     steps = None if begun else length_of(config, tokens, ranks.world_size)
-    schedule = _sparsity_schedule(prune)
+    schedule = schedule_of(prune)
     if (
         prune.pruning_interval is not None
         and steps
@@ -154,9 +154,7 @@ def build_pruner(
         weights=may_be_zero(config, model),
         parameters=model.parameter_count(),
         optimizer=optimizer,
-        schedule=_sparsity_schedule(prune)
-        if prune
-        else SparsitySchedule("step", 1.0, 1.0, 0.0, None),
+        schedule=schedule_of(prune) if prune else SparsitySchedule("step", 1.0, 1.0, 0.0, None),
         pattern=prune.sparsity_pattern if prune else "global",
         seed=config.train.seed,
         calibration=Calibration(model, batches, forward),
@@ -175,14 +173,6 @@ def may_be_zero(config: Config, model: LanguageModel) -> dict[str, nn.Parameter]
     if config.prune is not None:
         return model.prunable(config.prune.prune_scope)
     return model.prunable("all") if config.model.keep_sparsity else {}
-
-
-def _sparsity_schedule(prune: PruneConfig) -> SparsitySchedule:
-    end = prune.pruning_start if prune.pruning_end is None else prune.pruning_end
-    kind = prune.pruning_schedule or ("step" if prune.pruning_end is None else "linear")
-    return SparsitySchedule(
-        kind, prune.pruning_start, end, prune.target_sparsity, prune.pruning_interval
-    )
 
 
 def _optimizer_plugin(config: Config) -> ModuleType:

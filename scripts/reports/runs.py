@@ -84,6 +84,13 @@ class Run:
             if each.val_loss is not None
         )
 
+    @cached_property
+    def sparsities(self) -> tuple[tuple[int, float], ...]:
+        """The sparsity of each line that has one: (step, share of the prunable weights)."""
+        return tuple(
+            (each.step, each.sparsity) for each in self.points if each.sparsity is not None
+        )
+
     @property
     def loss(self) -> float:
         """The final validation loss, in nats per token; of a finished run."""

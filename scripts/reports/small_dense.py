@@ -53,12 +53,12 @@ def average_parameters(row: Row) -> float | None:
 
 
 def _average(run: Run) -> float | None:
-    """Return the mean over the steps of a run, a straight line between its evaluations."""
+    """Return the mean over the steps of a run, a straight line between what was logged."""
     parameters, steps = run.measured("parameters"), run.measured("steps")
     final, whole = run.measured("sparsity_reached"), run.measured("sparsity_whole")
     if not parameters or not steps or not final or whole is None:
         return None
-    points = [(step, sparsity) for step, _, sparsity in run.evaluations if step < steps]
+    points = [(step, sparsity) for step, sparsity in run.sparsities if step < steps]
     points.append((int(steps), final))
     # What is as sparse as at the end when it is first looked at was so from the start.
     start = final if points[0][1] >= final and len(points) > 1 else 0.0

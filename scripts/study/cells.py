@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpt2.config import plugins
 from gpt2.config.actions import TrainActions
@@ -18,6 +18,8 @@ from gpt2.config.options import Options
 from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import PLUGIN_PACKAGES, Config
 from scripts.flags import words
+from scripts.study.controls import DENSE, small_model
+from scripts.study.forecast import dataset, steps
 from scripts.study.search import draw
 from scripts.study.spec import LISTS, RATE, MatrixSpec, is_float, typed
 
@@ -73,13 +75,15 @@ def expand(spec: MatrixSpec) -> Matrix:
     """Make and check every cell. Raises UserError naming the cells that are wrong."""
     matrix = Matrix(spec)
     combinations = _combinations(spec, matrix)
+    if spec.controls:
+        combinations += _small_dense(spec, combinations, matrix)
     if not combinations:
         raise UserError(
             "an empty matrix: every combination of the axes is left out",
             *(f"{label}: {why}" for label, why in matrix.left_out[:5]),
         )
     if spec.tuned:
-        dense = [one for one in combinations if one.axes.get(METHOD) == "none"]
+        dense = [one for one in combinations if one.axes.get(METHOD) == DENSE]
         tuning = combinations if spec.tune else dense or combinations
         _add(matrix, tuning, spec.tuning_seeds, tuning=True)
     _add(matrix, combinations, spec.seeds, tuning=False)
@@ -158,6 +162,42 @@ def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
     _refuse_what_no_cell_takes(spec, refused, good, active)
     matrix.left_out = [(label_of(one.axes), "; ".join(one.problems)) for one in refused]
     return list(distinct.values())
+
+
+def _small_dense(
+    spec: MatrixSpec, rows: Sequence[_Combination], matrix: Matrix
+) -> list[_Combination]:
+    """Return the small dense model of every pruned row, each once; without one where none fits.
+
+    Raises UserError where the data are missing: their vocabulary is a part of the model.
+    """
+    found: dict[str, _Combination] = {}
+    points = draw(len(spec.tune), spec.trials, spec.tune_scramble) if spec.tune else [()]
+    tuned = {dimension.option for dimension in spec.tune}
+    seen = set()
+    for row in rows:
+        config = bind(parse("train.py", "", row.flags, TrainActions)[0])
+        if config.prune is None:
+            continue
+        tokens, vocabulary = dataset(config)
+        model = small_model(config, steps(config, tokens), vocabulary)
+        axes = {option: value for option, value in row.axes.items() if option not in tuned}
+        label = label_of(axes)
+        if model is None and label not in seen:
+            why = "no narrower model has about as many parameters as its run on average"
+            matrix.left_out.append((f"small dense model of {label}", why))
+        if model is None or label in seen:
+            continue
+        seen.add(label)
+        width = {"N_EMBD": model["N_EMBD"]}
+        shape = {**spec.base, **({} if config.model.model == "custom" else model)}
+        narrow = replace(spec, base={o: v for o, v in shape.items() if o not in width})
+        for trial in _trials(narrow, {**axes, METHOD: DENSE, **width}, points, matrix):
+            if trial.problems:
+                matrix.left_out.append((label_of(trial.axes), "; ".join(trial.problems)))
+            else:
+                found.setdefault(trial.full, trial)
+    return list(found.values())
 
 
 def _trials(

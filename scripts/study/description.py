@@ -15,7 +15,8 @@ from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import Identity
 from gpt2.machine.processor import cores
 from scripts.study import machine
-from scripts.study.cells import Cell, Matrix
+from scripts.study.cells import METHOD, Cell, Matrix
+from scripts.study.controls import DENSE, lacking
 from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import checkpoint_bytes, dataset, steps
 from scripts.study.rates import RULE, TRIALS_RULE
@@ -78,6 +79,20 @@ def with_threads(spec: MatrixSpec, folder: MatrixFolder, of_task: int | None = N
     return replace(spec, base={**spec.base, "NUM_THREADS": str(threads)})
 
 
+def with_controls(spec: MatrixSpec, raw: RawSpec, folder: MatrixFolder) -> MatrixSpec:
+    """Add the controls of pruning, unless they are left out, or the matrix began without them."""
+    begun = (folder.path / "matrix.json").exists()
+    if raw.texts["CONTROLS"] != "y" or (begun and not folder.matrix().controls):
+        return spec
+    methods = spec.axes.get(METHOD, ())
+    if not any(method != DENSE for method in methods):
+        return spec
+    added = lacking(methods)
+    first = (DENSE,) if DENSE in added else ()
+    methods = (*first, *methods, *(method for method in added if method != DENSE))
+    return replace(spec, axes={**spec.axes, METHOD: methods}, added=added, controls=True)
+
+
 def describe(matrix: Matrix, gpus: str, here: bool = True) -> MatrixRecord:
     """Return the content of matrix.json. Raises UserError where data are missing.
 
@@ -126,6 +141,7 @@ def describe(matrix: Matrix, gpus: str, here: bool = True) -> MatrixRecord:
         wait=spec.wait,
         keep=spec.keep,
         cells=tuple(cells),
+        controls=spec.controls,
     )
 
 

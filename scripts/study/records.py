@@ -76,6 +76,7 @@ class MatrixRecord(Record):
     """matrix.json: the axes, what holds for all cells, and the cells in the order they run in.
 
     timeout: seconds; None is automatic, 0 is no limit. wait: seconds. gpus: empty for the CPU.
+    controls: whether the controls of pruning were added; version 1 had none to add.
     """
 
     format: int
@@ -93,6 +94,7 @@ class MatrixRecord(Record):
     wait: int
     keep: str
     cells: tuple[CellRecord, ...]
+    controls: bool = False
 
     def chance(self, cell: CellRecord) -> float:
         """Return the chance that a cell is run: of rates and trials that are tuned one is taken."""

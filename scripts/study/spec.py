@@ -54,6 +54,8 @@ class MatrixSpec:
     tune: tuple[Dimension, ...] = ()
     trials: int = 0
     tune_scramble: int = 0
+    controls: bool = False  # of pruning: small dense models are to be added
+    added: tuple[str, ...] = ()  # pruning methods that nobody asked for: controls
 
     @property
     def tuned(self) -> bool:
@@ -194,6 +196,8 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     wait = _number(raw, "WAIT", 0, problems)
     trials = _number(raw, "TUNE_TRIALS", 2, problems)
     tune_scramble = _number(raw, "TUNE_SCRAMBLE", 0, problems)
+    if (controls := raw.texts["CONTROLS"]) not in ("y", "n"):
+        problems.append(f"{raw.place('CONTROLS')}: {controls!r} is no answer: write y or n")
     if problems:
         raise UserError(*problems)
     return MatrixSpec(

@@ -32,6 +32,7 @@ _TEXTS = {
     "tune-scramble": "TUNE_SCRAMBLE",
     "runner": "RUNNER",
     **{f"slurm-{key.lower().replace('_', '-')}": f"SLURM_{key}" for key in SLURM_KEYS},
+    "controls": "CONTROLS",
 }
 _KEYS = (*_TEXTS, "config", "options", "axes", "tune")
 _LARGEST = 1 << 20  # bytes
@@ -80,7 +81,8 @@ class _Reader:
         raw = self.start(found)
         for key, symbol in _TEXTS.items():
             if key in found:
-                raw.texts[symbol] = " ".join(self.values(found[key][1]))
+                text = " ".join(self.values(found[key][1]))
+                raw.texts[symbol] = _YES_OR_NO.get(text, text) if key == "controls" else text
                 raw.where[symbol] = self.place(found[key][0])
         if "axes" in found:
             for name, (key_node, node) in self.pairs(found["axes"][1], "axes").items():

@@ -46,6 +46,9 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
     for option, values in spec.axes.items():
         lines.append(f"  axis {typed(option)}: {', '.join(values)}")
     lines.append(f"  seeds: {', '.join(map(str, spec.seeds))} (outermost: half a matrix is whole)")
+    if spec.controls:
+        added = ", ".join([*spec.added, "small dense models"])
+        lines.append(f"  added as controls: {added} (without MATRIX_CONTROLS they are not)")
     seeds = ", ".join(map(str, spec.tuning_seeds))
     if spec.tune:
         space = "; ".join(f"{typed(tuned.option)} {tuned.text}" for tuned in spec.tune)

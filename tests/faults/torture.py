@@ -68,6 +68,7 @@ CONFIG_NUM_THREADS=1
 CONFIG_MATRIX_OPTIMIZERS="adamw"
 CONFIG_MATRIX_PRUNING_METHODS="none magnitude state"
 CONFIG_MATRIX_SPARSITIES="0.5"
+CONFIG_MATRIX_CONTROLS=n
 CONFIG_MATRIX_SEEDS="1 2"
 """
 #: Columns of results.csv that are measured, and so differ from run to run.

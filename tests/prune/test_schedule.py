@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpt2.prune.schedule import Events, SparsitySchedule
+from gpt2.prune.events import Events
+from gpt2.prune.schedule import SparsitySchedule
 
 
 def events(schedule: SparsitySchedule, steps: int, resumed_at: int | None = None) -> list[int]:
@@ -82,3 +83,24 @@ def test_time_may_jump_over_the_ramp() -> None:
     found.advance(2, 0.9)
     assert not found.is_due(3, 1.0)
     assert torch.equal(found.tensor(), torch.tensor([2.0, 1.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        SparsitySchedule("cubic", 0.1, 0.6, 0.9, None),
+        SparsitySchedule("cubic", 0.1, 0.6, 0.5, 40),
+        SparsitySchedule("linear", 0.25, 1.0, 0.7, None),
+        SparsitySchedule("linear", 0.0, 0.3, 0.7, 1000),
+        SparsitySchedule("step", 0.5, 0.5, 0.9, None),
+        SparsitySchedule("step", 0.0, 0.0, 0.9, None),
+    ],
+)
+def test_the_average_is_that_of_every_step(schedule: SparsitySchedule) -> None:
+    steps, found, held, total = 2000, Events(schedule), 0.0, 0.0
+    for step in range(1, steps + 1):
+        total += held  # what this step trains with
+        if found.is_due(step, step / steps):
+            held = schedule.sparsity(step / steps)
+            found.advance(step, step / steps)
+    assert schedule.average(steps) == pytest.approx(total / steps, abs=2e-3)

@@ -93,7 +93,7 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(record))
     if loss is not None:
         (folder / "summary.json").write_text(json.dumps(summary))
-    lines: list[dict[str, Any]] = [{"step": 1, "loss": 4.0, "sparsity": 0.0}]
+    lines: list[dict[str, Any]] = [{"step": 1, "loss": 4.0, "sparsity": reached / 100}]
     for step in (25, 50, 75, 100):
         value = (loss or 2.0) + (100 - step) / 100
         lines.append({"step": step, "val_loss": value, "sparsity": reached * step / 100})

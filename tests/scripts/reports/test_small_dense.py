@@ -32,7 +32,7 @@ def test_the_average_is_over_the_steps(tmp_path: Path) -> None:
 def test_what_is_sparse_from_the_start_is_so_in_every_step(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", 1.5, 1, method="rigl")
     text = (folder / "metrics.jsonl").read_text()
-    for sparsity in ("0.125", "0.25", "0.375"):
+    for sparsity in ("0.005", "0.125", "0.25", "0.375"):
         text = text.replace(f'"sparsity": {sparsity}}}', '"sparsity": 0.5}')
     (folder / "metrics.jsonl").write_text(text)
     (found,) = rows_of([read_run(folder)])

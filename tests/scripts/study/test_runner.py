@@ -45,6 +45,7 @@ class Work:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.out, self.capsys = folder, folder / "out", capsys
         self.lines = ["DATASET_TEXT=y", f'DATA_DIR="{folder}"', "MAX_STEPS=30", "DEVICE_CPU=y"]
+        self.lines.append("MATRIX_CONTROLS=n")
         meta = {"splits": {"train": {"tokens": 1000}}, "tokenizer": {"vocab_size": 9}}
         (folder / "text").mkdir()
         (folder / "text" / "meta.json").write_text(json.dumps(meta))

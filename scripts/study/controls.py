@@ -1,0 +1,73 @@
+"""Controls of pruning: the rows without which a pruned row says little, added to a matrix.
+
+- Dense, magnitude and random, at every sparsity: what pruning costs, and whether a method beats
+  the simplest criterion, and none at all.
+- A static mask, where a method is sparse from the start: whether moving the mask helps.
+- A small dense model for each pruned row, with as many parameters as the row has on average over
+  its run (Jin et al. 2025, The journey matters): whether to prune at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpt2.config.options import Options
+from gpt2.config.schema import TRAIN_TREE
+from gpt2.config.typed import Config, ModelConfig
+from gpt2.planning.step_shape import parameter_count
+from gpt2.prune.schedule import average_sparsity
+
+DENSE = "none"
+_METHOD = "PRUNING_METHOD"
+#: Square matrices of width x width that a scope prunes in each block.
+_SQUARES = {"blocks": 12, "attention": 4, "mlp": 8, "all": 12}
+#: How far a small model may be from the parameters it stands for: widths come in steps.
+TOLERANCE = 0.05
+
+
+def lacking(methods: Sequence[str]) -> tuple[str, ...]:
+    """Return the control methods that a matrix of these pruning methods lacks."""
+    pruning = [method for method in methods if method != DENSE]
+    wanted = [DENSE, "magnitude", "random"] if pruning else []
+    if any(_sparse_from_the_start(method) for method in pruning):
+        wanted.append("static")
+    return tuple(method for method in wanted if method not in methods)
+
+
+def _sparse_from_the_start(method: str) -> bool:
+    options = Options(TRAIN_TREE)
+    options.give(_METHOD, method, "--pruning-method")
+    return options.value("PRUNING_DYNAMIC") == "y"
+
+
+def small_model(config: Config, steps: int | None, vocabulary: int) -> dict[str, str] | None:
+    """Return the options of the small dense model that a pruned run is held against.
+
+    It is the run's model made narrower, at equal depth and heads. steps: of the run; None when
+    time alone ends it. None where no width comes within TOLERANCE of the average parameters.
+    """
+    prune, model = config.prune, config.model
+    if prune is None or not prune.target_sparsity:
+        return None
+    prunable = model.n_layer * _SQUARES[prune.prune_scope] * model.n_embd**2
+    if prune.prune_scope == "all":
+        prunable += vocabulary * model.n_embd
+    average = _parameters(model, model.n_embd, vocabulary) - prunable * average_sparsity(
+        prune, steps or 0
+    )
+    widths = range(model.n_head, model.n_embd, model.n_head)
+    if not widths:
+        return None
+    width = min(widths, key=lambda width: abs(_parameters(model, width, vocabulary) - average))
+    if abs(_parameters(model, width, vocabulary) / average - 1.0) > TOLERANCE:
+        return None
+    return {
+        "MODEL": "custom",
+        "N_LAYER": str(model.n_layer),
+        "N_HEAD": str(model.n_head),
+        "N_EMBD": str(width),
+    }
+
+
+def _parameters(model: ModelConfig, width: int, vocabulary: int) -> int:
+    return parameter_count(model.n_layer, width, model.block_size, vocabulary, model.bias)
