@@ -13,14 +13,11 @@ from collections.abc import Sequence
 
 from gpt2.config.options import Options
 from gpt2.config.schema import TRAIN_TREE
-from gpt2.config.typed import Config, ModelConfig
-from gpt2.planning.step_shape import parameter_count
-from gpt2.prune.schedule import average_sparsity
+from gpt2.config.typed import Config
+from gpt2.planning.average_parameters import average_parameters, parameters_at
 
 DENSE = "none"
 _METHOD = "PRUNING_METHOD"
-#: Square matrices of width x width that a scope prunes in each block.
-_SQUARES = {"blocks": 12, "attention": 4, "mlp": 8, "all": 12}
 #: How far a small model may be from the parameters it stands for: widths come in steps.
 TOLERANCE = 0.05
 
@@ -46,20 +43,16 @@ def small_model(config: Config, steps: int | None, vocabulary: int) -> dict[str,
     It is the run's model made narrower, at equal depth and heads. steps: of the run; None when
     time alone ends it. None where no width comes within TOLERANCE of the average parameters.
     """
-    prune, model = config.prune, config.model
-    if prune is None or not prune.target_sparsity:
+    model = config.model
+    if config.prune is None or not config.prune.target_sparsity:
         return None
-    prunable = model.n_layer * _SQUARES[prune.prune_scope] * model.n_embd**2
-    if prune.prune_scope == "all":
-        prunable += vocabulary * model.n_embd
-    average = _parameters(model, model.n_embd, vocabulary) - prunable * average_sparsity(
-        prune, steps or 0
-    )
-    widths = range(model.n_head, model.n_embd, model.n_head)
-    if not widths:
-        return None
-    width = min(widths, key=lambda width: abs(_parameters(model, width, vocabulary) - average))
-    if abs(_parameters(model, width, vocabulary) / average - 1.0) > TOLERANCE:
+    average = average_parameters(config, steps or 0, vocabulary)
+    counts = {
+        width: parameters_at(model, width, vocabulary)
+        for width in range(model.n_head, model.n_embd, model.n_head)
+    }
+    width = min(counts, key=lambda width: abs(counts[width] - average), default=None)
+    if width is None or abs(counts[width] / average - 1.0) > TOLERANCE:
         return None
     return {
         "MODEL": "custom",
@@ -67,7 +60,3 @@ def small_model(config: Config, steps: int | None, vocabulary: int) -> dict[str,
         "N_HEAD": str(model.n_head),
         "N_EMBD": str(width),
     }
-
-
-def _parameters(model: ModelConfig, width: int, vocabulary: int) -> int:
-    return parameter_count(model.n_layer, width, model.block_size, vocabulary, model.bias)
