@@ -25,6 +25,7 @@ from scripts.study.memory import make_plans
 from scripts.study.pinned import pinned_notes
 from scripts.study.records import Again, Begin, CellRecord, End, MatrixRecord
 from scripts.study.runner import Runner
+from scripts.study.slurm import shown
 from scripts.study.slurm.submission import name_in
 from scripts.study.slurm.submit import refuse_a_second
 from scripts.study.slurm.task import work
@@ -65,8 +66,7 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
     """Run what is left of a matrix, print its table, make its report; return the exit code."""
     for cell in {c.label: c for c in matrix.cells if needs_train_to_check(c.config)}.values():
         _check_by_train(cell.name, cell.flags)
-    _refuse_while_submitted(folder)
-    folder.open()
+    _open_alone(folder)
     try:
         for note in (*refuse_another(folder, record), *pinned_notes(matrix.spec)):
             say(f"note: {note}")
@@ -96,12 +96,19 @@ def take_part(out: Path | None) -> int:
     return work(MatrixFolder(out), TRAIN, REPOSITORY, say)
 
 
-def _refuse_while_submitted(folder: MatrixFolder) -> None:
-    """Raise UserError while tasks of a cluster run the matrix, or wait for a place."""
+def _open_alone(folder: MatrixFolder) -> None:
+    """Open the folder. Raises UserError while tasks of a cluster are at work in it, or wait."""
     if shutil.which("squeue") or not name_in(folder.path):
         refuse_a_second(folder.path)
     else:  # this machine does not belong to the cluster
         say(f"note: it was submitted to Slurm, which cannot be asked here: {name_in(folder.path)}")
+    folder.open()
+    for cell, claim in shown.held(folder).items():  # a task may outlive its job
+        folder.close()
+        raise UserError(
+            f"{folder.path}: {claim.owner} runs {cell}, or did a moment ago: 'make matrix-status' "
+            "shows what is at work; a task that was killed counts as gone after a minute of silence"
+        )
 
 
 def _unknown(folder: MatrixFolder, record: MatrixRecord) -> list[CellRecord]:
@@ -132,8 +139,7 @@ def _check_by_train(name: str, flags: Sequence[str]) -> None:
 def rerun(folder: MatrixFolder, pattern: str) -> int:
     """Have cells run again: what failed goes on, what has results is set aside and run anew."""
     names = [cell.name for cell in folder.matrix().cells]
-    _refuse_while_submitted(folder)
-    folder.open()
+    _open_alone(folder)
     try:
         known = states(folder, names, alive=False)
         failed = [name for name in names if known[name].status == "failed"]

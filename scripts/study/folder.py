@@ -25,7 +25,6 @@ from gpt2.config.records import Kind, Record, from_json, to_json
 from gpt2.files.json import read_record
 from gpt2.files.lock import HeldError, lock_folder
 from gpt2.run_dir.folder import write_whole
-from scripts.study.claims import Claims
 from scripts.study.journal import Journal
 from scripts.study.records import (
     FORMAT,
@@ -61,7 +60,6 @@ class MatrixFolder:
             for folder in (self.path, self.cells, self.path / "output"):
                 folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-            self._refuse_beside_tasks()
             self._journal.open()
         except HeldError as error:
             raise UserError(
@@ -72,15 +70,6 @@ class MatrixFolder:
             raise UserError(
                 f"--out {self.path}: cannot be written: {error.strerror}; choose another folder"
             ) from error
-
-    def _refuse_beside_tasks(self) -> None:
-        """Raise UserError while a task of a cluster has a cell: it does not know our lock."""
-        for cell, claim in Claims(self.path).held().items():
-            self.close()
-            raise UserError(
-                f"{self.path}: {claim.owner} runs {cell}; 'make matrix-status' shows what is at "
-                "work, 'scancel JOB' ends a job"
-            )
 
     def _take_lock(self) -> TextIO:
         """Lock the folder. Raises HeldError when that is held for longer than a look takes."""

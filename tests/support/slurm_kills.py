@@ -73,7 +73,7 @@ class Work:
         command = [sys.executable, MATRIX, "--config", str(self.config), "--out", str(self.out)]
         environment = {**self.cluster.environment, "TRUE_CELLS": "1" if self.true_cells else "0"}
         return subprocess.run(
-            [*command, *flags], env=environment, capture_output=True, text=True, timeout=900,
+            [*command, *flags], env=environment, capture_output=True, text=True, timeout=1800,
             check=False, cwd=REPOSITORY,
         )  # fmt: skip
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.config.errors import UserError
 from gpt2.files import atomic
 from scripts.study import claims as claiming
 from scripts.study.claims import Claims, Owner
-from scripts.study.folder import MatrixFolder
 
 ONE, TWO = Owner(host="one", job="1_0"), Owner(host="two", job="2_0", life=1)
 
@@ -115,16 +113,3 @@ def test_of_many_at_once_one_gets_each(
         process.join(60)
     assert won.empty()
     assert found == sorted(f"{turn}-{cell}" for turn in range(10) for cell in range(4))
-
-
-def test_a_runner_on_one_machine_is_refused_while_a_task_is_at_work(tmp_path: Path) -> None:
-    folder = MatrixFolder(tmp_path / "out")
-    folder.open()
-    folder.close()
-    task = Claims(folder.path, ONE)
-    assert task.take("a")
-    with pytest.raises(UserError, match="job 1_0 on one runs a; 'make matrix-status'"):
-        MatrixFolder(folder.path).open()
-    task.release("a")
-    folder.open()
-    folder.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -160,14 +161,20 @@ def test_two_submissions_of_one_matrix(study: Study) -> None:
             UserError, match=f"1 running, 3 pending .Priority.: .*scancel --name={name}"
         ):
             study(*more)
-    # One that begins while a task has a cell, and squeue lists no job.
+    # A task can outlive its job, on a node that Slurm has lost: other tasks leave its cell alone.
     study.slurm.jobs()
-    assert Claims(study.out, Owner(host="node1", job="7_0")).take("adamw-none-seed1")
-    view = WatchedMatrix(study.out).look()
-    assert view.runner == "1 tasks of Slurm"
-    with pytest.raises(UserError, match="job 7_0 on node1 runs adamw-none-seed1"):
-        study()
-    assert len(study.slurm.log("sbatch")) == 1
+    task = Claims(study.out, Owner(host="node1", job="7_0"))
+    assert task.take("adamw-none-seed1")
+    assert WatchedMatrix(study.out).look().runner == "1 tasks of Slurm"
+    for more in (("--runner", "local"), ("--rerun", "failed")):
+        with pytest.raises(UserError, match="job 7_0 on node1 runs adamw-none-seed1, or did a mom"):
+            study(*more)
+    assert study() == 0
+    assert len(study.slurm.log("sbatch")) == 2
+    # Killed, it counts as gone after a minute, since squeue does not list it.
+    path = Claims(study.out).latest()["adamw-none-seed1"].path
+    os.utime(path, (time.time() - 90, time.time() - 90))
+    assert study("--rerun", "failed") == 0
 
 
 @pytest.mark.parametrize("what", ["code", "versions", "data", "folder", "runner"])
