@@ -25,23 +25,14 @@ from gpt2.config.schema import REPOSITORY
 from scripts.watching.choice import chosen
 from scripts.watching.page import gone, matrix_body, run_body
 from scripts.watching.server import WatchServer
-from scripts.watching.view import WatchedMatrix
+from scripts.watching.view import WatchedMatrix, WatchedRun
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve the page until Ctrl-C. Raises UserError."""
     given = parser().parse_args(argv)
     watched = chosen(given.run, given.matrix, given.runs)
-
-    def body(cell: str) -> str:
-        try:
-            if isinstance(watched, WatchedMatrix):
-                return matrix_body(watched.look(), cell)
-            return run_body(watched.look())
-        except (UserError, OSError, ValueError) as error:
-            return gone(f"nothing to see now: {error}")
-
-    server = WatchServer(given.port, watched.path.name, body)
+    server = WatchServer(given.port, watched.path.name, lambda cell: body_of(watched, cell))
     print(f"watching {watched.path}\n{server.address}   (Ctrl-C ends this; runs go on)", flush=True)
     try:
         server.serve_forever()
@@ -50,6 +41,16 @@ def main(argv: Sequence[str]) -> int:
     finally:
         server.server_close()
     return Exit.OK
+
+
+def body_of(watched: WatchedRun | WatchedMatrix, cell: str) -> str:
+    """Return the body of the page as things stand, or why there is nothing to see."""
+    try:
+        if isinstance(watched, WatchedMatrix):
+            return matrix_body(watched.look(), cell)
+        return run_body(watched.look())
+    except (UserError, OSError, ValueError) as error:
+        return gone(f"nothing to see now: {error}")
 
 
 def parser() -> argparse.ArgumentParser:

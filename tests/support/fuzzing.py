@@ -26,9 +26,10 @@ from gpt2.data.prepare.pipeline import already_prepared
 from gpt2.data.tokens import open_split, verify_hashes
 from gpt2.files.manifest import DamagedError
 from gpt2.weights.foreign import open_foreign
-from scripts import flags, kconf, matrix, report
+from scripts import flags, kconf, matrix, report, watch
 from scripts.study.spec import check_spec, from_config
 from scripts.study.spec_yaml import from_yaml
+from scripts.watching.view import WatchedMatrix, WatchedRun
 from tests.support import tiny
 from tests.support.mutations import damaged, spliced_line, text_or_bytes
 from tests.support.synthetic import write_matrix
@@ -252,6 +253,9 @@ def of_runs(root: Path, data: Path, run: Path, more: tuple[str, ...]) -> Iterato
     def reported(folder: Path) -> int:
         return report.main(["--runs", str(folder), "--to", str(folder / "report")])
 
+    def watched_run(folder: Path) -> str:
+        return watch.body_of(WatchedRun(folder), "")
+
     def from_it(folder: Path) -> int:
         return tiny.train(data, folder / "other", "--init-from", str(folder), "--max-steps", "1")
 
@@ -269,6 +273,8 @@ def of_runs(root: Path, data: Path, run: Path, more: tuple[str, ...]) -> Iterato
     yield Target("report of a run", run, records, text_or_bytes, reported)
     yield Target("report of metrics", run, ("metrics.jsonl",), spliced_line, reported)
     yield Target("report of config", run, ("config", "command"), damaged, reported)
+    yield Target("watch of a run", run, records, text_or_bytes, watched_run)
+    yield Target("watch of metrics", run, ("metrics.jsonl",), spliced_line, watched_run)
     yield Target("init from a run", run, ("run.json", "config"), damaged, from_it)
 
 
@@ -335,11 +341,19 @@ def of_matrices(root: Path) -> Iterator[Target]:
     def reported(folder: Path) -> int:
         return report.main(["--out", str(folder)])
 
+    def watched_matrix(folder: Path) -> str:
+        return watch.body_of(WatchedMatrix(folder), names[0])
+
     def specified(folder: Path) -> object:
         return check_spec(from_yaml(folder / "spec.yaml"))
 
     results = ("cells/*/summary.json", "cells/*/run.json")
-    for name, read in (("status", status), ("rerun", rerun), ("report", reported)):
+    for name, read in (
+        ("status", status),
+        ("rerun", rerun),
+        ("report", reported),
+        ("watch", watched_matrix),
+    ):
         yield Target(f"matrix {name}", made, ("matrix.json",), text_or_bytes, read)
         yield Target(f"journal {name}", made, ("journal.jsonl",), spliced_line, read)
     yield Target("probes", made, ("probes.json",), text_or_bytes, status)

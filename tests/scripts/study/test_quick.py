@@ -55,6 +55,14 @@ def test_only_what_is_asked_is_an_axis(tmp_path: Path) -> None:
         assert (train.eval_interval, train.log_interval, train.sample_tokens) == (60, 4, 0)
 
 
+def test_methods_and_sparsities_are_axes_of_one_optimizer(tmp_path: Path) -> None:
+    raw = raw_of(tmp_path, *BASE)
+    narrow(raw, asked(seeds=2, pruning_method="none magnitude", target_sparsity="0.5 0.9"))
+    assert raw.texts["NAME"].startswith("compare-none-magnitude-0.5-0.9-")
+    cells = of_length(raw, 100, MatrixFolder(tmp_path / "out")).cells
+    assert [cell.label for cell in cells] == 2 * ["none", "magnitude-0.5", "magnitude-0.9"]
+
+
 def test_a_rate_chosen_for_one_optimizer_holds_for_none_of_several(tmp_path: Path) -> None:
     lines = ('LEARNING_RATE="0.01"', 'ADAMW_BETA2="0.98"', 'GRAD_CLIP="0.5"')
     raw = raw_of(tmp_path, *lines)
