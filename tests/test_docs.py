@@ -122,8 +122,12 @@ def templates() -> list[str]:
 
 
 def quoted_messages() -> list[str]:
+    """The messages of the page: indented lines, and what stands first in a row of a table."""
     text = (tiny.REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    return re.findall(r"^    (?:\w+\.py: error: |warning: |)((?!make|python3)\S.*)$", text, re.M)
+    lines = re.findall(r"^    (?:\w+\.py: error: |warning: |)((?!make|python3)\S.*)$", text, re.M)
+    cells = re.findall(r"^\| (`[^|]*`) (?:\||$)", text, re.M)
+    quotes = [quote for cell in cells for quote in re.findall(r"`([^`]+)`", cell)]
+    return lines + [re.sub(r"^(?:\w+\.py: error: |warning: )", "", one) for one in quotes]
 
 
 def test_messages_are_quoted() -> None:

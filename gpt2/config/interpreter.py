@@ -34,7 +34,7 @@ def need_packages(program: str) -> None:
     way = "run 'make' once, which makes .venv with all that is needed"
     if in_venv():
         way = "run 'make' once, which installs what is missing"
-    elif (VENV / "bin" / "python").exists():
+    elif _works(VENV / "bin" / "python"):
         way = f"use {here}, or run 'make' once"
     print(
         f"{program}: error: this Python ({sys.executable}) lacks {', '.join(lacks)}; {way}",
@@ -46,7 +46,7 @@ def need_packages(program: str) -> None:
 def continue_in_venv() -> None:
     """Replace this process by the same command in .venv, if a package is missing here."""
     python = VENV / "bin" / "python"
-    if in_venv() or not python.exists() or not lacking():
+    if in_venv() or not _works(python) or not lacking():
         return
     if sys.version_info < (3, 10):  # noqa: UP036 - runs on whatever Python there is
         return  # it does not know how it was started; need_packages names the version
@@ -63,6 +63,11 @@ def command(entry: str) -> list[str]:
     found = shutil.which("python3")
     same = found and Path(found).parent.resolve() == running.parent.resolve()
     return ["python3" if same else _typed(running), _typed(REPOSITORY / entry)]
+
+
+def _works(python: Path) -> bool:
+    """Whether a Python is there and may be run: its link may lead into another user's home."""
+    return os.access(python, os.X_OK)
 
 
 def _typed(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from gpt2.config import scratch
 from gpt2.config.actions import TrainActions
 from gpt2.config.options import Options
 from gpt2.config.typed import Config
@@ -59,6 +60,8 @@ def check(
     """Return the run that `config` asks for, ready to begin. Raises UserError."""
     if not actions.auto_batch:  # which gives a run that resumes its own batch, later
         refuse_other_options(actions.run_dir, config, data["train"].meta)
+    with scratch.folder():  # torch needs temporary files, too, and would end in a traceback
+        pass
     host = check_host(config.machine)
     device = resolve_device(config.machine.device, config.machine.device_index)
     precision = _precision(config, actions.run_dir, device, ranks)

@@ -100,3 +100,20 @@ def test_a_command_names_a_python_that_works(
     python, entry = interpreter.command("gpt2/train.py")
     done = subprocess.run([python, entry, "--version"], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_a_venv_that_others_may_not_enter_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Python is a link into the home of whoever made it."""
+
+    def closed(self: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(interpreter, "VENV", tmp_path)
+    monkeypatch.setattr(Path, "stat", closed)
+    interpreter.continue_in_venv()
+    monkeypatch.setattr(interpreter, "lacking", lambda: ["torch"])
+    with pytest.raises(SystemExit) as left:
+        interpreter.need_packages("train.py")
+    assert left.value.code == 2
