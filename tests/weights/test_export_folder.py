@@ -29,6 +29,7 @@ from tests.support import tiny
 
 CPU = MachineConfig(
     device="cpu",
+    device_index=None,
     shard="none",
     compile=False,
     deterministic=False,
