@@ -77,8 +77,8 @@ def test_what_is_not_everywhere_is_used_in_few_places() -> None:
     assert users == USED
 
 
-#: What else looks there: AMD's cards, of which there are none where nothing is.
-_KERNEL = {"scripts/study/amd.py"}
+#: What else looks there, and takes nothing for an answer: AMD's cards, the mount of a folder.
+_KERNEL = {"scripts/study/amd.py", "scripts/study/slurm/submit.py"}
 
 
 def test_files_of_the_kernel_are_read_in_machine_alone() -> None:
