@@ -3,7 +3,7 @@
 PYTHON ?= python3
 $(if $(wildcard Makefile),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
+ONLY_TYPED := TIME ARGS OPTION NPROC NNODES NODE_RANK RDZV SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
 # A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
@@ -19,7 +19,7 @@ HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
 $(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
 $(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
 
-export ARGS OPTION TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
+export ARGS OPTION RDZV TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
 $(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
@@ -27,9 +27,16 @@ $(if $(filter s m h,$(TIME)),$(error TIME=$(TIME) is no time such as 90, 90s, 5m
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
 $(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
+NODE_COUNT := $(and $(filter 1,$(words $(NNODES))),$(if $(NNODES),$(filter $(shell seq 2 1024),$(NNODES))))
+$(if $(NNODES),$(if $(NODE_COUNT),,$(error NNODES=$(NNODES) is no number of nodes from 2 to 1024; one node needs no NNODES)))
+$(foreach name,NODE_RANK RDZV,$(if $(NNODES),$(if $($(name)),,$(error NNODES=$(NNODES) needs $(name): NODE_RANK=0 on the node that RDZV=host:port names, 1 and so on for the others)),$(if $($(name)),$(error $(name)=$($(name)) has no effect without NNODES=2, the number of nodes))))
+PLACES := $(if $(NODE_COUNT),$(shell seq 0 $$(($(NODE_COUNT) - 1))))
+$(if $(NODE_RANK),$(if $(and $(filter 1,$(words $(NODE_RANK))),$(filter $(PLACES),$(NODE_RANK))),,$(error NODE_RANK=$(NODE_RANK) is no node of NNODES=$(NNODES): they are 0 to $(lastword $(PLACES)))))
+RDZV_PORT := $(lastword $(subst :, ,$(RDZV)))
+$(if $(RDZV),$(if $(and $(filter 1,$(words $(RDZV))),$(filter 2,$(words $(subst :, ,$(RDZV)))),$(if $(call NO_DIGITS,$(RDZV_PORT)),,yes)),,$(error RDZV=$(RDZV) is no host:port such as node0:29500)))
 # On one machine: no look-up of its name. Under nohup torchrun must leave SIGHUP alone, as one process does.
-RANKS := $(if $(NPROC), -m torch.distributed.run$$hup --standalone --local-addr 127.0.0.1 --nproc-per-node $(RANK_COUNT))
-NOHUP = $(if $(NPROC),hup="$$($(PYTHON) -c 'import signal as s; print(" --signals-to-handle SIGTERM,SIGINT,SIGQUIT" * (s.getsignal(s.SIGHUP) == s.SIG_IGN), end="")')" &&)
+RANKS := $(if $(NNODES), scripts/nodes.py --nnodes $(NODE_COUNT) --node-rank $(NODE_RANK) --nproc $(or $(RANK_COUNT),1) --rdzv$$(quoted "$$RDZV")$$hup,$(if $(NPROC), -m torch.distributed.run$$hup --standalone --local-addr 127.0.0.1 --nproc-per-node $(RANK_COUNT)))
+NOHUP = $(if $(NPROC)$(NNODES),hup="$$($(PYTHON) -c 'import signal as s; print(" --signals-to-handle SIGTERM,SIGINT,SIGQUIT" * (s.getsignal(s.SIGHUP) == s.SIG_IGN), end="")')" &&)
 
 # The targets of `make help`, by what they are for, the usual first.
 HELP_TRAIN := Train
@@ -72,7 +79,7 @@ DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
-train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=5m, NPROC=2 ranks
+train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=5m, NPROC=2 ranks, NNODES=2 NODE_RANK=0 RDZV=host:port
 	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 # ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.

@@ -269,6 +269,45 @@ def test_a_number_of_ranks_starts_so_many(tree: Path) -> None:
     assert "torch.distributed" not in make(tree, "-n", "train", NPROC="2").stdout
 
 
+NODES = {"NNODES": "2", "NODE_RANK": "1", "RDZV": "node0:29500"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"NNODES": "1"}, "NNODES=1 is no number of nodes from 2 to 1024"),
+        ({"NNODES": "two"}, "NNODES=two is no number of nodes"),
+        ({"NNODES": ""}, "NODE_RANK=1 has no effect without NNODES=2"),
+        ({"NODE_RANK": ""}, "NNODES=2 needs NODE_RANK"),
+        ({"RDZV": ""}, "NNODES=2 needs RDZV"),
+        ({"NODE_RANK": "2"}, "NODE_RANK=2 is no node of NNODES=2: they are 0 to 1"),
+        ({"NODE_RANK": "0 1"}, "NODE_RANK=0 1 is no node of NNODES=2"),
+        ({"RDZV": "node0"}, "RDZV=node0 is no host:port such as node0:29500"),
+        ({"RDZV": "node0:x1"}, "RDZV=node0:x1 is no host:port"),
+        ({"RDZV": "a b:1"}, "RDZV=a b:1 is no host:port"),
+    ],
+)
+def test_settings_of_nodes_that_are_none_stop_make(
+    wrong: dict[str, str], said: str, tree: Path
+) -> None:
+    values = [f"{name}={value}" for name, value in {**NODES, **wrong}.items() if value]
+    done = make(tree, "train", *values)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+def test_settings_of_nodes_start_torchrun_on_this_one(tree: Path) -> None:
+    values = [f"{name}={value}" for name, value in NODES.items()]
+    shown = make(tree, "-n", "train", "NPROC=8", *values).stdout
+    assert "scripts/nodes.py --nnodes 2 --node-rank 1 --nproc 8 --rdzv" in shown
+    assert (
+        "scripts/nodes.py --nnodes 2 --node-rank 1 --nproc 1 --rdzv"
+        in make(tree, "-n", "train", *values).stdout
+    )
+    assert "nodes.py" not in make(tree, "-n", "train", **NODES).stdout  # of the environment
+
+
 def started(tree: Path, *before: str) -> subprocess.Popen[str]:
     """make with two ranks, until their first steps are recorded; `before` starts it."""
     assert make(tree, "defconfig-tiny").returncode == 0

@@ -124,6 +124,11 @@ class DistributedContext:
             dist.destroy_process_group()
 
 
+def alone() -> bool:
+    """Whether this process is the only rank."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def _launched() -> tuple[int, int, int, int]:
     """Return rank, number of ranks, and both on this machine. Raises UserError without a launcher.
 
@@ -147,7 +152,7 @@ def init_distributed(device: str, shard: str, index: int | None = None) -> Distr
     `device` is the --device asked for, `index` the number of its GPU and `shard` the --shard. Each
     process of a machine takes the GPU of its local rank.
     """
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if alone():
         if shard != "none":
             raise UserError(
                 f"--shard {shard} divides the model among ranks, and there is one: start several "

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import secrets
 import shlex
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from gpt2.run_dir.latest import NAME, meant
 from gpt2.run_dir.tracking import Tracking
 
 RUNS = REPOSITORY / "runs"
+#: Seconds that a network file system may take to show a new file to other hosts.
+_SEEN_WITHIN = 10.0
 
 
 def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) -> RunFolder:
@@ -70,13 +75,41 @@ def open_for_all(
     package, name = PLUGIN_PACKAGES["TRACKER"], config.train.tracker
     tracker = plugins.load(package, name)
     if not ranks.first:
-        return FollowedFolder(Path(ranks.gather("")[0]))
+        told, mark = ranks.gather(None)[0]
+        _refuse_unshared(Path(told), mark, ranks)
+        return FollowedFolder(Path(told))
     folder = open_folder(config, actions, data, device)
     if plugins.defines(package, name, "open"):
         told = {k: v if isinstance(v, int | float) else str(v) for k, v in _flat(config).items()}
         folder.tracking = Tracking(tracker.open, folder.path, told, Console(folder.log).warn)
-    ranks.gather(str(folder.path))
+    if ranks.world_size == 1:
+        return folder
+    mark = f".tmp-ranks-{secrets.token_hex(8)}"
+    (folder.path / mark).touch()
+    ranks.gather((str(folder.path), mark))
+    try:
+        _refuse_unshared(folder.path, mark, ranks)
+    except UserError:
+        folder.close()
+        raise
+    finally:
+        (folder.path / mark).unlink(missing_ok=True)
     return folder
+
+
+def _refuse_unshared(path: Path, mark: str, ranks: DistributedContext) -> None:
+    """Raise UserError on all ranks where one does not see `mark`, which the first has put there.
+
+    Ranks read the checkpoints to resume from, and sharded ones write their parts.
+    """
+    deadline = time.monotonic() + _SEEN_WITHIN
+    while not (there := (path / mark).exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if lost := ranks.first_problem(None if there else socket.gethostname()):
+        raise UserError(
+            f"--run-dir {path}: host {lost} does not see this folder, in which all ranks read and "
+            "write checkpoints: choose one on a file system that all nodes share"
+        )
 
 
 def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:

@@ -8,9 +8,10 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options
 from gpt2.config.typed import Config
+from gpt2.data.tokens import TokenFile
 from gpt2.machine import device as machine
 from gpt2.machine import out_of_memory
-from gpt2.machine.ranks import init_distributed
+from gpt2.machine.ranks import alone, init_distributed
 from gpt2.machine.signals import StopRequest
 from gpt2.model.build import build_model
 from gpt2.run_dir.console import Console
@@ -26,6 +27,7 @@ from gpt2.run_dir.resume import (
 from gpt2.session.attempt import Attempt
 from gpt2.session.check import Prepared, check
 from gpt2.session.guards import guard, watchdog
+from gpt2.session.likeness import refuse_no_data, refuse_unlike
 from gpt2.session.messages import stopping_early
 from gpt2.session.retry import explain_out_of_memory, retry_on_oom
 from gpt2.training.assembly import build_parts, open_data
@@ -34,14 +36,20 @@ from gpt2.training.rollback import Rollback
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
     """Train as `config` says; return the exit code. Raises UserError."""
+    data: dict[str, TokenFile] = {}
+    problem = None
     try:
         data = open_data(config)
-    except UserError as error:
-        raise UserError(*error.messages, *other_data(config, actions), code=error.code) from error
+    except UserError as error:  # of several ranks, one alone may have it
+        problem = UserError(*error.messages, *other_data(config, actions), code=error.code)
+        if alone():
+            raise problem from error
     ranks = init_distributed(
         config.machine.device, config.machine.shard, config.machine.device_index
     )
     try:
+        refuse_no_data(ranks, problem)
+        refuse_unlike(ranks, config, data["train"].meta.data_hash)
         # Before there is a model, a smaller micro-batch would change nothing.
         made = f"out of memory while {config.model.model} is made: choose a smaller --model"
         with out_of_memory.explained(made):
