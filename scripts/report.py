@@ -1,7 +1,7 @@
 """Write a report of runs: report.html, report.md, results.csv and results.jsonl.
 
-Without arguments it is of the newest matrix in runs/; --out names another matrix, --runs any runs
-or folders of runs (one run: its curves). It can be made at any time, of half-done work too.
+Without arguments it is of the newest matrix in runs/; --matrix names another, --runs any runs or
+folders of runs (one run: its result and curves). It can be made at any time, of half-done work too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
     arguments = parser().parse_args(argv)
     if arguments.check:  # before the packages are installed
-        if not (arguments.runs or arguments.out):
+        if not (arguments.runs or arguments.matrix):
             _newest_matrix()
         return Exit.OK
     try:  # Only now: the libraries for pictures and statistics take a second.
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         report = output.report_of_runs(arguments.runs, *options)
         to = arguments.to or (report.single.path if report.single else RUNS / "report")
     else:
-        folder = arguments.out or _newest_matrix()
+        folder = arguments.matrix or _newest_matrix()
         report = output.report_of_matrix(folder, *options)
         to = arguments.to or folder
     output.write_all(to, output.texts_of(report))
@@ -64,7 +64,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     found = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
     what = found.add_mutually_exclusive_group()
-    what.add_argument("--out", type=Path, metavar="FOLDER", help="the matrix to report")
+    what.add_argument(
+        "--matrix",
+        "--out",
+        dest="matrix",
+        type=Path,
+        metavar="FOLDER",
+        help="the matrix to report (default: the newest in runs/); --out is the older word for it",
+    )
     what.add_argument(
         "--runs", type=Path, nargs="+", metavar="RUN", help="runs, or folders that hold runs"
     )
@@ -72,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
         "--to",
         type=Path,
         metavar="FOLDER",
-        help="where to write (default: the matrix's folder; of runs, runs/report)",
+        help="where to write (default: the matrix's folder, or that of the run; of several runs "
+        "runs/report)",
     )
     found.add_argument(
         "--check", action="store_true", help="only say whether there is something to report"

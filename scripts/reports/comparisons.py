@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.reports.equivalence import Equivalence, equivalences
+from scripts.reports.groups import MOST_GROUPS, groups_of, reasons_between
 from scripts.reports.pooled import Pool, spread_for
 from scripts.reports.rows import (
     DENSE,
@@ -99,13 +100,20 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one sparsity, their dense controls of either size, and every comparison."""
+    """The rows of one sparsity, their dense controls of either size, and every comparison.
+
+    groups: into how many the rows fall that are not compared with one another, for the `reasons`;
+    0 where every pair was asked about. lone: pairs were left out that have one seed in common.
+    """
 
     asked: float
     rows: tuple[Row, ...]
     controls: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     lacking: tuple[Row, ...]
+    groups: int = 0
+    reasons: tuple[str, ...] = ()
+    lone: bool = False
 
     @property
     def tested(self) -> int:
@@ -121,11 +129,11 @@ def tables_of(
     pools: rows with a common deviation. margin: within which equivalence is tested.
     """
     groups = [tuple(own) for _, own in itertools.groupby(rows, key=lambda row: row.asked)]
-    asked = [list(_pairs(own, rows)) for own in groups]
-    every = [found for pairs in asked for found in pairs]
+    asked = [_asked(own, rows) for own in groups]
+    every = [found for each in asked for found in each.pairs]
     tested = iter(tested_together(every, pools, margin))
     found = []
-    for own, pairs in zip(groups, asked, strict=True):
+    for own, each in zip(groups, asked, strict=True):
         pruned = [row for row in own if row.method != DENSE]
         controls = {
             id(control): control
@@ -138,16 +146,46 @@ def tables_of(
                 own[0].asked,
                 own,
                 tuple(control for key, control in controls.items() if control not in own),
-                tuple(itertools.islice(tested, len(pairs))),
+                tuple(itertools.islice(tested, len(each.pairs))),
                 tuple(row for row in pruned if dense_control(row, rows) is None),
+                each.groups,
+                each.reasons,
+                each.lone,
             )
         )
     return found
 
 
-def _pairs(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparison]:
-    """Yield what is asked in a table, before any answer is looked at."""
-    unpaired = True
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked in a table, and what is not; see Table."""
+
+    pairs: list[Comparison]
+    groups: int = 0
+    reasons: tuple[str, ...] = ()
+    lone: bool = False
+
+
+def _asked(own: Sequence[Row], rows: Sequence[Row]) -> _Asked:
+    """Return what is asked in a table, before any answer is looked at."""
+    asked = list(_with_controls(own, rows))
+    free = [row for row in own if row.method == DENSE] if asked else own
+    groups = groups_of(free)
+    every = [list(free)] if len(groups) <= MOST_GROUPS else groups
+    pairs = [pair for group in every for pair in itertools.combinations(group, 2)]
+    # Of a study of several lengths those of one length are asked about.
+    pairs = [p for p in pairs if not differences(*p).keys() & set(LENGTH)] or pairs
+    shown = pairs
+    if len(free) > MOST_GROUPS:  # of any runs: a pair of single runs says nothing
+        shown = [pair for pair in pairs if len(paired(*pair)) > 1 or objections(*pair)]
+    asked += [_compare(second, first, AGAINST_ROW) for first, second in shown]
+    lone = len(shown) < len(pairs)
+    if len(groups) <= MOST_GROUPS:
+        return _Asked(asked, lone=lone)
+    return _Asked(asked, len(groups), reasons_between(groups), lone or not asked)
+
+
+def _with_controls(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparison]:
     for row in own:
         if row.method == DENSE:
             continue
@@ -157,14 +195,7 @@ def _pairs(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparison]:
             (AGAINST_SMALL, small_control(row, rows)),
         ):
             if control is not None and control is not row:
-                unpaired = False
                 yield _compare(row, control, purpose)
-    dense = [row for row in own if row.method == DENSE]
-    pairs = list(itertools.combinations(own if unpaired else dense, 2))
-    # Of a study of several lengths those of one length are asked about.
-    alike = [pair for pair in pairs if not differences(*pair).keys() & set(LENGTH)]
-    for first, second in alike or pairs:
-        yield _compare(second, first, AGAINST_ROW)
 
 
 def _compare(row: Row, against: Row, purpose: str) -> Comparison:

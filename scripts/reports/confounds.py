@@ -11,7 +11,6 @@ from functools import cache
 
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.text import joined
 from scripts.reports.option_values import of_pruning, plain_value
 from scripts.reports.rows import DENSE, MODEL_SIZE, Row, differences, paired
 from scripts.reports.runs import Run
@@ -34,16 +33,12 @@ def confounds(row: Row, against: Row) -> list[str]:
     found = []
     if (row.optimizer, row.method) != (against.optimizer, against.method):
         ours, theirs = _settings(row, against), _settings(against, row)
+        tuned = {_word(name) for name in row.chosen & against.chosen}
         for name in ours.keys() & theirs.keys():
             if plain_value(ours[name]) != plain_value(theirs[name]):
-                found.append(f"{name} ({ours[name]} against {theirs[name]})")
+                how = ", tuned for each" if name in tuned else ""
+                found.append(f"{name}{how} ({ours[name]} against {theirs[name]})")
     return [*sorted(found), *_circumstances(row, against)]
-
-
-def confounds_text(row: Row, against: Row) -> str:
-    """Return the differences as a clause; empty where there are none."""
-    found = confounds(row, against)
-    return f"they also differ in {joined(found)}" if found else ""
 
 
 def _settings(row: Row, other: Row) -> dict[str, str]:
@@ -51,7 +46,7 @@ def _settings(row: Row, other: Row) -> dict[str, str]:
     pruned = DENSE not in (row.method, other.method)
     alike = (row.method == DENSE) == (other.method == DENSE)
     names = {name for name in differences(row, other) if name in row.options}
-    names |= {name for name in row.options if _own(name) != name}
+    names |= {name for name in row.options if own_name(name) != name}
     found = {
         _word(name): _PATTERNS.get(row.options[name], row.options[name])
         for name in sorted(names)
@@ -82,16 +77,16 @@ def _share(text: str | None) -> str:
 
 def _word(name: str) -> str:
     """Return what an option is called whosever it is: ADAMW_BETA2 and LION_BETA2 are beta2."""
-    text = flag_of(_own(name)).removeprefix("--")
+    text = flag_of(own_name(name)).removeprefix("--")
     return _WORDS.get(text, text)
 
 
-def _own(name: str) -> str:
+def own_name(name: str) -> str:
     """Return an option's name without that of the optimizer or method it belongs to."""
     for prefix in _prefixes():
         if name.startswith(prefix):
             # MUON_ADAMW_BETA2 is the beta2 of the AdamW inside Muon.
-            return _own(name[len(prefix) :])
+            return own_name(name[len(prefix) :])
     return name
 
 

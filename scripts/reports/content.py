@@ -9,13 +9,15 @@ from functools import cached_property
 from scripts.reports.comparisons import Table, tables_of
 from scripts.reports.failures import remarks_on_failures
 from scripts.reports.horizons import Efficiency, efficiencies
+from scripts.reports.legend import Legend
 from scripts.reports.pooled import Pool, pool_sentences, pools_of
+from scripts.reports.rate_curves import RateCurve, rate_curves
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import Run
 from scripts.reports.single_run import run_headline
 from scripts.reports.splits import quoted_split, split_note
 from scripts.reports.study import MatrixOutcome
-from scripts.reports.tuning import Tuning, tune
+from scripts.reports.tuning import RATE, Tuning, tune
 from scripts.reports.verdict import Paragraph, headline, verdict
 from scripts.reports.words import overlapping, remarks
 
@@ -61,7 +63,25 @@ class Report:
     @property
     def verdict(self) -> list[Paragraph]:
         """What is better, by how much, and how sure."""
-        return [] if self.single else verdict(self.tables)
+        return [] if self.single else verdict(self.tables, self.legend)
+
+    @cached_property
+    def rate_curves(self) -> list[RateCurve]:
+        """Loss against learning rate, where several rates were tried."""
+        return rate_curves(self.tuning, self.rows)
+
+    @property
+    def unlike(self) -> bool:
+        """Whether these are any runs, of which one table says most: hardly any two compare."""
+        compared = [c for table in self.tables for c in table.comparisons]
+        paired = any(c.difference and c.difference.count > 1 for c in compared)
+        apart = any(table.groups for table in self.tables)
+        return self.matrix is None and len(self.rows) > 1 and (apart or not paired)
+
+    @cached_property
+    def legend(self) -> Legend:
+        """What else compared rows differ in, by letters."""
+        return Legend(self.tables)
 
     @property
     def remarks(self) -> list[str]:
@@ -104,7 +124,8 @@ def compose(
     """
     tuning = tune(runs, tuning_seeds, matrix.tuned if matrix else ())
     reported = tuning.reported if tuning else tuple(runs)
-    rows = rows_of(reported, tuning.names if tuning else ())
+    names = tuning.names if tuning else ()
+    rows = rows_of(reported, names, names or ((RATE,) if tuning else ()))
     shared = overlapping(runs) or bool(matrix and matrix.shared)
     pools = tuple(pools_of(rows)) if pooled else None
     tables = tuple(tables_of(rows, pools or (), margin))

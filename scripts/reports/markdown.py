@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from scripts.reports.content import Report
+from scripts.reports.overview import overview_grid, usual_text
 from scripts.reports.provenance import common_options, options_text, provenance, spec_text
 from scripts.reports.runs import Run
 from scripts.reports.single_run import facts, losses_grid, settings_grid
@@ -16,10 +17,16 @@ from scripts.reports.speed_cells import (
     speedup_notes,
 )
 from scripts.reports.speedup import speedups
-from scripts.reports.table_cells import comparisons_grid, costs_grid, results_grid
+from scripts.reports.table_cells import (
+    comparisons_grid,
+    costs_grid,
+    costs_of,
+    details,
+    results_grid,
+)
 from scripts.reports.table_files import markdown_text, plain
 from scripts.reports.tuning import Tuning
-from scripts.reports.tuning_cells import rule, tuning_grid
+from scripts.reports.tuning_cells import rule, tuning_grid, widths_grid
 from scripts.reports.words import where
 
 
@@ -62,22 +69,33 @@ def _of_rows(report: Report) -> list[str]:
         blocks.append(f"**{plain(paragraph.heading)}**\n\n{lines}")
     if report.remarks:
         blocks.append("## To know first\n\n" + _items(report.remarks))
+    if report.unlike:
+        blocks += ["## All runs", markdown_text(overview_grid(report.rows))]
+        blocks.append(plain(usual_text(report.rows)))
+        blocks.append(markdown_text(costs_of(report.rows)))
     for table in report.tables:
-        blocks += [f"## {where(table.asked)}", markdown_text(results_grid(table))]
+        if report.unlike and not table.comparisons:
+            continue
+        blocks.append(f"## {where(table.asked)}")
+        blocks.append("" if report.unlike else markdown_text(results_grid(table)))
+        blocks.append(_items(details(table)))
         if table.comparisons:
-            blocks.append(markdown_text(comparisons_grid(table)))
+            blocks.append(markdown_text(comparisons_grid(table, report.legend)))
         if found := list(speedups(table.comparisons)):
             grid = speedup_grid(found, report.shared)
             blocks += [
                 _items(list(speedup_notes(found))),
                 markdown_text(grid) if grid.lines else "",
             ]
-        blocks.append(markdown_text(costs_grid(table)))
+        blocks.append("" if report.unlike else markdown_text(costs_grid(table)))
     if report.efficiencies:
         blocks += ["## Data efficiency", markdown_text(efficiency_grid(report.efficiencies))]
         blocks.append(_items(list(efficiency_notes(report.efficiencies))))
     if report.tuning:
         blocks += ["## Learning rates", *_tuning(report.tuning)]
+    if report.rate_curves:
+        grid = widths_grid(report.rate_curves)
+        blocks += ["## How wide the valley of the rate is", markdown_text(grid)]
     blocks += _without_results(report)
     return blocks
 

@@ -10,10 +10,12 @@ from gpt2.files.atomic import replace_files
 from gpt2.run_dir.latest import meant
 from scripts.reports.content import Report, compose
 from scripts.reports.markdown import as_markdown
+from scripts.reports.overview import overview_grid, usual_text
 from scripts.reports.page import as_page
 from scripts.reports.runs import is_run, read_run
 from scripts.reports.single_run import facts
 from scripts.reports.study import CELLS, is_matrix, read_matrix
+from scripts.reports.terminal import terminal_table
 from scripts.reports.text import as_csv, as_json_lines
 from scripts.reports.words import count_text
 
@@ -40,7 +42,7 @@ def report_of_matrix(
     """Return the report of a matrix, as compose. Raises UserError when the folder is none."""
     if not is_matrix(folder):
         raise UserError(
-            f"--out {folder} is no matrix: it has no matrix.json; --runs reports any runs"
+            f"--matrix {folder} is no matrix: it has no matrix.json; --runs reports any runs"
         )
     runs = [read_run(path) for path in run_folders([folder])]
     matrix = read_matrix(folder, runs)
@@ -69,6 +71,8 @@ def verdict_lines(report: Report) -> list[str]:
     lines = [report.headline, *([report.split_note] if report.split_note else [])]
     if report.single:
         lines += [f"  {title}: {value}" for title, value in facts(report.single)]
+    if report.unlike:
+        lines += ["", *terminal_table(overview_grid(report.rows)), "", usual_text(report.rows)]
     for paragraph in report.verdict:
         lines += [f"\n{paragraph.heading}", *(f"  {one}" for one in paragraph.sentences)]
     return lines

@@ -25,6 +25,8 @@ LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 MODEL_SIZE = ("MODEL", "N_LAYER", "N_HEAD", "N_EMBD")
 #: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
 _CLOSE = 1e-3
+#: Differences that a name holds, and their length; with more of them rows are called by letters.
+_MOST_WORDS, _LONGEST = 3, 44
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Row:
     repeats: further runs of a seed, left out. lost: seeds that were run and have no results.
     series: its name without the optimizer, the method and what else tells it from others.
     split: the one whose loss counts. tuned: options whose values were chosen for each row alone.
+    chosen: these, and a learning rate that was chosen for the optimizer. detail: what a letter in
+    its name stands for, where it differs in too much for a name.
     """
 
     options: Mapping[str, str]
@@ -45,6 +49,8 @@ class Row:
     series: str = ""
     split: str = VALIDATION
     tuned: frozenset[str] = frozenset()
+    chosen: frozenset[str] = frozenset()
+    detail: str = ""
 
     @property
     def unfinished(self) -> int:
@@ -119,10 +125,13 @@ class Row:
         return choose(values) if values else None
 
 
-def rows_of(runs: Sequence[Run], tuned: Collection[str] = ()) -> list[Row]:
+def rows_of(
+    runs: Sequence[Run], tuned: Collection[str] = (), chosen: Collection[str] = ()
+) -> list[Row]:
     """Group the finished runs into rows, in the order they are shown in, and name them.
 
-    `tuned` are options, by symbol, that were tuned for every row with equal budgets.
+    `tuned` are options, by symbol, that were tuned for every row with equal budgets; `chosen` those
+    that were chosen for its optimizer.
     """
     split = quoted_split(runs)
     groups: dict[Hashable, list[Run]] = {}
@@ -138,12 +147,12 @@ def rows_of(runs: Sequence[Run], tuned: Collection[str] = ()) -> list[Row]:
         first: dict[int, Run] = {}
         for run in members:
             first.setdefault(run.seed, run)
-        chosen = tuple(first[seed] for seed in sorted(first))
+        kept = tuple(first[seed] for seed in sorted(first))
         rest = tuple(run for run in members if first[run.seed] is not run)
-        lost = tuple(sorted(without.get(options_key(chosen[0]), set()) - first.keys()))
-        conditions = _conditions(chosen[0])
-        options, own = chosen[0].options, frozenset(tuned)
-        rows.append(Row(options, conditions, chosen, rest, lost, split=split, tuned=own))
+        lost = tuple(sorted(without.get(options_key(kept[0]), set()) - first.keys()))
+        row = Row(kept[0].options, _conditions(kept[0]), kept, rest, lost, split=split)
+        own = frozenset(tuned)
+        rows.append(dataclasses.replace(row, tuned=own, chosen=own | frozenset(chosen)))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
 
@@ -298,12 +307,30 @@ def _named(rows: Sequence[Row]) -> list[Row]:
             for name in group[0].conditions
             if len({str(r.conditions[name]) for r in group}) > 1
         ]
-        for row in group:
-            words = ["dense" if row.method == DENSE else row.method]
-            words += [f"{flag_of(n)[2:]} {row.options.get(n, '-')}" for n in sorted(varying)]
-            words += [f"{name} {_short(row.conditions[name])}" for name in conditions]
-            named.append(dataclasses.replace(row, series=", ".join(words)))
+        details = [
+            ", ".join(
+                [f"{flag_of(name)[2:]} {row.options.get(name, '-')}" for name in sorted(varying)]
+                + [f"{name} {_short(row.conditions[name])}" for name in conditions]
+            )
+            for row in group
+        ]
+        short = len(varying) + len(conditions) <= _MOST_WORDS
+        short = short and max(map(len, details)) <= _LONGEST
+        for number, (row, detail) in enumerate(zip(group, details, strict=True)):
+            name = "dense" if row.method == DENSE else row.method
+            series = f"{name}, {detail}" if detail else name
+            if short:
+                named.append(dataclasses.replace(row, series=series))
+            else:
+                series = f"{name} {letter(number)}"
+                named.append(dataclasses.replace(row, series=series, detail=detail))
     return named
+
+
+def letter(number: int) -> str:
+    """Return the letters that stand for a number: A, B, ..., Z, AA, AB, ..."""
+    before, last = divmod(number, 26)
+    return (letter(before - 1) if before else "") + chr(ord("A") + last)
 
 
 def _short(value: Any) -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.reports.comparisons import Comparison, Table
-from scripts.reports.confounds import confounds
+from scripts.reports.comparisons import AGAINST_SMALL, Comparison, Table
+from scripts.reports.legend import Legend
 from scripts.reports.rows import DENSE, Row
 from scripts.reports.runs import Run
 from scripts.reports.splits import VALIDATION
@@ -29,7 +29,7 @@ class Grid:
 def results_grid(table: Table) -> Grid:
     """Return what a table's rows reached, the dense controls above them."""
     rows = (*table.controls, *table.rows)
-    titles = (
+    titles: tuple[str, ...] = (
         "",
         f"{rows[0].split if rows else VALIDATION} loss",
         "95 % interval",
@@ -41,7 +41,34 @@ def results_grid(table: Table) -> Grid:
         "tokens",
         "steps",
     )
-    return Grid(titles, tuple(_result(row) for row in rows), _marks(table))
+    lines = [_result(row) for row in rows]
+    beats = beats_small_dense(table)
+    if beats:
+        titles = (*titles, "beats the small dense model")
+        found = [beats.get(id(row), UNKNOWN) for row in rows]
+        lines = [(*line, each) for line, each in zip(lines, found, strict=True)]
+    return Grid(titles, tuple(lines), _marks(table))
+
+
+def details(table: Table) -> list[str]:
+    """Return what the letters in the names of a table's rows stand for."""
+    rows = (*table.controls, *table.rows)
+    return [f"{row.label}: {row.detail}" for row in rows if row.detail]
+
+
+def beats_small_dense(table: Table) -> dict[int, str]:
+    """Return for each pruned row whether it beats the dense model of as many parameters.
+
+    By the row's id; empty where no row has such a control.
+    """
+    words = {"better": "yes", "worse": "no", "equal": "no", "undecided": "cannot be told apart"}
+    found = {
+        id(c.row): words.get(c.outcome, "no claim")
+        for c in table.comparisons
+        if c.purpose == AGAINST_SMALL
+    }
+    pruned = [row for row in table.rows if row.method != DENSE]
+    return {id(row): found.get(id(row), "no such model") for row in pruned} if found else {}
 
 
 def unfinished_grid(runs: Sequence[Run]) -> Grid:
@@ -54,6 +81,11 @@ def unfinished_grid(runs: Sequence[Run]) -> Grid:
 
 
 def costs_grid(table: Table) -> Grid:
+    """Return what a table's rows took, the dense controls above them."""
+    return costs_of((*table.controls, *table.rows), _marks(table))
+
+
+def costs_of(rows: Sequence[Row], marks: tuple[str, ...] = ()) -> Grid:
     """Return what it took: time over the seeds, the largest memory, sizes on disk."""
     titles = (
         "",
@@ -65,8 +97,7 @@ def costs_grid(table: Table) -> Grid:
         "on disk dense MB",
         "on disk sparse MB",
     )
-    rows = (*table.controls, *table.rows)
-    return Grid(titles, tuple(_cost(row) for row in rows), _marks(table))
+    return Grid(titles, tuple(_cost(row) for row in rows), marks)
 
 
 def _marks(table: Table) -> tuple[str, ...]:
@@ -86,8 +117,8 @@ def _result(row: Row) -> tuple[str, ...]:
         percent(row.asked) if pruned else "dense",
         percent(sum(reached) / len(reached)) if pruned else "dense",
         str(len(row.runs)) if not row.unfinished else f"{len(row.runs)} of {known}",
-        _span(row.results("tokens")),
-        _span(row.results("steps")),
+        span_text(row.results("tokens")),
+        span_text(row.results("steps")),
     )
 
 
@@ -104,8 +135,11 @@ def _cost(row: Row) -> tuple[str, ...]:
     )
 
 
-def comparisons_grid(table: Table) -> Grid:
-    """Return the comparisons of a table, those that were refused with their reasons."""
+def comparisons_grid(table: Table, legend: Legend) -> Grid:
+    """Return the comparisons of a table, those that were refused with their reasons.
+
+    What else two rows differ in is told by the letters of `legend`.
+    """
     titles = (
         "",
         "against",
@@ -117,10 +151,12 @@ def comparisons_grid(table: Table) -> Grid:
         "seeds",
         "detectable",
         *(("equivalence",) if _margin(table) else ()),
-        "they also differ in",
+        "also differ",
     )
     margin = _margin(table)
-    lines = tuple(_comparison(found, margin) for found in table.comparisons)
+    lines = tuple(
+        _comparison(found, margin, legend.mark(found) or UNKNOWN) for found in table.comparisons
+    )
     return Grid(titles, lines, tuple(found.outcome for found in table.comparisons))
 
 
@@ -139,9 +175,8 @@ def _equivalence(found: Comparison) -> str:
     return f"{text} ({p_text(shown.p)})"
 
 
-def _comparison(found: Comparison, margin: float | None) -> tuple[str, ...]:
+def _comparison(found: Comparison, margin: float | None, also: str) -> tuple[str, ...]:
     difference = found.difference
-    also = "; ".join(confounds(found.row, found.against)) or UNKNOWN
     if difference is None:
         reasons = "; ".join(found.objections)
         verdict = f"not compared: {reasons}"
@@ -193,7 +228,8 @@ def _range(found: Interval | None, digits: int) -> str:
     return f"{found.low:,.{digits}f} to {found.high:,.{digits}f}"
 
 
-def _span(values: Sequence[float]) -> str:
+def span_text(values: Sequence[float]) -> str:
+    """Return one number, or the lowest and the highest of several."""
     if not values:
         return UNKNOWN
     low, high = min(values), max(values)

@@ -20,8 +20,6 @@ from scripts.study.rates import choose_rate, numbers_in, trial_text
 from scripts.study.spec import option_name, typed
 
 RATE = "LEARNING_RATE"
-#: Nats per token within which a rate is called as good as the best one.
-_NEAR = 0.02
 
 
 @dataclass(frozen=True)
@@ -242,8 +240,6 @@ def _remarks(trials: Sequence[Trial]) -> list[str]:
             remarks.append(f"{name}: no rate has finished on every tuning seed; none is chosen.")
         else:
             remarks += [f"{name}: {text}" for text in _at_edges(best, found)]
-        if (width := _width(found)) is not None:
-            remarks.append(f"{name}: {width}")
     return remarks
 
 
@@ -264,22 +260,3 @@ def _at_edges(best: Trial, tried: Sequence[Trial]) -> Iterator[str]:
         yield (
             f"the best {name}, {value}, is at the edge of those tried; a better one may lie beyond."
         )
-
-
-def _width(tried: Sequence[Trial]) -> str | None:
-    """Say how far rates reach that end within 0.02 nats of the best; None of fewer than three."""
-    means = [
-        (rate[0], trial.mean)
-        for trial in tried
-        if (rate := numbers_in(trial.values.get(typed(RATE), ""))) and trial.mean is not None
-    ]
-    if len({rate for rate, _ in means}) < 3:
-        return None
-    lowest = min(mean for _, mean in means)
-    near = [rate for rate, mean in means if mean <= lowest + _NEAR]
-    if min(near) == max(near):
-        return f"no other rate of those tried ends within {_NEAR:g} nats of the best."
-    return (
-        f"rates from {min(near):g} to {max(near):g} (a factor of {max(near) / min(near):.2g}) have "
-        f"trials within {_NEAR:g} nats of the best."
-    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpt2.config.text import joined
+from scripts.reports.rate_curves import NEAR, RateCurve
 from scripts.reports.table_cells import UNKNOWN, Grid
 from scripts.reports.tuning import Tuning
 
@@ -22,6 +25,34 @@ def rule(tuning: Tuning) -> list[str]:
         f"runs with the tuning seeds ({seeds}); of equal ones at the smaller; a rate that "
         "fails on any of them is out. These seeds are not among those reported.",
     ]
+
+
+def widths_grid(curves: Sequence[RateCurve]) -> Grid:
+    """Return how wide the valley of each curve of loss against rate is."""
+    titles = (
+        "",
+        "rates tried",
+        "best rate",
+        f"{curves[0].split} loss there" if curves else "",
+        f"rates within {NEAR:g} nats",
+        "factor",
+        "best at an edge",
+    )
+    lines = []
+    for curve in curves:
+        low, high = curve.near
+        lines.append(
+            (
+                curve.name,
+                f"{len(curve.rates)}, {curve.rates[0]:g} to {curve.rates[-1]:g}",
+                f"{curve.best.rate:g}",
+                f"{curve.best.loss:.4f}",
+                f"{low:g} to {high:g}" if low < high else "no other",
+                f"{high / low:.2g}",
+                curve.edge or "no",
+            )
+        )
+    return Grid(titles, tuple(lines))
 
 
 def tuning_grid(tuning: Tuning) -> Grid:

@@ -7,9 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpt2.config.text import counted, joined
-from scripts.reports.comparisons import AGAINST_DENSE, AGAINST_SMALL, Comparison, Table
-from scripts.reports.confounds import confounds_text
+from scripts.reports.comparisons import (
+    AGAINST_DENSE,
+    AGAINST_ROW,
+    AGAINST_SMALL,
+    Comparison,
+    Table,
+)
 from scripts.reports.failures import of_both, reversible, uneven
+from scripts.reports.legend import HEADING, Legend
 from scripts.reports.rows import Row
 from scripts.reports.statistics import FEWEST, LEVEL
 from scripts.reports.words import (
@@ -41,6 +47,11 @@ def headline(tables: Sequence[Table]) -> str:
     if not compared:
         if sum(len(table.rows) for table in tables) == 1:
             return "There is one row here, and nothing to compare it with."
+        if any(table.lone for table in tables):
+            return (
+                "No claim is made: rows of one run, or of runs that cannot be compared, cannot be "
+                "told from chance."
+            )
         return "There is nothing to compare here: no row has a control among the others."
     tested = [c for c in compared if c.corrected is not None]
     if not tested:
@@ -74,24 +85,47 @@ def _no_claim(compared: Sequence[Comparison]) -> str:
     )
 
 
-def verdict(tables: Sequence[Table]) -> list[Paragraph]:
-    """Return the verdict: for every sparsity what is better, by how much, and how sure."""
+def verdict(tables: Sequence[Table], legend: Legend) -> list[Paragraph]:
+    """Return the verdict: for every sparsity what is better, by how much, and how sure.
+
+    The last paragraph tells what else the compared rows differ in, by the letters of `legend`.
+    """
     found = []
     for table in tables:
-        sentences = tuple(_table_sentences(table))
+        sentences = tuple(_table_sentences(table, legend))
         if sentences:
             found.append(Paragraph(where(table.asked), sentences))
+    if legend.sentences:
+        found.append(Paragraph(HEADING, legend.sentences))
     return found
 
 
-def _table_sentences(table: Table) -> Iterator[str]:
+def _table_sentences(table: Table, legend: Legend) -> Iterator[str]:
     groups: dict[tuple[str, int], list[Comparison]] = {}
     for found in table.comparisons:
         groups.setdefault((found.purpose, id(found.against)), []).append(found)
     ordered = sorted(groups.values(), key=lambda each: each[0].purpose == AGAINST_DENSE)
     for members in ordered:
-        yield from _against_one(members)
-    yield from _lowest_mean(table.rows)
+        yield from _against_one(members, legend)
+    yield from _few_between(table)
+    if not table.groups and not table.lone:
+        yield from _lowest_mean(table.rows)
+
+
+def _few_between(table: Table) -> Iterator[str]:
+    """Yield one sentence on all pairs of rows, none a control, that have too few seeds."""
+    pairs = [c for c in table.comparisons if c.purpose == AGAINST_ROW and c.outcome == "too few"]
+    if pairs:
+        rows = {id(row): row.label for c in pairs for row in (c.against, c.row)}
+        yield f"No claim between {joined(list(rows.values()))}: {_could_show(pairs)}."
+
+
+def _could_show(few: Sequence[Comparison]) -> str:
+    """Return what so few seeds could have shown."""
+    seeds = max(c.difference.count for c in few if c.difference)
+    if not any(c.detectable is not None for c in few):
+        return f"{counted(seeds, 'seed')}, which cannot say what could have been shown"
+    return f"with {counted(seeds, 'seed')} only differences above about {_range(few)} would show"
 
 
 def _lowest_mean(rows: Sequence[Row]) -> Iterator[str]:
@@ -111,20 +145,20 @@ def _lowest_mean(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
+def _against_one(members: Sequence[Comparison], legend: Legend) -> Iterator[str]:
     """Yield what is said of all rows that were held against one."""
     against = _held_against(members[0])
     claimed = [c for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
     if claimed and members[0].purpose != AGAINST_DENSE:
-        yield f"Against {against}: {'; '.join(_claim(c) for c in claimed)}."
+        yield f"Against {against}: {'; '.join(_claim(c, legend) for c in claimed)}."
     elif claimed:  # mostly what pruning costs: a list is enough
         for outcome in CLAIMS:
-            each = [_differing(c) for c in claimed if c.outcome == outcome]
+            each = [_differing(c, legend) for c in claimed if c.outcome == outcome]
             if each:
                 yield f"{outcome.capitalize()} than {against}: {joined(each)}."
     apart = [c for c in members if c.outcome == "undecided"]
     if apart:
-        each = [_differing(c) for c in sorted(apart, key=_by_difference)]
+        each = [_differing(c, legend) for c in sorted(apart, key=_by_difference)]
         yield (
             f"Cannot be told apart from {against}: {joined(each)}; {_sizes(apart)} would have "
             "been seen."
@@ -132,20 +166,15 @@ def _against_one(members: Sequence[Comparison]) -> Iterator[str]:
     equal = [_noted(c) for c in members if c.outcome == "equal"]
     if equal:
         yield f"The same as {against} to the last digit, for every seed: {joined(equal)}."
-    yield from _equivalent(members)
+    yield from _equivalent(members, legend)
     for found in (c for c in members if c.outcome == "uneven"):
         yield uneven(found, _name(found))
     for found in (c for c in members if c.outcome == "reversible"):
         yield reversible(found, _name(found), _reach(found))
-    few = [c for c in members if c.outcome == "too few"]
+    few = [c for c in members if c.outcome == "too few" and c.purpose != AGAINST_ROW]
     if few:
         names = joined([_noted(c) for c in few])
-        seeds = max(c.difference.count for c in few if c.difference)
-        text = f"No claim on {names} against {against}: {counted(seeds, 'seed')}"
-        if any(c.detectable is not None for c in few):
-            yield f"{text} could have shown {_sizes(few)}."
-        else:
-            yield f"{text}, which cannot say what could have been shown."
+        yield f"No claim on {names} against {against}: {_could_show(few)}."
     refused = [c for c in members if c.outcome == "refused"]
     if refused:
         yield f"Not compared with {against}: {joined([_name(c) for c in refused])}, see below."
@@ -158,18 +187,17 @@ def _held_against(found: Comparison) -> str:
     return found.against.label
 
 
-def _claim(found: Comparison) -> str:
+def _claim(found: Comparison, legend: Legend) -> str:
     difference = found.difference
     assert difference is not None
     assert found.corrected is not None
-    change = signed(100.0 * math.expm1(difference.mean), 1)
-    return (
-        f"{_name(found)} is {found.outcome} by {_reach(found, sign=False)} nats "
-        f"({p_text(found.corrected)}; perplexity {change}{SPACE}%{of_both(found)}{_also(found)})"
-    )
+    change = f"{signed(100.0 * math.expm1(difference.mean), 1)}{SPACE}%"
+    sure = f"({p_text(found.corrected)}; perplexity {change}{of_both(found)})"
+    by = _reach(found, sign=False)
+    return f"{_name(found)} is {found.outcome} by {by} nats {sure}{_also(found, legend)}"
 
 
-def _equivalent(members: Sequence[Comparison]) -> Iterator[str]:
+def _equivalent(members: Sequence[Comparison], legend: Legend) -> Iterator[str]:
     """Yield which rows are equivalent to one within the margin, or not worse or better by it."""
     for outcome, implied, text in (
         ("equivalent", None, "Equivalent to {} within {} nats"),
@@ -182,20 +210,20 @@ def _equivalent(members: Sequence[Comparison]) -> Iterator[str]:
             if c.equivalence and c.equivalence.outcome == outcome and c.outcome != implied
         ]
         if found:
-            each = [f"{_name(c)} ({p_text(shown.p)}{_also(c)})" for c, shown in found]
+            each = [f"{_name(c)} ({p_text(shown.p)}){_also(c, legend)}" for c, shown in found]
             start = text.format(members[0].against.label, f"{found[0][1].margin:g}")
             yield f"{start}: {joined(each)}."
 
 
-def _differing(found: Comparison) -> str:
+def _differing(found: Comparison, legend: Legend) -> str:
     """Return a row's name with its difference."""
-    return f"{_name(found)} ({_reach(found)}{of_both(found)}{_also(found)})"
+    return f"{_name(found)} ({_reach(found)}{of_both(found)}){_also(found, legend)}"
 
 
-def _also(found: Comparison) -> str:
-    """Return the clause on what else the two rows differ in, with what parts it from the rest."""
-    text = confounds_text(found.row, found.against)
-    return f"; {text}" if text else ""
+def _also(found: Comparison, legend: Legend) -> str:
+    """Return the letter of what else the two rows differ in, with a blank before it."""
+    mark = legend.mark(found)
+    return f"{SPACE}{mark}" if mark else ""
 
 
 def _noted(found: Comparison) -> str:
@@ -215,10 +243,13 @@ def _reach(found: Comparison, sign: bool = True) -> str:
 
 def _sizes(members: Sequence[Comparison]) -> str:
     """Return the differences that seeds show with a good chance, from the least to the most."""
+    sizes = _range(members)
+    return f"differences of {sizes}" if " to " in sizes else f"a difference of {sizes}"
+
+
+def _range(members: Sequence[Comparison]) -> str:
     sizes = [f"{c.detectable:.2g}" for c in sorted(members, key=_size) if c.detectable is not None]
-    if sizes[0] == sizes[-1]:
-        return f"a difference of {sizes[0]}"
-    return f"differences of {sizes[0]} to {sizes[-1]}"
+    return sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
 
 
 def _size(found: Comparison) -> float:

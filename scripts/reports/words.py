@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from gpt2.config.text import counted, joined
+from gpt2.config.text import counted, joined, shortened
 from scripts.reports.comparisons import Comparison, Table
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
@@ -17,6 +17,8 @@ _WRONG = (
     ("rollbacks", "rollback", "after spikes"),
 )
 
+#: Names in a sentence; the rest is counted.
+_MOST = 4
 MINUS, PLUS_MINUS, SPACE = "\u2212", "\u00b1", "\u00a0"  # a space at which no line ends
 
 
@@ -62,16 +64,27 @@ def count_text(runs: Sequence[Run]) -> str:
 
 
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:
-    """Return what a reader must know before believing the numbers."""
-    found = [
-        f"{row.label} at {percent(table.asked)} has no dense control among these runs."
-        for table in tables
-        for row in table.lacking
-    ]
-    found += _step_guard(tables)
-    for row in (row for table in tables for row in table.rows):
-        if len(set(row.results("tokens"))) > 1:
-            found.append(f"{row.label}: its seeds saw different numbers of tokens.")
+    """Return what a reader must know before believing the numbers, a sentence for each reason."""
+    found = []
+    for table in tables:
+        at = f" at {percent(table.asked)}"
+        if table.lacking:
+            names = shortened([f"{row.label}{at}" for row in table.lacking], _MOST)
+            verb = "has" if len(table.lacking) == 1 else "have"
+            found.append(f"{names} {verb} no dense control among these runs.")
+        if table.groups:
+            found.append(
+                f"The {len(table.rows)} rows {where(table.asked).lower()} fall into "
+                f"{table.groups} groups that are not compared with one another, since they differ "
+                f"in {joined(table.reasons)}."
+            )
+    found += _not_compared(tables)
+    rows = [row for table in tables for row in table.rows]
+    uneven = [row.label for row in rows if len(set(row.results("tokens"))) > 1]
+    if uneven:
+        names = shortened(uneven, _MOST)
+        found.append(f"Seeds of one row saw different numbers of tokens: {names}.")
+    for row in rows:
         if row.repeats:
             found.append(
                 f"{row.label}: {counted(len(row.repeats), 'further run')} of the same seeds; the "
@@ -79,8 +92,11 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
             )
         found += _wrong_steps(row)
     found += _machines(runs, shared)
-    found += [f"{run.name}: {problem}." for run in runs for problem in run.problems]
-    return found
+    problems: dict[str, list[str]] = {}
+    for run in runs:
+        for problem in run.problems:
+            problems.setdefault(problem, []).append(run.name)
+    return found + [f"{shortened(names, _MOST)}: {what}." for what, names in problems.items()]
 
 
 def _wrong_steps(row: Row) -> Iterator[str]:
@@ -92,7 +108,7 @@ def _wrong_steps(row: Row) -> Iterator[str]:
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
 
 
-def _step_guard(tables: Sequence[Table]) -> Iterator[str]:
+def _not_compared(tables: Sequence[Table]) -> Iterator[str]:
     """Yield which pairs are not compared, those with the same reasons together."""
     pairs: dict[tuple[str, ...], list[str]] = {}
     for table in tables:
@@ -102,8 +118,8 @@ def _step_guard(tables: Sequence[Table]) -> Iterator[str]:
                 text = f"{c.row.label} with {c.against.label}{at}"
                 pairs.setdefault(c.objections, []).append(text)
     for reasons, names in pairs.items():
-        more = f" and {counted(len(names) - 4, 'more pair')}" if len(names) > 4 else ""
-        yield f"Not compared, since {joined(reasons)}: {'; '.join(names[:4])}{more}."
+        more = f" and {counted(len(names) - _MOST, 'more pair')}" if len(names) > _MOST else ""
+        yield f"Not compared, since {joined(reasons)}: {'; '.join(names[:_MOST])}{more}."
 
 
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:

@@ -11,13 +11,19 @@ from matplotlib.figure import Figure
 from scripts.reports.pictures.picture import WIDTH, Look, Picture, full_name, mean_of, megabytes
 from scripts.reports.pictures.svg import ACCENT, INK, MUTED, svg
 from scripts.reports.rows import DENSE, Row
+from scripts.reports.words import percent
 
 
 def against_sparsity(rows: Sequence[Row], look: Look) -> Picture | None:
-    """Draw perplexity against reached sparsity, a panel for each optimizer; None if none."""
+    """Draw perplexity against reached sparsity, a panel for each optimizer; None if none.
+
+    Of one sparsity alone it is drawn against the method.
+    """
     optimizers = sorted({row.optimizer for row in rows if row.method != DENSE})
     if not optimizers:
         return None
+    if len({row.asked for row in rows if row.method != DENSE}) == 1:
+        return _against_method(rows, optimizers, look)
     across = min(len(optimizers), 3)
     down = -(-len(optimizers) // across)
     figure = Figure(figsize=(WIDTH, 0.4 + 2.5 * down))
@@ -35,6 +41,44 @@ def against_sparsity(rows: Sequence[Row], look: Look) -> Picture | None:
         "Final perplexity at the sparsity that was reached, of the prunable weights; bars are 95 % "
         "intervals of the mean over seeds. The horizontal line is the dense run of that optimizer.",
         svg(figure, "sparsity", "Final perplexity against sparsity", alternative, tips),
+    )
+
+
+def _against_method(rows: Sequence[Row], optimizers: Sequence[str], look: Look) -> Picture:
+    """Draw the perplexity of each method at the one sparsity there is, dense rows beside them."""
+    shown = [row for row in rows if row.optimizer in optimizers]
+    names = list(dict.fromkeys(row.series for row in sorted(shown, key=lambda row: row.asked)))
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(names)))
+    axis = figure.subplots()
+    tips: dict[str, list[str]] = {}
+    for number, row in enumerate(shown):
+        # Optimizers of one method lie a little apart.
+        place = names.index(row.series) + 0.22 * (
+            optimizers.index(row.optimizer) - (len(optimizers) - 1) / 2.0
+        ) / max(1, len(optimizers) - 1)
+        colour, found, gid = look.colour(row), row.perplexity, f"method-{number}"
+        if found.low is not None and found.high is not None:
+            axis.plot([found.low, found.high], [place, place], color=colour, linewidth=1.0)
+        axis.plot([found.mean], [place], look.marker(row), color=colour, gid=gid)
+        tips[gid] = [_perplexity_tip(row)]
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="y", labelcolor=INK)
+    axis.set_xlabel("perplexity")
+    if len(optimizers) > 1:
+        _key_below(figure, shown, look, colours=False)
+    asked = percent(next(row.asked for row in shown if row.method != DENSE))
+    return Picture(
+        f"Perplexity of each method at {asked} sparsity",
+        "Final perplexity; bars are 95 % intervals of the mean over seeds. Dense rows are beside "
+        "the pruned ones.",
+        svg(
+            figure,
+            "sparsity",
+            f"Final perplexity at {asked} sparsity",
+            " ".join(f"{tip}." for texts in tips.values() for tip in texts),
+            tips,
+        ),
     )
 
 
@@ -133,12 +177,12 @@ def _cost_panel(
     axis.label_outer(remove_inner_ticks=True)
 
 
-def _key_below(figure: Any, rows: Sequence[Row], look: Look) -> None:
-    """Put a key below: colours are methods, markers optimizers."""
+def _key_below(figure: Any, rows: Sequence[Row], look: Look, colours: bool = True) -> None:
+    """Put a key below: markers are optimizers and, with `colours`, colours methods."""
     from matplotlib.lines import Line2D
 
     handles = []
-    for name, row in {row.series: row for row in rows}.items():
+    for name, row in {row.series: row for row in rows if colours}.items():
         handles.append(Line2D([], [], color=look.colour(row), linewidth=3.0, label=name))
     for name, row in {row.optimizer: row for row in rows}.items():
         handles.append(

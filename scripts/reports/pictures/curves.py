@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,53 +16,69 @@ from scripts.reports.pictures.svg import SERIES, svg
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 
+#: Line styles of rows with a colour of their own, where the colours begin anew.
+_DASHES = ("-", "--", ":")
+
 
 def curves(table: Table, look: Look, shared: bool = False) -> Picture | None:
     """Draw the validation loss of a table's rows over the run, a panel for each optimizer.
 
     shared: runs shared a machine, so that their times say nothing.
     """
-    panels: list[tuple[str, list[Row]]] = []
+    where = where_text(table)
     if table.asked == 0.0:
         panels = [("", list(table.rows))]
     else:
-        for optimizer in sorted({row.optimizer for row in table.rows}):
-            rows = [r for r in (*table.controls, *table.rows) if r.optimizer == optimizer]
-            panels.append((optimizer, rows))
-    panels = [(title, [r for r in rows if mean_curve(r)]) for title, rows in panels]
+        rows = (*table.controls, *table.rows)
+        panels = [
+            (optimizer, [row for row in rows if row.optimizer == optimizer])
+            for optimizer in sorted({row.optimizer for row in table.rows})
+        ]
+    look_of = None if table.asked == 0.0 else look
+    drawn = _drawn(panels, look_of, shared, f"curves-{slug(table.asked)}", f" {where}")
+    return drawn and replace(drawn, asked=table.asked)
+
+
+def curves_together(rows: Sequence[Row], shared: bool = False) -> Picture | None:
+    """Draw the validation loss of any rows in one panel."""
+    return _drawn([("", list(rows))], None, shared, "curves-all", "")
+
+
+def _drawn(
+    panels: Sequence[tuple[str, list[Row]]], look: Look | None, shared: bool, name: str, where: str
+) -> Picture | None:
+    """Draw curves; None where there are none. Without a `look` every row has its own colour."""
+    panels = [(title, [row for row in rows if mean_curve(row)]) for title, rows in panels]
     panels = [(title, rows) for title, rows in panels if rows]
-    if not panels:
-        return None
     drawn = [row for _, rows in panels for row in rows]
+    if not drawn:
+        return None
     points = [point for row in drawn for run in row.runs for point in evaluated(run)]
     axes = [axis for axis in axes_of(points) if axis.key != "time" or not shared]
     limits = _limits(drawn)
-    where = where_text(table)
     words = " ".join(f"{row.label} ends at {mean_curve(row)[-1].mean:.4f}." for row in drawn)
 
     def draw(axis: Axis) -> str:
         across = min(len(panels), 3)
         down = -(-len(panels) // across)
-        figure = Figure(figsize=(WIDTH, 0.4 + 2.5 * down))
+        figure = Figure(figsize=(WIDTH, 0.4 + 2.5 * down + (1.0 if len(drawn) > 8 else 0.0)))
         boxes = list(figure.subplots(down, across, squeeze=False, sharey=True).flat)
         tips: dict[str, list[str]] = {}
         for number, (box, (title, rows)) in enumerate(zip(boxes, panels, strict=False)):
-            look_of = None if table.asked == 0.0 else look
-            _curve_panel(box, rows, look_of, f"curve-{number}", tips, limits, axis)
+            _curve_panel(box, rows, look, f"curve-{number}", tips, limits, axis)
             box.set_title(title)
         for box in boxes[len(panels) :]:
             box.set_visible(False)
-        name = f"curves-{slug(table.asked)}-{axis.key}"
-        return svg(figure, name, f"Validation loss over {axis.word} {where}", words, tips)
+        title = f"Validation loss over {axis.word}{where}"
+        return svg(figure, f"{name}-{axis.key}", title, words, tips)
 
     return over_axes(
-        f"Loss curves {where}",
+        f"Loss curves{where}",
         "Validation loss over the whole split: the line is the mean of the seeds, the band reaches "
         "from the lowest to the highest. The first fifth of a run may be cut off. While a run is "
         "being pruned its loss is that of a model less sparse than the final one.",
         axes,
         draw,
-        table.asked,
     )
 
 
@@ -135,7 +151,7 @@ def _curve_panel(
         colour = SERIES[number % len(SERIES)] if look is None else look.colour(row)
         x = [point.at[axis.key] / axis.scale for point in points]
         label = row.label if look is None else row.series
-        style = "-" if look is None else look.dash(row)
+        style = _DASHES[number // len(SERIES) % 3] if look is None else look.dash(row)
         box.plot(x, [point.mean for point in points], style, color=colour, label=label)
         ends = [point.low for point in points], [point.high for point in points]
         box.fill_between(x, *ends, color=colour, alpha=0.15, linewidth=0)
@@ -155,7 +171,7 @@ def _curve_panel(
             for _, p in seen
         ]
     box.set_ylim(*limits)
-    box.legend(loc="upper right")
+    box.legend(loc="upper right", ncols=1 if len(rows) <= 8 else 3)
     box.set_xlabel(axis.label)
     box.set_ylabel("validation loss (nats per token)")
     box.label_outer(remove_inner_ticks=True)

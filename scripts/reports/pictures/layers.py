@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,6 +15,9 @@ from scripts.reports.pictures.svg import ACCENT, INK, PAPER, RULE, svg
 from scripts.reports.rows import Row
 from scripts.reports.words import percent
 
+#: Matrices up to which the cells have room for their numbers.
+_MOST_NUMBERS = 30
+
 
 def layers(table: Table) -> Picture | None:
     """Draw how sparse each matrix became, a line for each row of the table."""
@@ -22,7 +26,7 @@ def layers(table: Table) -> Picture | None:
         return None
     names = sorted({name for row in rows for name in layer_means(row)}, key=_layer_order)
     figure = Figure(figsize=(WIDTH, 1.0 + 0.24 * len(rows)))
-    axis = figure.subplots()
+    axis, scale = figure.subplots(1, 2, width_ratios=(40, 1))
     tips: dict[str, list[str]] = {}
     for down, row in enumerate(rows):
         found = layer_means(row)
@@ -34,6 +38,10 @@ def layers(table: Table) -> Picture | None:
                 Rectangle((along, down), 1, 1, facecolor=ACCENT, alpha=found[name], gid=gid)
             )
             tips[gid] = [f"{row.label}, {_short(name)}: {percent(found[name])}"]
+            if len(names) <= _MOST_NUMBERS:
+                ink = PAPER if found[name] > 0.55 else INK
+                text = f"{100.0 * found[name]:.0f}"
+                axis.text(along + 0.5, down + 0.53, text, ha="center", va="center", color=ink)
     axis.set_xlim(0, len(names))
     axis.set_ylim(len(rows), 0)
     axis.set_yticks([n + 0.5 for n in range(len(rows))], [row.label for row in rows])
@@ -52,11 +60,12 @@ def layers(table: Table) -> Picture | None:
         axis.axhline(place, color=PAPER, linewidth=2.0)
     for spine in axis.spines.values():
         spine.set_color(RULE)
+    _draw_scale(scale)
     where = where_text(table)
     return Picture(
         f"Sparsity by layer {where}",
-        "The stronger the colour, the more of a matrix is zero, from none to all; mean over "
-        "seeds. A number is the block, the rest is the matrix in it.",
+        "How many % of a matrix are zero, mean over seeds; the scale is at the right. A number in "
+        "a name is the block, the rest is the matrix in it.",
         svg(
             figure,
             f"layers-{slug(table.asked)}",
@@ -66,6 +75,20 @@ def layers(table: Table) -> Picture | None:
         ),
         table.asked,
     )
+
+
+def _draw_scale(axis: Any) -> None:
+    """Draw what the colours stand for, from 0 % at the bottom to 100 %."""
+    steps = 20
+    for step in range(steps):
+        share = (step + 0.5) / steps
+        box = Rectangle((0, step / steps), 1, 1 / steps, facecolor=ACCENT, alpha=share, linewidth=0)
+        axis.add_patch(box)
+    axis.set_xticks([])
+    axis.set_yticks([0.0, 0.5, 1.0], ["0 %", "50 %", "100 %"])
+    axis.yaxis.tick_right()
+    axis.set_ylim(0, 1)
+    axis.grid(visible=False)
 
 
 def layer_means(row: Row) -> dict[str, float]:

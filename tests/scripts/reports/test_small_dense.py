@@ -12,6 +12,7 @@ from scripts.reports.comparisons import AGAINST_SMALL, tables_of
 from scripts.reports.rows import Row, rows_of
 from scripts.reports.runs import read_run
 from scripts.reports.small_dense import average_parameters, small_control
+from scripts.reports.table_cells import results_grid
 from tests.support.synthetic import write_run
 
 SMALL = {"MODEL": "custom", "N_LAYER": "2", "N_HEAD": "4", "N_EMBD": "64"}
@@ -75,9 +76,15 @@ def test_the_page_says_whether_it_beats_it(tmp_path: Path) -> None:
     assert outcomes == {"random": "worse", "state": "better"}
     assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    start = "Against the small dense model of equal average parameters (adamw dense, "
+    start = "Against the small dense model of equal average parameters (adamw dense B): "
     (line,) = [line for line in text.splitlines() if line.startswith(f"- {start}")]
     assert "state is better by 0.1" in line
     assert "random is worse by 0.1" in line
-    assert "n-embd (" not in line  # the size is the point; the rate that follows it is said
-    assert "they also differ in learning-rate (6e-4 against 4e-3)" in line
+    assert "- adamw dense B: " in text  # what the letter stands for
+    assert "n-embd (" not in text  # the size is the point; the rate that follows it is said
+    assert "learning-rate (6e-4 against 4e-3)" in text
+    grid = results_grid(table)
+    assert grid.titles[-1] == "beats the small dense model"
+    assert {cells[0]: cells[-1] for cells in grid.lines} == {
+        "adamw dense A": "-", "adamw dense B": "-", "adamw + random": "no", "adamw + state": "yes",
+    }  # fmt: skip

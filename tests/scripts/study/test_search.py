@@ -15,6 +15,7 @@ from scripts.report import main
 from scripts.reports.content import Report
 from scripts.reports.output import report_of_matrix
 from scripts.reports.page import as_page
+from scripts.reports.tuning_cells import widths_grid
 from scripts.study.cells import Matrix, expand
 from scripts.study.rates import choose_rate, numbers_in, trial_text
 from scripts.study.search import Dimension, dimension, draw
@@ -218,6 +219,9 @@ def test_rows_tuned_apart_are_compared_though_their_rates_differ(report: Report)
     assert (found.row.label, found.against.label) == ("adamw + magnitude", "adamw dense")
     assert found.row.options["LEARNING_RATE"] != found.against.options["LEARNING_RATE"]
     assert found.outcome != "refused"
+    (told,) = report.legend.sentences
+    assert "learning-rate, tuned for each (8e-3 against 2e-3)" in told
+    assert "weight-decay, tuned for each (0.1 against 0.3)" in told
     assert not any("no dense control" in text for text in report.remarks)
 
 
@@ -228,7 +232,9 @@ def test_edges_and_the_width_of_the_valley_are_said(report: Report) -> None:
     assert "adamw + magnitude 0.5: the best rate, 8e-3, is at the edge" in remarks
     assert "adamw dense: the best weight-decay, 0.3, is at the edge" in remarks
     assert "adamw dense: the best rate" not in remarks
-    assert "adamw dense: no other rate of those tried ends within 0.02 nats" in remarks
+    widths = {line[0]: line for line in widths_grid(report.rate_curves).lines}
+    assert widths["adamw dense"][2:] == ("0.002", "1.5110", "no other", "1", "no")
+    assert widths["adamw + magnitude 0.5"][-1] == "highest"
 
 
 def test_the_page_draws_loss_against_rate(report: Report) -> None:

@@ -1,0 +1,38 @@
+"""Groups of rows that may be compared, where the runs of a report are unlike one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scripts.reports.rows import Row, objections
+
+#: Groups up to which every pair is told; of more it is said once.
+MOST_GROUPS = 3
+
+
+def groups_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return rows in groups: what could not be compared with the first of one is in another."""
+    groups: list[list[Row]] = []
+    for row in rows:
+        for group in groups:
+            if not _apart(group[0], row):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups
+
+
+def reasons_between(groups: Sequence[Sequence[Row]]) -> tuple[str, ...]:
+    """Return in what groups differ from the first: data, tokens, effective batch."""
+    found = [reason for group in groups[1:] for reason in _apart(groups[0][0], group[0])]
+    return tuple(dict.fromkeys(found))
+
+
+def _apart(a: Row, b: Row) -> list[str]:
+    """Return why two rows are of two groups, in words without their values."""
+    reasons = [text.partition(" differ")[0] for text in objections(a, b)]
+    for name in ("tokens", "steps"):  # also of rows without a seed in common
+        if set(a.results(name)) != set(b.results(name)):
+            reasons.append(name)
+    return list(dict.fromkeys(reasons))

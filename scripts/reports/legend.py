@@ -1,0 +1,39 @@
+"""Letters for what else two compared rows differ in, so that each such difference is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpt2.config.text import joined
+from scripts.reports.comparisons import Comparison, Table
+from scripts.reports.confounds import confounds
+from scripts.reports.rows import letter
+
+#: The heading over the list.
+HEADING = "What else differs"
+
+
+class Legend:
+    """A letter for each such difference of a page, in the order of its comparisons.
+
+    Pairs that are not compared have none: the reasons for that are told instead.
+    """
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._texts: dict[int, str] = {}
+        self._letters: dict[str, str] = {}
+        for found in (found for table in tables for found in table.comparisons):
+            phrases = confounds(found.row, found.against) if found.difference else []
+            if phrases:
+                text = self._texts[id(found)] = joined(phrases)
+                self._letters.setdefault(text, letter(len(self._letters)).lower())
+
+    def mark(self, found: Comparison) -> str:
+        """Return the letter of a comparison in brackets; empty where the rows differ no further."""
+        text = self._texts.get(id(found))
+        return "" if text is None else f"[{self._letters[text]}]"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What each letter stands for: the value of the row first, then that of the other."""
+        return tuple(f"[{letter}] {text}" for text, letter in self._letters.items())
