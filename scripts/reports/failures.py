@@ -10,8 +10,8 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from gpt2.config.text import counted
 from scripts.reports.comparisons import Comparison
-from scripts.reports.option_values import method_of
-from scripts.reports.rows import DENSE, Row, options_key
+from scripts.reports.option_values import method_of, options_key
+from scripts.reports.rows import DENSE, Row
 from scripts.reports.runs import Run
 from scripts.reports.words import p_text, signed
 

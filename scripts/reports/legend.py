@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpt2.config.text import joined
 from scripts.reports.comparisons import Comparison, Table
 from scripts.reports.confounds import confounds
-from scripts.reports.rows import letter
+from scripts.reports.letters import letter
 
 #: The heading over the list.
 HEADING = "What else differs"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 
 from gpt2.config.effects import not_compared
 from gpt2.config.options import Options
 from gpt2.config.typed import PruneConfig
+from scripts.reports.runs import Run
 
 _KEPT = "KEEP_SPARSITY"
 _PRUNING = {_KEPT, *(field.name.upper() for field in dataclasses.fields(PruneConfig))}
@@ -42,3 +43,16 @@ def of_pruning(name: str) -> bool:
 def _methods() -> tuple[str, ...]:
     members = Options().members("PRUNING_METHOD")
     return tuple(f"{word.upper().replace('-', '_')}_" for word in members)
+
+
+def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> Hashable:
+    """Return what runs of equal options have in common, without those in `besides`.
+
+    Without `pruning`, those of pruning play no part either.
+    """
+    kept = run.options.keys() - not_compared_of(run.options) - set(besides)
+    return tuple(
+        (name, plain_value(run.options[name]))
+        for name in sorted(kept)
+        if pruning or not of_pruning(name)
+    )

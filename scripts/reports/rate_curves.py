@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scripts.reports.rows import DENSE, Row, options_key
+from scripts.reports.option_values import options_key
+from scripts.reports.rows import DENSE, Row
 from scripts.reports.splits import VALIDATION
 from scripts.reports.tuning import RATE, Trial, Tuning
 from scripts.reports.words import percent

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2.config.names import flag_of
-from scripts.reports.option_values import method_of, not_compared_of, of_pruning, plain_value
+from scripts.reports.letters import letter
+from scripts.reports.option_values import (
+    method_of,
+    not_compared_of,
+    of_pruning,
+    options_key,
+    plain_value,
+)
 from scripts.reports.runs import Run
 from scripts.reports.splits import LOSS, VALIDATION, quoted_split
 from scripts.reports.statistics import Interval, interval
@@ -155,19 +162,6 @@ def rows_of(
         rows.append(dataclasses.replace(row, tuned=own, chosen=own | frozenset(chosen)))
     named = _named(rows)
     return sorted(named, key=lambda row: (row.asked, row.optimizer, _place(row.method), row.label))
-
-
-def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> Hashable:
-    """Return what runs of equal options have in common, without those in `besides`.
-
-    Without `pruning`, those of pruning play no part either.
-    """
-    kept = run.options.keys() - not_compared_of(run.options) - set(besides)
-    return tuple(
-        (name, plain_value(run.options[name]))
-        for name in sorted(kept)
-        if pruning or not of_pruning(name)
-    )
 
 
 def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
@@ -325,12 +319,6 @@ def _named(rows: Sequence[Row]) -> list[Row]:
                 series = f"{name} {letter(number)}"
                 named.append(dataclasses.replace(row, series=series, detail=detail))
     return named
-
-
-def letter(number: int) -> str:
-    """Return the letters that stand for a number: A, B, ..., Z, AA, AB, ..."""
-    before, last = divmod(number, 26)
-    return (letter(before - 1) if before else "") + chr(ord("A") + last)
 
 
 def _short(value: Any) -> str:

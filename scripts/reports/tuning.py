@@ -13,8 +13,8 @@ import statistics
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scripts.reports.option_values import method_of
-from scripts.reports.rows import DENSE, age, options_key
+from scripts.reports.option_values import method_of, options_key
+from scripts.reports.rows import DENSE, age
 from scripts.reports.runs import Run
 from scripts.study.rates import choose_rate, numbers_in, trial_text
 from scripts.study.spec import option_name, typed
