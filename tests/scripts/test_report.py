@@ -441,6 +441,10 @@ def test_every_picture_is_there_with_words_and_values(matrix: Path) -> None:
         assert title[0]
         assert len(words[1]) > 20
         assert "<title>" in picture  # a value to show
+    assert "Perplexity of each method at 50 % sparsity" in text
+    layers = next(found for found in pictures if "Sparsity of each matrix" in found)
+    assert re.search(r">50</text>", layers)  # the number in a cell
+    assert ">100 %</text>" in layers  # the scale
     assert page.tips > 80
     assert len(page.ids) == len(set(page.ids))
     # Every colour is the page's, so that light, dark and print have their own.
