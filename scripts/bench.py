@@ -42,6 +42,13 @@ def main(argv: Sequence[str]) -> int:
     for path in (arguments.json, arguments.profile):
         if path is not None and not path.resolve().parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent} to write it to")
+    if arguments.roofline:
+        if arguments.config:
+            raise UserError("--roofline is of all GPU defconfigs: leave --config out")
+        from scripts.benchmark import roofline
+
+        print(roofline.main(more))
+        return 0
     if arguments.sparse:
         from scripts.benchmark import sparse as bench_sparse
 
@@ -99,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
     add("--sparse", metavar="RUN", type=Path, help=sparse)
     memory = "measure the peak memory of training instead, beside the plan; kept for later plans"
     add("--memory", action="store_true", help=memory)
+    roofline = "predict the speed of the GPU defconfigs on known cards instead; needs no card"
+    add("--roofline", action="store_true", help=roofline)
     add("--profile", metavar="FILE", type=Path, help="write a Chrome trace, name the top costs")
     add("--json", metavar="FILE", type=Path, help="write all numbers to this file as well")
     return found

@@ -1,0 +1,208 @@
+"""What a training step computes and moves, counted on fake tensors in the form that a GPU takes.
+
+Nothing runs: tensors have sizes and no numbers. An operation moves what it reads and writes, caches
+ignored. Compiled, number-by-number operations and reductions that follow each other are one kernel:
+it reads what was there before it once, and writes what is still referred to after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from gpt2.config.typed import Config
+from gpt2.model.build import empty_model
+from gpt2.model.form import Form
+from gpt2.model.loss import chunk_mib
+from gpt2.optim.precision import DTYPES
+
+#: Passes of the fused softmax over its logits: it reads them twice and writes them once.
+_FUSED_PASSES = 3
+_ATTENTION = "_scaled_dot_product"
+#: Reductions that the compiler joins with what is before and after them.
+_REDUCTIONS = ("sum", "mean", "native_layer_norm", "amax", "logsumexp", "linalg_vector_norm")
+#: Number-by-number operations without the tag, and what only fills or copies.
+_SIMPLE = ("copy_", "_to_copy", "clone", "native_dropout", "fill_", "zero_", "where")
+_JOINING = ("cat", "stack", "zeros")
+#: What touches a number for each row, whatever the size of the tensor that it is in.
+_SPARSE = ("index", "index_put_", "gather", "nll_loss_forward", "embedding")
+_MADE_ONLY = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+
+
+@dataclass
+class Kernel:
+    """A kernel: bytes it moves, FLOP of its matrix products, and whether the loss has it."""
+
+    name: str
+    moved: int
+    flops: float = 0.0
+    loss: bool = False
+
+
+@dataclass
+class Traffic:
+    """The kernels of one micro-step, forward and backward, and how many aten operations it is."""
+
+    kernels: list[Kernel] = field(default_factory=list)
+    operations: int = 0
+
+    @property
+    def moved(self) -> int:
+        """Bytes that all kernels move."""
+        return sum(kernel.moved for kernel in self.kernels)
+
+    @property
+    def flops(self) -> float:
+        """FLOP of all matrix products."""
+        return sum(kernel.flops for kernel in self.kernels)
+
+    def seconds(self, flops: float, bandwidth: float) -> float:
+        """Return the time at `flops` and `bandwidth` per second: each kernel by its slower one."""
+        return sum(max(k.flops / flops, k.moved / bandwidth) for k in self.kernels)
+
+
+def count(config: Config, vocabulary: int, precision: str, *, compiled: bool) -> Traffic:
+    """Count a micro-step of `config` on a GPU, the optimizer's part left out."""
+    chunk = config.model.loss_chunk_mib
+    model_config = dataclasses.replace(
+        config.model, loss_chunk_mib=None if chunk is None else chunk_mib(chunk, "cuda")
+    )
+    form = Form(tall=False, cuda=True, byte_masks=True, unmasked=True)
+    mixed = precision != "fp32"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(FakeTensorMode())
+        model = empty_model(model_config, vocabulary, form)
+        shape = (config.train.batch_size, config.model.block_size)
+        ids = torch.zeros(shape, dtype=torch.int64)
+        counter = _Counter(compiled=compiled)
+        for parameter in model.parameters():  # as in a step that has accumulated some
+            if config.train.gradient_accumulation > 1:
+                parameter.grad = torch.empty_like(parameter)
+        model.body.register_forward_hook(counter.loss_begins)
+        stack.enter_context(counter)
+        dtype = DTYPES[precision] if mixed else torch.bfloat16
+        with torch.autocast("cpu", dtype=dtype, enabled=mixed):
+            loss = model(ids, ids)
+        counter.in_loss = False
+        loss.backward()
+        counter.close()
+    return counter.found
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what is done while it is active."""
+
+    def __init__(self, *, compiled: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = Traffic()
+        self.in_loss = False
+        self._compiled = compiled
+        self._read: dict[int, int] = {}  # of the group under way: storages that were there before
+        self._written: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
+
+    def loss_begins(self, *_: object) -> None:
+        """Take what follows for the loss's: a forward hook of the model's body."""
+        self.close()
+        self.in_loss = True
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and count it."""
+        result = func(*args, **(kwargs or {}))
+        packet = func._schema.name  # type: ignore[attr-defined]
+        name = packet.partition("::")[2]
+        if packet.startswith("prim"):
+            return result
+        self.found.operations += 1
+        if func.is_view or name in _MADE_ONLY:  # type: ignore[attr-defined]
+            return result
+        inputs, outputs = list(_tensors((args, kwargs or {}))), list(_tensors(result))
+        if self._compiled and not self.in_loss and _fuses(func, name):
+            self._join(inputs, outputs)
+            return result
+        self.close()
+        del outputs
+        self.found.kernels.append(self._kernel(func, name, args, kwargs or {}, result))
+        return result
+
+    def _kernel(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> Kernel:
+        if name == "slopes":
+            logits = args[0]
+            return Kernel(name, _FUSED_PASSES * logits.nbytes, loss=True)
+        # What an out= operation writes into is among its arguments, and is not read.
+        read = list(_tensors((args, {k: v for k, v in kwargs.items() if k != "out"})))
+        written = list(_tensors(result))
+        if name in _SPARSE:
+            largest = max(tensor.nbytes for tensor in read)
+            read = [tensor for tensor in read if tensor.nbytes < largest]
+            written = [tensor for tensor in written if tensor.nbytes < largest]
+        moved = sum(tensor.nbytes for tensor in (*read, *written))
+        return Kernel(name, moved, _flops(func, name, args, kwargs, result), self.in_loss)
+
+    def _join(self, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        for tensor in inputs:
+            key = id(tensor.untyped_storage())
+            if key not in self._written or self._written[key][0]() is None:
+                self._read[key] = max(self._read.get(key, 0), tensor.nbytes)
+        for tensor in outputs:
+            storage = tensor.untyped_storage()
+            self._written[id(storage)] = (weakref.ref(storage), tensor.nbytes)
+
+    def close(self) -> None:
+        """End the group of fused operations that is under way."""
+        if not self._written:
+            return
+        kept = sum(size for storage, size in self._written.values() if storage() is not None)
+        self.found.kernels.append(
+            Kernel("fused", sum(self._read.values()) + kept, loss=self.in_loss)
+        )
+        self._read, self._written = {}, {}
+
+
+def _fuses(func: Any, name: str) -> bool:
+    return (
+        torch.Tag.pointwise in func.tags
+        or name in _SIMPLE + _JOINING
+        or name.startswith(_REDUCTIONS)
+    )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _tensors(one)
+
+
+def _flops(func: Any, name: str, args: Any, kwargs: Any, result: Any) -> float:
+    if name.startswith(_ATTENTION):
+        # Half of the (T, T) products under a causal mask: 2 of them forward, 5 backward.
+        q = args[1] if "backward" in name else args[0]
+        products = 5 if "backward" in name else 2
+        batch, heads, length, width = q.shape
+        return float(products * batch * heads * length * length * width)
+    packet = func._overloadpacket
+    if packet in flop_registry:
+        more = {k: v for k, v in kwargs.items() if k != "out"}
+        return float(flop_registry[packet](*args, **more, out_val=result))
+    return 0.0
