@@ -223,8 +223,8 @@ check-all:                 ## the tests that take many minutes, which check leav
 check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
 	@$(SH) $(DEVPY) && become "$$py -m pytest tests/optim/check_optimizers.py"
 
-check-gpu:                 ## checks on a CUDA or ROCm card, twelve minutes: PART=a or PART=b one half, DRY=1 on a CPU
-	@$(SH) $(PY) && PY="$$py" exec bash tests/cuda/check.sh "$${PART:-a b}"
+check-gpu:                 ## check a CUDA or ROCm card, six minutes a part: PART=right or PART=fast, DRY=1 on a CPU
+	@$(call NEW_ENOUGH,11) py=$(PYTHON); [ ! -x .venv/bin/python ] || py=.venv/bin/python; exec "$$py" tests/cuda/check_gpu.py $$PART
 
 check-slurm:               ## a matrix under a real Slurm, started here for six minutes: needs root, slurm-wlm and munge
 	@$(SH) $(DEVPY) && become "$$py -m pytest -n 0 -rs -m slurm tests/faults/test_slurm.py"

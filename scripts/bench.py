@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = found.add_argument
     add("--config", metavar="FILE", help="a .config, or the name of a defconfig, to start from")
-    peers = "plain (a bare PyTorch loop), transformers, or either with -compiled; repeatable"
+    peers = "plain (a bare PyTorch loop), nanogpt (with fused AdamW), transformers; or -compiled"
     add("--against", metavar="PEER", type=_peer, action="append", default=[], help=peers)
     add("--sizes", metavar="A,B", type=_words, help="measure each of these --model sizes")
     add("--steps", type=_positive, default=3, help="steps of a turn (default 3)")
@@ -115,7 +115,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _peer(text: str) -> str:
     # Written here: to import them loads torch.
-    peers = ("plain", "plain-compiled", "transformers", "transformers-compiled")
+    names = ("plain", "transformers", "nanogpt")
+    peers = tuple(name + form for name in names for form in ("", "-compiled"))
     if text not in peers:
         raise argparse.ArgumentTypeError(f"{text!r} is unknown (there are: {', '.join(peers)})")
     return text

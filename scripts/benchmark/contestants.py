@@ -29,6 +29,9 @@ from scripts.benchmark.plain_gpt2 import Plain
 #: What the name of a peer ends with when torch.compile has its model; ours follows --compile.
 COMPILED = "-compiled"
 
+#: A bare loop as nanoGPT has it: AdamW in one kernel. Its padded vocabulary is --vocab-size 50304.
+NANOGPT = "nanogpt"
+
 #: Sequences of the synthetic corpus; the steps go round it.
 _SEQUENCES = 256
 
@@ -144,6 +147,7 @@ class Peer:
             betas=(options.beta1, options.beta2),
             eps=options.eps,
             weight_decay=config.optim.weight_decay,
+            fused=True if name.startswith(NANOGPT) else None,
         )
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "fp16")
         self._step = 0
@@ -240,6 +244,7 @@ def _transformers(config: Config, vocab_size: int, weights: dict[str, Tensor]) -
 
 PEERS: dict[str, Callable[[Config, int, dict[str, Tensor]], Any]] = {
     "plain": _plain,
+    NANOGPT: _plain,
     "transformers": _transformers,
 }
 
@@ -290,6 +295,12 @@ def _loss_and_norm(side: Side, ids: Tensor, targets: Tensor) -> tuple[float, flo
     side.optimizer.zero_grad(set_to_none=True)
     side.model.train()
     return float(loss.detach()), float(norm)
+
+
+def compile_ours(side: Ours, config: Config) -> None:
+    """Compile a side of ours where --compile asks for it. Raises UserError."""
+    if wants_compiling(side, config):
+        compile_side(side)
 
 
 def compile_side(side: Side) -> float:

@@ -20,7 +20,7 @@ from gpt2.planning.calibration import store_ratio
 from gpt2.planning.cpu_precision import choose
 from gpt2.planning.plan import plan
 from gpt2.planning.step import peak_of
-from scripts.benchmark.contestants import Ours, synthetic_tokens
+from scripts.benchmark.contestants import Ours, compile_ours, synthetic_tokens
 from scripts.benchmark.measure import host_bytes, peak_host
 
 _STEPS = 3  # the second one is the first that holds state and activations together
@@ -57,7 +57,10 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
     machine.prepare(config.machine, precision, config.train.seed)
     shape = dataclasses.replace(config.model, n_layer=1, n_head=1, n_embd=16, block_size=16)
     small = dataclasses.replace(
-        config, model=shape, train=dataclasses.replace(config.train, batch_size=1)
+        config,
+        model=shape,
+        train=dataclasses.replace(config.train, batch_size=1),
+        machine=dataclasses.replace(config.machine, compile=False),
     )
     _train(small, 64, device, precision)
     planned = plan(config, vocabulary)
@@ -83,6 +86,7 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
         "dropout": config.model.dropout,
         "activation_checkpointing": config.model.activation_checkpointing,
         "precision": precision,
+        "compiled": bool(config.machine.compile),
         "planned": planned.budget.needed(peak_of(planned.shape))
         if planned.budget.heap
         else peak_of(planned.shape).total,
@@ -94,6 +98,7 @@ def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, 
 def _train(config: Config, vocabulary: int, device: torch.device, precision: str) -> None:
     ours = Ours(config, synthetic_tokens(config, vocabulary), device, precision)
     try:
+        compile_ours(ours, config)
         ours.run(_STEPS)
     finally:
         ours.close()
@@ -105,7 +110,7 @@ def lines(found: Sequence[dict[str, Any]]) -> str:
         [
             f"{r['model']} {r['batch_size']} x {r['block_size']}"
             + (f" x {r['gradient_accumulation']}" if r["gradient_accumulation"] > 1 else ""),
-            r["precision"],
+            r["precision"] + (", compiled" if r["compiled"] else ""),
             r["activation_checkpointing"],
             f"{r['dropout']:g}",
             show_size(r["planned"]),

@@ -23,7 +23,7 @@ from gpt2.config.typed import Config
 from gpt2.machine import device as machine
 from gpt2.planning.cpu_precision import choose
 from gpt2.prune.gradual import GradualPruner
-from scripts.benchmark.contestants import Ours, synthetic_tokens
+from scripts.benchmark.contestants import Ours, compile_ours, synthetic_tokens
 from scripts.benchmark.measure import interleaved, peak_of, spread, synchronise
 
 #: Steps between events that the share of training time is given for.
@@ -45,6 +45,8 @@ def main(arguments: argparse.Namespace, configs: dict[str, Config], vocabulary: 
     try:
         for name, config in configs.items():
             sides[name] = Ours(config, tokens, device, precision)
+        for side in sides.values():
+            compile_ours(side, dense)
         report = _measure(sides, arguments, device)
     finally:
         for side in sides.values():
@@ -52,6 +54,7 @@ def main(arguments: argparse.Namespace, configs: dict[str, Config], vocabulary: 
     report |= {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(device),
+        "compiled": bool(dense.machine.compile),
         "parameters": sides["dense"].model.parameter_count(),
     }
     if arguments.json:
@@ -123,6 +126,7 @@ def _as_table(report: dict[str, Any]) -> str:
     versions = report["machine"]["versions"]
     return (
         f"{report['parameters'] / 1e6:.1f} M parameters, torch {versions['torch']}, "
-        f"{report['machine']['device_name']}; a dense step takes {dense['median']:,.0f} +- "
-        f"{dense['iqr']:,.0f} ms.\n\n" + markdown_table(titles, rows)
+        f"{report['machine']['device_name']}, "
+        f"{'compiled' if report['compiled'] else 'not compiled'}; a dense step takes "
+        f"{dense['median']:,.0f} +- {dense['iqr']:,.0f} ms.\n\n" + markdown_table(titles, rows)
     )

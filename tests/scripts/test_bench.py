@@ -221,3 +221,20 @@ def test_a_defconfig_may_be_named() -> None:
     given = bench.flags_of("gpt2-shakespeare-char-cpu")
     assert bench.configured(given, None).data.dataset == "shakespeare-char"
     assert usual_vocabulary(bench.configured(given, None)) == 65
+
+
+def test_the_limit_multiplies_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU multiplies equal numbers at a higher clock; and torch's generator is the sides'."""
+    seen: list[torch.Tensor] = []
+    product = torch.mm
+
+    def spy(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        seen.append(a)
+        return product(a, b, out=out)
+
+    monkeypatch.setattr(torch, "mm", spy)
+    before = torch.get_rng_state()
+    limit = bench_measure.MatmulLimit(torch.device("cpu"), torch.float32, seconds=0.001)
+    assert limit.rate(64) > 0.0
+    assert all(0.9 < float(a.std()) < 1.1 for a in seen)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -11,6 +11,7 @@ import torch
 
 from gpt2.config.errors import UserError
 from scripts import bench
+from scripts.benchmark import contestants
 from tests.scripts.test_bench import TINY
 
 pytestmark = pytest.mark.slow
@@ -60,3 +61,16 @@ def test_a_method_without_a_ramp_is_refused() -> None:
         bench.main(["--pruning", "rigl", "--vocab-size", "256", "--", *TINY])
     with pytest.raises(UserError, match="did you mean magnitude"):
         bench.main(["--pruning", "magnitud", "--", *TINY])
+
+
+def test_compile_is_honoured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(contestants, "compile_side", lambda side: compiled.append(side.name))
+    own = ["--pruning", "magnitude", "--vocab-size", "256", "--steps", "1", "--repeats", "1"]
+    for flags, sides in (([], 0), (["--compile"], 2)):
+        compiled.clear()
+        assert bench.main([*own, "--", *TINY, *flags]) == 0
+        assert len(compiled) == sides
+        assert (", not compiled; a dense step" in capsys.readouterr().out) == (not sides)
