@@ -30,7 +30,8 @@ class PruningContext:
 
     weights: the prunable parameters by name, in the model's order. parameters: how many numbers
     the whole model has. calibration: training text for methods that look at activations.
-    clear_state: see Masks.
+    clear_state: see Masks. keeps_zeros: the optimizer leaves a weight of zero at zero, and its
+    state, while the gradient there is zero.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -41,6 +42,7 @@ class PruningContext:
     seed: int
     calibration: Calibration
     clear_state: bool = True
+    keeps_zeros: bool = False
 
     def matrices(self) -> dict[str, tuple[Matrix, ...]]:
         """Return the matrices that the pattern divides zeros among, by name of the parameter."""
@@ -104,10 +106,13 @@ class MaskedPruner(ABC):
 
     def apply(self, step: int, progress: float) -> None:
         """Make the event that is due, if one is; keep pruned weights and their state at zero."""
-        if self.events.is_due(step, progress) and self.ready():
+        event = self.events.is_due(step, progress) and self.ready()
+        if event:
             self.prune(self.context.schedule.sparsity(progress))
             self.events.advance(step, progress)
-        self.masks.apply(self.context.optimizer)
+        # Between events the masked gradients do it alone, where the optimizer is known to follow.
+        if event or not self.context.keeps_zeros:
+            self.masks.apply(self.context.optimizer)
 
     def goal(self) -> int:
         """Return how many weights are pruned at the end of the run."""

@@ -26,8 +26,9 @@ class StaticPruner(MaskedPruner):
     """Keeps what its masks say from the start."""
 
     def apply(self, step: int, progress: float) -> None:
-        """Keep pruned weights and their state at zero."""
-        self.masks.apply(self.context.optimizer)
+        """Keep pruned weights and their state at zero, where masked gradients alone do not."""
+        if not self.context.keeps_zeros:
+            self.masks.apply(self.context.optimizer)
 
     def _due(self) -> int:
         return self.goal()
@@ -66,6 +67,7 @@ class KeptPruner(StaticPruner):
             if bool(zero.any()):
                 self.masks.set(name, zero)
         self._zeros = sum(self.masks.counts.values())
+        self.masks.apply(context.optimizer)  # -0.0 is a zero, too
 
     def prune(self, sparsity: float) -> None:
         """Change nothing: no event is ever due."""

@@ -159,6 +159,7 @@ def build_pruner(
         seed=config.train.seed,
         calibration=Calibration(model, batches, forward),
         clear_state=not hasattr(_optimizer_plugin(config), "STATE_ELSEWHERE"),
+        keeps_zeros=hasattr(_optimizer_plugin(config), "KEEPS_ZEROS"),
     )
     if config.model.keep_sparsity:
         return KeptPruner(context)

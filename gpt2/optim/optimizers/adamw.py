@@ -11,6 +11,9 @@ from gpt2.config.typed import Named, Within
 from gpt2.optim.adam_bf16 import Bf16StateAdam
 from gpt2.optim.groups import fused_where_possible
 
+#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+KEEPS_ZEROS = True
+
 
 @dataclass(frozen=True)
 class Options:

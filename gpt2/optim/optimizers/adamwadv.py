@@ -14,6 +14,9 @@ import torch
 from gpt2.config.typed import Within
 from gpt2.optim.groups import fused_where_possible
 
+#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+KEEPS_ZEROS = True
+
 
 @dataclass(frozen=True)
 class Options:

@@ -10,6 +10,9 @@ import torch
 
 from gpt2.config.typed import Within
 
+#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+KEEPS_ZEROS = True
+
 
 @dataclass(frozen=True)
 class Options:
