@@ -59,10 +59,7 @@ class TrainActions:
     ] = False
     measure_precision: Annotated[
         bool,
-        Help(
-            "measure whether bf16 is faster on this CPU, keep it for --precision auto, and exit; "
-            "a loaded machine is not measured"
-        ),
+        Help("measure bf16 on this CPU for --precision auto, and exit"),
     ] = False
     list_optimizers: Annotated[
         bool, Help("list the available optimizers, and why others are unavailable, and exit")
