@@ -80,6 +80,7 @@ class Cluster:
 
     def start(self) -> None:
         """Write keys and configuration, start everything, and wait until all nodes are idle."""
+        self.folder.mkdir(exist_ok=True)
         for name in ("state", *(f"spool-node{n}" for n in range(1, NODES + 1))):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
@@ -177,5 +178,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 if __name__ == "__main__":
     with cluster(Path(sys.argv[1]).resolve()):
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # else a SIGTERM would leave the daemons
         print(f"SLURM_CONF={sys.argv[1]}/slurm.conf; Ctrl-C ends it", flush=True)
-        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        signal.sigwait(ends)
