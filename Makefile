@@ -3,7 +3,7 @@
 PYTHON ?= python3
 $(if $(wildcard Makefile),,$(error this Makefile works in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 # These count only when they stand on the command line: a TIME in the environment is not meant for us.
-ONLY_TYPED := TIME ARGS OPTION NPROC NNODES NODE_RANK RDZV SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
+ONLY_TYPED := TIME ARGS OPTION NPROC NNODES NODE_RANK RDZV SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V YES
 $(foreach name,$(ONLY_TYPED),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 
 # A variable that nobody reads is refused, as a flag is; a make above this one may hand down its own.
@@ -11,7 +11,7 @@ KNOWN := PYTHON TORCH_INDEX $(ONLY_TYPED)
 TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(KNOWN),$(TYPED)))
 HINT := an option of a run is a flag, for example ARGS="--batch-size 8"; make reads $(KNOWN)
-HINT_O := there is no output folder; ARGS="--run-dir DIR" and ARGS="--data-dir DIR" name folders
+HINT_O := no output folder is needed; ARGS="--run-dir DIR" and ARGS="--data-dir DIR" name folders
 HINT_ARG := it is ARGS
 HINT_KCONFIG_SEED := it is SEED
 HINT_KCONFIG_ALLCONFIG := values come from files, in order: make merge FRAGMENTS="a b"
@@ -19,14 +19,14 @@ HINT_KCONFIG_CONFIG := the configuration is .config; copy another file there
 $(foreach name,$(firstword $(UNKNOWN)),$(error $(name)= has no effect: $(or $(HINT_$(name)),$(HINT))))
 $(if $(and $(filter 0,$(MAKELEVEL)),$(KCONFIG_CONFIG)),$(error KCONFIG_CONFIG in the environment has no effect: $(HINT_KCONFIG_CONFIG), and unset the variable))
 
-export ARGS OPTION RDZV TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V
+export ARGS OPTION RDZV TORCH_INDEX SEED FRAGMENTS A B CELLS JOBS GPUS SPEC OUT RUNS RUN MATRIX OPTIMIZERS METHODS SPARSITIES SEEDS RUNNER PARTITION TIME_LIMIT ARRAY PORT PART DRY V YES
 LIMIT := $(if $(TIME), --max-time $(TIME))
 NO_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
-$(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
-$(if $(filter s m h,$(TIME)),$(error TIME=$(TIME) is no time such as 90, 90s, 5m or 1h))
+$(if $(filter-out s m h,$(call NO_DIGITS,$(TIME))),$(error TIME=$(TIME) is not a time: write 90, 90s, 5m or 1h))
+$(if $(filter s m h,$(TIME)),$(error TIME=$(TIME) is not a time: write 90, 90s, 5m or 1h))
 MORE  := $${ARGS:+ $$ARGS}
 RANK_COUNT := $(and $(filter 1,$(words $(NPROC))),$(if $(NPROC),$(filter $(shell seq 1 1024),$(NPROC))))
-$(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is no number of ranks from 1 to 1024; NPROC=2 starts two)))
+$(if $(NPROC),$(if $(RANK_COUNT),,$(error NPROC=$(NPROC) is not a number of ranks from 1 to 1024; NPROC=2 starts two)))
 NODE_COUNT := $(and $(filter 1,$(words $(NNODES))),$(if $(NNODES),$(filter $(shell seq 2 1024),$(NNODES))))
 $(if $(NNODES),$(if $(NODE_COUNT),,$(error NNODES=$(NNODES) is no number of nodes from 2 to 1024; one node needs no NNODES)))
 $(foreach name,NODE_RANK RDZV,$(if $(NNODES),$(if $($(name)),,$(error NNODES=$(NNODES) needs $(name): NODE_RANK=0 on the node that RDZV=host:port names, 1 and so on for the others)),$(if $($(name)),$(error $(name)=$($(name)) has no effect without NNODES=2, the number of nodes))))
@@ -40,7 +40,7 @@ NOHUP = $(if $(NPROC)$(NNODES),hup="$$($(PYTHON) -c 'import signal as s; print("
 
 # The targets of `make help`, by what they are for, the usual first.
 HELP_TRAIN := Train
-TRAIN := all train resume list-runs sample evaluate export prepare plan plan-table doctor help
+TRAIN := all train resume list-runs prune-runs sample evaluate export prepare plan plan-table doctor help
 HELP_CONFIGURE := Configure
 CONFIGURE := menuconfig defconfig-NAME list-defconfigs list-optimizers explain guiconfig oldconfig olddefconfig \
              savedefconfig listnewconfig diffconfig merge randconfig alldefconfig
@@ -75,34 +75,34 @@ DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
 .PHONY: all train prepare plan plan-table options-page resume sample evaluate export menuconfig guiconfig oldconfig olddefconfig \
         savedefconfig listnewconfig diffconfig merge randconfig alldefconfig \
         compare test-matrix matrix-plan matrix-status matrix-rerun watch \
-        list-defconfigs list-optimizers list-runs report explain doctor bench check check-all check-optimizers check-gpu check-slurm torture lint types test test-fast clean distclean help
+        list-defconfigs list-optimizers list-runs prune-runs report explain doctor bench check check-all check-optimizers check-gpu check-slurm torture lint types test test-fast clean distclean help
 
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
 train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=5m, NPROC=2 ranks, NNODES=2 NODE_RANK=0 RDZV=host:port
-	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet --fit$${ARGS:+ -- $$ARGS}")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
 
 # ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.
 PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
-prepare:                   ## turn the corpus into tokens, if that is not done yet
+prepare:                   ## tokenize the corpus, unless that is done
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(if $(PREPARE_ALONE),,$${ARGS:+ -- $$ARGS})")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
 
 plan:                      ## estimate memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --fit$${ARGS:+ -- $$ARGS}")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
 
-options-page:              ## write docs/options.md anew out of the Kconfig files
+options-page:              ## regenerate docs/options.md from the Kconfig files
 	@$(SH) $(PY) && become "$$py scripts/options_page.py --write docs/options.md"
 
-plan-table:                ## the memory of all four sizes, by batch, as docs/memory.md has it
+plan-table:                ## memory of all four sizes by batch, as in docs/memory.md
 	@$(SH) $(PY) && become "$$py scripts/plan_table.py"
 
-resume:                    ## go on with the newest unfinished run
+resume:                    ## continue the newest unfinished run
 	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
 	@$(SH) $(PY) && show "$$py gpt2/sample.py$(MORE)"
 
-evaluate:                  ## measure the newest run over the whole validation split
+evaluate:                  ## evaluate the newest run on the whole validation split
 	@$(SH) $(PY) && show "$$py gpt2/evaluate.py$(MORE)"
 
 export:                    ## export the newest run (Hugging Face; ARGS="--format sparse" or dense)
@@ -111,10 +111,10 @@ export:                    ## export the newest run (Hugging Face; ARGS="--forma
 menuconfig:                ## change .config in a menu
 	@$(SH) $(PY) && become "$$py scripts/kconf.py menuconfig"
 
-guiconfig:                 ## change .config in a menu in a window
+guiconfig:                 ## change .config in a window
 	@$(SH) $(PY) && become "$$py scripts/kconf.py guiconfig"
 
-defconfig-NAME:            ## make .config what defconfigs/NAME says; make list-defconfigs lists the names
+defconfig-NAME:            ## write .config from defconfigs/NAME; make list-defconfigs lists the names
 	@echo "write a name from defconfigs/ in place of NAME, such as: make $(firstword $(DEFCONFIGS))" >&2; exit 2
 
 # A static pattern: the shell completes the names.
@@ -152,7 +152,7 @@ KERNEL := localmodconfig tinyconfig allnoconfig allyesconfig allmodconfig helpne
 $(KERNEL):
 	@printf '%s\n' "make $@: here it is $(HERE_$@)" >&2; exit 2
 
-oldconfig:                 ## ask about the options that .config does not mention
+oldconfig:                 ## ask about the options that .config lacks
 	@$(SH) $(PY) && become "$$py scripts/kconf.py oldconfig"
 
 olddefconfig:              ## bring an edited or older .config up to date
@@ -161,19 +161,19 @@ olddefconfig:              ## bring an edited or older .config up to date
 savedefconfig:             ## write the minimal form of .config to the file defconfig
 	@$(SH) $(PY) && become "$$py scripts/kconf.py savedefconfig"
 
-listnewconfig:             ## list the options that .config does not mention, with their defaults
+listnewconfig:             ## list the options that .config lacks, with their defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py listnewconfig"
 
-diffconfig:                ## what differs between A=.config.old and B=.config, or others
+diffconfig:                ## compare A=.config.old with B=.config, or other files
 	@$(SH) $(PY) && become "$$py scripts/kconf.py diffconfig -- \"\$$A\" \"\$$B\""
 
-merge:                     ## apply files to .config in order, and say what each overrode: FRAGMENTS="a b"
+merge:                     ## apply files to .config in order, and report what each overrode: FRAGMENTS="a b"
 	@$(SH) $(PY) && become "$$py scripts/kconf.py merge -- \$$FRAGMENTS"
 
-randconfig:                ## make .config a random one; SEED=1 makes the same one again
+randconfig:                ## write a random .config; SEED=1 repeats it
 	@$(SH) $(PY) && become "$$py scripts/kconf.py randconfig -- \"\$$SEED\""
 
-alldefconfig:              ## make .config the defaults
+alldefconfig:              ## reset .config to the defaults
 	@$(SH) $(PY) && become "$$py scripts/kconf.py alldefconfig"
 
 report:                    ## compare runs: a page with statistics and plots, of the newest matrix or RUNS="runs/a runs/b"
@@ -182,22 +182,22 @@ report:                    ## compare runs: a page with statistics and plots, of
 list-defconfigs:           ## list the defconfigs, a line each
 	@$(SH) $(PY) && become "$$py scripts/kconf.py list-defconfigs"
 
-list-optimizers:           ## list what --optimizer can be here, with its state, and why others cannot
+list-optimizers:           ## list the optimizers with the size of their state, and why others are unavailable
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
 
 compare: prepare           ## the quick answer within a time: OPTIMIZERS="adamw muon" METHODS="none magnitude" SPARSITIES=0.5 TIME=10m SEEDS=3
 	@$(SH) $(REPORTPY) && become "$$py scripts/compare.py$(if $(TIME), --time $(TIME))$${SEEDS:+ --seeds \"\$$SEEDS\"}$${OPTIMIZERS:+ --optimizers \"\$$OPTIMIZERS\"}$${METHODS:+ --methods \"\$$METHODS\"}$${SPARSITIES:+ --sparsities \"\$$SPARSITIES\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}$(CELL_FLAGS)"
 
-test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or go on with it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1 RUNNER=slurm
+test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or resume it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1 RUNNER=slurm
 	@$(SH) $(REPORTPY) && become "$$py $(STUDY_RUN)$(CELL_FLAGS)"
 
-matrix-plan: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## say what the matrix would run: cells, order, what is left out, time, memory, disk
+matrix-plan: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## show what the matrix would run: cells, order, exclusions, time, memory, disk
 	@$(SH) $(PY) && become "$$py $(STUDY_RUN) --plan$(CELL_FLAGS)"
 
-matrix-status:             ## where the matrix stands: done, running, failed, left
+matrix-status:             ## progress of the matrix: done, running, failed, left
 	@$(SH) $(PY) && become "$$py $(STUDY) --status"
 
-matrix-rerun:              ## have cells run again, by the next test-matrix: CELLS=failed, or a pattern of names
+matrix-rerun:              ## mark cells to run again in the next test-matrix: CELLS=failed, or a pattern of names
 	@$(SH) $(PY) && become "$$py $(STUDY) --rerun \"\$$CELLS\""
 
 watch:                     ## a page in the browser that follows what runs, of the newest or RUN=DIR, MATRIX=DIR; PORT=8000
@@ -206,10 +206,13 @@ watch:                     ## a page in the browser that follows what runs, of t
 list-runs:                 ## list the runs in runs/: when, optimizer, steps, loss, status, what is special
 	@$(SH) $(PY) && become "$$py scripts/list_runs.py"
 
-explain:                   ## say all about an option: OPTION=learning-rate
+prune-runs:                ## list dead runs and extra checkpoints in runs/; YES=1 removes them
+	@$(SH) $(PY) && become "$$py scripts/prune_runs.py$${YES:+ --yes}"
+
+explain:                   ## explain one option: OPTION=learning-rate
 	@$(SH) $(PY) && become "$$py scripts/kconf.py explain -- \"\$$OPTION\""
 
-doctor:                    ## what this machine has, and what each lack costs; it installs nothing
+doctor:                    ## check this machine: what is missing, and what that costs; installs nothing
 	@$(call NEW_ENOUGH,9) $(PYTHON) scripts/doctor.py
 
 bench:                     ## measure speed and memory for .config; ARGS="--against plain -- --model gpt2-mini"
@@ -217,7 +220,7 @@ bench:                     ## measure speed and memory for .config; ARGS="--agai
 
 check: lint types test     ## everything a change must pass
 
-check-all:                 ## the tests that take many minutes, which check leaves out
+check-all:                 ## the long tests, which check leaves out
 	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m long"
 
 check-optimizers:          ## test every optimizer of the libraries that are installed; writes docs/optimizers.md
@@ -229,7 +232,7 @@ check-gpu:                 ## check a CUDA or ROCm card, six minutes a part: PAR
 check-slurm:               ## a matrix under a real Slurm, started here for six minutes: needs root, slurm-wlm and munge
 	@$(SH) $(DEVPY) && become "$$py -m pytest -n 0 -rs -m slurm tests/faults/test_slurm.py"
 
-torture:                   ## kills and damage at random, for minutes: ARGS="--seed 7" does the same again
+torture:                   ## random kills and damage, for minutes: ARGS="--seed 7" repeats them
 	@$(SH) $(DEVPY) && become "$$py tests/faults/torture.py$(MORE)"
 
 lint:                      ## style (ruff)
@@ -238,10 +241,10 @@ lint:                      ## style (ruff)
 types:                     ## types (mypy, strict)
 	@$(SH) $(DEVPY) && become "$$py -m mypy"
 
-test:                      ## the tests, but for those of check-all
+test:                      ## the tests, except those of check-all
 	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not long and not slurm'"
 
-test-fast:                 ## the tests for between two edits
+test-fast:                 ## the fast tests, for use between edits
 	@$(SH) $(DEVPY) && become "$$py -m pytest -n auto --dist loadfile -m 'not slow and not long and not slurm'"
 
 clean:                     ## remove caches

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         asked = trained.record["precision"]  # the same machine gives the number of the run
         if asked not in DTYPES:
             raise UserError(
-                f"{actions.run / 'run.json'}: precision {asked!r} is none of {', '.join(DTYPES)}: "
+                f"{actions.run / 'run.json'}: precision {asked!r}, not one of {', '.join(DTYPES)}: "
                 "it was edited or damaged; give --precision"
             )
     precision = Precision(resolve_precision(asked, trained.device), trained.device)

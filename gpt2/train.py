@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             from gpt2.training.assembly import check_optimizer
 
             check_optimizer(config)
-        print("options are valid")
+        print("options are valid; 'make plan' also looks at device, data and memory")
         return 0
     if actions.plan or actions.plan_json:
         from gpt2.planning.command import show as show_plan

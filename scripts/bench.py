@@ -150,7 +150,7 @@ def flags_of(name: str) -> list[str]:
         elif (REPOSITORY / "defconfigs" / name).is_file():
             path = REPOSITORY / "defconfigs" / name
         else:
-            raise UserError(f"--config {name}: there is no such file, and no such defconfig")
+            raise UserError(f"--config {name}: no such file or defconfig")
     return flags.flags(path)
 
 

@@ -1,4 +1,4 @@
-"""Say what this machine has for training, and what each lack costs: one line each, plainly.
+"""Say whether this machine can train, and what is missing: the verdict, then a line for each part.
 
 It installs nothing and needs nothing but Python: torch is asked only where there is one. The exit
 code is 2 when something that training needs is missing, else 0.
@@ -43,23 +43,27 @@ OPTIONAL = {
     "transformers": "no comparison with it in the bench, fewer tests; training is the same",
     "tkinter": "no 'make guiconfig'; 'make menuconfig' is the same menu",
 }
-#: Bytes below which memory and disk are named a lack.
+#: Bytes below which memory and disk are called little.
 LEAST_MEMORY, LEAST_DISK = 4 * 10**9, 8 * 10**9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what is there, and what its lack costs (empty: nothing)."""
+    """One line: what was looked at, what is there, and what it costs (empty: nothing).
+
+    `needed` is what training cannot start without. `mark` stands before a line with a cost.
+    """
 
     what: str
     found: str
     cost: str = ""
     needed: bool = False
+    mark: str = "missing"
 
     def __str__(self) -> str:
-        """Return the line; `needed` marks a lack that keeps training from starting."""
-        mark = "MISSING" if self.needed else "lack" if self.cost else "ok"
-        return f"{mark:8}{self.what:14}{self.found}" + (f": {self.cost}" if self.cost else "")
+        """Return the line."""
+        mark = "MISSING" if self.needed else self.mark if self.cost else "ok"
+        return f"{mark:10}{self.what:14}{self.found}" + (f": {self.cost}" if self.cost else "")
 
 
 def findings() -> Iterator[Finding]:
@@ -70,14 +74,13 @@ def findings() -> Iterator[Finding]:
     yield compiler()
     yield memory()
     yield disk(REPOSITORY / "runs")
-    for name, cost in OPTIONAL.items():
-        yield Finding(name, *_whether(name, cost))
+    yield from optional()
 
 
 def _whether(package: str, cost: str) -> tuple[str, str]:
     """Return whether a package is there, and `cost` if it is not."""
     there = importlib.util.find_spec(package) is not None
-    return ("there", "") if there else ("not there", cost)
+    return ("installed", "") if there else ("not installed", cost)
 
 
 def python() -> Finding:
@@ -94,15 +97,28 @@ def packages() -> Iterator[Finding]:
     for name in missing(runtime):
         if not name.startswith("torch="):  # torch has lines of its own
             cost = "training needs it; the next 'make' installs it into .venv"
-            yield Finding("package", f"{name} is not there", cost, needed=True)
-    report = requirements("report")
+            yield Finding("package", f"{name} not installed", cost, needed=True)
+
+
+def optional() -> Iterator[Finding]:
+    """Look for what training does not need: one line for all packages that targets install."""
+    runtime, report = requirements("runtime"), requirements("report")
     others = {
         k: v for k, v in requirements("development").items() if k not in {*runtime, *OPTIONAL}
     }
-    for name in missing(others):
-        who = "'make report'" if name.split("==")[0] in report else "'make check'"
-        cost = f"only {who} needs it, and installs it into .venv"
-        yield Finding("package", f"{name} is not there", cost)
+    names = [line.split("==")[0] for line in missing(others)]
+    parts = {
+        "make report": [name for name in names if name in report],
+        "make check": [name for name in names if name not in report],
+    }
+    found = "; ".join(f"for '{who}': {', '.join(lack)}" for who, lack in parts.items() if lack)
+    if found:
+        yield Finding("packages", found, "installed when they are needed", mark="optional")
+    else:
+        yield Finding("packages", "those of 'make report' and 'make check' are there")
+    for name, cost in OPTIONAL.items():
+        there, lack = _whether(name, cost)
+        yield Finding(name, there, lack, mark="optional")
 
 
 def torch_findings() -> Iterator[Finding]:
@@ -111,7 +127,7 @@ def torch_findings() -> Iterator[Finding]:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library of its own is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        cost = "nothing trains without it; the next 'make' installs it into .venv"
+        cost = "training needs it; the next 'make' installs it into .venv"
         yield Finding("torch", f"cannot be used ({reason})", cost, needed=True)
         return
     version = str(torch.__version__)
@@ -126,13 +142,13 @@ def torch_findings() -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             yield from _gpu(index)
-        cost = "--compile goes on without compiling, and says so"
+        cost = "--compile continues without compiling, and says so"
         yield Finding("triton", *_whether("triton", cost))
         return
     if torch.backends.mps.is_available():
         yield Finding("GPU", "Apple's, through mps")
     else:
-        cost = "training is on the CPU: for small models; the 124M one takes days there"
+        cost = "training runs on the CPU, which is enough for small models; 124M takes days"
         yield Finding("GPU", "none that this torch can use", cost)
     yield _bf16_of_cpu()
     yield Finding("flash kernels", "torch's own for the CPU")
@@ -185,7 +201,7 @@ def compiler() -> Finding:
     """Look for what torch.compile builds with: a C++ compiler and Python's header files."""
     names = [os.environ.get("CXX", ""), "g++", "clang++"]
     found = next((path for name in names if name and (path := shutil.which(name))), None)
-    cost = "--compile goes on without compiling, and says so"
+    cost = "--compile continues without compiling, and says so"
     if found is None:
         return Finding("compiler", "no g++ or clang++", cost)
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
@@ -203,26 +219,28 @@ def memory() -> Finding:
     if limit < machine:
         found += f", of which this control group may use {show_size(limit)}"
     cost = "the 124M model needs about 4 GB on a CPU: take gpt2-mini or characters"
-    return Finding("RAM", found, cost if limit < LEAST_MEMORY else "")
+    return Finding("RAM", found, cost if limit < LEAST_MEMORY else "", mark="little")
 
 
 def disk(runs: Path) -> Finding:
     """Look at the space for run directories."""
     free = disk_free(runs)
     cost = "a run of the 124M model keeps up to 5 GB of checkpoints"
-    return Finding("disk", f"{show_size(free)} free for runs/", cost if free < LEAST_DISK else "")
+    lack = cost if free < LEAST_DISK else ""
+    return Finding("disk", f"{show_size(free)} free for runs/", lack, mark="little")
 
 
 def main() -> int:
-    """Print the findings; 2 when training lacks something."""
-    needed = False
-    for finding in findings():
-        print(finding, flush=True)
-        needed |= finding.needed
-    print(
-        "training cannot start: see MISSING" if needed else "nothing that training needs is missing"
-    )
-    return Exit.CONFIG if needed else Exit.OK
+    """Print the verdict and the findings; 2 when something that training needs is missing."""
+    found = list(findings())
+    lacking = [finding.what for finding in found if finding.needed]
+    if lacking:
+        print(f"training cannot start; missing: {', '.join(dict.fromkeys(lacking))}")
+    else:
+        print("all is well: this machine can train")
+    for finding in found:
+        print(finding)
+    return Exit.CONFIG if lacking else Exit.OK
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def main() -> None:
         install(python, lacking(python, group))
         if left := lacking(python, group):
             raise UnusableError(
-                f"pip ended well, and {python} still lacks {', '.join(left)}: a setting of pip "
+                f"pip succeeded, but {python} still lacks {', '.join(left)}: a setting of pip "
                 "sends packages elsewhere; see 'pip config list', and remove user, target, prefix "
                 "or root there"
             )

@@ -2,7 +2,7 @@
 
 Without a .config it takes the defconfig that fits the machine, and says which and why. With
 --unfinished it prints the flags of the newest unfinished run, and its --run-dir. What follows a --
-are flags of train.py, which it gives after those of the .config.
+are flags of train.py: it prints them, too, or with --fit only leaves out what they make void.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ if __name__ == "__main__":
     need_packages("flags.py")
 
 from gpt2.config import interpreter
+from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
-from gpt2.config.cli import Parser, split_at_dashes
+from gpt2.config.cli import Parser, parse, split_at_dashes
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 from gpt2.config.library import is_own_code
@@ -46,6 +47,11 @@ def main() -> int:
     parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
     parser.add_argument("--unfinished", type=Path, help="folder of runs to look through")
     parser.add_argument("--quiet", action="store_true", help="do not say which defconfig it takes")
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="leave out what does not apply with the flags after --",
+    )
     own, typed = split_at_dashes(sys.argv[1:])
     arguments = parser.parse_args(own)
     path, extra = arguments.config, []
@@ -59,8 +65,45 @@ def main() -> int:
     found = flags(path, None, extra)  # what is wrong is wrong before the data are prepared, too
     if arguments.data:
         found, typed = flags(path, DATA_OPTIONS), of_data(typed)
+    elif arguments.fit:
+        found, typed = fitting(path, found, typed), []
     print(shlex.join([*found, *typed]))
     return 0
+
+
+def fitting(path: Path, found: list[str], typed: Sequence[str]) -> list[str]:
+    """Return the flags `found` in the file at `path` without those that do not apply with `typed`.
+
+    With --optimizer adamw a file's options of Muon do not. They are named on the error stream, and
+    so is a learning rate that was chosen for the file's optimizer.
+    """
+    try:
+        options, _ = parse("train.py", "", [*found, *typed], TrainActions)
+    except UserError:
+        return found  # train.py says what is wrong
+    if options.problems:
+        return found
+    own = {word.partition("=")[0].replace("--no-", "--") for word in typed if word[:2] == "--"}
+    void = [name for name in options.names() if options.unmet(name) and flag_of(name) not in own]
+    flagged = {flag_of(name) for name in void}
+    kept: list[str] = []
+    left: list[str] = []
+    taken = kept
+    for word in found:
+        if word.startswith("--"):
+            taken = left if word.partition("=")[0].replace("--no-", "--") in flagged else kept
+        taken.append(word)
+    if left:
+        print(f"not used with {shlex.join(typed)}: {shlex.join(left)}", file=sys.stderr)
+    rate = flag_of("LEARNING_RATE")
+    if flag_of("OPTIMIZER") in own and rate in found and rate not in own:
+        value = options.value("LEARNING_RATE")
+        print(
+            f"{path.name} has {rate} {value}, which stays; the default of "
+            f"{options.value('OPTIMIZER')} is {options.default('LEARNING_RATE') or 'none'}",
+            file=sys.stderr,
+        )
+    return kept
 
 
 def of_data(typed: Sequence[str]) -> list[str]:

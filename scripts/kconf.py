@@ -41,7 +41,7 @@ def defconfig(config: Path, name: str) -> None:
     """Make `config` what defconfigs/NAME says. Raises UserError for an unknown name."""
     known = [path.name for path in defconfigs()]
     if name not in known:
-        raise UserError(f"there is no defconfigs/{name}{nearest(name, known)}")
+        raise UserError(f"no defconfigs/{name}{nearest(name, known)}")
     options = read(DEFCONFIGS / name)
     bind(options)
     write(options, config)
@@ -66,7 +66,7 @@ def olddefconfig(config: Path) -> None:
 def savedefconfig(config: Path) -> None:
     """Write the file `defconfig`: what `config` has other than the defaults."""
     if not config.exists():
-        raise UserError(f"there is no {config}: 'make menuconfig' or a defconfig makes it")
+        raise UserError(f"no {config}: make it with 'make menuconfig' or a defconfig")
     options = read(config)
     bind(options)
     target = config.with_name("defconfig")
@@ -124,7 +124,7 @@ def main() -> int:
     for tool in (*TOOLS, "list-defconfigs"):
         tools.add_parser(tool)
     tools.add_parser("defconfig").add_argument("name")
-    tools.add_parser("explain").add_argument("option")
+    tools.add_parser("explain").add_argument("option", nargs="?", default="")
     tools.add_parser("merge").add_argument("fragments", nargs="*")
     tools.add_parser("randconfig").add_argument("seed", nargs="?", default="")
     diff = tools.add_parser("diffconfig")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +22,13 @@ from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.config.typed import QUALIFIED
 from gpt2.files.lock import holder
 from gpt2.run_dir.folder import read_json, read_metrics
 from scripts.kconfig.start import DEFCONFIGS
 
 #: Options that say where and how long, not what: none of them makes a run special.
-_PLAIN = ("DATA_DIR", "NUM_THREADS", "NUM_WORKERS", "LOG_INTERVAL", "TRACKER")
+_PLAIN = ("DATA_DIR", "NUM_THREADS", "NUM_WORKERS", "LOG_INTERVAL", "TRACKER", "NAME")
 #: Differences that are shown; the rest is counted.
 _MOST = 4
 
@@ -69,12 +71,10 @@ def _row(run: Path, shipped: dict[str, Values]) -> tuple[str, ...]:
     steps = summary.get("steps") or (lines[-1]["step"] if lines else 0)
     losses = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
     loss = summary.get("val_loss") or (losses[-1] if losses else None)
-    chosen = [name.removeprefix("OPTIMIZER_") for name in values if _is_optimizer(name, values)]
-    optimizer = "".join(chosen[:1]).lower()
     return (
         str(record.get("start") or "")[:16].replace("T", " "),
-        run.name,
-        optimizer,
+        _shown(run, values.get("NAME", "")),
+        _optimizer(values),
         str(steps),
         "" if loss is None else f"{loss:.4f}",
         _status(run, record, bool(summary)),
@@ -82,9 +82,16 @@ def _row(run: Path, shipped: dict[str, Values]) -> tuple[str, ...]:
     )
 
 
-def _is_optimizer(name: str, values: Values) -> bool:
-    chosen = values[name] == "y" and name.startswith("OPTIMIZER_")
-    return chosen and not name.startswith("OPTIMIZER_STATE")
+def _optimizer(values: Values) -> str:
+    """Return the optimizer as its flag has it: adamw, po:soap."""
+    word = values.get("OPTIMIZER", "")
+    member, symbol = QUALIFIED["OPTIMIZER"]
+    return values.get(symbol, word) if word == member else word
+
+
+def _shown(run: Path, name: str) -> str:
+    """Return the folder of a run, and its --name where the folder does not have it."""
+    return run.name if name in run.name else f"{run.name} ({name})"
 
 
 def _status(run: Path, record: dict[str, object], finished: bool) -> str:
@@ -118,7 +125,29 @@ def _of_defconfig(path: Path) -> Values:
 
 
 def _values(text: str) -> Values:
-    return {line.name: line.value.strip('"') for line in lines_of(text) if not line.problem}
+    """Return the values in a full .config by option, those of choices as the words of flags."""
+    members = _members()
+    found: Values = {}
+    for line in lines_of(text):
+        if line.problem:
+            continue
+        choice, word = members.get(line.name, ("", ""))
+        if not choice:
+            found[line.name] = line.value.strip('"')
+        elif line.value == "y":
+            found[choice] = word
+    return found
+
+
+@functools.cache
+def _members() -> dict[str, tuple[str, str]]:
+    """Return the choice and the word of every member of a choice, by its symbol."""
+    options = Options(ROOT_TREE)
+    return {
+        symbol: (choice, word)
+        for choice in options.choices
+        for word, symbol in options.members(choice).items()
+    }
 
 
 if __name__ == "__main__":

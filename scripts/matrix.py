@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--out", type=Path, help="its folder (default: runs/matrix-NAME)")
     found.add_argument("--plan", action="store_true", help="only say what would be run")
     found.add_argument("--no-probe", action="store_true", help="a plan without short runs")
-    found.add_argument("--status", action="store_true", help="only say where it stands")
+    found.add_argument("--status", action="store_true", help="show progress and exit")
     found.add_argument(
         "--rerun", metavar="CELLS", help="have cells run again: failed, or a pattern of names"
     )

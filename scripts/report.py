@@ -116,7 +116,7 @@ def _margin(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0.0):
         raise argparse.ArgumentTypeError(
-            f"{text} is no margin: give a number of nats per token above 0, such as 0.005"
+            f"{text} is not a margin: give nats per token above 0, for example 0.005"
         )
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import re
 import shlex
@@ -26,7 +27,7 @@ from gpt2.config.cli import parse, split_at_dashes
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from scripts import bench, matrix, options_page
+from scripts import bench, matrix, options_page, report
 from tests.support import tiny
 
 PAGES = [tiny.REPOSITORY / "README.md", *sorted((tiny.REPOSITORY / "docs").glob("*.md"))]
@@ -99,6 +100,30 @@ def accepts(entry: str, arguments: list[str]) -> None:
     if isinstance(given, PrepareActions) and (given.input or given.adopt):
         options.give("DATASET", "text", "--dataset")
     bind(options)
+
+
+def flags_of_pages() -> dict[str, set[str]]:
+    """Return the flags that stand by themselves as `--flag`, by page."""
+    found = {
+        page.name: re.findall(r"`(--[a-z][a-z0-9-]*)", page.read_text("utf-8")) for page in PAGES
+    }
+    found["extending.md"].remove("--signum-momentum")  # its examples are made up
+    return {name: set(flags) for name, flags in found.items()}
+
+
+def test_every_flag_that_pages_name_exists() -> None:
+    parsers = (bench.parser(), matrix.parser(), report.parser())
+    known = {
+        text for parser in parsers for action in parser._actions for text in action.option_strings
+    }
+    known |= {flag_of(name) for name in Options().names()}
+    kinds = [actions for actions, _ in ENTRIES.values()]
+    known |= {flag_of(field.name) for kind in kinds for field in dataclasses.fields(kind)}
+    known |= {"--part", "--times"}  # of tests/faults/torture.py
+    known |= {"--system-site-packages"}  # of Python's venv
+    for page, flags in flags_of_pages().items():
+        unknown = {flag for flag in flags if flag.replace("--no-", "--") not in known}
+        assert unknown - known == set(), page
 
 
 def test_every_defconfig_is_listed_with_a_line() -> None:

@@ -161,7 +161,7 @@ def test_bad_input_to_sample(run: Path, arguments: list[str], said: str, code: E
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     for entry in (sample.main, evaluate.main):
-        with pytest.raises(UserError, match="is no run directory"):
+        with pytest.raises(UserError, match="is not a run directory"):
             entry(["--run", str(tmp_path)])
 
 

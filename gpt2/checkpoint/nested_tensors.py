@@ -71,7 +71,7 @@ def unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "dtype":
         found = getattr(torch, inside)
         if not isinstance(found, torch.dtype):
-            raise ValueError(f"{inside!r} is no number format of torch")
+            raise ValueError(f"{inside!r} is not a number format of torch")
         return found
     if kind == "dict":
         return {key: unflatten(part, tensors) for key, part in inside}
@@ -105,4 +105,4 @@ def _class(name: str) -> Any:
     for kind in torch.serialization.get_safe_globals():
         if isinstance(kind, type) and _name(kind) == name:
             return kind
-    raise ValueError(f"{name} is no class that a loaded library declared safe to load")
+    raise ValueError(f"{name} is not a class that a loaded library declared safe to load")

@@ -100,15 +100,15 @@ class PrepareActions:
             "{text,token}",
         ),
     ] = "text"
-    force: Annotated[bool, Help("prepare again, over what is there")] = False
+    force: Annotated[bool, Help("prepare again, replacing what is there")] = False
     max_tokens: Annotated[
         int | None,
-        Help("stop at the first end of a document with so many training tokens (default: all)"),
+        Help("stop at the first end of a document after this many training tokens (default: all)"),
         Within("[1, inf)"),
     ] = None
     workers: Annotated[
         int | None,
-        Help("threads that encode; 0 or 1 is none beside the reader (default: one per core)"),
+        Help("threads that encode; 0 or 1: the reader encodes (default: one per core)"),
         Within("[0, 1024]"),
     ] = None
     tokenizer_backend: Annotated[
@@ -186,4 +186,4 @@ class ExportActions:
     out: Annotated[
         Path | None, Help("folder to write, new or empty (default: export/FORMAT in the run)")
     ] = None
-    force: Annotated[bool, Help("replace an export that is there already")] = False
+    force: Annotated[bool, Help("replace an existing export")] = False

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
-from gpt2.config.names import nearest
+from gpt2.config.actions import (
+    EvaluateActions,
+    ExportActions,
+    PrepareActions,
+    SampleActions,
+    TrainActions,
+)
+from gpt2.config.names import flag_of, nearest
 
 #: {their flag without dashes in front: ours, with its value where the flag alone would not do}.
 ALIASES: dict[str, str] = {
@@ -68,6 +77,21 @@ ALIASES: dict[str, str] = {
 }
 
 
+#: The entries, and what their own flags are.
+_ENTRIES: dict[str, type[Any]] = {
+    "train.py": TrainActions,
+    "prepare_data.py": PrepareActions,
+    "sample.py": SampleActions,
+    "evaluate.py": EvaluateActions,
+    "export.py": ExportActions,
+}
+
+
+def _has(actions: type[Any], flag: str) -> bool:
+    """Whether an entry with these actions has `flag`."""
+    return flag in {flag_of(field.name) for field in dataclasses.fields(actions)}
+
+
 def with_dashes(flag: str) -> str:
     """Return a flag as ours are written: --learning_rate -> --learning-rate."""
     return flag.replace("_", "-")
@@ -78,5 +102,7 @@ def hint(flag: str, known: Iterable[str], most: int = 2, likeness: float = 0.65)
     flags = list(known)
     ours = ALIASES.get(with_dashes(flag).lower().lstrip("-"), "")
     if ours.split(" ")[0] in flags:
-        return f"; here that is {ours}"
+        return f"; here it is {ours}"
+    if others := [entry for entry, theirs in _ENTRIES.items() if ours and _has(theirs, ours)]:
+        return f"; here it is {ours} of {' and '.join(others)}"
     return nearest(flag, flags, most, likeness)

@@ -51,7 +51,7 @@ def bind(options: Options) -> Config:
         "data": binder.build(DataConfig),
         "model": binder.build(ModelConfig),
         "optim": binder.build(OptimConfig, options=binder.plugin_options("OPTIMIZER")),
-        "train": binder.build(TrainConfig),
+        "train": binder.build(TrainConfig, options=binder.plugin_options("TRACKER")),
         "machine": binder.build(MachineConfig),
     }
     if options.value("PRUNING_METHOD") == "none":

@@ -46,7 +46,7 @@ def lines_of(text: str) -> Iterator[Line]:
             continue
         match = unset or _LINE.fullmatch(line)
         if match is None:
-            yield Line(number, problem=f"{line!r} is no CONFIG_NAME=value line")
+            yield Line(number, problem=f"{line!r} is not a CONFIG_NAME=value line")
         elif unset and unset[2]:
             yield Line(number, problem=f"{line!r} has a comment after it; move or drop that")
         else:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_type_hints
 
-from gpt2.config.bind import unwrap
+from gpt2.config import plugins
+from gpt2.config.bind import symbols, unwrap
 from gpt2.config.typed import (
+    PLUGIN_PACKAGES,
     DataConfig,
     Identity,
     MachineConfig,
@@ -25,13 +27,22 @@ _KINDS = (DataConfig, ModelConfig, OptimConfig, PruneConfig, TrainConfig, Machin
 
 @cache
 def notes() -> dict[str, Note]:
-    """Return the note on every option that has one, by the name of its field."""
+    """Return the note on every option that has one, by its name in lower case.
+
+    That is the name of its field; a plug-in's own option has the plug-in's name in front.
+    """
+    kinds: list[tuple[str, type[Any]]] = [("", kind) for kind in _KINDS]
+    for package in PLUGIN_PACKAGES.values():
+        for name in plugins.names(package):
+            if own := plugins.options_class(package, name):
+                kinds.append((name.replace("-", "_").upper() + "_", own))
     found: dict[str, Note] = {}
-    for kind in _KINDS:
+    for prefix, kind in kinds:
+        names = symbols(kind, prefix)
         for field, hint in get_type_hints(kind, include_extras=True).items():
             for note in unwrap(hint)[1]:
                 if isinstance(note, Note):
-                    found[field] = note
+                    found[names[field].lower()] = note
     return found
 
 

@@ -36,9 +36,14 @@ def split_name(name: str) -> tuple[str, str]:
     Raises ValueError when it is neither.
     """
     first, _, second = name.partition(":")
+    if first == "torch":  # a package of optimizers is torch.optim alone
+        raise ValueError(
+            f"--optimizer {name!r}: the usual optimizers are built in: --optimizer "
+            f"{second.lower() or 'adam'}; others of torch are --optimizer torch.optim:CLASS"
+        )
     if not (first in LIBRARIES and second) and not _OWN.fullmatch(name):
         known = ", ".join(f"{prefix}:NAME" for prefix in LIBRARIES)
-        raise ValueError(f"--optimizer {name!r} is no name of an optimizer: {known}, module:Class")
+        raise ValueError(f"--optimizer {name!r} names no optimizer: use {known} or module:Class")
     return first, second
 
 
@@ -54,8 +59,8 @@ def split_arguments(text: str) -> dict[str, str]:
         key, equals, value = part.partition("=")
         if not (equals and key.isidentifier()):
             raise ValueError(
-                f"--opt-arg {part!r} is no key=value; --opt-args takes several with commas "
-                "between, and colons divide the numbers of one: betas=0.9:0.95,eps=1e-8"
+                f"--opt-arg {part!r} is not key=value; --opt-args takes several: commas between "
+                "them and colons between the numbers of one: betas=0.9:0.95,eps=1e-8"
             )
         if key in found:
             raise ValueError(f"--opt-args {text!r} gives {key} twice")

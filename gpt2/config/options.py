@@ -72,7 +72,7 @@ class Options(Schema):
                 known = ", ".join(members)
                 known += ", or LIBRARY:NAME" if name in QUALIFIED else ""
                 known += f", or {NUMBERED[name][0]}:N" if name in NUMBERED else ""
-                self.problems.append(f"{where} {value!r} is unknown{hint} (there are: {known})")
+                self.problems.append(f"{where} {value!r} is unknown{hint} (choose from {known})")
                 return
             for rival in members.values():
                 self.given.pop(rival, None)

@@ -16,7 +16,7 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no size such as 6G, 500M or 6GiB")
+        raise ValueError(f"{text!r} is not a size; write 6G, 500M or 6GiB")
     base = 1024 if found[3] == "iB" else 1000
     # In whole numbers, since a float could lose a byte.
     whole, _, part = found[1].partition(".")

@@ -5,6 +5,7 @@ A field `grad_clip` reads the Kconfig symbol GRAD_CLIP and is the flag --grad-cl
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,9 @@ PATHS = ("DATA_DIR", "INIT_FROM")
 
 #: Bytes below which no run can stay: twice what Python and torch (its CPU build) hold alone.
 LEAST_HOST_MEMORY = 300_000_000
+
+#: What the name of a run may be: it becomes a part of a folder's name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,10 @@ class TrainConfig:
     """How long a run is, what it leaves behind, and which of its steps it makes.
 
     `eval_batch_size` None is `batch_size`; those of spikes are None where none is looked for.
+    `options` is the chosen tracker's own `Options`, or None.
     """
+
+    options: Any
 
     batch_size: Annotated[int, Recorded(product=True)]
     gradient_accumulation: Annotated[int, Recorded(product=True)]
@@ -243,14 +250,18 @@ class TrainConfig:
     max_rollbacks: Annotated[int | None, ResultNeutral()]
     sample_tokens: Annotated[int, ResultNeutral()]
     tracker: Annotated[str, ResultNeutral()]
+    name: Annotated[str, ResultNeutral()]
     seed: Annotated[int, Identity()]
 
     def __post_init__(self) -> None:
-        """Refuse a run without an end. Raises ValueError."""
-        if not (self.num_epochs or self.max_steps or self.max_time):
+        """Refuse a run without an end, and a name that no folder can have. Raises ValueError."""
+        if self.name and not _NAME.fullmatch(self.name):
             raise ValueError(
-                "nothing would end this run: give --num-epochs, --max-steps or --max-time"
+                f"--name {self.name!r}: use letters, digits, dots, dashes and underscores, at most "
+                "80, beginning with a letter or digit"
             )
+        if not (self.num_epochs or self.max_steps or self.max_time):
+            raise ValueError("no limit ends this run: give --num-epochs, --max-steps or --max-time")
 
 
 @dataclass(frozen=True, kw_only=True)

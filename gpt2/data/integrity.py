@@ -71,8 +71,7 @@ class WatchedFiles:
             wrong = f"it cannot be read ({error.strerror})"
         if wrong:
             raise UserError(
-                f"{file.path} has changed while it was in use: {wrong}; put it back as it was, then"
-                " the same command with --run-dir goes on from the last checkpoint",
+                f"{file.path} has changed while it was in use: {wrong}; put it back as it was",
                 code=Exit.DATA,
                 everywhere=False,
             )

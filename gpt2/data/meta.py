@@ -159,9 +159,9 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
 def _parse_split(name: str, raw: Any) -> Split:
     """Turn one split's JSON into a Split; ValueError where its numbers contradict each other."""
     if not re.fullmatch("[a-z]+", name):  # which is the name of a file, too
-        raise ValueError(f"{name[:20]!r} is no name of a split")
+        raise ValueError(f"{name[:20]!r} is not the name of a split")
     if not isinstance(raw, dict):
-        raise TypeError(f"{name} is no JSON object")
+        raise TypeError(f"{name} is not a JSON object")
     shards = tuple(
         Shard(str(s["file"]), _count(s, "tokens"), _count(s, "bytes"), str(s["sha256"]))
         for s in raw.get("shards", ())
@@ -179,7 +179,7 @@ def _parse_split(name: str, raw: Any) -> Split:
 def _count(raw: dict[str, Any], key: str) -> int:
     found = raw[key]
     if type(found) is not int or found < 0:
-        raise ValueError(f"{key} is {str(found)[:20]}, which is no count")
+        raise ValueError(f"{key} is {str(found)[:20]}, which is not a count")
     return found
 
 

@@ -112,7 +112,7 @@ def _check_hash(path: Path, shard: Shard) -> None:
     if actual != shard.sha256:
         raise _error(
             f"{path} has changed since it was made (SHA-256 {actual}, {META} says"
-            f" {shard.sha256}); make it anew with: {prepare_command(path.parent)} --force"
+            f" {shard.sha256}); prepare it again with: {prepare_command(path.parent)} --force"
         )
 
 
@@ -143,14 +143,16 @@ def chunks(ids: IdArray) -> Iterator[tuple[int, Ids]]:
 
 def _check_size(path: Path, tokens: int) -> None:
     """Check that a .bin file has exactly the size meta.json says; UserError (DATA) if not."""
-    again = f"make it anew with: {prepare_command(path.parent)} --force"
+    again = f"prepare it again with: {prepare_command(path.parent)} --force"
     if not path.exists():
         raise _error(f"{path} is missing; {again}")
     if not path.is_file():
         raise _error(f"{path} is not a file: remove it and {again}")
     expected, actual = tokens * DTYPE.itemsize, path.stat().st_size
     if actual % DTYPE.itemsize:
-        raise _error(f"{path} has {actual:,} bytes, which is no number of uint16 tokens; {again}")
+        raise _error(
+            f"{path} has {actual:,} bytes, which is not a whole number of uint16 tokens; {again}"
+        )
     if actual != expected:
         raise _error(f"{path} has {actual:,} bytes, {META} says {expected:,}; {again}")
 

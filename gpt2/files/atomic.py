@@ -119,6 +119,25 @@ def new_folder(final: Path) -> Iterator[Path]:
     sync_folder(final.parent)
 
 
+@contextmanager
+def replaced_folder(final: Path) -> Iterator[Path]:
+    """Yield a new hidden folder that takes the place of `final`, which stays until it is whole.
+
+    Raises OSError; what was there is then there still.
+    """
+    old = final.parent / f".old-{final.name}-{os.getpid()}"
+    try:
+        with new_folder(final) as temporary:
+            yield temporary
+            if final.exists():
+                final.rename(old)
+    except BaseException:
+        if old.exists():
+            old.rename(final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _is_running(process: int) -> bool:
     """Whether a process is running, and is not this one."""
     if process == os.getpid():

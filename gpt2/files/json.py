@@ -59,7 +59,7 @@ def mismatch(value: Any, shape: Any, name: str = "it") -> str | None:
     """Say where `value` has another shape; None where it has this one."""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
-            return f"{name} is no object"
+            return f"{name} is not an object"
         for key, inner in shape.items():
             plain = key.removesuffix("?")
             place = plain if name == "it" else f"{name}.{plain}"
@@ -71,13 +71,13 @@ def mismatch(value: Any, shape: Any, name: str = "it") -> str | None:
         return None
     if isinstance(shape, list):
         if not isinstance(value, list):
-            return f"{name} is no list"
+            return f"{name} is not a list"
         found = (mismatch(part, shape[0], f"{name}[{n}]") for n, part in enumerate(value))
         return next((wrong for wrong in found if wrong), None)
     kinds = shape if isinstance(shape, tuple) else (shape,)
     if isinstance(value, bool) and bool not in kinds:  # in Python, a bool is an int
-        return f"{name} is no {_words(kinds)}"
-    return None if isinstance(value, kinds) else f"{name} is no {_words(kinds)}"
+        return f"{name} is not of type {_words(kinds)}"
+    return None if isinstance(value, kinds) else f"{name} is not of type {_words(kinds)}"
 
 
 def _words(kinds: tuple[type, ...]) -> str:

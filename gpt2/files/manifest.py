@@ -73,7 +73,7 @@ def _problem_of(folder: Path, name: str, entry: Any) -> str | None:
     path, part = folder / MANIFEST, folder / name
     # A name is that of a file in this folder: nothing outside is opened for a manifest.
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        return f"{path} names {name!r}, which is no file of its folder"
+        return f"{path} names {name!r}, which is not a file in its folder"
     if mismatch(entry, [(int, str)]) or len(entry) != 2:
         return f"{path} is damaged in what it says of {name}"
     size, digest = entry

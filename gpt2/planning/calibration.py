@@ -44,11 +44,11 @@ def ratio_of(card: str, file: Path = FILE) -> float | None:
     try:
         ratio = read_object(file).get(card)
         if ratio is not None and not (isinstance(ratio, int | float) and 0.5 < ratio < 2.0):
-            raise ValueError(f"{ratio!r} of {card} is no ratio")
+            raise ValueError(f"{ratio!r} of {card} is not a ratio")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{file} cannot be read ({error}): remove it, and scripts/bench.py --memory measures "
-            "anew"
+            "it again"
         ) from error
     return None if ratio is None else float(ratio)
 

@@ -40,7 +40,8 @@ def show() -> None:
     print(f"{'--optimizer':<24} state, bytes per parameter   weight decay")
     for choice in choices():
         print(f"{choice.name:<24} {choice.state_bytes:>8.2f}{'':20} {choice.decay}", flush=True)
-    print("module:Class is one of your own.\n\nNot here:")
+    print("module:Class is your own: PYTHONPATH=FOLDER, then --optimizer my_module:MyOptimizer")
+    print("\nUnavailable:")
     for name, reason in absent():
         print(f"{name:<24} {reason}")
 
@@ -54,7 +55,8 @@ def choices() -> Iterator[Choice]:
             optim = default_options(name)
             groups = parameter_groups(model, optim.learning_rate, optim.weight_decay)
             optimizer = plugins.load(package, name).build(groups, optim.options)
-            yield Choice(name, state_bytes(model, optimizer), "")
+            decay = f"default {optim.weight_decay:g}"
+            yield Choice(name, state_bytes(model, optimizer), decay)
     for prefix in LIBRARIES:
         for short in sorted(COMPATIBLE[prefix]) if not problem(prefix) else []:
             found = find(f"{prefix}:{short}")
@@ -72,7 +74,7 @@ def absent() -> Iterator[tuple[str, str]]:
         for name, reason in sorted(REFUSED[prefix].items()):
             yield f"{prefix}:{name}", reason
         for name in sorted(known.keys() - COMPATIBLE[prefix].keys() - REFUSED[prefix].keys()):
-            yield f"{prefix}:{name}", "it is not in the table of versions tested"
+            yield f"{prefix}:{name}", "not in the table of versions tested"
 
 
 def problem(prefix: str) -> str | None:

@@ -127,8 +127,8 @@ class Console:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
             self._keep(
-                f"warning: the console takes no more ({error.strerror}); the run goes on, and all "
-                "it says is here"
+                f"warning: the console takes no more ({error.strerror}); the run continues, "
+                "and log.txt has all of its output"
             )
 
     def _keep(self, text: str) -> None:

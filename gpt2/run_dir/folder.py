@@ -55,7 +55,7 @@ _SHAPES: dict[str, Any] = {
     "summary.json": {"best?": (dict, type(None)), "val_loss?": (*_NUMBER, type(None))},
 }
 #: What a user can do about a damaged file of a run.
-ADVICE = "put back what was there, or begin anew in another folder"
+ADVICE = "restore it, or start again in another folder"
 #: A line of metrics.jsonl; numbers that were not finite are null.
 _LINE = {"step": int, "elapsed?": _NUMBER, "time?": _NUMBER}
 
@@ -230,7 +230,7 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
     try:
         return read_object(run / name, _SHAPES.get(name))
     except FileNotFoundError:
-        raise UserError(f"{run} is no run directory: it has no {name}") from None
+        raise UserError(f"{run} is not a run directory: it has no {name}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{run / name} cannot be read: {error}; {ADVICE}") from error
 

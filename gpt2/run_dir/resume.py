@@ -38,8 +38,8 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
     """Open a new run directory, or the one to go on in. Raises UserError when that cannot be."""
     if actions.run_dir is None:
         if actions.resume:
-            raise UserError("--resume needs --run-dir: which run shall go on?")
-        name = f"{config.model.model}-{config.data.dataset}-{device}"
+            raise UserError("--resume needs --run-dir DIR: the run to resume")
+        name = config.train.name or f"{config.model.model}-{config.data.dataset}-{device}"
         return RunFolder(new_folder(RUNS, name))
     path = actions.run_dir.absolute()
     path = (meant(path) if path == RUNS / NAME else path).resolve()  # of runs/latest, the run
@@ -47,9 +47,11 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
     if occupied and actions.resume is False:
         raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")
     if actions.resume and not (path / "config").exists():
-        raise UserError(f"--resume: {path} holds no run to go on with")
+        raise UserError(f"--resume: {path} holds no run to resume")
     if occupied and not (path / ".lock").exists():
-        raise UserError(f"--run-dir {path} exists and is no run of ours; choose another folder")
+        raise UserError(
+            f"--run-dir {path} exists and is not a run of this program; choose another folder"
+        )
     folder = RunFolder(path)
     try:
         if folder.finished:
@@ -81,7 +83,8 @@ def open_for_all(
     folder = open_folder(config, actions, data, device)
     if plugins.defines(package, name, "open"):
         told = {k: v if isinstance(v, int | float) else str(v) for k, v in _flat(config).items()}
-        folder.tracking = Tracking(tracker.open, folder.path, told, Console(folder.log).warn)
+        warn = Console(folder.log).warn
+        folder.tracking = Tracking(tracker.open, folder.path, told, config.train.options, warn)
     if ranks.world_size == 1:
         return folder
     mark = f".tmp-ranks-{secrets.token_hex(8)}"
@@ -210,7 +213,7 @@ def load_config(run: Path) -> Config:
     if not (run / "config").is_file():
         if run == LATEST and not run.exists():
             raise UserError("no run yet: 'make' trains one")
-        raise UserError(f"{run} is no run directory: it has no config")
+        raise UserError(f"{run} is not a run directory: it has no config")
     options = Options()
     options.read(run / "config")
     try:
@@ -234,8 +237,7 @@ def other_data(config: Config, actions: TrainActions) -> list[str]:
     begun = shlex.split((run / "command").read_text(encoding="utf-8"))[2:]
     again = shlex.join([*interpreter.command("gpt2/train.py"), *begun, "--run-dir", str(run)])
     return [
-        f"--run-dir {run} holds a run on --dataset {dataset}, which goes on with all its flags:"
-        f" {again}"
+        f"--run-dir {run} holds a run on --dataset {dataset}, resume it with all its flags: {again}"
     ]
 
 

@@ -100,7 +100,8 @@ class Attempt:
             yield
         except (OutOfMemoryRetry, RolledBackError):
             raise  # there will be another attempt
-        except BaseException as error:
+        except BaseException as failure:
+            error = self._with_a_way_back(failure)
             if self.record["status"] == "running":  # not what befalls the sample of a finished run
                 self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
             lines = traceback.format_exception(error)
@@ -108,6 +109,8 @@ class Attempt:
                 lines = [f"error: {text}\n" for text in error.messages]
             with contextlib.suppress(OSError):  # a full disk may be what ended the run
                 self.folder.log.write("".join(lines))
+            if error is not failure:
+                raise error from failure
             raise
         finally:
             self.stop.notice = (
@@ -187,7 +190,7 @@ class Attempt:
         try:
             self._save_record()
         except UserError as error:  # a full disk, in mid-run: a resume will find it out again
-            self.console.warn(f"{error}; training goes on")
+            self.console.warn(f"{error}; training continues")
 
     def _may_stop(self) -> bool:
         # One rank of several may not leave off alone: the others would wait for its part.
@@ -214,7 +217,7 @@ class Attempt:
         self.parts.optimizer.zero_grad(set_to_none=True)
         self.record.update(compiled=failure is None, compile_failure=failure)
         if failure is not None:
-            self.console.warn(f"--compile: not possible here, going on without ({failure})")
+            self.console.warn(f"--compile: not possible here, continuing without ({failure})")
 
     def _say_what_runs(self) -> None:
         """Record how the run computes, and say what the user may want to know before waiting."""
@@ -241,6 +244,15 @@ class Attempt:
         if again:
             return messages.stopped_at_once(saved, self.folder.path)
         return messages.stopping(signal, self.dog.doing, self.dog.step_seconds, saved)
+
+    def _with_a_way_back(self, error: BaseException) -> BaseException:
+        """Return the error, or for data that changed under the run one that says how to resume."""
+        if not isinstance(error, UserError) or error.code != Exit.DATA:
+            return error
+        saved = max(store.steps(self.folder.checkpoints), default=None)
+        *others, last = error.messages
+        told = f"{last}; {messages.way_back(saved, self.folder.path)}"
+        return UserError(*others, told, code=error.code, everywhere=error.everywhere)
 
     def _preempted(self) -> int:
         self.record["stopped_by"] = self.stop.signal
@@ -270,6 +282,7 @@ class Attempt:
         self.recorder.metrics.track(summary, "final/")
         if self.config.train.sample_tokens and not self.stop:
             text = from_description(self.meta.tokenizer).decode(self._sample())
+            self.recorder.metrics.track_text("sample", text)
             self.console.end()
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
             with contextlib.suppress(UserError):  # the results are there, and the text was shown

@@ -70,7 +70,7 @@ def watchdog(config: Config, folder: RunFolder, ranks: DistributedContext) -> Wa
     def last_words(reason: str) -> None:
         line = (
             f"hung: {reason}; the stacks above say where; the last checkpoint is intact: the "
-            f"same command with --run-dir {shown(folder.path)} goes on; what may take longer needs "
+            f"same command with --run-dir {shown(folder.path)} resumes; what may take longer needs "
             "a larger --hang-timeout (seconds, 0 waits for ever)"
         )
         _speak_last(folder, line, Exit.HANG, stacks=True)

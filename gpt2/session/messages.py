@@ -83,7 +83,9 @@ def startup(
         return
     if (other := equal_unfinished(config, folder)) is not None:
         path = shown(other)
-        console.say(f"an unfinished run of the same options is in {path}: --run-dir {path} goes on")
+        console.say(
+            f"an unfinished run with the same options is in {path}: --run-dir {path} resumes it"
+        )
 
 
 def startup_summary(known: Mapping[str, Any]) -> list[str]:
@@ -99,12 +101,13 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
         f"context {known['block']}, attention {known['attention']}",
         f"data {known['dataset']}: {known['tokens']:,} training tokens",
         f"device {known['device']} ({known['device_name']}), {known['precision']}, "
-        f"{known['threads']} CPU threads, {'compiled' if known['compiled'] else 'not compiled'}"
+        f"{counted(known['threads'], 'CPU thread')}, "
+        + ("compiled" if known["compiled"] else "not compiled")
         + (f", {known['ranks']} ranks" if known["ranks"] > 1 else ""),
     ]
     if known["steps"] is not None:
         lines.append(
-            f"{known['steps']} steps of {known['batch']} sequences "
+            f"{counted(known['steps'], 'step')} of {counted(known['batch'], 'sequence')} "
             f"({known['batch'] * known['block']:,} tokens), {known['epochs']:.1f} epochs"
         )
     if known["pruning"]:
@@ -162,7 +165,7 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         memory += f", device {show_size(summary['peak_device_bytes'])}"
     return [
         *lines,
-        f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
+        f"{counted(summary['steps'], 'step')}, {summary['tokens']:,} tokens in "
         f"{duration(summary['seconds'])} ({speed}), {memory}",
         f"run directory {shown(folder)}",
         *_next(folder),
@@ -172,15 +175,21 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
 def _next(folder: Path) -> list[str]:
     """Say what to try next; the targets of make take the newest run of the usual folder."""
     if folder.parent == RUNS:
-        return [
-            "next: make sample ARGS='--prompt \"ROMEO:\"' writes more, make evaluate measures",
-            "      it again, make menuconfig changes an option and make trains again",
-        ]
-    run = shlex.quote(shown(folder))
-    return [
-        f"next: gpt2/sample.py --run {run} writes more of it,",
-        f"      gpt2/evaluate.py --run {run} measures it again",
-    ]
+        ways = {
+            "make sample ARGS='--tokens 500'": "more text",
+            f"make report RUNS={shlex.quote(shown(folder))}": "loss curves",
+            "make menuconfig": "change an option; make trains again",
+        }
+    else:
+        run = shlex.quote(shown(folder))
+        ways = {
+            f"python3 gpt2/sample.py --run {run} --tokens 500": "more text",
+            f"python3 gpt2/evaluate.py --run {run}": "the loss again",
+            f"python3 scripts/report.py --runs {run}": "loss curves",
+        }
+    width = max(map(len, ways))
+    lines = [f"{command:{width}}    {what}" for command, what in ways.items()]
+    return [f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]
 
 
 def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | None) -> str:
@@ -217,11 +226,20 @@ def stopped_at_once(saved: int | None, folder: Path) -> str:
     return f"stopped at once; nothing saved since step {saved}: {way} continues from there"
 
 
+def way_back(saved: int | None, folder: Path) -> str:
+    """Say how a run that was ended resumes: `saved` is the step of the last checkpoint."""
+    again = f"the same command with --run-dir {shown(folder)}"
+    if saved is None:
+        return f"then {again} starts it again: there was no checkpoint yet"
+    way = f"make resume (or {again})" if folder.parent == RUNS else again
+    return f"then resume from step {saved}: {way}"
+
+
 def _skipped(summary: Mapping[str, Any]) -> str:
     """Say which steps were not made, and how often the run went back; empty when all went well."""
     skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
-    parts = [f"{counted(skipped, 'step')} skipped: not finite"] if skipped else []
-    parts += [f"{counted(spiked, 'step')} skipped: spiked"] if spiked else []
+    parts = [f"{counted(skipped, 'step')} skipped: loss or gradient NaN or Inf"] if skipped else []
+    parts += [f"{counted(spiked, 'step')} skipped: spike"] if spiked else []
     parts += [f"{counted(back, 'rollback')} after spikes"] if back else []
     return ", ".join(parts)
 

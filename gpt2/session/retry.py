@@ -81,8 +81,9 @@ def _with_smaller_batch(config: Config, folder: RunFolder, console: Console, rea
     change = {"batch": "training", "from": before.batch_size, "to": batch, "error": reason}
     folder.write_json("run.json", {**record, "lowered": [*record["lowered"], change]})
     console.warn(
-        f"out of memory with --batch-size {before.batch_size}: going on with --batch-size {batch} "
-        f"--gradient-accumulation {after.gradient_accumulation}, the same samples in every step"
+        f"out of memory with --batch-size {before.batch_size}: continuing with "
+        f"--batch-size {batch} --gradient-accumulation {after.gradient_accumulation}, "
+        "the same samples in every step"
     )
     return config
 
@@ -154,7 +155,7 @@ def explain_out_of_memory(
         held = breakdown(parts.optimizer, device)
         batch, way = training.batch_size, way_out(training)
         if smaller_batch(batch) is not None:
-            way += f"; the same command with these and --run-dir {shown(folder.path)} goes on"
+            way += f"; the same command with these and --run-dir {shown(folder.path)} resumes"
         raise UserError(
             f"out of memory with --batch-size {batch} after step {progress.step} ({held}): {way}",
             code=Exit.MEMORY,

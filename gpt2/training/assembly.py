@@ -60,7 +60,7 @@ def open_data(config: Config) -> dict[str, TokenFile]:
     if asked is not None and asked != made:
         raise UserError(
             f"--tokenizer {asked}: the data in {folder} were made with {made!r}: "
-            f"--tokenizer {made} takes them as they are, prepare_data.py --force makes them anew",
+            f"--tokenizer {made} uses them as they are, prepare_data.py --force replaces them",
             code=Exit.DATA,
         )
     from_description(data["train"].meta.tokenizer, folder / META).check()

@@ -70,7 +70,7 @@ class EvaluationBatch:
             )
         self.size = after
         self._console.warn(
-            f"out of memory in an evaluation of {before} sequences at a time: going on with {after}"
+            f"out of memory evaluating {before} sequences at a time: continuing with {after}"
         )
         self._on_reduction({"batch": "evaluation", "from": before, "to": after, "error": reason})
 

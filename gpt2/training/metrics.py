@@ -67,26 +67,32 @@ class Metrics:
             "time": time.time(),
         }
         self._record(line)
+        self.track(line, "train/")
         self._show(line)
 
     def evaluation(self, loss: float, sparsity: Sparsity) -> None:
         """Write the line of an evaluation over the whole validation split."""
-        self._record(
-            {
-                "step": self._progress.step,
-                "val_loss": loss,
-                **_sparsity_of(sparsity),
-                "val_perplexity": perplexity(loss),
-                "tokens": self.tokens_seen(),
-                "elapsed": self._progress.elapsed,
-                "time": time.time(),
-            }
-        )
+        line = {
+            "step": self._progress.step,
+            "val_loss": loss,
+            **_sparsity_of(sparsity),
+            "val_perplexity": perplexity(loss),
+            "tokens": self.tokens_seen(),
+            "elapsed": self._progress.elapsed,
+            "time": time.time(),
+        }
+        self._record(line)
+        self.track({name.removeprefix("val_"): value for name, value in line.items()}, "val/")
 
-    def track(self, values: dict[str, Any], prefix: str = "") -> None:
+    def track(self, values: dict[str, Any], prefix: str) -> None:
         """Pass the numbers among `values` on to the tracker, if there is one."""
         if self._folder.tracking is not None:
             self._folder.tracking.log(self._progress.step, values, prefix)
+
+    def track_text(self, name: str, text: str) -> None:
+        """Pass a text that the model wrote on to the tracker, if there is one."""
+        if self._folder.tracking is not None:
+            self._folder.tracking.text(self._progress.step, name, text)
 
     def tokens_seen(self) -> int:
         """Tokens trained on so far, counted as often as they were seen."""
@@ -103,11 +109,12 @@ class Metrics:
         }
 
     def _record(self, line: dict[str, Any]) -> None:
-        self.track(line)
         try:
             self._folder.record(line)
         except OSError as error:
-            self._console.warn(f"metrics.jsonl: a line is lost: {error.strerror}; training goes on")
+            self._console.warn(
+                f"metrics.jsonl: a line is lost: {error.strerror}; training continues"
+            )
 
     def _show(self, line: dict[str, Any]) -> None:
         self._shown = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s  "

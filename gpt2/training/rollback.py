@@ -40,8 +40,8 @@ def next_rollback(progress: Progress, most: int) -> Rollback:
     """Return the rollback from a spike in the last step. Raises UserError after `most` of them."""
     if progress.rollbacks >= most:
         raise UserError(
-            f"diverged: step {progress.step} spiked, and the rollbacks allowed are used up "
-            f"({progress.rollbacks}); the same command with a larger --max-rollbacks goes on, or "
+            f"diverged: step {progress.step} spiked, and all rollbacks are used up "
+            f"({progress.rollbacks}); resume with a larger --max-rollbacks, or "
             "lower --learning-rate or raise --spike-sigmas in a new --run-dir",
             code=Exit.DIVERGED,
         )

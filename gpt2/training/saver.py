@@ -166,10 +166,10 @@ class Saver:
             if required:
                 way = "make room and run this again to go on"
                 if gone:
-                    way = "put it back and run this again, or begin anew with another --run-dir"
+                    way = "restore it and run this again, or start a new run with another --run-dir"
                 raise UserError(f"{reason}; {way}", code=Exit.CHECKPOINT) from error
             older = "" if gone else ", the older checkpoints are intact"
-            self._console.warn(f"{reason}; training goes on{older}")
+            self._console.warn(f"{reason}; training continues{older}")
             return
         self._say_unsynced()
         if best and best["step"] == step:

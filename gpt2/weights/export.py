@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 from gpt2.config.actions import ExportActions
 from gpt2.config.errors import UserError
 from gpt2.data.tokenizer import from_description
-from gpt2.files.atomic import new_folder
+from gpt2.files.atomic import replaced_folder
 from gpt2.run_dir.latest import meant
 from gpt2.weights.export_folder import in_format, is_export, write_export, write_hugging_face
 from gpt2.weights.trained import open_stored
@@ -27,40 +26,33 @@ def export(actions: ExportActions) -> None:
     tensors = in_format(stored.weights.model, actions.dtype)
     form, step = actions.format, stored.weights.step
     try:
-        with new_folder(out) as folder:
+        with replaced_folder(out) as folder:
             if form == "hf":
                 written = write_hugging_face(folder, stored.config.model, tokenizer, tensors)
             else:
                 written = write_export(folder, actions.run, form, actions.dtype, step, tensors)
     except OSError as error:
         raise UserError(
-            f"--out {out}: cannot be written ({error.strerror}) and nothing of it is left; make "
-            "room, or choose another folder"
+            f"--out {out}: cannot be written ({error.strerror}); nothing was changed; make room, "
+            "or choose another folder"
         ) from error
     print(f"exported step {step} of {actions.run} to {out}")
     if not is_export(actions.run) and not (actions.run / "summary.json").exists():
         print("  the run is unfinished: --force exports it again when it has its results")
     for line in _account(tensors, written, actions.dtype):
         print(f"  {line}")
-    if form == "hf" and tokenizer.end_of_text is None:
-        print(
-            "  no tokenizer files: the tokens are characters, and transformers has no such "
-            "tokenizer"
-        )
 
 
 def _free_folder(actions: ExportActions) -> Path:
-    """Return the folder to write, absolute. Raises UserError when there is something in it."""
+    """Return the folder to write, absolute. Raises UserError when it may not be replaced."""
     name = actions.format + "-best" * actions.best + "-bf16" * (actions.dtype == "bf16")
     out = (actions.out or actions.run / "export" / name).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         ours = actions.out is None or is_export(out)
         if not (actions.force and out.is_dir() and ours):
             raise UserError(
-                f"--out {out} is there already; --force replaces an export, "
-                "or choose another folder"
+                f"--out {out} already exists; --force replaces an export, or choose another folder"
             )
-        shutil.rmtree(out)
     return out
 
 

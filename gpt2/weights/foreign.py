@@ -45,12 +45,12 @@ def open_foreign(path: Path) -> Pretrained:
     """
     if path.is_dir():
         if not (path / "config.json").is_file():
-            no_model = "this folder is no model: it has neither config.json nor a run"
+            no_model = "this folder is not a model: it has neither config.json nor a run"
             raise _error(path, no_model + _not_downloaded(path))
         found = unwrapped(_in_folder(path))
         return Pretrained(path, found, is_conv1d(found), shape=_read_config(path))
     if not path.is_file():
-        raise _error(path, "there is no such file or folder" + _not_downloaded(path))
+        raise _error(path, "no such file or folder" + _not_downloaded(path))
     if path.suffix == ".safetensors" and is_sparse(path):
         return Pretrained(path, SparseFile(path), conv1d=False, shape={})
     shape: Mapping[str, int] = {}
@@ -110,7 +110,7 @@ def _sharded(folder: Path) -> Mapping[str, Tensor]:
         raise _damaged(folder, f"{_INDEX} cannot be read ({error})") from error
     shards = sorted(set(places.values()))
     if odd := [name for name in shards if not re.fullmatch(r"[\w-][\w.-]*", name)]:
-        raise _damaged(folder, f"{_INDEX} names {odd[0]!r}, which is no file of this folder")
+        raise _damaged(folder, f"{_INDEX} names {odd[0]!r}, which is not a file in this folder")
     if absent := [name for name in shards if not (folder / name).is_file()]:
         raise _damaged(folder, f"shards are missing: {', '.join(absent)}")
     found = _Safetensors(folder, [folder / name for name in shards])
@@ -150,7 +150,7 @@ def _unpickled(path: Path) -> tuple[Mapping[str, Tensor], dict[str, int]]:
         raise _error(path, f"it holds a {type(found).__name__}, not tensors by name")
     found, shape = of_trainer(found)
     if odd := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
-        raise _error(path, f"{odd[0]!r} in it is no tensor; save the model's state_dict alone")
+        raise _error(path, f"{odd[0]!r} in it is not a tensor; save the model's state_dict alone")
     return found, shape
 
 

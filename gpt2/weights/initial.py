@@ -81,8 +81,8 @@ def _found(config: Config, path: Path, data: Meta, say: Callable[[str], None]) -
         found = open_foreign(path)
         if not found.shape:
             say(
-                f"--init-from {path}: there is no config.json beside it, and a file does not say "
-                f"how many heads there are; --n-head {config.model.n_head} is taken to be right"
+                f"--init-from {path}: no config.json beside it, and the file does not say how "
+                f"many heads the model has: taking --n-head {config.model.n_head}"
             )
     found.check(config.model, data.vocab_size, data.tokenizer["name"] == Gpt2Tokenizer.name)
     if beyond := found.rows_beyond(data.vocab_size):

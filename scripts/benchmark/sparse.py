@@ -120,7 +120,7 @@ def choose_device(asked: str, patterned: bool, index: int | None = None) -> torc
         return device if device.type == "cuda" and capable and patterned else torch.device("cpu")
     if device.type == "cpu" or (device.type == "cuda" and capable and patterned):
         return device
-    why = "these zeros are not 2:4" if capable else "this one is no NVIDIA GPU from Ampere on"
+    why = "these zeros are not 2:4" if capable else "this is not an NVIDIA GPU from Ampere on"
     raise UserError(
         f"--device {asked}: a GPU can use zeros that are 2:4, on NVIDIA from Ampere on, and "
         f"{why}; use --device cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -81,7 +82,32 @@ def menuconfig(config: Path) -> None:
         ) from error
     import menuconfig as menu
 
+    said, valid, hints = menu._error, menu._check_valid, option_hints(Options(ROOT_TREE))
+    menu._error = lambda text: said(re.sub(r" \(errno: [A-Z]+\)$", "", text))
+
+    def is_valid(symbol: kc.Symbol, text: str) -> bool:
+        """Check what was typed, at once: Kconfig knows no fractions."""
+        if not valid(symbol, text):
+            return False
+        if problem := wrong_value(text, hints.get(symbol.name, str)):
+            menu._error(problem)
+        return not problem
+
+    menu._check_valid = is_valid
     _show(menu, config)
+
+
+def wrong_value(text: str, hint: Any) -> str:
+    """Say what is wrong with a value of an option whose annotation is `hint`; empty if nothing."""
+    kind, notes = unwrap(hint)
+    automatic = text == "auto" and any(isinstance(note, Auto) for note in notes)
+    if not text or automatic or kind not in (int, float):
+        return ""
+    try:
+        convert(text, kind, notes)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def guiconfig(config: Path) -> None:
@@ -102,7 +128,7 @@ def _lack_of_windows() -> str:
     try:
         tkinter.Tk().destroy()
     except tkinter.TclError:
-        return "a display, and there is none here"
+        return "a display"
     return ""
 
 
@@ -148,7 +174,7 @@ def _ask(options: Options, name: str, hint: Any) -> None:
         print(question, end="", flush=True)
         answer = _answer(sys.stdin, name)
         if answer == "?":
-            print(item.nodes[0].help or "There is no help about it.")
+            print(item.nodes[0].help or "No help.")
             continue
         if not (answer or default) and (needed := _needed(hint)):
             problem = needed  # the rest of the answers would else be lost at the end
@@ -189,10 +215,4 @@ def _take(options: Options, name: str, text: str, hint: Any) -> str:
         problem = f"{text} cannot be set here"
         if bounds := options.bounds(name):
             problem = f"{text} is out of range {bounds}"
-    kind, notes = unwrap(hint)
-    if not (problem or (text == "auto" and any(isinstance(note, Auto) for note in notes))):
-        try:
-            convert(text, kind, notes)
-        except ValueError as error:
-            problem = str(error)
-    return problem
+    return problem or wrong_value(text, hint)

@@ -12,10 +12,11 @@ from gpt2.config.aliases import ALIASES
 from gpt2.config.bind import option_hints, unwrap
 from gpt2.config.dotconfig import lines_of, read_text
 from gpt2.config.errors import UserError
+from gpt2.config.library import LIBRARIES
 from gpt2.config.names import flag_of, nearest
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
-from gpt2.config.typed import Auto, Size, Within
+from gpt2.config.typed import QUALIFIED, Auto, Size, Within
 from gpt2.planning.calibration import LEAST_WIDTH, kept_choice
 from scripts.kconfig.files import read, unmentioned
 from scripts.kconfig.start import read_or_start
@@ -38,14 +39,14 @@ def explain(config: Path, option: str) -> None:
     node = item.nodes[0]
     value = options.value(name)
     print("   ".join(part for part in (name, flags[name], node.prompt[0]) if part))
-    print(f"  value: {'none, it plays no part here' if value is None else value or repr('')}")
+    print(f"  value: {'not used with these options' if value is None else value or repr('')}")
     if name == "PRECISION" and value == "auto":
         print(f"  on this CPU: {_on_this_cpu(options)}")
     print(f"  from: {_source(options, name)}")
     if limits := _limits(options, name):
         print(f"  range: {limits}")
     for condition, met in options.conditions(name).items():
-        print(f"  needs: {condition} ({'met' if met else 'NOT MET'})")
+        print(f"  requires: {condition} ({'the case' if met else 'not the case'})")
     print(f"  declared: {os.path.relpath(node.filename, REPOSITORY)}:{node.linenr}")
     for line in (node.help or "").splitlines():
         print(f"  {line}".rstrip())
@@ -71,11 +72,11 @@ def _unknown(option: str, name: str, flags: Mapping[str, str]) -> str:
     if not name:
         return "which option? make explain OPTION=learning-rate"
     if ours := ALIASES.get(name.lower().replace("_", "-")):
-        return f"there is no option {option!r}; here that is {ours.split(' ')[0]}"
+        return f"option {option!r} not found; here it is {ours.split(' ')[0]}"
     within = [known for known in flags if name in known and flags[known].count(" ") == 0]
     if 1 < len(within) <= 20:
-        return f"there is no option {option!r}; with that in their names: {', '.join(within)}"
-    return f"there is no option {option!r}{nearest(name, list(flags))}"
+        return f"option {option!r} not found; options with it in their names: {', '.join(within)}"
+    return f"no such option: {option!r}{nearest(name, list(flags))}"
 
 
 def _source(options: Options, name: str) -> str:
@@ -91,13 +92,17 @@ def _source(options: Options, name: str) -> str:
 
 def _limits(options: Options, name: str) -> str:
     if name in options.choices:
-        return ", ".join(options.members(name))
+        members = list(options.members(name))
+        if name in QUALIFIED:  # of which one types po:NAME
+            members.remove(QUALIFIED[name][0])
+            members += [*(f"{prefix}:NAME" for prefix in LIBRARIES), "module:Class"]
+        return ", ".join(members)
     if bounds := options.bounds(name):
         return bounds
     if name in options.symbols and (ranges := options.symbols[name].ranges):
         return ", ".join(f"{low.str_value}..{high.str_value}" for low, high, _ in ranges)
     _, notes = unwrap(option_hints(options).get(name, str))
-    words = {Auto: "auto", Size: "a size such as 6G, 500M or 6GiB"}
+    words = {Auto: "auto", Size: "a size (6G, 500M or 6GiB)"}
     return " or ".join(
         note.interval if isinstance(note, Within) else words[type(note)]
         for note in notes

@@ -49,7 +49,7 @@ def read_spec(spec: Path | None, config: Path | None, begun: bool) -> RawSpec:
     if begun:
         return from_options(Options(ROOT_TREE))
     raise UserError(
-        "there is no .config: 'make defconfig-gpt2-shakespeare-matrix-cpu' makes that of a "
+        "no .config: 'make defconfig-gpt2-shakespeare-matrix-cpu' makes that of a "
         "matrix for a CPU, gpt2-shakespeare-matrix for a GPU; or give --spec"
     )
 

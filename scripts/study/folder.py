@@ -55,7 +55,7 @@ class MatrixFolder:
             occupied = self.path.is_dir() and any(self.path.iterdir())
             if occupied and not (self.path / ".lock").exists():
                 raise UserError(
-                    f"{self.path} exists and is no matrix of ours; choose another --out"
+                    f"{self.path} exists and is not a matrix of this program; choose another --out"
                 )
             for folder in (self.path, self.cells, self.path / "output"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ class MatrixFolder:
         # The names become those of folders: none may lead out of this one.
         for cell in matrix.cells:
             if not _NAME.fullmatch(cell.name):
-                raise UserError(f"{path} is damaged: {cell.name!r} is no cell")
+                raise UserError(f"{path} is damaged: {cell.name!r} is not a cell")
         return matrix
 
     def write_matrix(self, matrix: MatrixRecord) -> None:

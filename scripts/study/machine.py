@@ -107,7 +107,7 @@ def chosen_gpus(asked: str, on_cpu: bool) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     words = items(asked or visible)
     if asked and (wrong := [word for word in words if there and word not in there]):
-        raise UserError(f"GPUS={asked}: there is no GPU {wrong[0]}; there are {', '.join(there)}")
+        raise UserError(f"GPUS={asked}: no GPU {wrong[0]}; there are {', '.join(there)}")
     if asked and (len(set(words)) < len(words) or not all(map(str.isalnum, words))):
         raise UserError(f"GPUS={asked} must name each GPU once, by its number: GPUS=0,1")
     return words or there

@@ -73,7 +73,7 @@ class Outcomes:
         elif stopped and (stopping or self._tries[name] < _STOPS):
             self._stopped(name)
             if not stopping:
-                self._say(f"{name}: stopped from outside; it goes on from its checkpoint")
+                self._say(f"{name}: stopped from outside; it will resume from its checkpoint")
         elif code == Exit.CONFIG and holder(self._folder.run_dir(name)):
             self._stopped(name, "in use by another process")  # somebody was faster
         elif stopping and code < 0:

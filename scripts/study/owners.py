@@ -202,7 +202,7 @@ class Others:
             self._choice.parent.mkdir(exist_ok=True)
             if create_file(self._choice, json.dumps(to_json(choice)) + "\n"):
                 record_choice(self._folder, choice.rates)
-        advice = "remove it: the next submission chooses anew"
+        advice = "remove it: the next submission chooses again"
         return [*read_record(self._choice, _Choice, advice).rates]
 
     def awaited(self) -> bool:

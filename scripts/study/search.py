@@ -49,7 +49,9 @@ class Dimension:
             try:
                 found *= float(own or "")
             except ValueError:
-                raise ValueError(f"{self.text} is a multiple, and there is no default") from None
+                raise ValueError(
+                    f"{self.text} is a multiple of a default, and there is none"
+                ) from None
         return f"{found:.4g}"
 
 
@@ -61,7 +63,7 @@ def dimension(option: str, text: str) -> Dimension:
     if ".." not in text:
         values = tuple(dict.fromkeys(value.strip() for value in text.split(",")))
         if "" in values or len(values) < 2:
-            raise ValueError("give two values or more, or a range such as log:1e-3..1e-2")
+            raise ValueError("give two values or more, or a range (log:1e-3..1e-2)")
         return Dimension(option, text, values=values)
     match = _RANGE.fullmatch(text)
     try:
@@ -69,7 +71,7 @@ def dimension(option: str, text: str) -> Dimension:
     except ValueError:
         low = high = math.nan
     if match is None or not math.isfinite(low) or not math.isfinite(high):
-        raise ValueError(f"{text!r} is no range: write log:1e-3..1e-2, 0..0.3 or log:x0.25..x4")
+        raise ValueError(f"{text!r} is not a range: write log:1e-3..1e-2, 0..0.3 or log:x0.25..x4")
     if match[2] != match[4]:
         raise ValueError(f"{text!r}: both ends are multiples of the default (x), or neither")
     if low >= high:

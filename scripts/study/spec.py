@@ -120,7 +120,7 @@ def add_flags(raw: RawSpec, argv: Sequence[str]) -> None:
         if name in raw.axes:
             raw.problems.append(f"{given.where} is an axis of this matrix: leave it out")
         elif name == "SEED":
-            raw.problems.append("--seed is no option of a matrix: seeds have a list of their own")
+            raw.problems.append("--seed cannot be given to a matrix: give seeds")
     raw.problems += options.problems
 
 
@@ -131,7 +131,7 @@ def _further_axes(raw: RawSpec) -> None:
         name, equals, values = part.partition("=")
         option = option_name(name.strip())
         if not equals:
-            raw.problems.append(f"{where}: {part!r} is no axis: write option=value,value")
+            raw.problems.append(f"{where}: {part!r} is not an axis: write option=value,value")
         elif option in LISTS.values():
             symbol = next(symbol for symbol, own in LISTS.items() if own == option)
             raw.problems.append(f"{where}: {name.strip()} has a list of its own: {symbol}")
@@ -172,7 +172,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     seeds = _seeds(raw, "SEEDS", problems)
     tuning = _seeds(raw, "TUNING_SEEDS", problems)
     if not seeds and not problems:
-        problems.append(f"{raw.place('SEEDS')}: an empty matrix: give a seed, such as 1..5")
+        problems.append(f"{raw.place('SEEDS')}: an empty matrix: give seeds (1..5)")
     tune = _tuned(raw, options, problems)
     if tune and not tuning and not problems:
         problems.append(f"{raw.place('TUNING_SEEDS')}: MATRIX_TUNE needs a seed to tune with")
@@ -185,7 +185,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     name, keep = raw.texts["NAME"], raw.texts["KEEP"]
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         problems.append(
-            f"{raw.place('NAME')}: {name!r} is no name: letters, digits, dots, dashes and _"
+            f"{raw.place('NAME')}: {name!r} is not a name: use letters, digits, dots, dashes and _"
         )
     ways = list(_tree(ROOT_TREE).members("MATRIX_KEEP"))
     if keep not in ways:
@@ -251,14 +251,14 @@ def _tree(path: Path) -> Options:
 
 def _no_option(options: Options, option: str) -> str:
     near = nearest(typed(option), [typed(name) for name in options.names()])
-    return f"there is no option {typed(option)!r}{near}"
+    return f"no such option: {typed(option)!r}{near}"
 
 
 def _wrong(options: Options, option: str, values: Sequence[str]) -> Iterable[str]:
     """Say what is wrong with an axis, as far as it can be said without the rest of a cell."""
     name = typed(option)
     if option == "SEED":
-        yield "seed is no axis: seeds have a list of their own"
+        yield "seed cannot be an axis: give seeds"
     elif option not in options.names():
         yield _no_option(options, option)
     elif not values or "" in values:
@@ -272,7 +272,7 @@ def _wrong(options: Options, option: str, values: Sequence[str]) -> Iterable[str
                 yield from _own_code(option, value)
             elif value not in known:
                 hint = nearest(value, known)
-                yield f"there is no {name} {value!r}{hint} (there are: {', '.join(known)})"
+                yield f"no {name} {value!r}{hint} (there are: {', '.join(known)})"
 
 
 def _own_code(option: str, value: str) -> Iterable[str]:
@@ -288,8 +288,8 @@ def _seeds(raw: RawSpec, key: str, problems: list[str]) -> tuple[int, ...]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last <= _LARGEST_SEED or last - first >= _MOST_SEEDS:
             problems.append(
-                f"{raw.place(key)}: {word!r} is no seed: whole numbers up to {_LARGEST_SEED}, "
-                "or a range of them such as 1..5"
+                f"{raw.place(key)}: {word!r} is not a seed: use whole numbers up to "
+                f"{_LARGEST_SEED}, or a range (1..5)"
             )
             continue
         found |= dict.fromkeys(range(first, last + 1))
@@ -300,5 +300,5 @@ def _number(raw: RawSpec, key: str, least: int, problems: list[str], other: str 
     text = raw.texts[key]
     if re.fullmatch("[0-9]{1,10}", text) and int(text) >= least:
         return int(text)
-    problems.append(f"{raw.place(key)}: {text!r} is no whole number of at least {least}{other}")
+    problems.append(f"{raw.place(key)}: {text!r} is not a whole number of at least {least}{other}")
     return least

@@ -50,7 +50,7 @@ def from_yaml(path: Path) -> RawSpec:
             raise UserError(f"{path}: is larger than any matrix: {_LARGEST:,} bytes are read")
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except RecursionError:
-        raise UserError(f"{path}: is no matrix: lists in lists without end") from None
+        raise UserError(f"{path}: is not a matrix: lists in lists without end") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {reason}") from error
@@ -60,7 +60,7 @@ def from_yaml(path: Path) -> RawSpec:
         reason = " ".join(str(error).split("\n")[:1])
         if isinstance(error, yaml.MarkedYAMLError):
             reason = str(error.problem)
-        raise UserError(f"{path}{line}: is no YAML: {reason}") from error
+        raise UserError(f"{path}{line}: is not YAML: {reason}") from error
     return _Reader(path, yaml.MappingNode, yaml.SequenceNode).read(root)
 
 
@@ -100,7 +100,7 @@ class _Reader:
                 (raw.base[option],) = self.meant(option, self.values(node)[:1] or [""])
                 raw.where[option] = self.place(key_node)
                 if option == "SEED":
-                    self.wrong(key_node, "seed is no option of a matrix: give seeds")
+                    self.wrong(key_node, "seed cannot be given to a matrix: give seeds")
         raw.problems += self.problems
         if self.problems and not found:
             raise UserError(*self.problems)

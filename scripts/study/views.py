@@ -67,7 +67,7 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
     for option, cells in matrix.inactive.items():
         why = next(iter(cells.values()))
         where = "every cell" if len(cells) == len(_labels(record)) else f"{len(cells)} cells"
-        lines.append(f"{typed(option)} plays no part in {where}: it needs {why}")
+        lines.append(f"{typed(option)} has no effect in {where}: it needs {why}")
     lines += [f"note: {note}" for note in pinned_notes(spec)]
     return lines + _totals(folder, record)
 

@@ -39,13 +39,13 @@ def test_every_alias_leads_to_a_flag_and_is_none_itself() -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["--lr", "1e-3"], "unknown flag --lr; here that is --learning-rate"),
-        (["--lr=1e-3"], "unknown flag --lr=1e-3; here that is --learning-rate"),
-        (["--wandb"], "here that is --tracker wandb"),
-        (["--bf16"], "here that is --precision bf16"),
-        (["--max_iters", "5"], "here that is --max-steps"),
-        (["--out_dir", "x"], "here that is --run-dir"),
-        (["--wandb_log", "True"], "here that is --tracker wandb"),
+        (["--lr", "1e-3"], "unknown flag --lr; here it is --learning-rate"),
+        (["--lr=1e-3"], "unknown flag --lr=1e-3; here it is --learning-rate"),
+        (["--wandb"], "here it is --tracker wandb"),
+        (["--bf16"], "here it is --precision bf16"),
+        (["--max_iters", "5"], "here it is --max-steps"),
+        (["--out_dir", "x"], "here it is --run-dir"),
+        (["--wandb_log", "True"], "here it is --tracker wandb"),
         (
             ["--muon-momentum", "0.9"],
             "--muon-momentum has no effect here: it needs --optimizer muon",
@@ -70,3 +70,11 @@ def test_underscores_and_capitals_are_taken() -> None:
     assert (config.optim.learning_rate, config.train.batch_size) == (1e-3, 3)
     assert config.optim.optimizer == "adamw"
     assert refused("--batch_size", "--seed=3") == "--batch-size needs a value (see --help)"
+
+
+def test_a_flag_of_another_entry_is_named_with_it() -> None:
+    assert refused("--start", "hi").startswith(
+        "unknown flag --start; here it is --prompt of sample.py"
+    )
+    said = refused("--ckpt", "x")
+    assert "here it is --run of sample.py and evaluate.py and export.py" in said

@@ -164,7 +164,7 @@ def test_a_path_that_may_be_absent_is_none_when_empty() -> None:
             {"MODEL": "custom", "N_HEAD": "5", "N_EMBD": "64"},
             "--n-embd 64 cannot be shared by --n-head 5",
         ),
-        ({"NUM_EPOCHS": "0"}, "nothing would end this run: give --num-epochs"),
+        ({"NUM_EPOCHS": "0"}, "no limit ends this run: give --num-epochs"),
         ({"LEARNING_RATE": "0.1", "MIN_LR": "0.2"}, "--min-lr 0.2 is above --learning-rate 0.1"),
         ({"OPTIMIZER": "sgd", "SGD_MOMENTUM": "0", "SGD_NESTEROV": "y"}, "--sgd-nesterov needs"),
     ],
@@ -194,7 +194,7 @@ def test_every_problem_is_reported_at_once(write_config: WriteConfig) -> None:
     # The width and its heads are not compared while another field of the model is refused.
     assert sorted(lines) == [1, 2, 3, 4, 5]
     assert [text for text in caught.value.messages if text[0] != "/"] == [
-        "nothing would end this run: give --num-epochs, --max-steps or --max-time"
+        "no limit ends this run: give --num-epochs, --max-steps or --max-time"
     ]
 
 

@@ -31,6 +31,11 @@ def test_a_rollback_depends_on_where_the_checkpoints_are() -> None:
     assert "checkpoint_interval" not in free_at_resume(rollback) | not_compared(rollback)
 
 
+def test_the_name_and_the_options_of_a_tracker_change_no_result() -> None:
+    told = {"name", "tracker", "trackio_project", "trackio_group", "wandb_project", "wandb_tags"}
+    assert told <= free_at_resume(PLAIN) & not_compared(PLAIN)
+
+
 def test_most_options_make_another_result() -> None:
     fields = {name.lower() for name in Options().names()}
     assert effects.notes().keys() <= fields

@@ -158,7 +158,7 @@ def test_they_run_resume_and_are_planned(extended: Path) -> None:
     for run in (killed, whole):
         with (run / "tracker" / "lines.csv").open(newline="", encoding="utf-8") as file:
             tracked = [(int(step), name) for step, name, _ in csv.reader(file)]
-        assert {step for step, name in tracked if name == "loss"} == set(range(1, 9))
+        assert {step for step, name in tracked if name == "train/loss"} == set(range(1, 9))
 
 
 @pytest.mark.long

@@ -209,15 +209,18 @@ BAD_LINES = {
         ['CONFIG_DATA_DIR="a\u2028b"'],
         ["1: CONFIG_DATA_DIR: 'a\\u2028b' is not one line of text"],
     ),
-    "no assignment": (["BATCH_SIZE=3"], ["1: 'BATCH_SIZE=3' is no CONFIG_NAME=value line"]),
-    "spaces": (["CONFIG_SEED = 3"], ["1: 'CONFIG_SEED = 3' is no CONFIG_NAME=value line"]),
-    "indented": (["  CONFIG_SEED=3"], ["1: '  CONFIG_SEED=3' is no CONFIG_NAME=value line"]),
-    "shell": (["export CONFIG_SEED=3"], ["1: 'export CONFIG_SEED=3' is no CONFIG_NAME=value line"]),
+    "no assignment": (["BATCH_SIZE=3"], ["1: 'BATCH_SIZE=3' is not a CONFIG_NAME=value line"]),
+    "spaces": (["CONFIG_SEED = 3"], ["1: 'CONFIG_SEED = 3' is not a CONFIG_NAME=value line"]),
+    "indented": (["  CONFIG_SEED=3"], ["1: '  CONFIG_SEED=3' is not a CONFIG_NAME=value line"]),
+    "shell": (
+        ["export CONFIG_SEED=3"],
+        ["1: 'export CONFIG_SEED=3' is not a CONFIG_NAME=value line"],
+    ),
     "several": (
         ["# a comment", "CONFIG_SEED=x", "", "CONFIG_NUM_WORKERS=99", "nonsense"],
         [
             "2: CONFIG_SEED: 'x' is not a whole number",
-            "5: 'nonsense' is no CONFIG_NAME=value line",
+            "5: 'nonsense' is not a CONFIG_NAME=value line",
             "4: CONFIG_NUM_WORKERS: 99 is out of range 0..16",
         ],
     ),

@@ -40,7 +40,7 @@ def test_right_sizes(text: str, size: int) -> None:
     ],
 )
 def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size such as 6G, 500M or 6GiB"):
+    with pytest.raises(ValueError, match="is not a size; write 6G, 500M or 6GiB"):
         parse_size(text)
 
 
@@ -52,7 +52,10 @@ def test_for_people() -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("6", "'6' is no size"), ("299M", "299 MB is less than any run needs: give at least 300 MB")],
+    [
+        ("6", "'6' is not a size"),
+        ("299M", "299 MB is less than any run needs: give at least 300 MB"),
+    ],
 )
 def test_the_limit_is_checked(text: str, problem: str) -> None:
     options = Options()

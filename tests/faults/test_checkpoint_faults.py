@@ -183,7 +183,7 @@ def test_a_manifest_names_files_of_its_folder_only(name: str, tmp_path: Path) ->
     said: list[str] = []
     found = ck.load_last(parent, said.append)
     assert (found and found.step) == 1
-    assert f"names {name!r}, which is no file of its folder" in said[0]
+    assert f"names {name!r}, which is not a file in its folder" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -338,8 +338,8 @@ def test_an_error_in_the_thread_is_said_at_the_next_step(
     at_step(monkeypatch, {3: wait, 4: listen})
     assert tiny.train(data, tmp_path / "async", *more, ASYNC) == Exit.OK
     assert said == [
-        "warning: checkpoint of step 2 was not written: No space left on device; training goes on, "
-        "the older checkpoints are intact\n"
+        "warning: checkpoint of step 2 was not written: No space left on device; training "
+        "continues, the older checkpoints are intact\n"
     ]
     assert contents(tmp_path / "async") == contents(tmp_path / "sync")
     assert not writers()

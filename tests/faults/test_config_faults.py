@@ -20,7 +20,7 @@ LINES = {
     "CONFIG_BIAS=maybe": "CONFIG_BIAS: 'maybe' is not y or n",
     'CONFIG_DATA_DIR="a" # mine': "has a comment after the value",
     "CONFIG_SEED=1 2": "CONFIG_SEED: '1 2' is not a whole number",
-    "LEARNING_RATE=1": "is no CONFIG_NAME=value line",
+    "LEARNING_RATE=1": "is not a CONFIG_NAME=value line",
     "CONFIG_BATCH_SIZE=99999999999999999999": "is out of range",
     "CONFIG_MUON_MOMENTUM=0.9": "has missing quotes",
     "CONFIG_OPTIMIZER_ADAMW=y": "",

@@ -81,7 +81,7 @@ def rewrite_meta(folder: Path, *keys: str | int, value: object) -> None:
     ("damage", "said"),
     [
         # Row 26
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "899 bytes, which is no number"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "899 bytes, which is not a whole"),
         (lambda path: path.write_bytes(path.read_bytes()[:450]), "450 bytes, meta.json says 900"),
         (lambda path: path.write_bytes(b""), "0 bytes, meta.json says 900"),
         (Path.unlink, "is missing"),
@@ -281,13 +281,14 @@ def test_a_file_that_changes_under_a_run_ends_it(
     (message,) = caught.value.messages
     assert message.startswith(f"{path} has changed while it was in use: ")
     assert said in message
-    assert "put it back as it was, then the same command with --run-dir goes on" in message
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", Exit.DATA)
     assert message in (run / "log.txt").read_text()
     last = store.load_last(run / "checkpoints", pytest.fail)
     assert last is not None
     assert 3 <= last.step < 8 or name == "val.bin"
+    way = f"the same command with --run-dir {run}"
+    assert f"put it back as it was; then resume from step {last.step}: {way}" in message
     assert not (run / "summary.json").exists()
     replace(path, content)
     assert tiny.train(data, run, *RUN) == Exit.OK

@@ -99,7 +99,7 @@ def test_a_periodic_save_that_fails(
     for line, (step, (_, _, code)) in zip(told, FAILING.items(), strict=True):
         assert line == (
             f"warning: checkpoint of step {step} was not written: {os.strerror(code)}; training "
-            "goes on, the older checkpoints are intact"
+            "continues, the older checkpoints are intact"
         )
     assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(whole)
     assert tiny.metrics(run) == tiny.metrics(whole)

@@ -74,10 +74,10 @@ def refused(run: Path, more: Sequence[str] = ()) -> set[tuple[Exit, str]]:
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("config", remove, "is no run directory: it has no config"),
-        ("config", to_folder, "is no run directory: it has no config"),
+        ("config", remove, "is not a run directory: it has no config"),
+        ("config", to_folder, "is not a run directory: it has no config"),
         ("config", lambda path: path.write_bytes(b"\xff\xfe"), "config: cannot be read: it is not"),
-        ("run.json", remove, "is no run directory: it has no run.json"),
+        ("run.json", remove, "is not a run directory: it has no run.json"),
         ("run.json", to_folder, "run.json cannot be read: "),
         ("run.json", lambda path: path.write_text('{"data": '), "run.json cannot be read: "),
         ("run.json", lambda path: path.write_bytes(b"\xff"), "run.json cannot be read: "),
@@ -134,7 +134,9 @@ def test_a_precision_that_is_none(run: Path) -> None:
     """Row 13: what auto means to evaluate.py is what the run says, if it says something."""
     path = run / "run.json"
     path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "fp31"'))
-    with pytest.raises(UserError, match=r"run\.json: precision 'fp31' is none of fp32, ") as caught:
+    with pytest.raises(
+        UserError, match=r"run\.json: precision 'fp31', not one of fp32, "
+    ) as caught:
         evaluate.main(["--run", str(run)])
     assert caught.value.code == Exit.CONFIG
     assert evaluate.main(["--run", str(run), "--precision", "fp32"]) == Exit.OK

@@ -56,7 +56,7 @@ def test_a_run_that_hangs_says_where_and_goes_on(
         assert where in text
         assert "in _sleep" in text or 'faults.py", line' in text
         assert "in _speak" in text
-    assert f"the same command with --run-dir {run} goes on" in log
+    assert f"the same command with --run-dir {run} resumes" in log
     assert "a larger --hang-timeout" in log
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", Exit.HANG)

@@ -414,7 +414,7 @@ def test_rollbacks_come_to_an_end(arm: Arm, data: Path, tmp_path: Path) -> None:
     arm("step.loss:x20:6+")
     run, more = tmp_path / "run", ("--max-rollbacks", "2", "--checkpoint-interval", "5")
     message = diverges(data, run, *BACK, *more)
-    assert "step 6 spiked, and the rollbacks allowed are used up (2)" in message
+    assert "step 6 spiked, and all rollbacks are used up (2)" in message
     assert store.steps(run / "checkpoints") == [0, 5]
     assert [line["step"] for line in tiny.metrics(run)] == [1, 2, 3, 4, 5]
     arm("")

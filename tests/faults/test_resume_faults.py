@@ -325,7 +325,7 @@ def test_another_vocabulary_of_the_same_ids_is_refused(
     [
         (lambda text: text + "CONFIG_YOUNGER=y\n", "CONFIG_YOUNGER is unknown"),
         (lambda text: text.replace("CONFIG_SEED=", "CONFIG_SEED=a"), "CONFIG_SEED: 'a1337' is no"),
-        (lambda text: text + "<<<<<<< HEAD\n", "is no CONFIG_NAME=value line"),
+        (lambda text: text + "<<<<<<< HEAD\n", "is not a CONFIG_NAME=value line"),
     ],
 )
 def test_a_config_of_another_version_is_refused(

@@ -323,7 +323,7 @@ def test_a_manifest_names_files_of_its_folder_alone(
     opened: list[Path] = []
     original = Path.open
     monkeypatch.setattr(Path, "open", lambda p, *a, **k: opened.append(p) or original(p, *a, **k))
-    with pytest.raises(DamagedError, match="is no file of its folder"):
+    with pytest.raises(DamagedError, match="is not a file in its folder"):
         store.load(folder)
     assert all(p.parent == folder for p in opened)
 
@@ -371,7 +371,7 @@ def test_the_link_to_the_latest_run_is_replaced_and_never_followed(tmp_path: Pat
 def test_the_name_of_a_matrix_is_that_of_a_folder(name: str, tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text(f'CONFIG_MATRIX_NAME="{escaped(name)}"\n')
-    with pytest.raises(UserError, match="is no name"):
+    with pytest.raises(UserError, match="is not a name"):
         check_spec(from_config(path))
 
 
@@ -398,7 +398,7 @@ def test_cells_of_a_matrix_json_stay_in_it(name: str, tmp_path: Path) -> None:
     out = write_matrix(tmp_path / "deep" / "matrix", cells=1, seeds=1)
     (tmp_path / "x").mkdir()
     (out / "matrix.json").write_text(json.dumps(to_json(matrix_record(cell_record(name=name)))))
-    with pytest.raises(UserError, match="is no cell"):
+    with pytest.raises(UserError, match="is not a cell"):
         matrix.main(["--config", str(REPOSITORY / "defconfigs/gpt2-shakespeare-matrix-smoke"),
                      "--out", str(out), "--rerun", "*"])  # fmt: skip
     assert (tmp_path / "x").exists()

@@ -227,7 +227,7 @@ def test_a_preparation_that_is_terminated_goes_on(tmp_path: Path) -> None:
 
     stopped = prepare("one", "data.rename:term")
     assert stopped.returncode == -signal.SIGTERM
-    said = "prepare_data.py: error: interrupted; the same command goes on from what is safe on"
+    said = "prepare_data.py: error: interrupted; the same command continues from what is already"
     assert stopped.stderr.startswith(said)
     assert stopped.stderr.count("\n") == 1
     assert not (tmp_path / "one" / "text" / "meta.json").exists()

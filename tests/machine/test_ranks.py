@@ -225,7 +225,7 @@ def test_what_is_too_large_for_one_rank_is_lowered_on_all(
     run = tmp_path / "run"
     done = train_ranks(data, run, *MORE, "--gradient-accumulation", "2", trouble=where)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("going on with") == 1
+    assert done.stderr.count("continuing with") == 1
     record = json.loads((run / "run.json").read_text())
     (change,) = record["lowered"]
     assert (change["batch"], change["from"], change["to"]) == (where, 4, 2)

@@ -38,28 +38,28 @@ MEASURED: dict[str, tuple[float, str]] = {}
 
 PAGE = """# Optimizers
 
-What `--optimizer` can be, and what was measured of it; made by `make check-optimizers` on {date}
+The optimizers that `--optimizer` accepts, and measurements by `make check-optimizers` on {date}
 with torch {torch}, {versions}.
 
-All of these passed the battery of `tests/support/conformance.py` on a tiny GPT on a CPU: they
+All of them passed the battery of `tests/support/conformance.py` on a tiny GPT on a CPU. They
 descend, do nothing at a rate of 0, follow the schedule, update the tied matrix once, stay finite
-in fp32, bf16 and fp16 with loss scaling, leave no trace of a skipped step, and after a checkpoint
-go on to the identical result. Each trains matrices and embeddings with decay and vectors without.
-What compiles its steps (`ao:`) ran uncompiled here.
+in fp32, bf16 and fp16 with loss scaling, leave no trace of a skipped step, and resume to the
+identical result. Each trains matrices and embeddings with weight decay, and vectors without.
+Optimizers that compile their steps (`ao:`) ran uncompiled here.
 
 - State: bytes per parameter after one step, on a model of half a million parameters.
-- Weight decay: `decoupled` takes rate x decay x weight away; `L2` adds decay x weight to the
+- Weight decay: `decoupled` subtracts rate x decay x weight; `L2` adds decay x weight to the
   gradient; with `none` and `own` (another kind) `--weight-decay` must be 0.
-- Descends at: the first of 0.01, 0.001, 0.1, 1, 0.03, 10, 100 at which 60 steps bring the loss of
-  the tiny problem down by a tenth. It tells the order of magnitude, and is no recommendation.
-  An optimizer of a library has no default rate: `--optimizer po:lion --learning-rate 1e-4`.
+- Descends at: the first of 0.01, 0.001, 0.1, 1, 0.03, 10, 100 at which 60 steps lower the loss of
+  the tiny problem by a tenth. It shows the order of magnitude and is not a recommendation.
+  A library optimizer has no default rate: `--optimizer po:lion --learning-rate 1e-4`.
 - Random: its step draws random numbers, so it trains on one rank only.
 
 | optimizer | state | weight decay | descends at | |
 |---|---|---|---|---|
 {admitted}
 
-These cannot be chosen:
+Unavailable:
 
 | optimizer | why |
 |---|---|

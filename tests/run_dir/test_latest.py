@@ -81,7 +81,7 @@ def test_a_link_that_leads_nowhere(
     use(runs / "latest")
     assert f"taking the newest, {runs}/one" in capsys.readouterr().err
     shutil.rmtree(runs / "one")
-    with pytest.raises(UserError, match="latest is no run directory"):
+    with pytest.raises(UserError, match="latest is not a run directory"):
         evaluate.main(["--run", str(runs / "latest")])
 
 

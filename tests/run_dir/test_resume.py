@@ -327,7 +327,7 @@ def test_a_run_directory_alone_names_how_its_run_goes_on(
 ) -> None:
     more = ("--max-steps", "4", "--checkpoint-interval", "1")
     train_killed(monkeypatch, 2, data, tmp_path / "run", *more)
-    with pytest.raises(UserError, match="goes on with all its flags: ") as caught:
+    with pytest.raises(UserError, match="resume it with all its flags: ") as caught:
         tiny.main(["--run-dir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "none")])
     command = shlex.split(str(caught.value).rpartition("flags: ")[2])
     assert tiny.main(command[2:]) == Exit.OK

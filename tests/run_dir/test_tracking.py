@@ -61,6 +61,9 @@ class FakeTrackio(types.ModuleType):
         if at == self.at:
             self.hurt()
 
+    def Markdown(self, text: str) -> tuple[str, str]:  # noqa: N802
+        return ("markdown", text)
+
     def init(self, **given: Any) -> FakeTrackio:
         self._passing("init")
         self.opened.append(given)
@@ -85,19 +88,33 @@ def numbers(line: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in line.items() if k not in left_out and isinstance(v, int | float)}
 
 
-def test_a_tracker_gets_the_numbers_of_the_metrics_and_the_results(
+def grouped(line: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line of metrics.jsonl by the names that a tracker has."""
+    group = "train" if "loss" in line else "val"
+    return {f"{group}/{k.removeprefix('val_')}": v for k, v in numbers(line).items()}
+
+
+def test_a_tracker_gets_the_numbers_of_the_metrics_the_results_and_a_sample(
     data: Path, tmp_path: Path, use: Callable[[FakeTrackio], None]
 ) -> None:
     fake, run = FakeTrackio(), tmp_path / "run"
     use(fake)
-    assert tiny.train(data, run, "--tracker", "trackio", *STEPS) == Exit.OK
+    flags = ("--tracker", "trackio", "--sample-tokens", "5", "--name", "quick")
+    assert tiny.train(data, run, *flags, *STEPS) == Exit.OK
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 4  # three steps and the evaluation
-    *passed, (step, final) = fake.logged
-    assert passed == [(line["step"], numbers(line)) for line in lines]
+    *passed, (step, final), (last, sample) = fake.logged
+    assert passed == [(line["step"], grouped(line)) for line in lines]
+    assert {"train/loss", "val/loss", "val/perplexity"} <= {k for _, v in passed for k in v}
+    ((name, (kind, text)),) = sample.items()
+    assert (last, name, kind) == (3, "sample", "markdown")
+    said = (run / "log.txt").read_text().partition("--- sample")[2].partition("\n")[2]
+    assert said.startswith(text.replace("\n    ", "\n")[4:])
     summary = json.loads((run / "summary.json").read_text())
     assert (step, final) == (3, {f"final/{k}": v for k, v in numbers(summary).items()})
     (given,) = fake.opened
+    assert given["name"].startswith("quick-")
+    assert (given["project"], given["group"]) == ("gpt2", None)
     assert given["config"]["learning_rate"] == 4e-3
     assert given["config"]["optimizer"] == "adamw"
     json.dumps(given["config"])
@@ -178,7 +195,7 @@ def test_a_tracker_that_fails_or_stalls_costs_one_warning(
         leave: "SystemExit: a library that ends its process",
         stall: "it was not done 0.2 s after the run",
     }[hurt]
-    line = f"warning: --tracker is given up: {reason}; the run directory has everything"
+    line = f"warning: --tracker is dropped: {reason}; the run directory has everything"
     assert said == [line]
     assert (run / "log.txt").read_text().count(line) == 1
     assert tiny.metrics(run) == tiny.metrics(plain)
@@ -192,10 +209,10 @@ def test_a_tracker_that_falls_too_far_behind_is_given_up(
     said: list[str] = []
     held = threading.Event()
     fake = FakeTrackio("log", held.wait)
-    tracked = tracking.Tracking(lambda *_: Opened(fake), tmp_path, {}, said.append)
+    tracked = tracking.Tracking(lambda *_: Opened(fake), tmp_path, {}, None, said.append)
     for step in range(20):
         tracked.log(step, {"loss": 1.0})
-    assert said == ["--tracker is given up: it is 4 lines behind; the run directory has everything"]
+    assert said == ["--tracker is dropped: it is 4 lines behind; the run directory has everything"]
     tracked.close()  # at once: nothing waits for what was given up
     assert len(said) == 1
     held.set()
@@ -208,13 +225,16 @@ class Opened:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._fake.log(dict(values), step)
 
+    def text(self, step: int, name: str, text: str) -> None:
+        raise AssertionError((step, name, text))
+
     def close(self) -> None:
         self._fake.finish()
 
 
 def test_only_finite_numbers_are_passed_on(tmp_path: Path) -> None:
     fake, said = FakeTrackio(), list[str]()
-    tracked = tracking.Tracking(lambda *_: Opened(fake), tmp_path, {}, said.append)
+    tracked = tracking.Tracking(lambda *_: Opened(fake), tmp_path, {}, None, said.append)
     tracked.log(7, {"step": 7, "loss": float("nan"), "n": 2, "none": None, "layers": {"a": 1.0}})
     tracked.close()
     assert (fake.logged, said) == ([(7, {"n": 2.0})], [])
@@ -226,6 +246,7 @@ def test_the_names_of_runs_differ_and_stay(tmp_path: Path) -> None:
         run = tmp_path / parent / "run"
         run.mkdir(parents=True)
         name = tracking.name_of(run, run / "tracker")
+        assert tracking.name_of(run, run / "tracker", "mine") == name.replace("run", "mine", 1)
         assert tracking.name_of(run, run / "tracker") == name
         names.add(name)
     assert len(names) == 2
@@ -272,6 +293,9 @@ class FakeWandb(types.ModuleType):
         assert not prompt
         return False
 
+    def Html(self, text: str) -> str:  # noqa: N802
+        return text
+
     def Settings(self, **given: Any) -> dict[str, Any]:  # noqa: N802
         return given
 
@@ -293,11 +317,19 @@ def test_wandb_is_offline_unless_told_otherwise(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     plugin = plugins.load(PACKAGE, "wandb")
-    tracker = plugin.open(tmp_path, "it's-a-run-0123456789ab", {"seed": 1})
+    options = plugin.Options(project="mine", entity="", tags="baseline, two words,")
+    tracker = plugin.open(tmp_path, "it's-a-run-0123456789ab", {"seed": 1}, options)
     tracker.log(5, {"loss": 1.5})
+    tracker.text(5, "sample", "a\n<b>")
     tracker.close()
     (_, given), *rest = fake.calls
-    assert rest == [("log", (5, {"loss": 1.5})), ("finish", None)]
+    assert rest == [
+        ("log", (5, {"loss": 1.5})),
+        ("log", (5, {"sample": "<pre>a\n&lt;b&gt;</pre>"})),
+        ("finish", None),
+    ]
+    assert (given["project"], given["entity"]) == ("mine", None)
+    assert given["tags"] == ["baseline", "two words"]
     assert (given["mode"], given["id"], given["dir"]) == ("offline", "0123456789ab", tmp_path)
     assert given["settings"]["console"] == "off"
 
@@ -309,7 +341,7 @@ def test_wandb_never_asks_for_a_login(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(RuntimeError, match="WANDB_MODE is online, which needs `wandb login`"):
-        plugins.load(PACKAGE, "wandb").open(tmp_path, "run-1", {})
+        plugins.load(PACKAGE, "wandb").open(tmp_path, "run-1", {}, None)
     assert fake.calls == []
 
 
@@ -322,8 +354,8 @@ def test_tensorboard_is_given_scalars_by_step(
         def __init__(self, folder: str) -> None:
             calls.append(("open", folder))
 
-        def add_text(self, name: str, text: str) -> None:
-            calls.append(("text", name, text))
+        def add_text(self, name: str, text: str, step: int = 0) -> None:
+            calls.append(("text", name, text, step))
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             calls.append(("scalar", name, value, step))
@@ -335,15 +367,17 @@ def test_tensorboard_is_given_scalars_by_step(
     vars(fake)["SummaryWriter"] = SummaryWriter
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     tracker = plugins.load(PACKAGE, "tensorboard").open(
-        tmp_path, "run-1", {"seed": 1, "bias": True}
+        tmp_path, "run-1", {"seed": 1, "bias": True}, None
     )
     tracker.log(3, {"loss": 2.0, "learning_rate": 0.5})
+    tracker.text(3, "sample", "one\ntwo")
     tracker.close()
     assert calls == [
         ("open", str(tmp_path)),
-        ("text", "options", "    bias = True\n    seed = 1"),
+        ("text", "options", "    bias = True\n    seed = 1", 0),
         ("scalar", "loss", 2.0, 3),
         ("scalar", "learning_rate", 0.5, 3),
+        ("text", "sample", "    one\n    two", 3),
         ("close",),
     ]
 
@@ -359,5 +393,5 @@ def test_the_event_files_of_tensorboard_hold_the_losses(data: Path, tmp_path: Pa
 
     events = EventAccumulator(str(run / "tracker")).Reload()
     losses = [(line["step"], line["loss"]) for line in tiny.metrics(run) if "loss" in line]
-    found = [(event.step, event.value) for event in events.Scalars("loss")]
+    found = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert found == [(step, pytest.approx(loss)) for step, loss in losses]

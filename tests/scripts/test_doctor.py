@@ -20,13 +20,13 @@ Captured = pytest.CaptureFixture[str]
 
 
 def told(capsys: Captured) -> tuple[int, dict[str, str]]:
-    """The exit code, and the lines by what they are about; `last` is the verdict."""
+    """The exit code, and the lines by what they are about; `first` is the verdict."""
     code = doctor.main()
-    *lines, last = capsys.readouterr().out.splitlines()
-    found = {"last": last}
+    first, *lines = capsys.readouterr().out.splitlines()
+    found = {"first": first}
     for line in lines:
-        assert line.split()[0] in ("ok", "lack", "MISSING"), line
-        about = line[8:22].strip()
+        assert line.split()[0] in ("ok", "missing", "little", "optional", "MISSING"), line
+        about = line[10:24].strip()
         found[about] = found.get(about, "") + line + "\n"
     return code, found
 
@@ -34,15 +34,17 @@ def told(capsys: Captured) -> tuple[int, dict[str, str]]:
 def test_every_part_has_a_line(capsys: Captured) -> None:
     code, found = told(capsys)
     assert code == Exit.OK
-    assert "nothing that training needs is missing" in found["last"]
+    assert found["first"] == "all is well: this machine can train"
     for about in ("Python", "torch", "bf16", "flash kernels", "compiler", "RAM", "disk"):
         assert about in found
     assert any(about.startswith("GPU") for about in found)
     for name in doctor.OPTIONAL:
         assert name in found
-    del found["last"]
+    del found["first"]
+    for name in ("packages", *doctor.OPTIONAL):
+        assert found.pop(name).startswith(("ok", "optional"))
     for line in "".join(found.values()).splitlines():
-        # A lack says what it costs; what is there costs nothing.
+        # What is missing says what it costs; what is there costs nothing.
         assert (": " in line) == (not line.startswith("ok")), line
 
 
@@ -70,7 +72,9 @@ def test_an_older_python_is_named() -> None:
     )
     assert done.returncode == Exit.CONFIG
     assert done.stderr == ""
-    assert "3.11 or newer is needed" in done.stdout.splitlines()[0]
+    verdict, first = done.stdout.splitlines()[:2]
+    assert verdict.startswith("training cannot start; missing: Python")
+    assert "3.11 or newer is needed" in first
 
 
 def test_without_torch_training_cannot_start(
@@ -80,7 +84,8 @@ def test_without_torch_training_cannot_start(
     code, found = told(capsys)
     assert code == Exit.CONFIG
     assert found["torch"].startswith("MISSING")
-    assert "nothing trains without it" in found["torch"]
+    assert "training needs it" in found["torch"]
+    assert found["first"] == "training cannot start; missing: torch"
     assert "RAM" in found  # the rest is looked at all the same
 
 
@@ -99,12 +104,15 @@ def test_tools_of_development_are_no_need(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        doctor, "missing", lambda lines: [v for k, v in lines.items() if k == "ruff"]
+        doctor, "missing", lambda lines: [v for k, v in lines.items() if k in ("ruff", "pytest")]
     )
     code, found = told(capsys)
     assert code == Exit.OK
-    assert found["package"].startswith("lack")
-    assert "make check" in found["package"]
+    (line,) = found["packages"].splitlines()
+    assert line.startswith("optional")
+    assert "for 'make check': " in line
+    assert "ruff" in line
+    assert "pytest" in line
 
 
 def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +145,8 @@ def test_a_gpu_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -
         )  # fmt: skip
         _, found = told(capsys)
         assert "A card, 24.00 GB" in found["GPU 0"]
-        assert found["bf16"].startswith("ok" if flash else "lack")
-        assert found["flash kernels"].startswith("ok" if flash else "lack")
+        assert found["bf16"].startswith("ok" if flash else "missing")
+        assert found["flash kernels"].startswith("ok" if flash else "missing")
         assert f"{kernel} for GPU 0" in found["flash kernels"]
 
 
@@ -156,7 +164,7 @@ def test_no_compiler_costs_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert doctor.compiler().cost == ""
 
 
-def test_little_memory_and_disk_are_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_little_memory_and_disk_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Host, "total", lambda self: 2 * 10**9)
     assert "may use 2.00 GB" in doctor.memory().found
     assert doctor.memory().cost

@@ -72,6 +72,31 @@ def test_flags_say_what_the_config_says(
     assert actions == TrainActions()
 
 
+def test_options_of_another_optimizer_are_left_out_and_named(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(
+        "CONFIG_OPTIMIZER_MUON=y", 'CONFIG_MUON_ADAMW_LR="0.01"', 'CONFIG_LEARNING_RATE="0.02"',
+        "# CONFIG_MUON_NESTEROV is not set", "CONFIG_BATCH_SIZE=7",
+    )  # fmt: skip
+    whole = ["--optimizer", "muon", "--learning-rate", "0.02", "--muon-adamw-lr", "0.01"]
+    assert set(whole) | {"--no-muon-nesterov"} <= set(printed(capsys, "--fit", str(path)))
+    assert main("--fit", str(path), "--", "--optimizer", "adamw") == 0
+    said = capsys.readouterr()
+    found = shlex.split(said.out)
+    options, _ = parse("train.py", "", [*found, "--optimizer", "adamw"], TrainActions)
+    config = bind(options)
+    assert (config.optim.learning_rate, config.train.batch_size) == (0.02, 7)
+    assert "not used with --optimizer adamw: " in said.err
+    assert "--muon-adamw-lr 0.01" in said.err
+    assert "--no-muon-nesterov" in said.err
+    assert "has --learning-rate 0.02, which stays; the default of adamw is 6e-4" in said.err
+    # What was typed itself stays for train.py to refuse, and what is unknown.
+    for typed in (["--muon-momentum", "0.5"], ["--optimizer", "adamv"], ["--nothing"]):
+        assert main("--fit", str(path), "--", *typed) == 0
+        assert "--muon-adamw-lr" in capsys.readouterr().out
+
+
 def test_only_what_differs_is_printed(
     write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

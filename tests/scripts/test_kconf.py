@@ -67,10 +67,8 @@ def test_defconfig_writes_a_full_config(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.usefixtures("folder")
 def test_an_unknown_defconfig_names_the_nearest(tmp_path: Path) -> None:
     config = tmp_path / ".config"
-    assert refused(kconf.defconfig, config, "smal") == [
-        "there is no defconfigs/smal; did you mean small?"
-    ]
-    assert refused(kconf.defconfig, config, ".hidden")[0].startswith("there is no")
+    assert refused(kconf.defconfig, config, "smal") == ["no defconfigs/smal; did you mean small?"]
+    assert refused(kconf.defconfig, config, ".hidden")[0].startswith("no defconfigs")
     assert not config.exists()
 
 
@@ -158,7 +156,7 @@ def test_savedefconfig_can_be_put_back(seed: int, tmp_path: Path) -> None:
 
 def test_savedefconfig_needs_a_right_config(tmp_path: Path, write_config: WriteConfig) -> None:
     assert refused(kconf.savedefconfig, tmp_path / ".config") == [
-        f"there is no {tmp_path / '.config'}: 'make menuconfig' or a defconfig makes it"
+        f"no {tmp_path / '.config'}: make it with 'make menuconfig' or a defconfig"
     ]
     config = write_config('CONFIG_DROPOUT="2"')
     assert refused(kconf.savedefconfig, config) == [
@@ -196,7 +194,7 @@ def explained(capsys: pytest.CaptureFixture[str], config: Path, option: str) -> 
     found = {"head": head}
     for line in lines:
         name, colon, rest = line.strip().partition(": ")
-        if colon and name in ("value", "from", "range", "needs", "declared"):
+        if colon and name in ("value", "from", "range", "requires", "declared"):
             found[name] = f"{found[name]}; {rest}" if name in found else rest
     return found
 
@@ -214,20 +212,22 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str], tmp_path:
         assert found["head"].startswith(f"{name}{own}   "), name
         value = options.value(name)
         assert found["value"] == (
-            "none, it plays no part here" if value is None else value or repr("")
+            "not used with these options" if value is None else value or repr("")
         )
         assert found["from"].endswith("its default")
-        assert found.get("needs", "") == "; ".join(
-            f"{need} ({'met' if met else 'NOT MET'})"
+        assert found.get("requires", "") == "; ".join(
+            f"{need} ({'the case' if met else 'not the case'})"
             for need, met in options.conditions(name).items()
         )
-        hidden += "NOT MET" in found.get("needs", "")
+        hidden += "not the case" in found.get("requires", "")
         assert (REPOSITORY / found["declared"].split(":")[0]).is_file()
-        names = (*PATHS, "OPTIMIZER_NAME", "OPT_ARGS")
-        plain = name in names or name.startswith("MATRIX_")
+        names = (*PATHS, "OPTIMIZER_NAME", "OPT_ARGS", "NAME")
+        plain = name in names or name.startswith(("MATRIX_", "WANDB_", "TRACKIO_"))
         if name in options.symbols and not options.is_bool(name) and not plain:
             assert found["range"], name
-        if name in options.choices:
+        if name == "OPTIMIZER":
+            assert found["range"].endswith(", sgd, po:NAME, bnb:NAME, ao:NAME, module:Class")
+        elif name in options.choices:
             assert found["range"] == ", ".join(options.members(name))
     assert hidden >= 5
 
@@ -257,7 +257,7 @@ def test_an_option_is_found_in_every_spelling(
     assert found["value"] == "3"
     assert found["from"] == f"{config}:2: CONFIG_NUM_WORKERS"
     assert found["range"] == "0..16"
-    assert "needs" not in found
+    assert "requires" not in found
 
 
 def test_explain_says_where_a_value_comes_from(
@@ -277,7 +277,7 @@ def test_explain_says_where_a_value_comes_from(
     assert found["from"] == f"its default; {config}:2: CONFIG_SEED is refused"
     found = explained(capsys, config, "wsd-decay")
     assert found["from"] == f"{config}:4: CONFIG_WSD_DECAY"
-    assert found["needs"] == "LR_SCHEDULE_WSD (met)"
+    assert found["requires"] == "LR_SCHEDULE_WSD (the case)"
     assert found["range"] == "[0, 1]"
     kconf.explain(config, "seed")
     assert "CONFIG_SEED: -1 is out of range" in capsys.readouterr().err
@@ -285,7 +285,7 @@ def test_explain_says_where_a_value_comes_from(
 
 def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
     (message,) = refused(kconf.explain, tmp_path / "none", "lerning-rate")
-    assert message.startswith("there is no option 'lerning-rate'; did you mean LEARNING_RATE")
+    assert message.startswith("no such option: 'lerning-rate'; did you mean LEARNING_RATE")
 
 
 def test_the_menu_cannot_save_a_wrong_value(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_the_tools_run_as_commands(without_torch: RunScript, tmp_path: Path) -> 
     assert value(config, "SEED") is not None
     done = without_torch(script, "--config", str(config), "defconfig", "nothing")
     assert done.returncode == Exit.CONFIG
-    assert done.stderr.startswith("kconf.py: error: there is no defconfigs/nothing")
+    assert done.stderr.startswith("kconf.py: error: no defconfigs/nothing")
     listed = without_torch(script, "list-defconfigs").stdout.splitlines()
     assert len(listed) == len(DEFCONFIGS)
 
@@ -410,6 +410,6 @@ def test_the_tools_run_as_commands(without_torch: RunScript, tmp_path: Path) -> 
 def test_a_wrong_list_of_the_matrix_is_refused_before_it_is_written(tmp_path: Path) -> None:
     config = tmp_path / ".config"
     config.write_text('CONFIG_MATRIX_OPTIMIZERS="adamv"\n')
-    with pytest.raises(UserError, match="there is no optimizer 'adamv'; did you mean adam"):
+    with pytest.raises(UserError, match="no optimizer 'adamv'; did you mean adam"):
         kconf.olddefconfig(config)
     assert config.read_text() == 'CONFIG_MATRIX_OPTIMIZERS="adamv"\n'

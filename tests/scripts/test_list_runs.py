@@ -40,14 +40,20 @@ def test_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "no run yet: 'make' trains one\n"
     done = make_run(tmp_path, "done", "finished")
     (done / "summary.json").write_text(json.dumps({"steps": 9, "val_loss": 1.25}))
-    make_run(tmp_path, "other", "running", ("BATCH_SIZE", "5"), ("SEED", "3"))
+    make_run(tmp_path, "other", "running", ("BATCH_SIZE", "5"), ("SEED", "3"), ("NAME", "mine"))
+    pruned = ("PRUNING_METHOD", "magnitude"), ("TARGET_SPARSITY", "0.8")
+    make_run(tmp_path, "sparse", "preempted", *pruned)
+    make_run(tmp_path, "library", "failed", ("OPTIMIZER", "po:soap"))
     make_run(tmp_path, "hurt", "failed")
     (tmp_path / "hurt" / "run.json").write_text("{")
     (tmp_path / "latest").symlink_to("done")
     assert list_runs.main(["--runs", str(tmp_path)]) == 0
     lines = {line.split()[2]: line for line in capsys.readouterr().out.splitlines()[1:]
              if line.startswith("2026")}  # fmt: skip
-    assert set(lines) == {"done", "other"}
+    assert set(lines) == {"done", "other", "sparse", "library"}
+    assert lines["library"].split()[3] == "po:soap"
+    assert "pruning-method magnitude, target-sparsity 0.8" in lines["sparse"]
     assert lines["done"].split()[3:] == ["muon", "9", "1.2500", "finished", CPU_DEFCONFIG]
     assert "7      2.5000  killed" in lines["other"]
+    assert "other (mine)" in lines["other"]
     assert lines["other"].endswith(f"{CPU_DEFCONFIG}: batch-size 5, seed 3")

@@ -168,14 +168,14 @@ def test_flags_hold_for_every_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (['MATRIX_OPTIMIZERS="adamw sdg"'], "there is no optimizer 'sdg'; did you mean sgd"),
+        (['MATRIX_OPTIMIZERS="adamw sdg"'], "no optimizer 'sdg'; did you mean sgd"),
         (['MATRIX_PRUNING_METHODS="magnitud"'], "did you mean magnitude?"),
         (['MATRIX_AXES="lerning-rate=1"'], "no option 'lerning-rate'; did you mean learning-rate"),
-        (['MATRIX_AXES="learning-rate"'], "'learning-rate' is no axis: write option=value,value"),
+        (['MATRIX_AXES="learning-rate"'], "'learning-rate' is not an axis: write option=value"),
         (['MATRIX_AXES="learning-rate=1e-3,"'], "learning-rate has an empty value"),
         (['MATRIX_AXES="learning-rate=1;learning-rate=2"'], "learning-rate is an axis twice"),
         (['MATRIX_AXES="optimizer=adam"'], "optimizer has a list of its own: MATRIX_OPTIMIZERS"),
-        (['MATRIX_AXES="seed=4"'], "seed is no axis"),
+        (['MATRIX_AXES="seed=4"'], "seed cannot be an axis"),
         (['MATRIX_AXES="bias=y,maybe"'], "bias is y or n, not 'maybe'"),
         (['MATRIX_AXES="batch-size=4,0"'], "cell adamw-none-batch-size=0: --batch-size: 0 is out"),
         (['MATRIX_SPARSITIES="0.5 1.5"'], "cell adamw-magnitude-1.5: --target-sparsity: 1.5 is"),
@@ -183,9 +183,9 @@ def test_flags_hold_for_every_cell(tmp_path: Path) -> None:
         (['MATRIX_OPTIMIZERS="sgd"', 'MATRIX_PRUNING_METHODS="state"'], "it needs --optimizer ad"),
         (['MATRIX_OPTIMIZERS="mine:Own"'], "mine:Own is code of your own"),
         (['MATRIX_SEEDS=""'], "an empty matrix: give a seed"),
-        (['MATRIX_SEEDS="1 two 9..3"'], "'9..3' is no seed"),
-        (['MATRIX_NAME="../up"'], "'../up' is no name"),
-        (['MATRIX_TIMEOUT="soon"'], "'soon' is no whole number of at least 0 or auto"),
+        (['MATRIX_SEEDS="1 two 9..3"'], "'9..3' is not a seed"),
+        (['MATRIX_NAME="../up"'], "'../up' is not a name"),
+        (['MATRIX_TIMEOUT="soon"'], "'soon' is not a whole number of at least 0 or auto"),
         (['MATRIX_AXES="learning-rate=1e-3,2e-3"', 'MATRIX_SEEDS="11"'], "seed 11 is reported"),
     ],
 )  # fmt: skip
@@ -201,7 +201,7 @@ def test_an_error_names_file_and_line(tmp_path: Path) -> None:
 
 def test_a_flag_that_is_an_axis_is_refused(tmp_path: Path) -> None:
     assert "--optimizer is an axis" in refusal(tmp_path, flags="--optimizer adam")
-    assert "--seed is no option of a matrix" in refusal(tmp_path, flags="--seed 4")
+    assert "--seed cannot be given to a matrix" in refusal(tmp_path, flags="--seed 4")
 
 
 SPEC = """\
@@ -239,14 +239,14 @@ def test_a_file_can_start_from_a_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("axes: [", ":1: is no YAML: "),
+        ("axes: [", ":1: is not YAML: "),
         ("- a\n", ":1: the file must be pairs"),
         ("", "the file must be pairs"),
         (SPEC + "seed: 4\n", ":8: 'seed' is unknown; did you mean seeds"),
         (SPEC + "keep: all\n", ":8: 'keep' is given again"),
-        (SPEC + "jobs: many\n", ":8: 'many' is no whole number of at least 1"),
-        (SPEC.replace("lion", "lian"), ":3: there is no optimizer 'lian'; did you mean lion"),
-        (SPEC.replace("n-embd", "n-emb"), ":1: there is no option 'n-emb'; did you mean n-embd"),
+        (SPEC + "jobs: many\n", ":8: 'many' is not a whole number of at least 1"),
+        (SPEC.replace("lion", "lian"), ":3: no optimizer 'lian'; did you mean lion"),
+        (SPEC.replace("n-embd", "n-emb"), ":1: no such option: 'n-emb'; did you mean n-embd"),
         (SPEC.replace("[adamw, lion]", "[[adamw], lion]"), ":3: a plain value is needed here"),
         (SPEC.replace("[adamw, lion]", "{a: b}"), ":3: a plain value is needed here"),
     ],

@@ -114,7 +114,7 @@ def test_the_first_step_lowers_the_micro_batch(
     assert (found["micro_batch"], found["effective_batch"], found["resumes"]) == (1, 4, [])
     assert (found["status"], found["determinism"]) == ("finished", "bitwise")
     said = (
-        "out of memory with --batch-size 4: going on with --batch-size 2 "
+        "out of memory with --batch-size 4: continuing with --batch-size 2 "
         "--gradient-accumulation 2, the same samples in every step"
     )
     assert said in capsys.readouterr().err
@@ -210,7 +210,7 @@ def test_later_it_ends_with_what_is_held_and_the_command_that_goes_on(
     said = str(error.value)
     assert "(parameters 0 MB, gradients 0 MB, optimizer state 0 MB, at the peak, on the " in said
     assert "--batch-size 2 --gradient-accumulation 2 is the same run in less memory" in said
-    assert f"the same command with these and --run-dir {run} goes on" in said
+    assert f"the same command with these and --run-dir {run} resumes" in said
     assert (record(run)["status"], record(run)["exit_code"]) == ("failed", Exit.MEMORY)
     assert tiny.train(data, run, *more, *TWO) == Exit.OK
     assert_close(run, whole)
@@ -239,7 +239,7 @@ def test_an_evaluation_lowers_its_own_batch_alone(
     assert tiny.train(data, whole, *more) == Exit.OK
     limit(lambda size, training, _: not training and size > 1)
     train_killed(monkeypatch, 3, data, run, *more)
-    assert "in an evaluation of 4 sequences at a time: going on with 2" in capsys.readouterr().err
+    assert "in an evaluation of 4 sequences at a time: continuing with 2" in capsys.readouterr().err
     assert batch(run) == (4, 1)
     limit(lambda size, training, _: not training and size > 1 and pytest.fail("tried again"))
     assert tiny.train(data, run, *more) == Exit.OK

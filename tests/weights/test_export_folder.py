@@ -21,7 +21,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import MachineConfig
 from gpt2.data.corpus import WholeText
 from gpt2.data.prepare.pipeline import prepare
-from gpt2.data.tokenizer import Gpt2Tokenizer
+from gpt2.data.tokenizer import Gpt2Tokenizer, from_description
 from gpt2.run_dir import folder as runs
 from gpt2.weights.tokenizer_files import tokenizer_files
 from gpt2.weights.trained import load_trained, open_stored
@@ -136,15 +136,20 @@ def test_the_tokenizer_of_transformers_is_ours(tmp_path: Path) -> None:
     assert theirs(text)["input_ids"] == [int(token) for token in ours.encode(text)]
 
 
-def test_characters_have_no_tokenizer_files(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("--run", str(run), "--format", "hf", "--out", str(tmp_path / "out"))
-    assert "no tokenizer files: the tokens are characters" in printed(
-        capsys, export.main, *arguments
-    )
-    files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["config.json", "model.safetensors"]
+def test_the_characters_of_transformers_are_ours(run: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = exported(run, tmp_path / "out", "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ours = from_description(json.loads((run / "run.json").read_text())["data"]["tokenizer"])
+    text = ours.decode(range(ours.vocab_size)) + "to be or"
+    ids = theirs(text)["input_ids"]
+    assert ids == [int(token) for token in ours.encode(text)]
+    assert theirs.decode(ids) == text
+    assert theirs.vocab_size == ours.vocab_size
+    with pytest.raises(Exception, match="UNK"):  # tokenizers has no error of its own
+        theirs("\u4f60")
+    write = transformers.pipeline("text-generation", str(folder), device="cpu")
+    assert write("to be", max_new_tokens=2)[0]["generated_text"].startswith("to be")
 
 
 @pytest.mark.parametrize("form", ["sparse", "dense"])
@@ -248,7 +253,7 @@ def test_the_folder_is_found_in_the_run_by_default(run: Path, tmp_path: Path) ->
     for more, name in (((), "dense"), (("--best", "--dtype", "bf16"), "dense-best-bf16")):
         assert export.main(["--run", str(tmp_path / "latest"), "--format", "dense", *more]) == 0
         assert (source / "export" / name / "export.json").is_file()
-        with pytest.raises(UserError, match="is there already; --force replaces an export, or"):
+        with pytest.raises(UserError, match="already exists; --force replaces an export, or"):
             export.main(["--run", str(source), "--format", "dense", *more])
 
 
@@ -322,6 +327,26 @@ def test_a_full_disk_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_force_keeps_the_old_export_until_the_new_one_is_whole(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = exported(run, tmp_path / "out", "dense")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(name: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faults, "failpoint", full)
+        with pytest.raises(UserError, match="nothing was changed"):
+            exported(run, folder, "dense", "--force")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    exported(run, folder, "sparse", "--force")
+    assert (folder / "model.sparse.safetensors").is_file()
+    assert not (folder / "model.safetensors").exists()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_what_a_killed_export_left_goes(run: Path, tmp_path: Path) -> None:
     for name in (".tmp-out-99999999", ".tmp-out-bf16-99999999"):
         (tmp_path / name).mkdir()
@@ -352,17 +377,17 @@ def test_folders_that_cannot_be_used(data: Path, run: Path, tmp_path: Path) -> N
     (tmp_path / "full" / "mine").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name in ("full", "file"):
-        with pytest.raises(UserError, match=f"--out .*{name} is there already"):
+        with pytest.raises(UserError, match=f"--out .*{name} already exists"):
             exported(run, tmp_path / name, "hf")
     assert (tmp_path / "full" / "mine").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     exported(run, tmp_path / "empty", "hf")
-    with pytest.raises(UserError, match="is no run directory"):
+    with pytest.raises(UserError, match="is not a run directory"):
         exported(tmp_path / "full", tmp_path / "out", "hf")
     folder = exported(run, tmp_path / "sparse", "sparse")
     with pytest.raises(UserError, match=r"--best: .* is an export"):
         evaluate.main(["--run", str(folder), "--best"])
-    with pytest.raises(UserError, match="is no run of ours"):
+    with pytest.raises(UserError, match="is not a run of this program"):
         tiny.train(data, folder, *STEPS)
 
 

@@ -243,15 +243,15 @@ def test_an_untied_head_is_refused_and_a_copy_of_the_tied_one_is_not(tmp_path: P
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    assert "is no model" in refused(tmp_path)[0]
-    assert refused(tmp_path / "none") == ("there is no such file or folder",)
+    assert "is not a model" in refused(tmp_path)[0]
+    assert refused(tmp_path / "none") == ("no such file or folder",)
     (tmp_path / "weights.gguf").write_bytes(b"GGUF")
     assert "neither a folder nor .safetensors" in refused(tmp_path / "weights.gguf")[0]
     one_file(hugging_face(), tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
     assert refused(tmp_path / "bare")[0].startswith("it has none of model.safetensors")
     torch.save({"weights": hugging_face().state_dict(), "step": 3}, tmp_path / "nested.pt")
-    assert refused(tmp_path / "nested.pt")[0].startswith("'weights' in it is no tensor")
+    assert refused(tmp_path / "nested.pt")[0].startswith("'weights' in it is not a tensor")
 
 
 def test_a_published_name_is_no_path(tmp_path: Path) -> None:
@@ -463,9 +463,9 @@ def test_nothing_is_written_when_the_weights_are_refused(
 ) -> None:
     other = tiny.make_data(tmp_path / "other", characters=60)  # fewer characters in it
     for folder, source, code, said in (
-        (data, tmp_path / "none", Exit.CONFIG, "there is no such file"),
+        (data, tmp_path / "none", Exit.CONFIG, "no such file"),
         (other, run, Exit.CONFIG, "its tokens are not those of the data: char with"),
-        (data, other, Exit.CONFIG, "this folder is no model"),
+        (data, other, Exit.CONFIG, "this folder is not a model"),
     ):
         with pytest.raises(UserError, match=said) as error:
             tiny.train(folder, tmp_path / "run", *STEPS, "--init-from", str(source))

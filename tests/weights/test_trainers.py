@@ -75,7 +75,7 @@ def test_nanogpt_says_its_shape(tmp_path: Path) -> None:
 
 def test_what_holds_no_weights_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({"optimizer": {}, "step": 3}, tmp_path / "ckpt.pt")
-    with pytest.raises(UserError, match="'optimizer' in it is no tensor"):
+    with pytest.raises(UserError, match="'optimizer' in it is not a tensor"):
         open_foreign(tmp_path / "ckpt.pt")
 
 

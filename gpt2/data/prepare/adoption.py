@@ -65,10 +65,12 @@ def adopt(
 def _adoptable(path: Path, vocab_size: int) -> Ids:
     """Open a foreign .bin file (n,), checked; UserError (DATA) says what is wrong with it."""
     if not path.is_file():
-        raise _error(f"--adopt: there is no file {path}")
+        raise _error(f"--adopt: file not found: {path}")
     size = path.stat().st_size
     if not size or size % DTYPE.itemsize:
-        raise _error(f"--adopt: {path} has {size:,} bytes, which is no array of uint16 tokens")
+        raise _error(
+            f"--adopt: {path} has {size:,} bytes, which is not a whole number of uint16 tokens"
+        )
     try:
         ids: Ids = np.memmap(path, dtype=DTYPE, mode="r")
     except OSError as error:
@@ -86,7 +88,7 @@ def _check_kind(origin: Path, ids: Ids, say: Callable[[str], None]) -> None:
     if len(first) >= _ENOUGH and not first[1::2].any():
         raise _error(
             f"--adopt: every second id in {origin / 'train.bin'} is 0, as in a file of 32-bit ids;"
-            " write each file anew in 16 bits, with numpy: np.fromfile(OLD, np.uint32)"
+            " convert each file to 16 bits, with numpy: np.fromfile(OLD, np.uint32)"
             ".astype(np.uint16).tofile(NEW)"
         )
     largest = int(first.max())

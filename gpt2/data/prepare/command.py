@@ -61,7 +61,7 @@ def run(options: Options, actions: PrepareActions) -> None:
             meta = _prepare(config, actions, folder, bar)
         except KeyboardInterrupt:
             raise UserError(
-                "interrupted; the same command goes on from what is safe on the disk",
+                "interrupted; the same command continues from what is already on the disk",
                 code=Exit.INTERRUPTED,
             ) from None
     print(f"prepared in {folder}: {meta.summary()}")
@@ -91,7 +91,7 @@ def _check(actions: PrepareActions) -> None:
         )
     for flag, path in (("--input", actions.input), ("--adopt", actions.adopt)):
         if path and not path.exists():
-            raise UserError(f"{flag} {path}: there is no such file or folder", code=Exit.DATA)
+            raise UserError(f"{flag} {path}: no such file or folder", code=Exit.DATA)
 
 
 def _for_own_text(actions: PrepareActions) -> str:

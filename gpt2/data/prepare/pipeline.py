@@ -99,7 +99,7 @@ def prepare(
             meta = Meta(dataset, tokenizer.describe(), source, work.finish())
             for split in corpus.splits:
                 if split not in meta.splits:
-                    say(f"there is no {split} split: the text is too short for one")
+                    say(f"no {split} split: the text is too short for one")
             if marks.count:
                 say(_about(marks.count))
         publish(folder, meta)
@@ -146,7 +146,7 @@ def already_prepared(
             f"--max-tokens {before}, not {max_tokens}" if before else "the whole corpus"
         )
     if differing:
-        raise _error(f"{folder} was made of {'; '.join(differing)}: --force makes it anew")
+        raise _error(f"{folder} was made of {'; '.join(differing)}: --force prepares it again")
     return meta
 
 
@@ -165,16 +165,16 @@ class _Marks:
 
 def _about(marks: int) -> str:
     return (
-        f"{END_OF_TEXT} stands {counted(marks, 'time')} in the text and is taken as text, seven"
+        f"{END_OF_TEXT} occurs {counted(marks, 'time')} in the text and is taken as text, seven"
         " tokens; --end-of-text token --force makes it the end of a document"
     )
 
 
 def _say_where(work: Work, say: Callable[[str], None]) -> None:
     if work.discarded:
-        say(f"an interrupted preparation is not gone on with: {work.discarded}")
+        say(f"an interrupted preparation cannot continue: {work.discarded}")
     elif work.tokens:
-        say(f"an interrupted preparation goes on after {work.text_bytes / 1e6:,.1f} MB of text")
+        say(f"resuming an interrupted preparation after {work.text_bytes / 1e6:,.1f} MB of text")
 
 
 def _read(

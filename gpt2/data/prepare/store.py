@@ -87,7 +87,7 @@ def check_room(folder: Path, needed: int) -> None:
 class Work:
     """The splits in the making, in the hidden folder `aside` of a data folder.
 
-    `identity` tells whether what is there already is the beginning of the same data; None is never
+    `identity` tells whether what already exists is the beginning of the same data; None is never
     gone on with. `lengths` are the text bytes of each id.
     """
 

@@ -105,7 +105,7 @@ def strings(values: Any, place: str, first: int) -> list[str]:
             except UnicodeDecodeError as error:
                 raise text_files.BadFileError(
                     f"{place}: row {row:,} is not UTF-8 at byte {error.start:,} of its text; write"
-                    " the file anew without it"
+                    " the file without it"
                 ) from error
         raise
 

@@ -115,8 +115,8 @@ def connected(place: str) -> Iterator[None]:
         yield
     except _broken() as error:
         raise UserError(
-            f"{place}: the hub does not answer any more ({first_line(error)[:200]}): the same"
-            " command goes on from where this one ends",
+            f"{place}: the hub no longer answers ({first_line(error)[:200]}): the same"
+            " command continues where this one stopped",
             code=Exit.DATA,
         ) from error
 

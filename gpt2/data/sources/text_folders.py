@@ -33,7 +33,7 @@ class Found:
             f"{counted(self.others.total(), 'file')} of other kinds ({kinds})": self.others.total(),
             f"{self.hidden:,} hidden": self.hidden,
             f"{counted(self.repeated, 'link')} to a folder read already": self.repeated,
-            f"{self.special:,} that are no regular file": self.special,
+            f"{self.special:,} that are not regular files": self.special,
         }
         return ", ".join(part for part, count in parts.items() if count)
 
@@ -56,7 +56,7 @@ def find(where: Path) -> Found:
             )
         return found
     if not where.exists():
-        raise _error(f"--input {where}: there is no such file or folder")
+        raise _error(f"--input {where}: no such file or folder")
     if not where.is_file():
         raise _error(
             f"--input {where}: a pipe or device, and the text is read more than once; write it to a"

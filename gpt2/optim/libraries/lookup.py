@@ -155,7 +155,7 @@ def _import_library(prefix: str) -> ModuleType:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if not library.least <= numbers < library.below:
         raise UserError(
-            f"{prefix}:NAME: {library.module} {version} is no version that was tested: {install}"
+            f"{prefix}:NAME: {library.module} {version} is not a version that was tested: {install}"
         )
     return module
 
@@ -180,12 +180,7 @@ def _own_class(module: str, name: str) -> type[Optimizer]:
             for key, value in vars(found).items()
             if isinstance(value, type) and issubclass(value, Optimizer)
         ]
-        if module == "torch":
-            raise UserError(
-                f"{where}: torch's own are in torch.optim (--optimizer torch.optim:{name}); "
-                f"the built-in ones need no library (--optimizer {name.lower()})"
-            )
-        problem = "is no torch.optim.Optimizer" if name in vars(found) else "is not there"
+        problem = "is not a torch.optim.Optimizer" if name in vars(found) else "not found"
         raise UserError(
             f"{where}: {name} {problem}{nearest(name, there)} "
             f"(optimizers in {module}: {', '.join(there) or 'none'})"

@@ -41,7 +41,7 @@ class Options:
         if self.grace is not None and self.grace >= self.interval:
             raise ValueError(
                 f"--adamwspam-grace {self.grace} must be below --adamwspam-interval "
-                f"{self.interval}, or nothing would ever be clipped"
+                f"{self.interval}, or nothing is ever clipped"
             )
         if self.warmup is not None and self.warmup > self.interval:
             raise ValueError(

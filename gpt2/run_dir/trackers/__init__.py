@@ -1,6 +1,6 @@
 """Plug-ins: one tracker per NAME.py and NAME.Kconfig.
 
-NAME.py has `open(folder, name, config)`; that of `none` has nothing. NAME.Kconfig adds
+NAME.py has `open(folder, name, config, options)`; that of `none` has nothing. NAME.Kconfig adds
 TRACKER_NAME. A tracker's library is optional: it is imported when the tracker is asked for.
 """
 
@@ -16,9 +16,10 @@ from gpt2.run_dir.tracking import Tracker
 class TrackerPlugin(Protocol):
     """What a module in this package offers."""
 
-    def open(self, folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
-        """Open the tracker of a run, or the same one again where the run goes on.
+    def open(self, folder: Path, name: str, config: Mapping[str, Any], options: Any) -> Tracker:
+        """Open the tracker of a run, or the same one again when the run resumes.
 
         `folder` is its own in the run directory, `name` differs from that of every other run.
+        `config` has all options of the run, `options` is the plug-in's own `Options`, or None.
         """
         ...

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, in the run directory; a run that goes on adds another file."""
+"""TensorBoard's event files, in the run directory; a run that resumes adds another file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from gpt2.run_dir.tracking import Tracker
+from gpt2.run_dir.tracking import Tracker, as_code
 
 
 class _Events:
@@ -19,12 +19,16 @@ class _Events:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def text(self, step: int, name: str, text: str) -> None:
+        self._writer.add_text(name, as_code(text), step)
+
     def close(self) -> None:
         self._writer.close()
 
 
-def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
+def open(folder: Path, name: str, config: Mapping[str, Any], options: None) -> Tracker:
     """Write event files into `folder`, and the options as a text."""
     writer = SummaryWriter(str(folder))
-    writer.add_text("options", "\n".join(f"    {key} = {config[key]}" for key in sorted(config)))
+    lines = "\n".join(f"{key} = {config[key]}" for key in sorted(config))
+    writer.add_text("options", as_code(lines))
     return _Events(writer)

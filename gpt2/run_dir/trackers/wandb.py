@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import wandb
 
+from gpt2.config.typed import ResultNeutral
 from gpt2.run_dir.tracking import LibraryRun, Tracker
 
 _LOCAL = ("offline", "dryrun", "disabled")
 
 
-def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
-    """Open a run of the project `gpt2`. Raises RuntimeError where a login would be asked for."""
+@dataclass(frozen=True)
+class Options:
+    """Where the run appears in W&B. Empty `entity`: the account's own; `tags`: split at commas."""
+
+    project: Annotated[str, ResultNeutral()]
+    entity: Annotated[str, ResultNeutral()]
+    tags: Annotated[str, ResultNeutral()]
+
+
+def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -> Tracker:
+    """Open a run. Raises RuntimeError where a login would be asked for."""
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode not in _LOCAL and not wandb.login(prompt=False):
         raise RuntimeError(f"WANDB_MODE is {mode}, which needs `wandb login` first")
     run = wandb.init(
-        project="gpt2",
+        project=options.project,
+        entity=options.entity or None,
+        tags=[tag for part in options.tags.split(",") if (tag := part.strip())],
         id=name.rsplit("-", 1)[-1],  # the name itself may hold what an id must not
         name=name,
         dir=folder,
@@ -29,4 +43,4 @@ def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
         resume="allow",
         settings=wandb.Settings(console="off", silent=True),  # the console is ours
     )
-    return LibraryRun(run)
+    return LibraryRun(run, lambda text: wandb.Html(f"<pre>{html.escape(text)}</pre>"))

@@ -183,7 +183,7 @@ def test_nanogpt_files_are_taken_as_they_are(
 
 def test_what_cannot_be_adopted(tmp_path: Path) -> None:
     origin, folder = tmp_path / "nano", tmp_path / "d"
-    assert "no file" in refused(lambda: adopt(origin, folder, "text", "gpt2"))
+    assert "file not found" in refused(lambda: adopt(origin, folder, "text", "gpt2"))
     nanogpt(origin)
     assert "pickle" in refused(lambda: adopt(origin, folder, "text", "char"))
     assert "t5" in refused(lambda: adopt(origin, folder, "text", "t5"))
@@ -349,7 +349,7 @@ def test_a_corpus_has_the_splits_that_it_says(tmp_path: Path) -> None:
 def test_a_text_too_short_for_a_test_split_has_none(tmp_path: Path) -> None:
     said: list[str] = []
     meta = prepare(ThreeSplits(""), tmp_path, "three", say=said.append)
-    assert said == ["there is no test split: the text is too short for one"]
+    assert said == ["no test split: the text is too short for one"]
     assert list(meta.splits) == ["train", "val"]
     assert read_meta(tmp_path) == verify_hashes(tmp_path) == meta
     assert set(contents(tmp_path)) == {"train.bin", "val.bin", "meta.json", ".lock"}
@@ -373,5 +373,5 @@ def test_a_split_has_the_name_of_a_file(name: str, tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "meta.json").read_text())
     raw["splits"][name] = raw["splits"].pop("test")
     (tmp_path / "meta.json").write_text(json.dumps(raw))
-    with pytest.raises(UserError, match="is no name of a split"):
+    with pytest.raises(UserError, match="is not the name of a split"):
         read_meta(tmp_path)

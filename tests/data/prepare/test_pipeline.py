@@ -194,7 +194,7 @@ def test_kill_9_and_on_gives_the_same_bytes(fault: str, goes_on: bool, tmp_path:
     prepare(opened, folder, "text", lambda done, _: starts.append(done), say=said.append)
     assert contents(folder) == contents(whole)
     said = [line for line in said if "<|endoftext|>" not in line]  # which the text has
-    assert [("goes on after" in line) for line in said] == [True] * goes_on
+    assert [("resuming an interrupted" in line) for line in said] == [True] * goes_on
     if goes_on:
         assert starts[0] > 500
     verify_hashes(folder)
@@ -252,7 +252,7 @@ def test_a_damaged_beginning_is_not_gone_on_with(
     prepare(open_corpus(Request(corpus, "gpt2", folder)), folder, "text", say=said.append)
     run(corpus, tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")
-    assert not any("goes on" in line for line in said)
+    assert not any("resuming" in line for line in said)
     assert any("damaged" in line for line in said) == (name != "journal.json")
 
 
@@ -303,7 +303,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (Exit.INTERRUPTED, "")
-    assert err.startswith("prepare_data.py: error: interrupted; the same command goes on")
+    assert err.startswith("prepare_data.py: error: interrupted; the same command continues")
     assert err.count("\n") == 1
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -444,7 +444,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr()
     assert "prepared in" in shown.out
     (line,) = shown.err.splitlines()
-    assert "<|endoftext|> stands" in line
+    assert "<|endoftext|> occurs" in line
     assert 2000 <= read_meta(tmp_path / "text").splits["train"].tokens < 2100
     assert main(command) == Exit.OK
     assert "already prepared" in capsys.readouterr().out

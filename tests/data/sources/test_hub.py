@@ -285,7 +285,7 @@ def test_a_connection_that_breaks_off(tmp_path: Path, server: Hub) -> None:
     message = refused(lambda: found.extend("".join(d.pieces) for d in corpus.documents()))
     assert found == [text or "" for text in FILES[0]]
     assert "train-00001-of-00003.parquet" in message
-    assert "goes on from where this one ends" in message
+    assert "continues where this one stopped" in message
     assert len(server.asked) < 100
 
 

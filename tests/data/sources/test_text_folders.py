@@ -49,7 +49,7 @@ def test_what_is_not_read_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         f"{where}: reading 1 file; passed over: 4 files of other kinds (.csv, .py, no ending),"
-        " 2 hidden, 1 that are no regular file"
+        " 2 hidden, 1 that are not regular files"
     )
 
 

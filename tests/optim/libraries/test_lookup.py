@@ -113,10 +113,12 @@ def test_of_two_optimizers_the_last_counts() -> None:
     [
         (("--optimizer", "adamv"), "did you mean adam or"),
         (("--optimizer", "po:sopa"), "pytorch_optimizer has no 'sopa'; did you mean"),
-        (("--optimizer", "po:"), "'po:' is no name of an optimizer: po:NAME, bnb:NAME, ao:NAME"),
+        (("--optimizer", "po:"), "'po:' names no optimizer: use po:NAME, bnb:NAME, ao:NAME"),
         (("--optimizer", "po:adahessian"), "second derivatives"),
         (("--optimizer", "po:adamw"), "built in: --optimizer adamw"),
-        (("--optimizer", "library", "--optimizer-name", "soap"), "'soap' is no name"),
+        (("--optimizer", "library", "--optimizer-name", "soap"), "'soap' names no optimizer"),
+        (("--optimizer", "torch:Adam"), "the usual optimizers are built in: --optimizer adam;"),
+        (("--optimizer", "po:sophia"), "po:sophiah exists but cannot be used here: it needs"),
         (("--optimizer", "po:soap", "--optimizer-name", "po:lion"), "contradicts --optimizer"),
         (
             ("--optimizer", "po:soap", "--shard", "fsdp"),
@@ -124,7 +126,7 @@ def test_of_two_optimizers_the_last_counts() -> None:
         ),
         (("--optimizer", "adamw", "--opt-arg", "eps=1"), "it needs --optimizer library"),
         (("--optimizer", "nowhere.at.all:Lion"), "no library or module 'nowhere'"),
-        (("--optimizer", "json:Lion"), "Lion is not there (optimizers in json: none)"),
+        (("--optimizer", "json:Lion"), "Lion not found (optimizers in json: none)"),
         (("--optimizer", "torch.optim:SDG"), "did you mean SGD"),
         (("--optimizer", "po:prodigy"), "give --weight-decay 0"),
         (("--optimizer", "po:sm3"), "has no weight decay; give --weight-decay 0"),
@@ -156,7 +158,7 @@ def test_other_versions_are_refused(
     if right:
         check("po:soap")
     else:
-        assert "no version that was tested" in refusal("--optimizer", "po:soap")
+        assert "not a version that was tested" in refusal("--optimizer", "po:soap")
 
 
 def test_one_rank_alone_draws_random_numbers() -> None:
@@ -325,8 +327,8 @@ def test_ones_own_is_built_with_its_arguments(mine: str) -> None:
     ("name", "arguments", "decay", "complaint"),
     [
         ("Mine", "drags=1", 0.0, "takes no drags; did you mean drag?"),
-        ("Mein", "", 0.0, "Mein is not there; did you mean Mine?"),
-        ("function", "", 0.0, "function is no torch.optim.Optimizer"),
+        ("Mein", "", 0.0, "Mein not found; did you mean Mine?"),
+        ("function", "", 0.0, "function is not a torch.optim.Optimizer"),
         ("Careless", "", 0.1, "has no weight decay; give --weight-decay 0"),
     ],
 )
@@ -414,14 +416,14 @@ def test_the_list_shows_what_can_be_and_what_cannot(
     monkeypatch.setitem(sys.modules, "torchao", None)
     optimizer_list.show()
     out = capsys.readouterr().out
-    can, _, cannot = out.partition("Not here:")
+    can, _, cannot = out.partition("Unavailable:")
     rows = {line.split()[0]: line.split()[1:] for line in can.splitlines() if line.strip()}
     assert rows["adamw"][0] == "8.00"
     assert rows["po:lion"] == ["4.00", "decoupled"]
     assert rows["po:sm3"][1] == "none"
     assert float(rows["po:soap"][0]) > 8.0
     assert "po:adahessian" in cannot
-    assert "po:adopt                 it is not in the table of versions tested" in cannot
+    assert "po:adopt                 not in the table of versions tested" in cannot
     assert f"ao:NAME                  needs the package torchao: {sys.executable} -m pip" in cannot
     assert "library" not in rows
 

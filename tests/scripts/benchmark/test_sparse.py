@@ -242,7 +242,7 @@ def test_two_of_four_needs_shapes_that_its_kernels_take(run: Path) -> None:
         (["--sizes", "gpt2"], "--sizes has no effect with --sparse"),
         (["--vocab-size", "300"], "--vocab-size has no effect with --sparse"),
         (["--against", "plain"], "--against has no effect with --sparse"),
-        (["--json", "/nowhere/x.json"], "/nowhere/x.json: there is no folder"),
+        (["--json", "/nowhere/x.json"], "/nowhere/x.json: no such folder"),
         (["--", "--max-steps", "3"], "unknown flag --max-steps"),
     ],
 )
@@ -259,5 +259,5 @@ def test_a_run_without_zeros_is_refused(data: Path, run: Path, tmp_path: Path) -
     assert tiny.train(data, dense, "--max-steps", "1") == Exit.OK
     with pytest.raises(UserError, match="have no zeros, so there is nothing sparse to measure"):
         bench.main(["--sparse", str(dense)])
-    with pytest.raises(UserError, match="is no run directory"):
+    with pytest.raises(UserError, match="is not a run directory"):
         bench.main(["--sparse", str(tmp_path)])

@@ -211,7 +211,7 @@ def test_a_refused_merge_names_lines_and_writes_nothing(there: bool, tmp_path: P
         "CONFIG_SEED=-4": "out of range",
         'CONFIG_GRAD_CLIP="-1"': "outside",
         "CONFIG_BATCH_SIZE=many": "not a whole number",
-        "nonsense": "no CONFIG_NAME=value line",
+        "nonsense": "not a CONFIG_NAME=value line",
     }
     wrong = fragment(tmp_path, "wrong", *lines)
     right = fragment(tmp_path, "right", "CONFIG_OPTIMIZER_ADAMW=y", "CONFIG_MODEL_GPT2=y")
@@ -310,7 +310,7 @@ def test_oldconfig_asks_about_new_options_only(
     assert {name: shown.count(f"({name})") for name in Options(ROOT_TREE).names()} == {
         name: asked.get(name, 0) for name in Options(ROOT_TREE).names()
     }
-    assert "How gradients become updates." in shown
+    assert "The update rule." in shown
     assert "'quick' is unknown" in shown
     assert "7 is outside [0, 1)" in shown
 
@@ -380,6 +380,25 @@ def test_guiconfig_without_a_display_or_tkinter(
     (message,) = refused(menus.guiconfig, config)
     assert "display" in message
     assert "make menuconfig" in message
+
+
+def test_the_menu_checks_fractions_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    menu = SimpleNamespace(_error=said.append, _check_valid=lambda symbol, text: True)
+    monkeypatch.setitem(sys.modules, "menuconfig", menu)
+    monkeypatch.setattr(menus, "_show", lambda *_: None)
+    monkeypatch.setattr("curses.setupterm", lambda: None)
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    menus.menuconfig(tmp_path / ".config")
+    menu._error("Error saving to '.config'\n\nall is wrong (errno: EINVAL)")
+    assert said == ["Error saving to '.config'\n\nall is wrong"]
+    symbols = Options().symbols
+    for name, text in (("MIN_LR", "auto"), ("DROPOUT", "0.5"), ("NAME", "abc"), ("MIN_LR", "")):
+        assert menu._check_valid(symbols[name], text)
+    assert not menu._check_valid(symbols["DROPOUT"], "abc")
+    assert not menu._check_valid(symbols["DROPOUT"], "1.5")
+    assert said[1:] == ["'abc' is not a number", "1.5 is outside [0, 1)"]
 
 
 def test_guiconfig_is_the_menus_tree(

@@ -244,7 +244,7 @@ def test_other_sources_are_said(work: Work, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_folder_of_somebody_else_is_refused(work: Work) -> None:
     work.out.mkdir()
     (work.out / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="is no matrix of ours"):
+    with pytest.raises(UserError, match="is not a matrix of this program"):
         work(*ONE)
     with pytest.raises(UserError, match="holds no matrix"):
         work(*ONE, more=("--status",))
@@ -367,7 +367,7 @@ def test_without_config_the_status_is_of_the_newest_matrix(
 ) -> None:
     for module in (matrix, description):
         monkeypatch.setattr(module, "REPOSITORY", work.folder)
-    with pytest.raises(UserError, match=r"there is no \.config"):
+    with pytest.raises(UserError, match=r"no \.config:"):
         matrix.main(["--status"])
     work.out = work.folder / "runs" / "matrix-older"
     assert work(*ONE) == 0
@@ -441,7 +441,7 @@ def test_cells_of_two_gpus_run_at_once(work: Work, monkeypatch: pytest.MonkeyPat
         "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0 python3 gpt2/train.py --"
     )
     assert not any(line["shared"] for line in work.events("finished"))
-    with pytest.raises(UserError, match="GPUS=0,7: there is no GPU 7; there are 0, 1"):
+    with pytest.raises(UserError, match="GPUS=0,7: no GPU 7; there are 0, 1"):
         work(*ONE, more=("--gpus", "0,7"))
     with pytest.raises(UserError, match="GPUS=0: the cells run on the CPU"):
         work(*ONE, "DEVICE_CPU=y", more=("--gpus", "0"))

@@ -64,9 +64,9 @@ def test_ranges_and_lists_are_read() -> None:
     [
         ("0.1", "two values or more"),
         ("0.1,,0.3", "two values or more"),
-        ("lg:1..2", "is no range"),
-        ("1..2..3", "is no range"),
-        ("1..1e999", "is no range"),
+        ("lg:1..2", "is not a range"),
+        ("1..2..3", "is not a range"),
+        ("1..1e999", "is not a range"),
         ("2..1", "lower end comes first"),
         ("log:0..1", "begins above 0"),
         ("x0.5..2", "both ends"),

@@ -19,10 +19,14 @@ class _Lines:
         self._lines.writerows((step, name, value) for name, value in values.items())
         self._file.flush()
 
+    def text(self, step: int, name: str, text: str) -> None:
+        self._lines.writerow((step, name, text))
+        self._file.flush()
+
     def close(self) -> None:
         self._file.close()
 
 
-def open(folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
-    """Write lines.csv in `folder`; a run that goes on appends to it."""
+def open(folder: Path, name: str, config: Mapping[str, Any], options: None) -> Tracker:
+    """Write lines.csv in `folder`; a run that resumes appends to it."""
     return _Lines(folder / "lines.csv")
