@@ -269,7 +269,7 @@ def test_damaged_data_are_made_anew_by_the_command_that_is_named(
     at = flags.index("--dataset", 1)
     flags = [*flags[:at], *flags[at + 4 :]]
     said = refused(lambda: train.main(flags), code=Exit.DATA)
-    words = command_in(said, "anew with: ") or command_in(said, "by --data-dir, or make it with: ")
+    words = command_in(said, "again with: ") or command_in(said, "by --data-dir, or make it with: ")
     if damage == "format":
         assert "prepare the data again with --force" in said
         words = [sys.executable, "gpt2/prepare_data.py", "--dataset", folder.name]

@@ -162,7 +162,7 @@ def test_a_folder_of_somebody_else_is_left_alone(data: Path, tmp_path: Path) -> 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
     error = refusal(data, tmp_path / "run", "--max-steps", "1")
-    assert "no run of ours" in str(error)
+    assert "not a run of this program" in str(error)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 

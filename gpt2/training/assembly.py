@@ -60,7 +60,7 @@ def open_data(config: Config) -> dict[str, TokenFile]:
     if asked is not None and asked != made:
         raise UserError(
             f"--tokenizer {asked}: the data in {folder} were made with {made!r}: "
-            f"--tokenizer {made} uses them as they are, prepare_data.py --force replaces them",
+            f"use --tokenizer {made}, or prepare them again with prepare_data.py --force",
             code=Exit.DATA,
         )
     from_description(data["train"].meta.tokenizer, folder / META).check()

@@ -115,7 +115,7 @@ def test_unfinished_runs_newest_first(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no run directory: it has no run\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: it has no run\.json"):
         runs.read_json(tmp_path, "run.json")
 
 

@@ -257,7 +257,7 @@ def test_a_finished_run_is_not_trained_again(data: Path, tmp_path: Path) -> None
         tiny.train(data, tmp_path / "run", "--max-steps", "2")
     with pytest.raises(UserError, match="--no-resume"):
         tiny.train(data, tmp_path / "run", "--max-steps", "2", "--no-resume")
-    with pytest.raises(UserError, match="no run to go on"):
+    with pytest.raises(UserError, match="no run to resume"):
         tiny.train(data, tmp_path / "other", "--max-steps", "2", "--resume")
 
 
