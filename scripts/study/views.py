@@ -45,7 +45,8 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
     lines = [f"matrix {spec.name}: {len(matrix.cells)} runs in {folder.path}"]
     for option, values in spec.axes.items():
         lines.append(f"  axis {typed(option)}: {', '.join(values)}")
-    lines.append(f"  seeds: {', '.join(map(str, spec.seeds))} (outermost: half a matrix is whole)")
+    loop = "outer loop: half a matrix has every cell, with half of the seeds"
+    lines.append(f"  seeds: {', '.join(map(str, spec.seeds))} ({loop})")
     if spec.controls:
         added = ", ".join([*spec.added, "small dense models"])
         lines.append(f"  added as controls: {added} (without MATRIX_CONTROLS they are not)")
