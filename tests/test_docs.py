@@ -121,7 +121,14 @@ def test_every_flag_that_pages_name_exists() -> None:
     known |= {flag_of(field.name) for kind in kinds for field in dataclasses.fields(kind)}
     known |= {"--part", "--times"}  # of tests/faults/torture.py
     known |= {"--system-site-packages"}  # of Python's venv
-    known |= {"--cpus-per-task", "--gres", "--mem", "--signal", "--time"}  # of Slurm's sbatch
+    known |= {
+        "--cpus-per-task",
+        "--gres",
+        "--mem",
+        "--signal",
+        "--time",
+        "--network",
+    }  # of sbatch, docker
     for page, flags in flags_of_pages().items():
         unknown = {flag for flag in flags if flag.replace("--no-", "--") not in known}
         assert unknown - known == set(), page
