@@ -77,7 +77,7 @@ class TextCorpus:
         with_columns = [path for path in self._files if text_files.kind(path) in _WITH_COLUMNS]
         if column is not None and not with_columns:
             raise UserError(
-                f"--text-column {column}: no {' or '.join(_WITH_COLUMNS)} in {where}, and"
+                f"--text-column {column}: there is no {' or '.join(_WITH_COLUMNS)} in {where}, and"
                 " other files have no columns; leave it out",
                 code=Exit.DATA,
             )
