@@ -120,7 +120,7 @@ def test_every_flag_that_pages_name_exists() -> None:
     kinds = [actions for actions, _ in ENTRIES.values()]
     known |= {flag_of(field.name) for kind in kinds for field in dataclasses.fields(kind)}
     known |= {"--part", "--times"}  # of tests/faults/torture.py
-    known |= {"--system-site-packages"}  # of Python's venv
+    known |= {"--system-site-packages", "--requeue", "--network"}  # of venv, sbatch, docker
     known |= {
         "--cpus-per-task",
         "--gres",
