@@ -483,7 +483,7 @@ def test_a_record_of_weights_that_is_damaged(
     train_killed(monkeypatch, 1, data, run, *more)
     whole = (run / "run.json").read_text("utf-8")
     (run / "run.json").write_text(json.dumps(json.loads(whole) | {"init_from": {}}), "utf-8")
-    refused(lambda: tiny.train(data, run, *more), "put back what was there")
+    refused(lambda: tiny.train(data, run, *more), "restore it, or start again")
     (run / "run.json").write_text(whole, "utf-8")
     assert tiny.train(data, run, *more) == Exit.OK
 

@@ -100,8 +100,8 @@ def refusal(data: Path, run: Path, *more: str) -> UserError:
     [
         (("--n-head", "3"), "--n-embd 16 cannot be shared by --n-head 3"),
         (("--model", "gpt2", "--block-size", "2048"), "--block-size: 2048 is out of range 1..1024"),
-        (("--max-steps", "0"), "nothing would end this run"),
-        (("--num-epochs", "0"), "nothing would end this run"),
+        (("--max-steps", "0"), "no limit ends this run"),
+        (("--num-epochs", "0"), "no limit ends this run"),
         (("--learning-rate", "1e-3", "--min-lr", "1"), "--min-lr 1 is above --learning-rate"),
     ],
 )

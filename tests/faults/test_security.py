@@ -429,7 +429,7 @@ def test_an_index_of_weights_names_files_beside_it(name: str, tmp_path: Path) ->
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     index = {"weight_map": {"wte.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="no file of this folder"):
+    with pytest.raises(UserError, match="not a file in this folder"):
         open_foreign(folder)
 
 
