@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.reports.controls import dense_control, reference_control, static_control
 from scripts.reports.equivalence import Equivalence, equivalences
 from scripts.reports.groups import MOST_GROUPS, groups_of, reasons_between
 from scripts.reports.pooled import Pool, spread_for
@@ -15,12 +16,10 @@ from scripts.reports.rows import (
     DENSE,
     LENGTH,
     Row,
-    dense_control,
     differences,
     objections,
     paired,
     paired_differences,
-    reference_control,
 )
 from scripts.reports.small_dense import small_control
 from scripts.reports.statistics import (
@@ -36,9 +35,10 @@ from scripts.reports.statistics import (
 from scripts.reports.worst_case import worst_differences
 
 #: What a row is held against: its own optimizer without pruning, magnitude at the same sparsity,
-#: a small dense model of equal average parameters, or any other row of the table.
+#: a static mask at the same sparsity, a small dense model of equal average parameters, or any
+#: other row of the table.
 AGAINST_DENSE, AGAINST_REFERENCE, AGAINST_ROW = "dense", "reference", "row"
-AGAINST_SMALL = "small"
+AGAINST_STATIC, AGAINST_SMALL = "static", "small"
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ def _with_controls(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparis
         for purpose, control in (
             (AGAINST_DENSE, dense_control(row, rows)),
             (AGAINST_REFERENCE, reference_control(row, own)),
+            (AGAINST_STATIC, static_control(row, own)),
             (AGAINST_SMALL, small_control(row, rows)),
         ):
             if control is not None and control is not row:
@@ -200,7 +201,7 @@ def _with_controls(own: Sequence[Row], rows: Sequence[Row]) -> Iterator[Comparis
 
 def _compare(row: Row, against: Row, purpose: str) -> Comparison:
     pairs = paired(row, against)
-    reasons = objections(row, against, same_sparsity=purpose == AGAINST_REFERENCE)
+    reasons = objections(row, against, same_sparsity=purpose in (AGAINST_REFERENCE, AGAINST_STATIC))
     if not pairs:
         reasons.append("no seed in common")
     if reasons:

@@ -40,6 +40,16 @@ def of_pruning(name: str) -> bool:
 
 
 @cache
+def sparse_from_the_start(method: str) -> bool:
+    """Whether a pruning method is as sparse as asked from the first step on."""
+    options = Options()
+    if method not in options.members("PRUNING_METHOD"):
+        return False
+    options.give("PRUNING_METHOD", method, "--pruning-method")
+    return options.value("PRUNING_DYNAMIC") == "y"
+
+
+@cache
 def _methods() -> tuple[str, ...]:
     members = Options().members("PRUNING_METHOD")
     return tuple(f"{word.upper().replace('-', '_')}_" for word in members)

@@ -16,7 +16,6 @@ from scripts.reports.letters import letter
 from scripts.reports.option_values import (
     method_of,
     not_compared_of,
-    of_pruning,
     options_key,
     plain_value,
 )
@@ -31,7 +30,7 @@ LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 #: Options that say how large the model is.
 MODEL_SIZE = ("MODEL", "N_LAYER", "N_HEAD", "N_EMBD")
 #: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
-_CLOSE = 1e-3
+CLOSE = 1e-3
 #: Differences that a name holds, and their length; with more of them rows are called by letters.
 _MOST_WORDS, _LONGEST = 3, 44
 
@@ -174,40 +173,6 @@ def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
     }
 
 
-def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the row that is `row` without pruning: equal in every option but those of pruning.
-
-    Options that were tuned for each of the two may differ as well.
-    """
-    found = [other for other in rows if other.method == DENSE and _of_one_base(row, other)]
-    return min(found, key=lambda other: len(objections(row, other)), default=None)
-
-
-def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the magnitude row that `row` is to be held against: same sparsity, else as above.
-
-    Of several it is the one that differs least.
-    """
-    found = [
-        other
-        for other in rows
-        if other.method == REFERENCE
-        and abs(other.asked - row.asked) < _CLOSE
-        and _of_one_base(row, other)
-    ]
-    return min(
-        found,
-        key=lambda other: (len(objections(row, other)), len(differences(row, other))),
-        default=None,
-    )
-
-
-def _of_one_base(a: Row, b: Row) -> bool:
-    """Whether two rows differ in nothing but pruning and what was tuned for each."""
-    free = a.tuned & b.tuned
-    return all(of_pruning(name) or name in free for name in differences(a, b))
-
-
 def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
     """Return why two rows cannot be compared, a phrase each; empty where they can."""
     found = []
@@ -223,7 +188,7 @@ def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
             found.append(f"{name} differ")
     found += _devices(a, b)
     whole = a.results("sparsity_whole"), b.results("sparsity_whole")
-    if same_sparsity and all(whole) and abs(max(whole[0]) - max(whole[1])) > _CLOSE:
+    if same_sparsity and all(whole) and abs(max(whole[0]) - max(whole[1])) > CLOSE:
         found.append(
             f"sparsity of the whole model differs ({max(whole[0]):.1%}, {max(whole[1]):.1%})"
         )
@@ -252,7 +217,7 @@ def _devices(a: Row, b: Row) -> list[str]:
 
 def _missed(row: Row) -> list[str]:
     worst = max(abs(reached - row.asked) for reached in row.results("sparsity_reached"))
-    return [f"{row.label} missed its sparsity by {worst:.2%}"] if worst > _CLOSE else []
+    return [f"{row.label} missed its sparsity by {worst:.2%}"] if worst > CLOSE else []
 
 
 def _conditions(run: Run) -> dict[str, Any]:

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpt2.config.options import Options
-from gpt2.config.schema import TRAIN_TREE
 from gpt2.config.typed import Config
 from gpt2.planning.average_parameters import average_parameters, parameters_at
+from scripts.reports.option_values import sparse_from_the_start
 
 DENSE = "none"
-_METHOD = "PRUNING_METHOD"
 #: How far a small model may be from the parameters it stands for: widths come in steps.
 TOLERANCE = 0.05
 
@@ -26,15 +24,9 @@ def lacking(methods: Sequence[str]) -> tuple[str, ...]:
     """Return the control methods that a matrix of these pruning methods lacks."""
     pruning = [method for method in methods if method != DENSE]
     wanted = [DENSE, "magnitude", "random"] if pruning else []
-    if any(_sparse_from_the_start(method) for method in pruning):
+    if any(sparse_from_the_start(method) for method in pruning):
         wanted.append("static")
     return tuple(method for method in wanted if method not in methods)
-
-
-def _sparse_from_the_start(method: str) -> bool:
-    options = Options(TRAIN_TREE)
-    options.give(_METHOD, method, "--pruning-method")
-    return options.value("PRUNING_DYNAMIC") == "y"
 
 
 def small_model(config: Config, steps: int | None, vocabulary: int) -> dict[str, str] | None:

@@ -12,6 +12,7 @@ from scripts.reports.comparisons import (
     AGAINST_DENSE,
     AGAINST_REFERENCE,
     AGAINST_SMALL,
+    AGAINST_STATIC,
     Comparison,
     Table,
 )
@@ -26,6 +27,7 @@ def forest(table: Table) -> Picture | None:
     kinds = {
         AGAINST_DENSE: "minus the dense control",
         AGAINST_REFERENCE: f"minus {REFERENCE}",
+        AGAINST_STATIC: "minus the static mask",
         AGAINST_SMALL: "minus the small dense model",
     }
     groups = [
@@ -37,9 +39,15 @@ def forest(table: Table) -> Picture | None:
     ]
     if not groups:
         return None
-    most = max(len(members) for _, members in groups)
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.24 * most))
-    axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    counts = [len(members) for _, members in groups]
+    # Labels of rows take half of a panel: more than two panels stand below one another.
+    beside = len(groups) <= 2
+    height = 0.24 * max(counts) if beside else 0.24 * sum(counts) + 0.6 * (len(counts) - 1)
+    figure = Figure(figsize=(WIDTH, 0.75 + height))
+    if beside:
+        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    else:
+        axes = figure.subplots(len(groups), 1, height_ratios=[count + 1.5 for count in counts])
     tips: dict[str, list[str]] = {}
     for number, (axis, (title, members)) in enumerate(zip(axes, groups, strict=True)):
         _forest_panel(axis, title, members, f"forest-{number}", tips)
