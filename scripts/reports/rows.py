@@ -277,7 +277,7 @@ def _named(rows: Sequence[Row]) -> list[Row]:
         short = short and max(map(len, details)) <= _LONGEST
         for number, (row, detail) in enumerate(zip(group, details, strict=True)):
             name = "dense" if row.method == DENSE else row.method
-            series = f"{name}, {detail}" if detail else name
+            series = f"{name} ({detail})" if detail else name
             if short:
                 named.append(dataclasses.replace(row, series=series))
             else:

@@ -210,7 +210,7 @@ def test_rows_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None
     for name, score in (("a", "fisher"), ("b", "coherence")):
         write_run(tmp_path / name, 1.5, method="state", options={"STATE_SCORE": score})
     labels = [row.label for row in rows_of(runs_of(tmp_path))]
-    assert labels == ["adamw + state, state-score coherence", "adamw + state, state-score fisher"]
+    assert labels == ["adamw + state (state-score coherence)", "adamw + state (state-score fisher)"]
 
 
 def test_each_variant_has_its_own_controls(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_without_tuning_seeds_every_rate_is_a_row(tmp_path: Path) -> None:
             write_run(tmp_path / "runs" / f"{rate}-{seed}", 1.5, seed, options=options)
     assert main(["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 0
     labels = [row["row"] for row in lines(tmp_path / "out", "row")]
-    assert labels == ["adamw dense, learning-rate 1e-3", "adamw dense, learning-rate 2e-3"]
+    assert labels == ["adamw dense (learning-rate 1e-3)", "adamw dense (learning-rate 2e-3)"]
 
 
 def test_a_matrix_says_its_tuning_seeds(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_without_a_rate_that_works_every_rate_is_a_row(tmp_path: Path) -> None:
     words = ["--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]
     assert main([*words, "--tuning-seeds", "11", "12"]) == 0
     labels = [row["row"] for row in lines(tmp_path / "out", "row")]
-    assert labels == ["adamw dense, learning-rate 1e-3", "adamw dense, learning-rate 2e-3"]
+    assert labels == ["adamw dense (learning-rate 1e-3)", "adamw dense (learning-rate 2e-3)"]
     text = (tmp_path / "out" / "report.md").read_text()
     assert "adamw: no rate has finished on every tuning seed; none is chosen." in text
 
@@ -755,4 +755,4 @@ def test_a_margin_that_is_none_is_refused(margin: str, capsys: pytest.CaptureFix
     with pytest.raises((SystemExit, UserError)) as caught:
         main(["--equivalence", margin])
     said = str(caught.value) + capsys.readouterr().err
-    assert f"{margin} is no margin: give a number of nats per token above 0" in said
+    assert f"{margin} is not a margin: give nats per token above 0" in said

@@ -149,7 +149,7 @@ def test_a_cpu_and_a_gpu_make_two_rows(tmp_path: Path) -> None:
         for seed in ((1, 2) if device == "cpu" else (int(device[-1]),))
     ]
     found = {row.label: row.seeds for row in rows_of(runs)}
-    assert found == {"adamw dense, device cpu": (1, 2), "adamw dense, device cuda": (0, 1)}
+    assert found == {"adamw dense (device cpu)": (1, 2), "adamw dense (device cuda)": (0, 1)}
 
 
 @pytest.mark.slow
