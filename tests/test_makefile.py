@@ -529,11 +529,11 @@ def test_the_reader_of_a_pipe_may_leave(tree: Path) -> None:
 def test_compare_is_given_what_was_typed(tree: Path) -> None:
     make(tree, "defconfig-tiny")
     for typed, words in (
-        (("OPTIMIZERS=adamw it's;touch",), 'OPTIMIZERS: there is no optimizer "it\'s;touch"'),
+        (("OPTIMIZERS=adamw it's;touch",), 'OPTIMIZERS: no optimizer "it\'s;touch"'),
         (("METHODS=none magnitude", "SPARSITIES=2"), "--target-sparsity: 2 is outside"),
         (("OPTIMIZERS=adamw muon", "SEEDS=1"), "1 is no number of seeds from 2 to 100"),
         (("OPTIMIZERS=adamw muon", "ARGS=--optimizer sgd"), "both say it: leave one out"),
-        (("OPTIMIZERS=adamw muon", "TIME=soon"), "TIME=soon is no time such as 90"),
+        (("OPTIMIZERS=adamw muon", "TIME=soon"), "TIME=soon is not a time: write 90"),
         ((), "nothing to compare: OPTIMIZERS="),
     ):
         done = make(tree, "compare", *typed)

@@ -168,7 +168,7 @@ def half_logits(hidden: Tensor, form: Form, fused: bool) -> bool:
 
 def _format_of_products(hidden: Tensor) -> torch.dtype:
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return hidden.dtype
 

@@ -175,7 +175,7 @@ def test_a_gpu_has_a_number_behind_a_colon() -> None:
     lines = options.full_text().splitlines()
     assert "CONFIG_DEVICE_CUDA=y" in lines
     assert "CONFIG_DEVICE_INDEX=1" in lines
-    known = "(there are: auto, cuda, cpu, mps, or cuda:N)"
+    known = "(choose from auto, cuda, cpu, mps, or cuda:N)"
     for wrong in ("cuda:", "cuda:x", "cuda:-1", "cpu:0"):
         (message,) = refused("--device", wrong)
         assert message.startswith(f"--device {wrong!r} is unknown")

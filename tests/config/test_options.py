@@ -364,7 +364,7 @@ def test_an_unknown_choice_names_the_nearest_and_all() -> None:
     [problem] = options.problems
     assert problem.startswith("--optimizer 'adamv' is unknown; did you mean adam or ")
     assert problem.endswith(
-        f"(there are: {', '.join(options.members('OPTIMIZER'))}, or LIBRARY:NAME)"
+        f"(choose from {', '.join(options.members('OPTIMIZER'))}, or LIBRARY:NAME)"
     )
     assert (
         given(("DATASET", "shakespeare_char"))

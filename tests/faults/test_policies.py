@@ -95,7 +95,7 @@ def test_such_a_step_leaves_no_trace(fault: str, arm: Arm, data: Path, tmp_path:
     assert files(run, 3) == files(run, 2)
     assert counted(run, "skipped_steps") == [0, 0, 1]
     assert json.loads((run / "summary.json").read_text())["skipped_steps"] == 1
-    assert "1 step skipped: not finite" in (run / "log.txt").read_text()
+    assert "1 step skipped: loss or gradient NaN or Inf" in (run / "log.txt").read_text()
 
 
 def test_the_run_is_that_in_which_the_step_was_left_out(

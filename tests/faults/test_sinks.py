@@ -133,7 +133,7 @@ def test_a_run_directory_that_vanishes(
     with pytest.raises(UserError, match="checkpoint of step 6 was not written: ") as error:
         tiny.train(data, run, *STEPS)
     assert error.value.code == Exit.CHECKPOINT
-    assert f"the run directory is gone ({run}); put it back" in str(error.value)
+    assert f"the run directory is gone ({run}); restore it" in str(error.value)
     warned = capsys.readouterr().err
     assert warned.count("warning: checkpoint of step 4 was not written") == 1
     assert warned.count("warning:") == 1

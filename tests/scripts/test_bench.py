@@ -198,7 +198,7 @@ def test_a_lost_weight_is_refused(contest: tuple[Any, contestants.Ours, Any]) ->
         (["--steps", "0"], "'0' is not a number from 1"),
         (["--vocab-size", "70000"], "70000 is not within 2..65536"),
         (["--config", "nowhere"], "--config nowhere: no such file"),
-        (["--json", "/nowhere/x.json"], "/nowhere/x.json: no such folder"),
+        (["--json", "/nowhere/x.json"], "/nowhere/x.json: there is no folder /nowhere"),
         (["--profile", "t.json", "--sizes", "gpt2,gpt2-mini"], "give one size with it"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["--", "--batch-siz", "3"], "unknown flag --batch-siz"),

@@ -170,7 +170,7 @@ def test_flags_hold_for_every_cell(tmp_path: Path) -> None:
     [
         (['MATRIX_OPTIMIZERS="adamw sdg"'], "no optimizer 'sdg'; did you mean sgd"),
         (['MATRIX_PRUNING_METHODS="magnitud"'], "did you mean magnitude?"),
-        (['MATRIX_AXES="lerning-rate=1"'], "no option 'lerning-rate'; did you mean learning-rate"),
+        (['MATRIX_AXES="lerning-rate=1"'], "'lerning-rate'; did you mean learning-rate"),
         (['MATRIX_AXES="learning-rate"'], "'learning-rate' is not an axis: write option=value"),
         (['MATRIX_AXES="learning-rate=1e-3,"'], "learning-rate has an empty value"),
         (['MATRIX_AXES="learning-rate=1;learning-rate=2"'], "learning-rate is an axis twice"),
@@ -182,7 +182,7 @@ def test_flags_hold_for_every_cell(tmp_path: Path) -> None:
         (['MATRIX_AXES="state-score=fisher"'], "the axis state-score has no effect in any cell"),
         (['MATRIX_OPTIMIZERS="sgd"', 'MATRIX_PRUNING_METHODS="state"'], "it needs --optimizer ad"),
         (['MATRIX_OPTIMIZERS="mine:Own"'], "mine:Own is code of your own"),
-        (['MATRIX_SEEDS=""'], "an empty matrix: give a seed"),
+        (['MATRIX_SEEDS=""'], "an empty matrix: give seeds"),
         (['MATRIX_SEEDS="1 two 9..3"'], "'9..3' is not a seed"),
         (['MATRIX_NAME="../up"'], "'../up' is not a name"),
         (['MATRIX_TIMEOUT="soon"'], "'soon' is not a whole number of at least 0 or auto"),

@@ -239,7 +239,7 @@ def test_an_evaluation_lowers_its_own_batch_alone(
     assert tiny.train(data, whole, *more) == Exit.OK
     limit(lambda size, training, _: not training and size > 1)
     train_killed(monkeypatch, 3, data, run, *more)
-    assert "in an evaluation of 4 sequences at a time: continuing with 2" in capsys.readouterr().err
+    assert "evaluating 4 sequences at a time: continuing with 2" in capsys.readouterr().err
     assert batch(run) == (4, 1)
     limit(lambda size, training, _: not training and size > 1 and pytest.fail("tried again"))
     assert tiny.train(data, run, *more) == Exit.OK

@@ -19,7 +19,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
-MORE = ("--max-steps", "4", "--gradient-accumulation", "2", "--eval-interval", "2")
+MORE = (
+    "--max-steps",
+    "4",
+    "--gradient-accumulation",
+    "2",
+    "--eval-interval",
+    "2",
+    "--save-every-best",
+)
 
 
 @pytest.mark.slow

@@ -415,7 +415,7 @@ def test_end_of_text_in_text_is_said_and_can_be_meant(
     command = ["--input", str(path), "--data-dir", str(tmp_path)]
     assert prepare_data.main(command) == Exit.OK
     (line,) = capsys.readouterr().err.splitlines()
-    assert "<|endoftext|> stands 40 times in the text" in line
+    assert "<|endoftext|> occurs 40 times in the text" in line
     way_out = re.findall(r"--\S+(?: \w+)?", line)
     with pytest.raises(UserError, match="--end-of-text text, not token: --force"):
         prepare_data.main([*command, "--end-of-text", "token"])

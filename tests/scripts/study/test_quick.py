@@ -103,7 +103,7 @@ def test_the_same_question_has_the_same_folder_and_another_another(tmp_path: Pat
         (
             {"optimizer": "adamw muno"},
             "",
-            "OPTIMIZERS: there is no optimizer 'muno'; did you mean muon",
+            "OPTIMIZERS: no optimizer 'muno'; did you mean muon",
         ),
         ({"optimizer": "adamw"}, "", "nothing to compare: all of it is adamw"),
         ({"optimizer": "adamw muon"}, "--optimizer sgd", "--optimizer and OPTIMIZERS= both say it"),
