@@ -549,7 +549,7 @@ class Shape(HTMLParser):
             assert not name.startswith("on"), (tag, name)
             # Tables are saved from links of base64, in which no text of a run is text.
             ours = re.fullmatch(
-                r"#.*|results\.(csv|jsonl)|data:text/[a-z-]+;charset=utf-8;base64,[\w+/=]*",
+                r"#.*|report\.md|results\.(csv|jsonl)|data:text/[a-z-]+;charset=utf-8;base64,[\w+/=]*",
                 value or "",
             )
             assert name not in ("href", "src") or ours, (tag, value)

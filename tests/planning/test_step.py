@@ -178,7 +178,10 @@ def test_peak_is_what_the_allocator_gives(
 ) -> None:
     """Sums in place and copies inside of operations included, which no mode sees."""
     config = cell(precision, checkpointing, "--dropout 0 --n-embd 128", accumulation)
-    assert peak_of(planned(config)).total == pytest.approx(allocated(config), rel=0.01)
+    # oneDNN takes scratch for 16-bit products, by the CPU and its threads: below 1 MiB for these.
+    scratch = 2**20 if precision == "bf16" else None
+    expected = pytest.approx(allocated(config), rel=0.01, abs=scratch)
+    assert peak_of(planned(config)).total == expected
 
 
 @pytest.mark.long
