@@ -47,6 +47,7 @@ CONFIG_MATRIX_OPTIMIZERS="adamw adamwspam"
 CONFIG_MATRIX_PRUNING_METHODS="none magnitude"
 CONFIG_MATRIX_SPARSITIES="0.5"
 CONFIG_MATRIX_SEEDS="1 2 3"
+CONFIG_MATRIX_CONTROLS=n
 """
 #: Columns of results.csv that are measured, and so differ from run to run.
 MEASURED = ("seconds", "tokens_per_second", "peak_device_bytes", "peak_host_bytes", "start", "end",
