@@ -125,7 +125,9 @@ def _time(text: str) -> float:
 
 def _seeds(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 2 <= int(text) <= 100):
-        raise argparse.ArgumentTypeError(f"{text} is no number of seeds from 2 to 100")
+        raise argparse.ArgumentTypeError(
+            f"SEEDS={text}: give 2 to 100 seeds; one seed cannot show a difference"
+        )
     return int(text)
 
 

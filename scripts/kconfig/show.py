@@ -76,7 +76,8 @@ def _unknown(option: str, name: str, flags: Mapping[str, str]) -> str:
     within = [known for known in flags if name in known and flags[known].count(" ") == 0]
     if 1 < len(within) <= 20:
         return f"option {option!r} not found; options with it in their names: {', '.join(within)}"
-    return f"no such option: {option!r}{nearest(name, list(flags))}"
+    pages = "docs/faq.md and docs/troubleshooting.md explain words such as OOM and NaN"
+    return f"no such option: {option!r}{nearest(name, list(flags))}; {pages}"
 
 
 def _source(options: Options, name: str) -> str:

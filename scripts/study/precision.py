@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gpt2.config.errors import UserError
 from gpt2.config.text import last_line
 from gpt2.config.typed import Config
+from gpt2.files.json import read_record
 from gpt2.machine.processor import has_bf16
 from gpt2.planning.calibration import LEAST_WIDTH
+from gpt2.run_dir.records import RunRecord
 from scripts.study.cells import Cell, Matrix
 from scripts.study.folder import MatrixFolder
 
@@ -46,8 +49,9 @@ def pin_precision(
     if (folder.path / "matrix.json").exists():
         before = {cell.name: _given(cell.flags) for cell in folder.matrix().cells}
     begun = {cell.name for cell in open_ if folder.run_dir(cell.name).exists()}
-    # Cells that began without it are of before CPUs were measured: auto was fp32.
-    earlier = next((name for name in before.values() if name), "fp32" if begun else None)
+    earlier = next((name for name in before.values() if name), None)
+    if earlier is None:  # cells that began before CPUs were measured, or on a GPU
+        earlier = next(filter(None, (_recorded(folder.run_dir(name)) for name in begun)), None)
     if earlier is None and there:
         say("precision of all cells on CPUs: fp32; give --precision bf16 if all nodes have it")
         earlier = "fp32"
@@ -69,6 +73,15 @@ def _asks(config: Config, there: bool) -> bool:
         and config.machine.device in (("cpu",) if there else ("auto", "cpu"))
         and config.model.n_embd >= LEAST_WIDTH
     )
+
+
+def _recorded(run: Path) -> str | None:
+    """Return the precision of a run on a CPU, by its record; None on a GPU, or without one."""
+    try:
+        record = read_record(run / "run.json", RunRecord, "")
+    except (OSError, UserError):
+        return None
+    return record.precision if record.device == "cpu" else None
 
 
 def _given(flags: Sequence[str]) -> str | None:

@@ -461,7 +461,7 @@ def test_minimal_holds_nothing_needless() -> None:
 
 
 #: Of what is a name, only the default is known to be good.
-NAMES = ("OPTIMIZER_NAME", "OPT_ARGS")
+NAMES = ("NAME", "OPTIMIZER_NAME", "OPT_ARGS")
 
 
 @pytest.mark.long

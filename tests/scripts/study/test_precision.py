@@ -95,4 +95,16 @@ def test_a_matrix_that_was_begun_keeps_what_it_had(
     assert pinned([cell("a"), cell("b")], tmp_path, measure=measure) == (["fp32", "fp32"], [])
     # Begun before CPUs were measured: as it was, and the other cells in what auto was then.
     record.cells[0] = cell("a")
+    run = tmp_path / "cells" / "a" / "run.json"
+    run.write_text('{"device": "cpu", "precision": "fp32"}')
     assert pinned([cell("a"), cell("b")], tmp_path, measure=measure) == ([None, "fp32"], [])
+
+
+def test_cells_of_a_gpu_are_not_given_what_a_cpu_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "matrix.json").write_text("{}")
+    (tmp_path / "cells" / "a").mkdir(parents=True)
+    (tmp_path / "cells" / "a" / "run.json").write_text('{"device": "cuda", "precision": "bf16"}')
+    monkeypatch.setattr(MatrixFolder, "matrix", lambda _: Record([cell("a"), cell("b")]))
+    assert pinned([cell("a"), cell("b")], tmp_path, measure=False) == ([None, None], [])

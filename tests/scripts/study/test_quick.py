@@ -155,7 +155,7 @@ def test_too_little_time_names_one_that_is_enough() -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [("--time=soon", "soon is no time such as 90s, 10m or 1h"), ("--time=0", "0 is no time"),
-     ("--seeds=1", "1 is no number of seeds from 2 to 100"), ("--seeds=many", "many is no number")],
+     ("--seeds=1", "SEEDS=1: give 2 to 100 seeds"), ("--seeds=many", "SEEDS=many: give 2 to 100")],
 )  # fmt: skip
 def test_wrong_words_on_the_command_line(argument: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
