@@ -21,12 +21,15 @@ from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 
-#: The options of a run that matter here.
+#: The options of a run that apply here.
 OPTIONS = ("DATA_DIR", "PRECISION", "BATCH_SIZE", "DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the loss over the split; return the exit code. Raises UserError."""
+    """Print the loss over the split; return the exit code.
+
+    Raises UserError.
+    """
     options, actions = parse(
         "evaluate.py", "Measure a trained model.", argv, EvaluateActions, OPTIONS
     )
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         )
     asked = config.optim.precision
     if asked == "auto" and trained.device.type == trained.record["device"].partition(":")[0]:
-        asked = trained.record["precision"]  # the same machine gives the number of the run
+        asked = trained.record["precision"]  # the run's own precision: the same number again
         if asked not in DTYPES:
             raise UserError(
                 f"{actions.run / 'run.json'}: precision {asked!r}, not one of {', '.join(DTYPES)}: "

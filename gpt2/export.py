@@ -1,4 +1,4 @@
-"""Write a trained model for elsewhere: run directory -> Hugging Face, sparse or dense folder."""
+"""Export a trained model: run directory -> Hugging Face, sparse or dense folder."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
 
-#: The options of a run that matter here: none.
+#: Options of a run that apply here: none.
 OPTIONS: tuple[str, ...] = ()
 FORMATS, DTYPES = ("hf", "sparse", "dense"), ("fp32", "bf16")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Export as `argv` says, and say what it takes; return the exit code. Raises UserError."""
+    """Export the model, and print how to load it; return the exit code.
+
+    Raises UserError.
+    """
     _, actions = parse(
         "export.py", "Write a trained model for elsewhere.", argv, ExportActions, OPTIONS
     )

@@ -20,12 +20,15 @@ from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.data.prepare import command
 
-#: The options of a run that matter here.
+#: The options of a run that apply here.
 OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prepare as `argv` says; return the exit code. Raises UserError."""
+    """Prepare the corpus that `argv` names; return the exit code.
+
+    Raises UserError.
+    """
     options, actions = parse(
         "prepare_data.py", "Turn a corpus into tokens.", argv, PrepareActions, OPTIONS
     )

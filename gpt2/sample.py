@@ -21,12 +21,12 @@ from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 
-#: The options of a run that matter here.
+#: The options of a run that apply here.
 OPTIONS = ("DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the prompt and what the model makes of it; return the exit code."""
+    """Print the prompt and the text that follows it; return the exit code."""
     options, actions = parse(
         "sample.py", "Write text with a trained model.", argv, SampleActions, OPTIONS
     )
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     sampling = Sampling(actions.temperature, actions.top_k, actions.top_p, actions.seed)
     steps = stream(trained.model, prompt, actions.tokens, sampling, actions.samples)
     if actions.samples == 1 and sys.stdout.isatty():
-        # Each piece as it comes: whoever watches need not wait for the whole.
+        # Print each piece at once, so that the user need not wait for the whole text.
         print(actions.prompt, end="", flush=True)
         for piece in tokenizer.decode_stream(token for (token,) in steps):
             print(piece, end="", flush=True)

@@ -25,7 +25,7 @@ from gpt2.run_dir.version_1_defaults import take_from_run
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train as `argv` says; return the exit code."""
+    """Run the action or the training that `argv` asks for; return the exit code."""
     options, actions = parse("train.py", "Train GPT-2 on one machine.", argv, TrainActions)
     take_from_run(options, actions.run_dir)
     config = bind(options)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         from gpt2.planning.command import show as show_plan
 
         return show_plan(config, actions)
-    # Only now: importing torch takes seconds, and everything a user can mistype is checked.
+    # Imported this late because torch takes seconds: every option is checked before.
     from gpt2.session.session import run
 
     return run(config, options, actions, argv)

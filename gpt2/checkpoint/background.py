@@ -1,4 +1,4 @@
-"""Writing beside training: a copy of what a checkpoint holds, and the thread that writes it."""
+"""Writing checkpoints in the background: copies of their content, and the thread that writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from gpt2.checkpoint.store import Checkpoint
 from gpt2.machine.processor import give_way
 
-#: Nice value of the thread: it takes what training leaves of the cores.
+#: Nice value of the thread: it only uses cores that training leaves idle.
 _NICE = 19
 
 
 class Copies:
     """Checkpoints copied to the host, each into the memory of the one before.
 
-    Memory that is new to a process costs a page fault for every 4 KiB, more than the copying.
+    New memory costs a page fault for every 4 KiB, which takes longer than the copying.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class Copies:
         self._optim: dict[str, Tensor] = {}
 
     def of(self, made: Checkpoint) -> Checkpoint:
-        """Return `made` as it is now, whatever becomes of its tensors; the last copy is gone."""
+        """Return a copy of `made` that later steps do not change; it overwrites the last copy."""
         self._model = _copied(made.model, self._model)
         self._optim = _copied(made.optim, self._optim)
         return Checkpoint(made.step, self._model, self._optim, copy.deepcopy(made.state))
 
 
 def _copied(tensors: Mapping[str, Tensor], held: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy `tensors` into those of `held` that have their shape and format, else into new ones."""
+    """Copy `tensors` into those of `held` with their shape and dtype, else into new ones."""
     copies = {}
     for name, tensor in tensors.items():
         place = held.pop(name, None)
@@ -45,9 +45,9 @@ def _copied(tensors: Mapping[str, Tensor], held: dict[str, Tensor]) -> dict[str,
 
 
 class Background:
-    """One task at a time in a thread of its own.
+    """One task at a time in its own thread.
 
-    The process does not end before the thread has: what was begun is written.
+    The process does not end before the thread: a task that was started is completed.
     """
 
     def __init__(self) -> None:
@@ -58,20 +58,23 @@ class Background:
 
     @property
     def over(self) -> bool:
-        """Whether a task has ended that nobody has waited for."""
+        """Return whether a task has ended and not been waited for."""
         return self._task is not None and self._task.done()
 
     def start(self, task: Callable[[], None]) -> None:
-        """Begin `task`; the one before must have been waited for."""
+        """Start `task`; the one before must have been waited for."""
         assert self._task is None
         self._task = self._pool.submit(task)
 
     def wait(self) -> None:
-        """Wait for the task, if there is one; raises what it raised, once."""
+        """Wait for the task, if there is one.
+
+        Raises the task's error, once.
+        """
         task, self._task = self._task, None
         if task is not None:
             task.result()
 
     def close(self) -> None:
-        """End the thread, after its task."""
+        """Stop the thread after its task."""
         self._pool.shutdown()

@@ -1,4 +1,4 @@
-"""Tensors that lie in several files, each with some of the rows: whole, or some rows of them."""
+"""Tensors spread over several files, each with some of the rows; read whole or in part."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class JoinedTensors(Mapping[str, Tensor]):
-    """The tensors of `files`, in which the parts of a tensor follow each other along its rows.
+    """The tensors of `files`, where each file holds consecutive rows of a tensor.
 
-    A tensor is joined whenever it is asked for, so that none is held; one of a single part is that
-    part. The files are mapped: rows that nobody asks for are not read.
+    A tensor is joined whenever it is asked for, and not kept; a tensor in one file is not copied.
+    The files are mapped: other rows are not read.
     """
 
     def __init__(self, files: Sequence[Mapping[str, Tensor]]) -> None:
@@ -39,7 +39,7 @@ class JoinedTensors(Mapping[str, Tensor]):
         return torch.Size([sum(part.size(0) for part in parts), *parts[0].shape[1:]])
 
     def rows(self, name: str, wanted: range) -> Tensor:
-        """Return the rows `wanted`, which follow each other, of a tensor."""
+        """Return the consecutive rows `wanted` of a tensor."""
         found, start = [], 0
         for part in self._parts[name]:
             stop = start + part.size(0)

@@ -1,4 +1,4 @@
-"""A checkpoint's weights, copied into a model."""
+"""Copy a checkpoint's weights into a model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from gpt2.machine.shards import shard_like
 
 
 def load_model(model: Any, found: Checkpoint) -> None:
-    """Copy a checkpoint's weights into `model`. Raises UserError where they do not fit."""
+    """Copy a checkpoint's weights into `model`.
+
+    Raises UserError where they do not fit.
+    """
     wanted = dict(model.named_parameters())
     if wrong := wanted.keys() ^ found.model.keys():
         raise UserError(f"the checkpoint is of another model: {shortened(sorted(wrong), 3)}")
     for name, parameter in wanted.items():
-        value = found.model[name]  # once: it may be made only now
+        value = found.model[name]  # once: reading may build it
         if parameter.shape != value.shape:
             have, need = tuple(value.shape), tuple(parameter.shape)
             raise UserError(f"the checkpoint has {name} of shape {have}, the model needs {need}")

@@ -1,4 +1,4 @@
-"""Values that hold tensors: apart, into named tensors and JSON, and together again to the bit."""
+"""Split nested values into named tensors and JSON, and join them again exactly."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gpt2.machine.shards import is_sharded
 
 
 def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Put the tensors of `value` into `tensors`, named from `name` on; return the rest as JSON.
+    """Move the tensors of `value` into `tensors`, with names that start with `name`.
 
-    What is no plain value says its kind there: {"tensor": name}, {"list": [...]}, and so on.
-    Raises TypeError for what is neither a tensor nor JSON, nor made of these.
+    Returns the rest as JSON, in which values that JSON lacks carry their type: {"tensor": name},
+    {"list": [...]}, and so on. Raises TypeError for other values.
     """
     if isinstance(value, Tensor):
         return _flatten_tensor(value, name, tensors)
@@ -35,11 +35,11 @@ def flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _flatten_tensor(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    if is_sharded(tensor):  # rows of it, in their order
+    if is_sharded(tensor):  # consecutive rows of it
         tensors[name] = tensor
         return {"tensor": name}
     if is_traceable_wrapper_subclass(tensor):
-        # Quantised state: a class around its codes and scales.
+        # Quantised state: a class around codes and scales.
         inside, rest = tensor.__tensor_flatten__()
         parts = {
             key: _flatten_tensor(getattr(tensor, key), f"{name}.{key}", tensors) for key in inside
@@ -50,14 +50,17 @@ def _flatten_tensor(tensor: Any, name: str, tensors: dict[str, Tensor]) -> dict[
     tensors[name] = tensor
     if tensor.is_contiguous():
         return {"tensor": name}
-    # Products are rounded by the order in memory (by columns in a QR factor), which a file does
-    # not keep.
+    # Rounding depends on the memory order (column-major in a QR factor), which a file does not
+    # keep.
     order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride(dim))
     return {"tensor": name, "order": order}
 
 
 def unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undo flatten, taking what it needs out of `tensors`. Raises ValueError."""
+    """Undo flatten, taking tensors out of `tensors`.
+
+    Raises ValueError.
+    """
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
@@ -85,7 +88,7 @@ def unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def as_saved(loaded: Any, saved: Any) -> Any:
-    """Return `saved` where torch's loader changed its format, on the device it chose."""
+    """Return `saved` where torch's loader changed its dtype, on the device it chose."""
     if isinstance(saved, Tensor):
         return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device)
     if isinstance(saved, dict):
@@ -101,7 +104,7 @@ def _name(kind: type[Any]) -> str:
 
 
 def _class(name: str) -> Any:
-    """Return a class that a loaded library declared safe to load; a file can name no other."""
+    """Return a class that a loaded library declared safe to load; files can name no other."""
     for kind in torch.serialization.get_safe_globals():
         if isinstance(kind, type) and _name(kind) == name:
             return kind

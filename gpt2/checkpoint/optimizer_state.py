@@ -1,4 +1,4 @@
-"""The state of a run between two steps: to a checkpoint, and back to the bit."""
+"""The state of a run between two steps, to a checkpoint and back, exactly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from gpt2.checkpoint.nested_tensors import as_saved, flatten, unflatten
 from gpt2.machine.shards import shard_like
 
-#: Entries of a group that say what it is, or how this machine computes it: made anew at a resume.
+#: Entries of a group that are not state: they are set anew at a resume.
 _NOT_STATE = ("params", "names", "role", "fused", "foreach", "capturable", "differentiable")
 
-#: Numbers up to which a tensor may stay on the host though its parameter does not: counts of steps.
+#: Most numbers of a tensor that may stay on the host while its parameter is elsewhere: step counts.
 _SMALL = 1024
 
 
@@ -25,9 +25,8 @@ def optimizer_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return an optimizer's state as tensors named PARAMETER.KEY, and the rest as JSON.
 
-    Tensors in lists and dictionaries are named PARAMETER.KEY.PLACE. Those that ranks hold in shards
-    stay so. Raises TypeError for what is
-    neither a tensor nor JSON.
+    Tensors in lists and dictionaries are named PARAMETER.KEY.INDEX. Sharded tensors stay sharded.
+    Raises TypeError for values that are neither tensors nor JSON.
     """
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {"state": {}, "groups": [], "shared": {}, "own": {}}
@@ -46,7 +45,7 @@ def optimizer_tensors(
                 found = flatten(value, place, tensors)
                 if found != {"tensor": place}:
                     plain["state"][place] = found
-    # What an optimizer keeps once, and not for each parameter: among the state, or beside it.
+    # State that an optimizer keeps once, not per parameter: inside `state` or as attributes.
     of_all: dict[Any, Any] = optimizer.state
     for word, value in of_all.items():
         if isinstance(word, str):
@@ -66,9 +65,12 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
 def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
-    """Put back what optimizer_tensors gave. Raises ValueError for state of no known parameter."""
-    # In a file a tensor may begin at any byte, and products are rounded by where it begins. What
-    # goes to another device is copied there, one after the other, and never held by the host.
+    """Restore the result of optimizer_tensors().
+
+    Raises ValueError for state of an unknown parameter.
+    """
+    # In a file a tensor may start at any byte, and rounding depends on alignment. Tensors for
+    # another device are copied there one by one, without a copy on the host.
     stays = {p.device.type for group in optimizer.param_groups for p in group["params"]} == {"cpu"}
     tensors = {
         name: tensor.clone() if stays or tensor.numel() <= _SMALL else tensor
@@ -87,7 +89,7 @@ def load_optimizer(
     index = 0
     for number, group in enumerate(saved["param_groups"]):
         for key, value in groups[number].items():
-            # Checkpoints of before lists were told from tuples have lists alone.
+            # Old checkpoints hold tuples as lists.
             group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
         start = f"group.{number}."
         for place in [place for place in values if place.startswith(start)]:
@@ -105,7 +107,7 @@ def load_optimizer(
     if values:
         raise ValueError(f"optimizer state of unknown parameters: {', '.join(values)}")
     # torch's own loader knows which state belongs on which device, but casts all of it to the
-    # parameter's format; what was stored in another format gets it back.
+    # parameter's dtype; as_saved restores other dtypes.
     optimizer.load_state_dict(saved)
     for position, state in saved["state"].items():
         if position not in shared:
@@ -115,12 +117,12 @@ def load_optimizer(
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of every global random generator, as JSON; on CUDA the current device's."""
+    """Return the state of every global random generator as JSON; of CUDA the current device's."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {
         "torch": _encode(torch.get_rng_state()),
-        # A run on the CPU of a machine with a GPU must not wake CUDA, which takes time and memory.
+        # A CPU run on a machine with a GPU must not start CUDA, which takes time and memory.
         "cuda": [_encode(torch.cuda.get_rng_state())] if torch.cuda.is_initialized() else [],
         "numpy": [str(name), [int(key) for key in keys], position, has_gauss, gauss],
         "python": [version, list(internal), gauss_next],
@@ -128,10 +130,9 @@ def random_state() -> dict[str, Any]:
 
 
 def load_random_state(state: dict[str, Any]) -> None:
-    """Put every global random generator back, on CUDA that of the current device.
+    """Restore every global random generator, on CUDA the current device's.
 
-    Version 1 saved those of all devices that it saw: of several the one in the current's place is
-    taken.
+    Version 1 saved those of all visible devices: the one with the current device's index is used.
     """
     torch.set_rng_state(_decode(state["torch"]))
     if torch.cuda.is_initialized() and (saved := state["cuda"]):

@@ -1,15 +1,15 @@
-"""Checkpoints of runs whose ranks hold a part of each tensor (FSDP): every rank writes its own.
+"""Checkpoints of sharded runs (FSDP): every rank writes its own files.
 
     checkpoints/step-00001000/
-        model-00001-of-00002.safetensors    the rows of the parameters that the first rank holds
-        model-00002-of-00002.safetensors    those of the second
-        optim-00001-of-00002.safetensors    the same of optimizer and pruning state; what all ranks
-        optim-00002-of-00002.safetensors    hold alike (counts, masks) is in the first rank's file
+        model-00001-of-00002.safetensors    the first rank's rows of the parameters
+        model-00002-of-00002.safetensors    the second rank's
+        optim-00001-of-00002.safetensors    the same for optimizer and pruning state; what all
+        optim-00002-of-00002.safetensors    ranks share (counts, masks) is in the first file
         state.json                          as in any other checkpoint
         MANIFEST.json                       written last, by the first rank: format 2, `ranks`
 
-The parts of a tensor follow each other along its rows, in the order of the ranks. No rank ever has
-more of the state than its part, to save and to resume, whatever the number of ranks was.
+Each file holds consecutive rows of a tensor, in the order of the ranks. To save and to resume, a
+rank never needs more memory than its shard, for any number of ranks before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def own_part(whole: Checkpoint, ranks: DistributedContext) -> Checkpoint:
 
     def part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = {n: local_shard(t) for n, t in tensors.items() if is_sharded(t) or ranks.first}
-        # A rank that holds no row of a tensor writes nothing of it.
+        # A rank without rows of a tensor does not write it.
         return {n: t for n, t in own.items() if ranks.first or t.numel()}
 
     return Checkpoint(whole.step, part(whole.model), part(whole.optim), whole.state)
@@ -65,10 +65,10 @@ def save(
     ranks: DistributedContext,
     before: Callable[[], None],
 ) -> None:
-    """Write what own_part gave, on all ranks together; then remove older ones as store.save does.
+    """Write the results of own_part on all ranks; then remove older checkpoints as store.save does.
 
-    The first rank calls `before` first. Raises OSError on all ranks when one of them could not
-    write; nothing of it is left then, and the older ones are not touched.
+    The first rank calls `before` first. Raises OSError on all ranks when one of them cannot write;
+    then nothing new is left, and the older checkpoints are unchanged.
     """
     final = folder_of(parent, own.step)
 
@@ -93,7 +93,7 @@ def save(
         faults.failpoint("checkpoint.rename")
         if final.exists():
             shutil.rmtree(final)
-        stack.close()  # which gives the folder its name
+        stack.close()  # renames the folder
         faults.failpoint("checkpoint.purge")
         purge(parent, own.step, keep)
 
@@ -104,14 +104,20 @@ def save(
 
 
 def _write(folder: Path, own: Checkpoint, ranks: DistributedContext) -> dict[str, tuple[int, str]]:
-    """Write this rank's files; return size and SHA-256 of each by name. Raises OSError."""
+    """Write this rank's files; return size and SHA-256 of each by name.
+
+    Raises OSError.
+    """
     kinds = {"model": own.model, "optim": own.optim}
     names = {kind: shard_file(kind, ranks.rank, ranks.world_size) for kind in kinds}
     return {names[kind]: write_tensors(folder / names[kind], kinds[kind]) for kind in kinds}
 
 
 def _on_all(ranks: DistributedContext, task: Callable[[], Result]) -> list[Result]:
-    """Return what `task` gives on each rank. Raises OSError on all when it does so on one."""
+    """Return the result of `task` on each rank.
+
+    Raises OSError on all ranks when it fails on one.
+    """
     result, problem = None, None
     try:
         result = task()
@@ -126,17 +132,20 @@ def _on_all(ranks: DistributedContext, task: Callable[[], Result]) -> list[Resul
 
 
 def _on_first(ranks: DistributedContext, task: Callable[[], Result]) -> Result:
-    """Return what `task` gives on the first rank, on all. Raises OSError there as on all."""
+    """Return the first rank's result of `task`, on all ranks.
+
+    Raises OSError on all ranks when it fails there.
+    """
     return _on_all(ranks, lambda: task() if ranks.first else None)[0]  # type: ignore[return-value]
 
 
 def sharded_like(
     tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Return a checkpoint's `tensors` in shards where the parameters that they belong to are.
+    """Return a checkpoint's `tensors`, sharded where their parameters are.
 
-    A tensor belongs to the parameter whose name is in its own, if it has its shape. Only the rows
-    that this rank holds are read, when a tensor is asked for.
+    A tensor belongs to the parameter whose name is part of its own, if the shapes agree. When a
+    tensor is asked for, only this rank's rows are read.
     """
     joined = tensors if isinstance(tensors, JoinedTensors) else JoinedTensors([tensors])
 
@@ -150,7 +159,7 @@ def sharded_like(
 
 
 def _owner(name: str, parameters: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the parameter whose name stands in `name`: as it is, before .KEY or behind PREFIX."""
+    """Return the parameter whose name is in `name`: alone, before .KEY or after PREFIX."""
     words = name.split(".")
     spans = ((a, b) for a in range(len(words)) for b in range(len(words), a, -1))
     found = (".".join(words[a:b]) for a, b in spans)

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or do not exist, verified on load.
+"""Checkpoints that are complete or do not exist, verified on load.
 
     checkpoints/step-00001000/
         model.safetensors    parameters under their names in the model
@@ -6,8 +6,8 @@
         state.json           everything that is not a tensor
         MANIFEST.json        written last: size and SHA-256 of the others
 
-A checkpoint is written into a hidden folder, synced, and renamed into place. Nothing is pickled.
-That of a sharded run has the tensors of each rank in files of its own: see sharded.py.
+A checkpoint is written into a hidden folder, synced, and renamed into place. Nothing is pickled. A
+sharded run has files for each rank: see sharded.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from gpt2.files.manifest import (
 from gpt2.machine.ranks import DistributedContext
 
 KEEP_LAST = 2
-#: Room that a disk must have for a checkpoint, over its bytes: others write, too.
+#: Free space needed for a checkpoint, as a multiple of its bytes: others write, too.
 _HEADROOM = 1.1
 STATE = "state.json"
 _KINDS = ("model", "optim")
@@ -50,7 +50,7 @@ _ALONE = DistributedContext()
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: tensors by name, and JSON."""
+    """The content of a checkpoint: tensors by name, and JSON."""
 
     step: int
     model: Mapping[str, Tensor]
@@ -70,21 +70,21 @@ def steps(parent: Path) -> list[int]:
 
 
 def shard_file(kind: str, rank: int, ranks: int) -> str:
-    """Return the name of the file of one rank's `kind` of tensors; of 0 ranks, that of all."""
+    """Return the name of one rank's file of tensors of this `kind`; 0 ranks: not sharded."""
     return f"{kind}-{rank + 1:05d}-of-{ranks:05d}.safetensors" if ranks else f"{kind}.safetensors"
 
 
 def verifies(folder: Path) -> bool:
-    """Whether `folder` holds a whole checkpoint."""
+    """Return whether `folder` holds a complete, undamaged checkpoint."""
     return folder.exists() and not problem(folder, _wanted(folder))
 
 
 def save(parent: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> None:
-    """Write `checkpoint`, then remove all but it, the KEEP_LAST - 1 before it and those in `keep`.
+    """Write `checkpoint`; then remove all but it, the KEEP_LAST - 1 before it and those in `keep`.
 
-    Later ones go too: the run went on from before them, so they were damaged.
-    Raises OSError when it cannot be written; nothing of it is left then, and none of the last
-    KEEP_LAST, nor of those in `keep`, is touched. They go only when the new one is safely on disk.
+    Later ones are removed, too: the run resumed before them, so they were damaged. Others are
+    removed only when the new one is safely on disk. Raises OSError when it cannot be written; then
+    nothing new is left, and the last KEEP_LAST and those in `keep` are unchanged.
     """
     final = folder_of(parent, checkpoint.step)
     if verifies(final):
@@ -102,11 +102,11 @@ def save(parent: Path, checkpoint: Checkpoint, keep: Collection[int] = ()) -> No
 def load_last(
     parent: Path, warn: Callable[[str], None], ranks: DistributedContext = _ALONE
 ) -> Checkpoint | None:
-    """Load the newest checkpoint that verifies; `warn` of each that does not.
+    """Load the newest checkpoint that verifies; call `warn` for each that does not.
 
-    None when there has never been one. All of several ranks must call it: they take the same one.
-    Raises UserError when there are some and none is whole, and when one that a newer version of
-    this program wrote comes first: to go back behind it would in time remove it.
+    Returns None when no checkpoint was ever written. All of several ranks must call it, and load
+    the same one. Raises UserError when no checkpoint is complete, and when the newest was written
+    by a newer version of this program: resuming before it would in time remove it.
     """
     found: list[int] = ranks.gather(steps(parent))[0]
     for step in reversed(found):
@@ -137,9 +137,9 @@ def _refuse_newer(parent: Path, step: int) -> None:
 
 
 def load(folder: Path, ranks: DistributedContext = _ALONE) -> Checkpoint:
-    """Load and verify one checkpoint. Raises DamagedError.
+    """Load and verify one checkpoint.
 
-    Several ranks, all of which must call it, verify a share of the files each.
+    All of several ranks must call it; they share the verification. Raises DamagedError.
     """
     found = problem(folder, _wanted(folder), (ranks.rank, ranks.world_size))
     if wrong := ranks.first_problem(found):
@@ -157,7 +157,10 @@ def load(folder: Path, ranks: DistributedContext = _ALONE) -> Checkpoint:
 
 
 def _read(folder: Path) -> Checkpoint:
-    """Read what verifies. Raises OSError or ValueError."""
+    """Read a verified checkpoint.
+
+    Raises OSError or ValueError.
+    """
     state = read_object(folder / STATE, {"step": int})
     name = folder.name
     if name.startswith("step-") and name != folder_of(folder.parent, state["step"]).name:
@@ -176,13 +179,13 @@ def _files(kind: str, ranks: int) -> list[str]:
 
 
 def _wanted(folder: Path) -> list[str]:
-    """Return the files that a checkpoint must have, by what its manifest says of ranks."""
+    """Return the files that a checkpoint must have, by the number of ranks in its manifest."""
     ranks = ranks_of(folder)
     return [STATE, *(name for kind in _KINDS for name in _files(kind, ranks))]
 
 
 def prepare(parent: Path) -> None:
-    """Make the folder of the checkpoints, without what killed writers left behind.
+    """Make the folder of the checkpoints, and remove what killed writers left behind.
 
     Raises OSError where nothing can be written.
     """
@@ -195,19 +198,19 @@ def prepare(parent: Path) -> None:
 
 
 def bytes_of(checkpoint: Checkpoint) -> int:
-    """Return the bytes that a checkpoint takes on a disk, but for its manifest."""
+    """Return the bytes that a checkpoint takes on disk, without its manifest."""
     tensors = file_size(checkpoint.model) + file_size(checkpoint.optim)
     return tensors + len(state_text(checkpoint))
 
 
 def make_room(parent: Path, step: int, size: int, keep: Collection[int]) -> None:
-    """See that the disk has room for `size` bytes of the checkpoint of `step`.
+    """Ensure that the disk has room for `size` bytes of the checkpoint of `step`.
 
-    What need not be kept goes, where there is too little. Raises OSError (ENOSPC).
+    If not, checkpoints that need not be kept are removed. Raises OSError (ENOSPC).
     """
     needed = round(_HEADROOM * size)
     disk = shutil.disk_usage(parent)
-    if disk.free >= needed or disk.total == 0:  # some file systems do not say: then it is tried
+    if disk.free >= needed or disk.total == 0:  # unknown on some file systems: try to write
         return
     purge(parent, step - 1, keep)
     if (free := shutil.disk_usage(parent).free) < needed:

@@ -1,4 +1,4 @@
-"""Safetensors files written one tensor at a time, hashed on the way."""
+"""Safetensors files written one tensor at a time, and hashed while they are written."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-#: Bytes that are hashed and written at a time: what is in the processor's cache is read once.
+#: Bytes that are hashed and written at once: small enough to stay in the processor's cache.
 _PIECE = 2**20
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors that are made whenever they are asked for, so that none is held."""
+    """Tensors that are made whenever they are asked for, and not kept."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
         self._makers = makers
@@ -53,9 +53,9 @@ def write_tensors(
 ) -> tuple[int, str]:
     """Write `tensors` to a new file, fsynced; return its size in bytes and its SHA-256.
 
-    `metadata` are texts for the header. The library's own writer wants all tensors on the host at
-    once; here the host never holds more than the largest. Each is asked for twice. Raises OSError
-    (disk full, read-only) and leaves a partial file behind.
+    `metadata` are texts for the header. The library's own writer needs all tensors on the host at
+    once; this one holds only the largest. Each tensor is asked for twice. Raises OSError (disk
+    full, read-only) and leaves a partial file behind.
     """
     text, _ = _header(tensors, metadata)
     digest = hashlib.sha256()
@@ -78,13 +78,13 @@ def write_tensors(
 
 
 def file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:
-    """Return the bytes that write_tensors would write. The tensors may be on the device meta."""
+    """Return the bytes that write_tensors would write; tensors may be on the device meta."""
     text, data = _header(tensors, metadata)
     return 8 + len(text) + data
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> tuple[bytes, int]:
-    """Return the header of a file, padded to whole words, and the bytes of data after it."""
+    """Return the header of a file, padded to 8 bytes, and the bytes of data after it."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():
@@ -101,7 +101,10 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, on the CPU. Raises ValueError when it is not a whole one."""
+    """Return the tensors of a file, on the CPU.
+
+    Raises ValueError when it is damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

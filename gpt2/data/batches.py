@@ -1,4 +1,4 @@
-"""Which tokens a step sees: a pure function of (seed, step, micro-step, rank), in epochs."""
+"""The tokens of a step: a pure function of (seed, step, micro-step, rank), in epochs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from gpt2.data.memmap import IdArray
 from gpt2.data.tokens import TokenFile
 from gpt2.model.loss import IGNORED
 
-_CACHED_EPOCHS = 2  # a batch may straddle two epochs
+_CACHED_EPOCHS = 2  # a batch may span two epochs
 _AHEAD = 2  # batches prefetched per thread
-_NO_RUNS_EPOCH = 2**31  # epoch whose order calibration takes
+_NO_RUNS_EPOCH = 2**31  # epoch number reserved for calibration
 
 
 def sequences_per_epoch(tokens: int, block_size: int) -> int:
-    """Sequences of `block_size` inputs, each with its targets, that `tokens` tokens hold."""
+    """Return how many sequences of `block_size` inputs and their targets fit in `tokens`."""
     return (tokens - 1) // block_size
 
 
 def steps_for(epochs: float, tokens: int, block_size: int, effective_batch: int) -> int:
-    """Steps that see every sequence at least `epochs` times.
+    """Return the steps in which every sequence is seen at least `epochs` times.
 
     `effective_batch` is the number of sequences of a step over all micro-steps and ranks.
     """
-    # Decimal arithmetic: 0.1 epochs of 30 sequences are 3, not 3.0000000000000004.
+    # Exact arithmetic: 0.1 epochs of 30 sequences are 3, not 3.0000000000000004.
     wanted = Fraction(repr(epochs)) * sequences_per_epoch(tokens, block_size)
     return math.ceil(wanted / effective_batch)
 
@@ -44,8 +44,8 @@ def steps_for(epochs: float, tokens: int, block_size: int, effective_batch: int)
 class EpochOrder:
     """The order of an epoch's sequences: a pure function of (seed, epoch). Thread-safe.
 
-    Every epoch draws an offset into the text, so that the borders between sequences move. There
-    are (tokens - 1) mod block size + 1 offsets: one alone where the block size divides tokens - 1.
+    Every epoch draws an offset into the text, so that the borders between sequences move. There are
+    (tokens - 1) mod block size + 1 offsets: only one where the block size divides tokens - 1.
     """
 
     def __init__(self, tokens: int, block_size: int, seed: int) -> None:
@@ -58,7 +58,7 @@ class EpochOrder:
         self._lock = Lock()
 
     def starts(self, first: int, count: int) -> list[int]:
-        """Token offsets at which samples `first` to `first + count - 1` of the run begin."""
+        """Return the token offsets of `count` samples of the run, from sample `first` on."""
         samples = (divmod(index, self.sequences) for index in range(first, first + count))
         return [self._start(epoch, place) for epoch, place in samples]
 
@@ -75,7 +75,7 @@ class EpochOrder:
             return self._orders[epoch]
 
     def _draw(self, epoch: int) -> tuple[int, NDArray[np.int32]]:
-        # numpy promises the raw stream of a bit generator for ever, but not that of shuffle().
+        # numpy guarantees the raw stream of a bit generator across versions, but not shuffle().
         stream = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
         offset = stream.random_raw() % (self._spare + 1)
         keys = stream.random_raw(self.sequences)
@@ -84,12 +84,12 @@ class EpochOrder:
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """What decides which sequences of a training text a micro-batch holds.
+    """The numbers that decide which sequences are in a micro-batch.
 
-    `gradient_accumulation` micro-steps of `batch_size` sequences, each of `block_size` tokens, make
-    a step on each of `world_size` ranks. The sequences of a step depend on `seed` and
-    `effective_batch` alone: halving the batch size and doubling the accumulation keeps them, and
-    so does dividing a step among ranks.
+    A step on each of `world_size` ranks is `gradient_accumulation` micro-steps of `batch_size`
+    sequences of `block_size` tokens. The sequences of a step depend on `seed` and `effective_batch`
+    only. So halving the batch size and doubling the accumulation keeps them, and so does splitting
+    a step over ranks.
     """
 
     block_size: int
@@ -101,19 +101,20 @@ class BatchOrder:
 
     @property
     def effective_batch(self) -> int:
-        """Sequences of a step, over all micro-steps and ranks."""
+        """Return the sequences of a step, over all micro-steps and ranks."""
         return self.batch_size * self.gradient_accumulation * self.world_size
 
     def first_sample(self, step: int, micro: int) -> int:
-        """Return which sample of the run is the first of this rank's micro-batch."""
+        """Return the index, within the run, of the first sample of this rank's micro-batch."""
         before = micro * self.world_size + self.rank
         return step * self.effective_batch + before * self.batch_size
 
 
 class TrainBatches:
-    """Training batches by step and micro-step, prefetched by threads over one memory map.
+    """Training batches by step and micro-step, prefetched by threads from one memory map.
 
-    `num_workers` threads read ahead; 0 reads when asked. What is read is the same.
+    `num_workers` threads read ahead; with 0, each batch is read when asked for. The batches are the
+    same.
     """
 
     def __init__(
@@ -133,23 +134,23 @@ class TrainBatches:
 
     @property
     def block_size(self) -> int:
-        """Tokens of a sequence."""
+        """Return the tokens of a sequence."""
         return self._order.block_size
 
     @property
     def sequences(self) -> int:
-        """Sequences of an epoch."""
+        """Return the sequences of an epoch."""
         return self._epochs.sequences
 
     @property
     def effective_batch(self) -> int:
-        """Sequences of a step, over all micro-steps and ranks."""
+        """Return the sequences of a step, over all micro-steps and ranks."""
         return self._order.effective_batch
 
     def train(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one micro-step, int64 (B, T) each, on the device.
+        """Return inputs and targets of one micro-step, int64 (B, T) each, on the device.
 
-        An error met while reading ahead is raised by the call that asks for that batch.
+        Raises the error of reading this batch, also when it was prefetched.
         """
         assert 0 <= micro < self._order.gradient_accumulation, micro
         future = self._pending.pop((step, micro), None)
@@ -159,7 +160,7 @@ class TrainBatches:
         return pair[0], pair[1]
 
     def close(self) -> None:
-        """End the threads; batches can still be read afterwards, without them."""
+        """Stop the threads; batches can still be read afterwards, without them."""
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
             self._threads = None
@@ -172,7 +173,7 @@ class TrainBatches:
         self.close()
 
     def _read_ahead(self, step: int, micro: int) -> None:
-        """Keep the batches that follow (step, micro) in work, and no others."""
+        """Prefetch the batches that follow (step, micro), and cancel all others."""
         if self._threads is None:
             return
         accumulation = self._order.gradient_accumulation
@@ -185,7 +186,7 @@ class TrainBatches:
                 self._pending[key] = self._threads.submit(self._read, *key)
 
     def _read(self, step: int, micro: int) -> Tensor:
-        """Inputs and targets of one micro-step as one host tensor (2, B, T), pinned for CUDA."""
+        """Read inputs and targets of a micro-step: a host tensor (2, B, T), pinned for CUDA."""
         faults.failpoint("data.batch")
         size, block = self._order.batch_size, self._order.block_size
         pair = np.empty((2, size, block), dtype=np.int64)
@@ -206,9 +207,10 @@ def validation_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the whole split once, in order, as inputs and targets int64 (B, T) on the device.
 
-    Every token but the first is a target once. All batches have one shape, for the sake of
-    compiled models: where the text ends, targets are IGNORED. Nothing depends on a seed. With
-    `first`, only from that input on; a multiple of `block_size` keeps the sequences as they are.
+    Every token but the first is a target once. All batches have the same shape, so that compiled
+    models are not recompiled; targets past the end of the text are IGNORED. The order does not
+    depend on a seed. With `first`, start at that input; a multiple of `block_size` keeps the
+    sequences the same.
     """
     ids, files = _of(tokens)
     place, per_batch, targets = torch.device(device), batch_size * block_size, len(ids) - 1
@@ -245,14 +247,14 @@ def calibration_batches(
 
 
 def _of(tokens: TokenFile | IdArray) -> tuple[IdArray, WatchedFiles]:
-    """Return ids, and the files that are checked before they are read."""
+    """Return ids, and the files to check before reading them."""
     if isinstance(tokens, TokenFile):
         return tokens.ids, tokens.files
     return tokens, WatchedFiles()
 
 
 def _on_device(host: Tensor, device: torch.device) -> Tensor:
-    # Only pinned memory outlives the copy: MPS reads ordinary memory after it was freed, too.
+    # Only pinned memory is kept until the copy ends: MPS would read freed memory.
     return host.to(device, non_blocking=device.type == "cuda")
 
 

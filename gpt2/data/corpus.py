@@ -1,4 +1,4 @@
-"""What a plug-in in corpora/ offers: documents, the tokenizer they call for, and their source."""
+"""The interface of the plug-ins in corpora/: documents, their tokenizer and their source."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from typing import Any, Protocol
 from gpt2.data.splits import SPLITS, split_characters
 from gpt2.data.tokenizer import Tokenizer
 
-DOCUMENT_END = "\n"  # what ends a document where the tokenizer has no end-of-text
+DOCUMENT_END = "\n"  # ends a document if the tokenizer has no end-of-text
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked a corpus for.
+    """The options that a corpus is opened with.
 
-    `input` is --input, `tokenizer` is --tokenizer (None: the corpus's own), and `downloads` is the
-    folder in which what was fetched is kept, so that it is fetched once. `text_column` is
-    --text-column, for files with columns or keys (None: "text"). `skip_bad` is --bad-files skip,
-    `end_of_text` is --end-of-text token, and `say` is given lines for the user.
+    input: --input.
+    tokenizer: --tokenizer (None: the corpus's own).
+    downloads: the folder that keeps downloads, so that they happen once.
+    text_column: --text-column, for files with columns or keys (None: "text").
+    skip_bad: --bad-files skip.
+    end_of_text: --end-of-text token.
+    say: called with lines for the user.
     """
 
     input: Path | None
@@ -35,10 +38,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Document:
-    """A document of one of its corpus's splits, in pieces of text of any length.
+    """A document of one split of a corpus, in pieces of text of any length.
 
-    `pieces` are to be read to their end before the next document is asked for. `name` says where it
-    is (a file, a line of one), for errors.
+    Read all `pieces` before you ask for the next document. `name` says where the document is (a
+    file, or a line of one), for errors.
     """
 
     split: str
@@ -49,33 +52,33 @@ class Document:
 class Corpus(Protocol):
     """A text in splits, read once and in pieces: no document need ever be whole in memory.
 
-    `separated` says that it is made of documents, each of which is to be ended by end-of-text (by
-    a newline, where the tokenizer has none); otherwise it is one text. `splits` are "train", "val"
-    and any others, in the order in which meta.json lists them. Only the first two must have
-    text: a short corpus may have nothing left for "test". `source` is JSON, with at least `address`
-    and, at the latest when all was read, `sha256`: where the text came from, and what it was. As it
-    is before anything was read, it tells one corpus from another: an interrupted preparation goes
-    on only where it is the same.
+    separated: the corpus consists of documents, each to be ended by end-of-text (by a newline,
+        where the tokenizer has none). False: it is one text.
+    splits: "train", "val" and any others, in the order of meta.json. Only the first two must have
+        text: a short corpus may have nothing left for "test".
+    source: JSON about the text's origin and content, with at least `address` and, once all is read,
+        `sha256`. Its value before reading identifies the corpus: an interrupted preparation resumes
+        only where it is the same.
     """
 
     @property
     def separated(self) -> bool:
-        """Whether the corpus is made of documents."""
+        """Return whether the corpus consists of documents."""
         ...
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of its splits, in lower case: each becomes a file of that name."""
+        """Return the names of its splits, in lower case: each becomes a file of that name."""
         ...
 
     @property
     def source(self) -> dict[str, Any]:
-        """Where the text came from, for meta.json; it may be completed while it is read."""
+        """Return where the text came from, for meta.json; reading may complete it."""
         ...
 
     @property
     def text_bytes(self) -> int | None:
-        """UTF-8 bytes of the whole text, or somewhat more; None where only reading it tells."""
+        """Return the UTF-8 bytes of the whole text, or somewhat more; None if unknown."""
         ...
 
     def tokenizer(self) -> Tokenizer:
@@ -85,15 +88,15 @@ class Corpus(Protocol):
     def documents(self, skip: int = 0) -> Iterator[Document]:
         """Yield the documents of all splits in one pass, always in the same order.
 
-        The first `skip` of them are passed over, as cheaply as the corpus can: that is where an
-        interrupted preparation goes on. Empty documents may be among them. Raises UserError (DATA)
-        that names a file which cannot be read.
+        The first `skip` documents are skipped, as cheaply as the corpus can: an interrupted
+        preparation resumes there. Empty documents may occur. Raises UserError (DATA) that names a
+        file it cannot read.
         """
         ...
 
 
 class WholeText:
-    """A corpus of one text that is small enough to hold: its last tenth is validation and test."""
+    """A corpus of one text that fits in memory; its last tenth is validation and test."""
 
     separated = False
     splits = SPLITS
@@ -105,15 +108,15 @@ class WholeText:
 
     @property
     def text_bytes(self) -> int:
-        """UTF-8 bytes of the text."""
+        """Return the UTF-8 bytes of the text."""
         return len(self._text.encode())
 
     def tokenizer(self) -> Tokenizer:
-        """Return the tokenizer the corpus was opened with."""
+        """Return the tokenizer that the corpus was opened with."""
         return self._tokenizer
 
     def documents(self, skip: int = 0) -> Iterator[Document]:
-        """Yield the part for training, then those for validation and test."""
+        """Yield the training part, then those for validation and test."""
         name = str(self.source.get("address", "the text"))
         parts = split_characters(len(self._text))
         for split, (start, end) in itertools.islice(parts.items(), skip, None):
@@ -121,10 +124,13 @@ class WholeText:
 
 
 class CorpusPlugin(Protocol):
-    """What every module in corpora/ is. Its constants are literals: see gpt2.data.declaration."""
+    """The contents of a module in corpora/; its constants are literals (gpt2.data.declaration)."""
 
     TOKENIZERS: tuple[str, ...]
 
     def open_corpus(self, request: Request) -> Corpus:
-        """Open the corpus; raises UserError (DATA) for what it cannot do with `request`."""
+        """Open the corpus.
+
+        Raises UserError (DATA) if it cannot meet `request`.
+        """
         ...

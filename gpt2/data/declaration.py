@@ -1,4 +1,4 @@
-"""What a corpus says of itself before it is opened: read from its module, which is not imported."""
+"""Constants of a corpus module, read from its source without importing it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ PACKAGE = PLUGIN_PACKAGES["DATASET"]
 class Declaration:
     """Constants of a corpus module.
 
-    `tokenizers` (TOKENIZERS) are the names it can be made with; the first is used unless another is
-    asked for. `needs_input` (NEEDS_INPUT, False if absent) says that --input brings its text: files
-    of the user, in any layout.
+    `tokenizers` (TOKENIZERS): the tokenizers it supports; the first is the default. `needs_input`
+    (NEEDS_INPUT, False if absent): its text is --input, files of the user in any layout.
     """
 
     tokenizers: tuple[str, ...]
@@ -25,7 +24,10 @@ class Declaration:
 
 
 def declaration(dataset: str) -> Declaration:
-    """Return what corpus `dataset` declares. Raises UserError where TOKENIZERS is missing."""
+    """Return the constants of corpus `dataset`.
+
+    Raises UserError where TOKENIZERS is missing.
+    """
     found = plugins.constants(PACKAGE, dataset)
     tokenizers = found.get("TOKENIZERS")
     if not (isinstance(tokenizers, tuple) and tokenizers):
@@ -35,5 +37,5 @@ def declaration(dataset: str) -> Declaration:
 
 
 def tokenizer_of(config: DataConfig) -> str:
-    """Return the name of the tokenizer that the data of `config` are made with."""
+    """Return the name of the tokenizer for the data of `config`."""
     return config.tokenizer or declaration(config.dataset).tokenizers[0]

@@ -1,8 +1,8 @@
-"""What was found out about large files by reading them whole, kept so that it is done once.
+"""Results of reading large files whole (hashes, largest ids), cached so that it happens once.
 
-A hidden file beside the data says for each of them its size, its times and its inode, and what was
-found. While these are the same, the file is taken to be the same: only a change that leaves no
-trace in them (of the disk below the file system, or with the clock set back) would not be seen.
+A hidden file beside the data stores, for each file, its size, times and inode, and the results.
+While those are unchanged, the file counts as unchanged. Only changes below the file system, or with
+the clock set back, are missed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gpt2.files.atomic import replace_file
 from gpt2.files.json import read_object
 
 NAME = ".checked.json"
-_FROM = 64 << 20  # bytes; what is smaller is read again in no time
-_SETTLED = 2.0  # seconds without a change, since the clock of a file system ticks slowly
+_FROM = 64 << 20  # bytes; smaller files are read again
+_SETTLED = 2.0  # seconds without a change: file system clocks tick slowly
 
 Found = TypeVar("Found", int, str)
 
 
 def once(path: Path, what: str, kind: type[Found], find: Callable[[], Found]) -> Found:
-    """Return what `find` finds out about a file; of a large one, what an earlier call found.
+    """Return the result of `find` for a file; for a large file, the cached one if there is one.
 
-    `what` names it, `kind` is its type. Where the folder cannot be written, it is found each time.
+    `what` names the result, `kind` is its type. In a read-only folder nothing is cached.
     """
     now = state(path)
     if now["size"] < _FROM:
@@ -45,8 +45,11 @@ def once(path: Path, what: str, kind: type[Found], find: Callable[[], Found]) ->
 
 
 def state(path: Path) -> dict[str, int]:
-    """Return the marks by which a change of a file is seen. Raises OSError."""
-    # ctime_ns, unlike mtime_ns, cannot be set: it gives away what was changed and dated back.
+    """Return the properties that change when a file changes.
+
+    Raises OSError.
+    """
+    # ctime_ns, unlike mtime_ns, cannot be set: it shows changes that were dated back.
     found = path.stat()
     return {
         "size": found.st_size,
@@ -57,7 +60,7 @@ def state(path: Path) -> dict[str, int]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Everything kept in a folder; nothing where that is missing or damaged."""
+    """Return the whole cache of a folder; empty where it is missing or damaged."""
     try:
         kept = read_object(folder / NAME)
     except (OSError, ValueError):
@@ -71,5 +74,5 @@ def _keep(path: Path, now: dict[str, int], what: str, found: int | str) -> None:
     if not isinstance(entry, dict) or entry.get("state") != now:
         entry = {"state": now}
     kept[path.name] = entry | {what: found}
-    with contextlib.suppress(OSError):  # a folder of somebody else's: found again each time
+    with contextlib.suppress(OSError):  # a read-only folder: nothing is cached
         replace_file(path.parent / NAME, json.dumps(kept, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""Token files that are read for hours: whether they are still what they were when they were opened.
+"""Detect changes of token files while a run reads them.
 
-A memory map of a file that was cut short ends the process (SIGBUS) where a page is gone, and one
-that was written over gives other tokens than those a run says it was trained on.
+If a mapped file is cut short, reading a missing page kills the process (SIGBUS). If it is
+overwritten, the run trains on other tokens than it recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpt2.data import hash_cache
 
 @dataclass(frozen=True)
 class Opened:
-    """A file as it was opened: its ids, its SHA-256, and the marks by which a change is seen."""
+    """A file as opened: its ids, its SHA-256, and the properties that show a change."""
 
     path: Path
     tokens: int
@@ -29,12 +29,15 @@ class Opened:
 
 
 def opened(path: Path, tokens: int, sha256: str) -> Opened:
-    """Return a file as it is now. Raises OSError."""
+    """Return a file in its present state.
+
+    Raises OSError.
+    """
     return Opened(path, tokens, sha256, hash_cache.state(path))
 
 
 class WatchedFiles:
-    """Files of ids that are read as one array; none where the ids are in no file. Thread-safe."""
+    """Files of ids that are read as one array; no files where ids are in memory. Thread-safe."""
 
     def __init__(self, files: Sequence[Opened] = ()) -> None:
         self._files = list(files)
@@ -42,10 +45,10 @@ class WatchedFiles:
         self._lock = Lock()
 
     def check(self, starts: Iterable[int], length: int) -> None:
-        """Check the files of the `length` ids from each of `starts` on, before these are read.
+        """Check the files of the `length` ids from each of `starts` on, before they are read.
 
-        It costs a call of stat() for each such file. One whose times or inode are others is hashed
-        again: the same content is no change. Raises UserError (DATA) naming the file.
+        Costs one stat() for each such file. A file with other times or another inode is hashed
+        again; the same content is no change. Raises UserError (DATA) naming the file.
         """
         if len(self._files) < 2:
             for index in range(len(self._files)):
@@ -62,7 +65,7 @@ class WatchedFiles:
             now = hash_cache.state(file.path)
             if now == file.state:
                 return
-            with self._lock:  # threads that see it at once look into the file once
+            with self._lock:  # only one thread looks into the file
                 file = self._files[index]
                 wrong = "" if now == file.state else _difference(file, now)
                 if not wrong:
@@ -78,7 +81,7 @@ class WatchedFiles:
 
 
 def _difference(file: Opened, now: dict[str, int]) -> str:
-    """Say in what a file is another than it was; empty where only its marks are."""
+    """Return what changed in a file; empty where its content is the same."""
     if now["size"] != file.state["size"]:
         return f"it has {now['size']:,} bytes instead of {file.state['size']:,}"
     found = sha256_of(file.path)
@@ -86,6 +89,9 @@ def _difference(file: Opened, now: dict[str, int]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex. Raises OSError."""
+    """Return the SHA-256 of a file, in hex.
+
+    Raises OSError.
+    """
     with path.open("rb") as opened_file:
         return hashlib.file_digest(opened_file, "sha256").hexdigest()

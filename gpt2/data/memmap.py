@@ -1,4 +1,4 @@
-"""Token ids in one or several files, read as one array without copying them."""
+"""Token ids in one or several files, read as one array without copying."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ids = NDArray[np.uint16]
 
 
 class IdArray(Protocol):
-    """What the readers of tokens need of an array of ids (n,)."""
+    """The operations on an array of ids (n,) that readers need."""
 
     def __len__(self) -> int: ...
 
@@ -31,9 +31,9 @@ class IdArray(Protocol):
 
 
 class ShardedIds:
-    """The ids of several parts one after the other (n,): its length, its items, its slices.
+    """The ids of several parts one after the other (n,): length, items, slices.
 
-    A slice that lies in one part is a view of it; one that crosses a border copies its own ids.
+    A slice within one part is a view; one that crosses a border is a copy.
     """
 
     def __init__(self, parts: Sequence[Ids]) -> None:
@@ -41,7 +41,7 @@ class ShardedIds:
         self._ends = list(itertools.accumulate(map(len, parts)))
 
     def __len__(self) -> int:
-        """Ids in all parts."""
+        """Return the number of ids in all parts."""
         return self._ends[-1]
 
     @overload
@@ -51,7 +51,7 @@ class ShardedIds:
     def __getitem__(self, index: slice) -> Ids: ...
 
     def __getitem__(self, index: int | slice) -> np.uint16 | Ids:
-        """One id, or those of a slice whose step is 1."""
+        """Return one id, or those of a slice with step 1."""
         if isinstance(index, int):
             place = range(len(self))[index]  # raises IndexError as an array does
             return np.uint16(self._slice(place, place + 1)[0])
@@ -72,7 +72,7 @@ class ShardedIds:
 
 
 def open_files(paths: Sequence[Path]) -> IdArray:
-    """Map files of uint16, read-only: one file is a plain memory map, several are ShardedIds.
+    """Map files of uint16, read-only: one file as a plain memory map, several as ShardedIds.
 
     Raises UserError (DATA) naming a file that cannot be mapped.
     """

@@ -1,6 +1,6 @@
-"""meta.json, which vouches for a data folder: what its splits hold, and where they came from.
+"""meta.json of a data folder: the content of its splits, and where they came from.
 
-Format 1 knows no shards, and is what is written where there are none.
+Format 1 has no shards; it is written where there are none.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gpt2.config.preparation import prepare_command
 from gpt2.files.json import parse
 
 FORMAT = 2
-MOST_IDS = 1 << 16  # that uint16 tells apart
-NEEDED = ("train", "val")  # splits that all data have; those made since version 2 have "test", too
+MOST_IDS = 1 << 16  # ids that uint16 can hold
+NEEDED = ("train", "val")  # splits that all data have; since version 2 also "test"
 META = "meta.json"
-UNFINISHED = ".unfinished"  # folder of what is being made
+UNFINISHED = ".unfinished"  # folder of an unfinished preparation
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Shard:
 class Split:
     """One split: its tokens, the UTF-8 bytes of their text, the SHA-256 of all its tokens.
 
-    `shards` are its files, where it has several. `sha256` is over all of them, one after the other,
-    so that it does not depend on where they are cut.
+    `shards` are its files, where it has several. `sha256` is over all of them in order, so that it
+    does not depend on the size of shards.
     """
 
     tokens: int
@@ -47,20 +47,20 @@ class Split:
     shards: tuple[Shard, ...] = ()
 
     def files(self, name: str) -> tuple[Shard, ...]:
-        """Return the files of this split, which is called `name`."""
+        """Return the files of this split, whose name is `name`."""
         return self.shards or (Shard(f"{name}.bin", self.tokens, self.bytes, self.sha256),)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what meta.json says of it."""
+        """Return the split as meta.json holds it."""
         raw = asdict(self)
         return raw if self.shards else {key: raw[key] for key in raw if key != "shards"}
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What meta.json says of a data folder.
+    """The content of a data folder's meta.json.
 
-    `tokenizer` is a Tokenizer.describe(); `source` says where the text came from and its SHA-256.
+    `tokenizer` is a Tokenizer.describe(); `source` says where the text came from, with its SHA-256.
     """
 
     dataset: str
@@ -70,13 +70,13 @@ class Meta:
 
     @property
     def data_hash(self) -> str:
-        """One SHA-256 over the hashes of all splits: equal data, equal hash."""
+        """Return one SHA-256 over the hashes of all splits: equal data, equal hash."""
         hashes = "".join(split.sha256 for split in self.splits.values())
         return hashlib.sha256(hashes.encode()).hexdigest()
 
     @property
     def vocab_size(self) -> int:
-        """Ids of the tokenizer that made the data."""
+        """Return the number of ids of the data's tokenizer."""
         return int(self.tokenizer["vocab_size"])
 
     def to_json(self) -> str:
@@ -94,7 +94,7 @@ class Meta:
         return json.dumps(raw, indent=2) + "\n"
 
     def summary(self) -> str:
-        """Return one line for people: tokens of all splits, tokenizer, source."""
+        """Return a line for the user: tokens of all splits, tokenizer, source."""
         words = {"train": "training", "val": "validation"}
         counts = [f"{split.tokens:,} {words.get(s, s)}" for s, split in self.splits.items()]
         return (
@@ -104,7 +104,7 @@ class Meta:
 
 
 def read_meta(folder: Path, tokenizer: str | None = None) -> Meta:
-    """Read meta.json of a data folder; `tokenizer` is the one that its data are to have, if any.
+    """Read meta.json of a data folder; `tokenizer`, if given, is named in the remedy.
 
     Raises UserError (DATA) when it is missing, broken, of a newer format, or of another dtype.
     """
@@ -122,7 +122,7 @@ def read_meta(folder: Path, tokenizer: str | None = None) -> Meta:
         ) from None
     except IsADirectoryError:
         raise _error(f"{path} is a folder: remove it, then {again}") from None
-    except ValueError as error:  # also of bytes that are no UTF-8
+    except ValueError as error:  # also bytes that are not UTF-8
         raise _error(f"{path} is not JSON ({error}); {again} --force") from error
     except OSError as error:
         raise _error(f"{path} cannot be read: {error.strerror}") from error
@@ -130,7 +130,10 @@ def read_meta(folder: Path, tokenizer: str | None = None) -> Meta:
 
 
 def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
-    """Turn parsed JSON into a Meta, refusing whatever this version cannot read."""
+    """Turn parsed JSON into a Meta.
+
+    Raises UserError (DATA) for what this version cannot read.
+    """
     if not isinstance(raw, dict):
         raise _error(f"{path} holds no JSON object; {again} --force")
     if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
@@ -158,7 +161,7 @@ def _parse_meta(raw: Any, path: Path, again: str) -> Meta:
 
 def _parse_split(name: str, raw: Any) -> Split:
     """Turn one split's JSON into a Split; ValueError where its numbers contradict each other."""
-    if not re.fullmatch("[a-z]+", name):  # which is the name of a file, too
+    if not re.fullmatch("[a-z]+", name):  # it is part of a file name
         raise ValueError(f"{name[:20]!r} is not the name of a split")
     if not isinstance(raw, dict):
         raise TypeError(f"{name} is not a JSON object")

@@ -1,19 +1,18 @@
-"""The split into training, validation and test: of documents by a hash, of a text by place."""
+"""The split into training, validation and test: documents by a hash, a text by position."""
 
 from __future__ import annotations
 
 import hashlib
 
 SPLITS = ("train", "val", "test")  # of every corpus here
-TRAIN_SHARE = 0.9  # of a text's characters; the rest, its end, is half validation, half test
+TRAIN_SHARE = 0.9  # of a text's characters; the rest is half validation, half test
 
 
 def split_of(text: str, held_out_one_in: int) -> str:
-    """Return the split of a document, by its content alone.
+    """Return the split of a document, by its content only.
 
-    About one in `held_out_one_in` is held out, half of those for validation, half for test. So a
-    document stays in its split whatever is appended to the corpus, and equal documents are never in
-    two splits.
+    About one in `held_out_one_in` is held out, half for validation, half for test. So a document
+    stays in its split when others are appended, and equal documents are in the same split.
     """
     digest = hashlib.sha256(text.encode()).digest()
     turn, rest = divmod(int.from_bytes(digest[:8], "big"), held_out_one_in)
@@ -23,7 +22,7 @@ def split_of(text: str, held_out_one_in: int) -> str:
 
 
 def split_characters(characters: int) -> dict[str, tuple[int, int]]:
-    """Where each split of one text of that many characters starts and ends."""
+    """Return where each split of one text of that many characters starts and ends."""
     train_end = int(TRAIN_SHARE * characters)
     middle = train_end + (characters - train_end + 1) // 2
     return {"train": (0, train_end), "val": (train_end, middle), "test": (middle, characters)}

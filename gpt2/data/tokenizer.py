@@ -33,13 +33,12 @@ VOCABULARY_SHA256 = {
 }
 GPT2_VOCAB_SIZE = 50257
 GPT2_END_OF_TEXT = 50256
-END_OF_TEXT = "<|endoftext|>"  # how that id is written
+END_OF_TEXT = "<|endoftext|>"  # the spelling of that id
 MAX_CHARACTERS = 65535  # ids are uint16
 
-# No token of GPT-2's pattern goes on from a non-space into white space, and nothing in it looks
-# back, so a cut there changes no token. Python's \S excludes all that the pattern calls \s; the
-# right side is spelled out, because Python's \s includes four control characters that the pattern
-# does not.
+# In GPT-2's pattern no token continues from a non-space into white space, and nothing looks back: a
+# cut there changes no token. Python's \S excludes all that the pattern calls \s. The right side is
+# spelled out, because Python's \s includes four control characters that the pattern's does not.
 _SAFE_CUT = re.compile(r"(?<=\S)(?=[\t\n\v\f\r ])")
 _WINDOW = 4096
 
@@ -47,26 +46,26 @@ Ids = NDArray[np.uint16]
 
 
 class Tokenizer(ABC):
-    """Text to ids in [0, vocab_size) and back, without loss."""
+    """Lossless conversion of text to ids in [0, vocab_size) and back."""
 
     name: ClassVar[str]
     vocab_size: int
-    end_of_text: int | None  # the id that ends a document, if there is one
+    end_of_text: int | None  # the id that ends a document, if any
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Ids (n,) of `text`; the names of special tokens are ordinary text in it."""
+        """Return the ids (n,) of `text`; names of special tokens in it are ordinary text."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; bytes that are no UTF-8 (half a character) become U+FFFD."""
+        """Return the text of `ids`; bytes that are not UTF-8 (half a character) become U+FFFD."""
 
     @abstractmethod
     def spell(self, token: int) -> bytes:
-        """UTF-8 bytes of one id, which may be part of a character only."""
+        """Return the UTF-8 bytes of one id, perhaps only a part of a character."""
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Pieces of decode(ids), one as each id comes; a character comes when it is whole."""
+        """Yield pieces of decode(ids), one for each id; a character comes when it is complete."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for token in ids:
             yield decoder.decode(self.spell(token))
@@ -74,11 +73,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def byte_lengths(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of text that each id stands for, (vocab_size,); 0 for end-of-text."""
+        """Return the UTF-8 bytes of text of each id, (vocab_size,); 0 for end-of-text."""
 
     @abstractmethod
     def cut(self, text: str) -> int:
-        """Last place at which `text` may be cut without changing an id; 0 where there is none."""
+        """Return the last index where `text` can be cut without changing an id, or 0."""
 
     @abstractmethod
     def check(self) -> None:
@@ -86,7 +85,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """JSON for meta.json and run.json, from which from_description() rebuilds this."""
+        """Return JSON for meta.json and run.json; from_description() rebuilds this from it."""
 
 
 class Gpt2Tokenizer(Tokenizer):
@@ -105,7 +104,7 @@ class Gpt2Tokenizer(Tokenizer):
         self._vocabulary = vocabulary
 
     def encode(self, text: str) -> Ids:
-        """Ids (n,) of `text`; `<|endoftext|>` in it is ordinary text, unless it is `special`."""
+        """Return the ids (n,) of `text`; `<|endoftext|>` is ordinary text unless `special`."""
         ids = self._encoding.encode_to_numpy(
             text, allowed_special=self._allowed, disallowed_special=()
         )
@@ -113,29 +112,29 @@ class Gpt2Tokenizer(Tokenizer):
 
     @property
     def special(self) -> bool:
-        """Whether `<|endoftext|>` in a text is the end of a document."""
+        """Return whether `<|endoftext|>` in a text is the end of a document."""
         return bool(self._allowed)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; half a character becomes U+FFFD."""
+        """Return the text of `ids`; half a character becomes U+FFFD."""
         return self._encoding.decode([int(i) for i in ids])
 
     def spell(self, token: int) -> bytes:
-        """UTF-8 bytes of one id."""
+        """Return the UTF-8 bytes of one id."""
         return self._encoding.decode_single_token_bytes(token)
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of each id, (50257,)."""
+        """Return the UTF-8 bytes of each id, (50257,)."""
         spell = self._encoding.decode_single_token_bytes
         lengths = [len(spell(i)) for i in range(GPT2_END_OF_TEXT)]
         return np.array([*lengths, 0], dtype=np.int64)
 
     def cut(self, text: str) -> int:
-        """Place of the last white space that follows a non-space; 0 where there is none."""
+        """Return the index of the last white space after a non-space, or 0."""
         return _last_safe_cut(text)
 
     def describe(self) -> dict[str, Any]:
-        """JSON: name, sizes and the SHA-256 of the vocabulary files."""
+        """Return JSON: name, sizes and the SHA-256 of the vocabulary files."""
         return {
             "name": self.name,
             "vocab_size": self.vocab_size,
@@ -148,13 +147,13 @@ class Gpt2Tokenizer(Tokenizer):
         check_vocabulary(self._vocabulary)
 
     def ranks(self) -> dict[bytes, int]:
-        """Return every token but end-of-text with its id, which is also its rank in merging."""
+        """Return every token but end-of-text with its id, which is also its merge rank."""
         spell = self._encoding.decode_single_token_bytes
         return {spell(i): i for i in range(GPT2_END_OF_TEXT)}
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
-        # tiktoken deletes a file that fails its own check and downloads it without a time-out.
+        # tiktoken deletes a file that fails its check, and downloads it without a time-out.
         check_vocabulary(self._vocabulary)
         loader = importlib.import_module("tiktoken")
         before = os.environ.get("TIKTOKEN_CACHE_DIR")
@@ -170,7 +169,7 @@ class Gpt2Tokenizer(Tokenizer):
 
 
 class CharTokenizer(Tokenizer):
-    """One id per character, in the order of their code points; no end-of-text."""
+    """One id per character, in the order of code points; no end-of-text."""
 
     name = "char"
 
@@ -190,7 +189,7 @@ class CharTokenizer(Tokenizer):
         self._ids[points] = np.arange(self.vocab_size)
 
     def encode(self, text: str) -> Ids:
-        """Ids (n,) of `text`; UserError (DATA) names a character that is not in the table."""
+        """Return the ids (n,) of `text`; UserError (DATA) names an unknown character."""
         points = _code_points(text)
         inside = points < len(self._known)
         known = inside & self._known[np.where(inside, points, 0)]
@@ -203,26 +202,26 @@ class CharTokenizer(Tokenizer):
         return self._ids[points]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`."""
+        """Return the text of `ids`."""
         return "".join(self.chars[int(i)] for i in ids)
 
     def spell(self, token: int) -> bytes:
-        """UTF-8 bytes of one character."""
+        """Return the UTF-8 bytes of one character."""
         return self.chars[token].encode()
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of each character, (vocab_size,)."""
+        """Return the UTF-8 bytes of each character, (vocab_size,)."""
         return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
 
     def cut(self, text: str) -> int:
-        """Anywhere: the whole text."""
+        """Return the length of the text: it can be cut anywhere."""
         return len(text)
 
     def check(self) -> None:
-        """Do nothing: its characters are in no file of their own."""
+        """Do nothing: it reads no files."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON: name, size and the characters in the order of their ids."""
+        """Return JSON: name, size and the characters in the order of their ids."""
         return {
             "name": self.name,
             "vocab_size": self.vocab_size,
@@ -232,10 +231,10 @@ class CharTokenizer(Tokenizer):
 
 
 def from_description(description: Mapping[str, Any], source: Path | None = None) -> Tokenizer:
-    """Rebuild the tokenizer that Tokenizer.describe() described.
+    """Rebuild a tokenizer from the result of describe().
 
-    Raises UserError (DATA), naming the file `source`, where it is unknown, or where what was
-    rebuilt is not what is described: ids would stand for other text.
+    Raises UserError (DATA), naming the file `source`, where the tokenizer is unknown, or where the
+    rebuilt one differs from the description: ids would mean other text.
     """
     where = f"{source}: " if source else ""
     name = description.get("name")
@@ -256,7 +255,7 @@ def from_description(description: Mapping[str, Any], source: Path | None = None)
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Check the SHA-256 of both vocabulary files; UserError (DATA) names the one that is wrong."""
+    """Check the SHA-256 of both vocabulary files; UserError (DATA) names a wrong one."""
     for name, expected in VOCABULARY_SHA256.items():
         path = folder / name
         way_out = "take it from the repository again (git checkout -- gpt2/data/vocabulary)"
@@ -269,7 +268,7 @@ def check_vocabulary(folder: Path) -> None:
 
 
 def _last_safe_cut(text: str) -> int:
-    """Search from the end in windows: the last cut is nearly always in the last one."""
+    """Return the last safe cut, searching from the end: it is nearly always in the last window."""
     for end in range(len(text), 0, -_WINDOW):
         places = [match.start() for match in _SAFE_CUT.finditer(text, max(0, end - _WINDOW), end)]
         if places:

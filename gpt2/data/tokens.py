@@ -1,7 +1,7 @@
-"""The token files of a data folder (raw uint16), opened and checked against its meta.json.
+"""The token files of a data folder (raw uint16), checked against its meta.json.
 
-A split is one file, train.bin, val.bin or test.bin, as other programs read them, too; a large one
-is shards, train-00000.bin and so on.
+A split is one file, train.bin, val.bin or test.bin, in a form that other programs read, too. A
+large split is sharded: train-00000.bin and so on.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gpt2.data.integrity import WatchedFiles, opened, sha256_of
 from gpt2.data.memmap import DTYPE, IdArray, Ids, open_files
 from gpt2.data.meta import META, Meta, Shard, read_meta
 
-JOIN = "+"  # between splits that are read one after the other: "val+test"
-_SCAN = 1 << 20  # ids of a long file that are looked at together
+JOIN = "+"  # joins splits that are read as one text: "val+test"
+_SCAN = 1 << 20  # ids of a long file that are scanned at once
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """What open_split() opened: `ids` are read-only (n,), mapped; `text_bytes` counts UTF-8 bytes.
+    """An open split: `ids` are read-only (n,), mapped; `text_bytes` counts UTF-8 bytes.
 
-    `path` is its first file, `files` are all; they are checked before ids are read from the map.
+    `path` is its first file, `files` are all; check them before reading ids.
     """
 
     path: Path
@@ -37,7 +37,10 @@ class TokenFile:
     files: WatchedFiles = field(default_factory=WatchedFiles)
 
     def first(self) -> int:
-        """Return the first id. Raises UserError (DATA) when its file has changed."""
+        """Return the first id.
+
+        Raises UserError (DATA) when its file has changed.
+        """
         self.files.check([0], 1)
         return int(self.ids[0])
 
@@ -45,13 +48,12 @@ class TokenFile:
 def open_split(
     folder: Path, split: str, block_size: int, vocab_size: int | None = None
 ) -> TokenFile:
-    """Open a split of a data folder, checked: size, length, every id in it, and its SHA-256.
+    """Open a split of a data folder, checked: size, length, every id, and SHA-256.
 
-    "val+test" is both, one after the other, as one text: what other programs, which know no test
-    split, validate on. A file of 64 MiB or more is read whole the first time, and then only when it
-    has changed. `vocab_size` is that of the model; ids must also lie in the tokenizer's own
-    vocabulary. Raises UserError (DATA) naming the split that is not there, or the file and what is
-    wrong with it.
+    "val+test" is both as one text: other programs, which have no test split, validate on that. A
+    file of 64 MiB or more is read whole the first time, then only when it has changed. `vocab_size`
+    is the model's; ids must also be in the tokenizer's vocabulary. Raises UserError (DATA) naming
+    the missing split, or the file and its problem.
     """
     meta = read_meta(folder)
     names = split.split(JOIN)
@@ -69,7 +71,7 @@ def open_split(
             f" needs {block_size + 1:,}: lower --block-size or prepare more text"
         )
     limit = meta.vocab_size if vocab_size is None else min(vocab_size, meta.vocab_size)
-    # First, so that what changes from here on is seen later.
+    # First, so that later changes are detected.
     watched = WatchedFiles([opened(folder / s.file, s.tokens, s.sha256) for s in files])
     for path, shard in zip(paths, files, strict=True):
         largest = hash_cache.once(path, "largest_id", int, lambda path=path: _largest_id(path))  # type: ignore[misc]
@@ -96,7 +98,7 @@ def _check_splits(folder: Path, meta: Meta, names: list[str]) -> None:
 def verify_hashes(folder: Path) -> Meta:
     """Check the SHA-256 of every file against meta.json; UserError (DATA) names the file.
 
-    A large file is read whole once, and then again only when its size, times or inode have changed.
+    A large file is read whole once, then again only when its size, times or inode have changed.
     """
     meta = read_meta(folder)
     for split in meta.splits:
@@ -121,10 +123,10 @@ def _largest_id(path: Path) -> int:
 
 
 def check_ids(path: Path, ids: IdArray, vocab_size: int) -> None:
-    """Scan all of `ids` (n,), those of the file `path`, for one that reaches `vocab_size`.
+    """Check that all `ids` (n,), those of the file `path`, are below `vocab_size`.
 
-    Such an id would be a device assert on a GPU, which poisons the process. Raises UserError (DATA)
-    naming the file, the token's offset and the id.
+    On a GPU a larger id would be a device assert, after which the process cannot continue. Raises
+    UserError (DATA) naming the file, the token's offset and the id.
     """
     for start, chunk in chunks(ids):
         if int(chunk.max()) >= vocab_size:
@@ -136,13 +138,13 @@ def check_ids(path: Path, ids: IdArray, vocab_size: int) -> None:
 
 
 def chunks(ids: IdArray) -> Iterator[tuple[int, Ids]]:
-    """Yield (offset, ids) pieces of a long array, so that a memory map is never whole in memory."""
+    """Yield (offset, ids) pieces of a long array: a memory map is never whole in memory."""
     for start in range(0, len(ids), _SCAN):
         yield start, ids[start : start + _SCAN]
 
 
 def _check_size(path: Path, tokens: int) -> None:
-    """Check that a .bin file has exactly the size meta.json says; UserError (DATA) if not."""
+    """Check that a .bin file has the size in meta.json; UserError (DATA) if not."""
     again = f"prepare it again with: {prepare_command(path.parent)} --force"
     if not path.exists():
         raise _error(f"{path} is missing; {again}")

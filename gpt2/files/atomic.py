@@ -1,7 +1,6 @@
-"""Files and folders that appear whole: written aside, synced, renamed.
+"""Write files and folders atomically: write aside, sync, rename.
 
-A reader, or a restart after a kill or a power cut, finds what was there before or what was written,
-never a part of it.
+After a kill or a power cut a reader finds the old content or the new, never a part of it.
 """
 
 from __future__ import annotations
@@ -16,21 +15,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Errors by which a file system says that it has no fsync for folders.
+#: Errors of file systems that cannot fsync folders.
 _CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
 
 def replace_file(path: Path, text: str, errors: str = "surrogateescape") -> None:
-    """Replace the content of a file. Raises OSError; the old file is then as it was.
+    """Replace the content of a file atomically.
 
-    `errors` says what becomes of characters that UTF-8 has not: a path in the text may hold bytes
-    that are no UTF-8, and by default they stay what they are.
+    `errors` is the encoder's error handler: a path in the text may hold bytes that are not UTF-8,
+    and by default they stay. Raises OSError; the old file is then unchanged.
     """
     replace_files(path.parent, {path.name: text}, errors)
 
 
 def replace_files(folder: Path, texts: Mapping[str, str], errors: str) -> None:
-    """Replace several files by name, all of them or none. Raises OSError."""
+    """Replace several files in `folder`, all of them or none.
+
+    Raises OSError.
+    """
     aside = {name: folder / f".tmp-{name}-{os.getpid()}" for name in texts}
     try:
         for name, text in texts.items():
@@ -45,14 +47,17 @@ def replace_files(folder: Path, texts: Mapping[str, str], errors: str) -> None:
             aside[name].rename(folder / name)
     except OSError:
         for left in aside.values():
-            with suppress(OSError):  # a disk that became read-only takes nothing away, either
+            with suppress(OSError):  # a disk that became read-only lets nothing be removed, either
                 left.unlink(missing_ok=True)
         raise
     sync_folder(folder)
 
 
 def write_file(path: Path, data: bytes) -> tuple[int, str]:
-    """Write a new file, synced; return its size in bytes and its SHA-256. Raises OSError."""
+    """Write a new file, synced; return its size in bytes and its SHA-256.
+
+    Raises OSError.
+    """
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -61,17 +66,17 @@ def write_file(path: Path, data: bytes) -> tuple[int, str]:
 
 
 def create_file(path: Path, text: str) -> bool:
-    """Create a file with its whole content, unless it is there; return whether it was created.
+    """Create a file with its whole content, unless it exists; return whether it was created.
 
-    Of several processes, also on several machines that share the folder, one creates it. Raises
-    OSError.
+    Of several processes, also on several machines that share the folder, only one creates it.
+    Raises OSError.
     """
     aside = path.with_name(f".tmp-{path.name}-{platform.node()}-{os.getpid()}")
     write_file(aside, text.encode())
     try:
         os.link(aside, path)
     except FileExistsError:
-        # NFS repeats a request whose answer was lost: then the file that is there is ours.
+        # NFS repeats a request whose answer was lost: then the existing file is ours.
         return aside.stat().st_nlink > 1
     except OSError as error:
         if error.errno not in (*_CANNOT, errno.EPERM, errno.EMLINK):
@@ -97,10 +102,10 @@ def _create_directly(path: Path, text: str) -> bool:
 
 @contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Yield a new hidden folder beside `final`, which takes that name at the end, or goes.
+    """Yield a new hidden folder that is renamed to `final` at the end, or removed on an error.
 
-    What killed writers of the same name left behind goes, too. Raises OSError, also when `final`
-    is there and not empty.
+    Folders that killed writers of the same name left behind are removed, too. Raises OSError, also
+    when `final` exists and is not empty.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     for left in final.parent.iterdir():
@@ -121,9 +126,9 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(final: Path) -> Iterator[Path]:
-    """Yield a new hidden folder that takes the place of `final`, which stays until it is whole.
+    """Yield a new hidden folder that replaces `final` when it is complete.
 
-    Raises OSError; what was there is then there still.
+    Raises OSError; the old folder is then unchanged.
     """
     old = final.parent / f".old-{final.name}-{os.getpid()}"
     try:
@@ -139,23 +144,23 @@ def replaced_folder(final: Path) -> Iterator[Path]:
 
 
 def _is_running(process: int) -> bool:
-    """Whether a process is running, and is not this one."""
+    """Return whether a process other than this one is running."""
     if process == os.getpid():
         return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         pass
     return True
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` outlast a power cut. Raises OSError.
+    """Make the names in `folder` survive a power cut.
 
-    Some network and cloud file systems cannot do that for a folder; there its names are as safe as
-    the file system makes them.
+    Some network and cloud file systems cannot sync a folder; there this does nothing. Raises
+    OSError.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

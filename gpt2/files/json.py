@@ -1,7 +1,7 @@
-"""JSON of files, read with distrust: whatever a file holds, it is the right shape or a ValueError.
+"""JSON from files, checked: the value has the right shape, or ValueError is raised.
 
-A shape is a type, a tuple of types, [shape] for a list of such, or {name: shape} for an object that
-has at least these; a name that ends in "?" may be missing.
+A shape is a type, a tuple of types, [shape] for a list, or {name: shape} for an object with at
+least these names; a name that ends in "?" may be missing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from typing import Any
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.records import Kind, from_json
 
-#: Bytes of the largest file of JSON that is read whole: far more than any of ours.
+#: Largest JSON file, in bytes, that is read: far more than any of ours.
 _LARGEST = 256 << 20
-#: Digits of the largest whole number: more than any count of ours, and still a float.
+#: Most digits of a whole number: more than any count of ours, and still a float.
 _DIGITS = 40
 
 
 def parse(text: str) -> Any:
-    """Return the value of a JSON text. Raises ValueError, also where a name is given twice."""
+    """Return the value of a JSON text.
+
+    Raises ValueError, also where a name occurs twice in an object.
+    """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_int=_whole)
     except RecursionError:
@@ -28,9 +31,9 @@ def parse(text: str) -> Any:
 
 
 def read_object(path: Path, shape: Any = None) -> dict[str, Any]:
-    """Return the JSON object that a file holds. Raises OSError; ValueError where it is none.
+    """Return the JSON object in a file, checked against `shape` if given.
 
-    `shape` is what it must have.
+    Raises OSError, and ValueError where the file holds no such object.
     """
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"it has more than {_LARGEST:,} bytes")
@@ -45,7 +48,7 @@ def read_object(path: Path, shape: Any = None) -> dict[str, Any]:
 def read_record(path: Path, kind: type[Kind], advice: str, code: Exit = Exit.CONFIG) -> Kind:
     """Return the record that a JSON file holds.
 
-    Raises FileNotFoundError; UserError naming the file, what is wrong with it, and `advice`.
+    Raises FileNotFoundError, or UserError naming the file, the problem and `advice`.
     """
     try:
         return from_json(kind, read_object(path))
@@ -56,7 +59,7 @@ def read_record(path: Path, kind: type[Kind], advice: str, code: Exit = Exit.CON
 
 
 def mismatch(value: Any, shape: Any, name: str = "it") -> str | None:
-    """Say where `value` has another shape; None where it has this one."""
+    """Return how `value` differs from a shape; None where it fits."""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             return f"{name} is not an object"

@@ -1,4 +1,4 @@
-"""Symbolic links, which some file systems (exFAT, cloud drives, some mounts) do not have."""
+"""Symbolic links; some file systems (exFAT, cloud drives, some mounts) have none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def point(link: Path, name: str) -> str:
-    """Make `link` lead to `name` beside it, in one step; return why it could not be, or nothing.
+    """Make `link` point to `name` beside it, atomically; return why that failed, or "".
 
-    A link that was there and cannot be replaced is removed, since it would lead to something else
-    than was meant; what is no link is left alone.
+    An old link that cannot be replaced is removed, since it would point to the wrong place. A file
+    or folder that is not a link is left unchanged.
     """
     if link.exists() and not link.is_symlink():
         return "there is a file or folder of that name"

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel releases however the process that holds one ends."""
+"""File locks, which the kernel releases however the process ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = ".lock"
 
 
 class HeldError(Exception):
-    """Another process holds the lock; `holder` is that process as it names itself."""
+    """Another process holds the lock; `holder` is what it wrote about itself."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"in use by {holder}")
@@ -24,10 +24,10 @@ class HeldError(Exception):
 
 
 def lock_folder(folder: Path, subject: str, advice: str, code: Exit = Exit.CONFIG) -> TextIO:
-    """Lock `folder` and write who holds it; return the lock file, whose closing frees the folder.
+    """Lock `folder` for this process; return the lock file, whose closing releases it.
 
-    Raises HeldError; OSError where the file cannot be opened; UserError with `code` where the file
-    system has no locks, which names `subject` and ends with `advice`.
+    Raises HeldError; OSError where the file cannot be opened; UserError with `code`, naming
+    `subject` and ending with `advice`, where the file system has no locks.
     """
     file = (folder / NAME).open("a+", encoding="utf-8", errors="surrogateescape")
     try:
@@ -47,9 +47,9 @@ def lock_folder(folder: Path, subject: str, advice: str, code: Exit = Exit.CONFI
 
 
 def holder(folder: Path) -> str:
-    """Return who holds the lock of a folder: "process 123 on host"; empty where nobody does."""
+    """Return who holds the lock of a folder: "process 123 on host"; empty where it is free."""
     with (
-        suppress(OSError),  # there is no lock file, or its file system cannot tell
+        suppress(OSError),  # no lock file, or no locks on its file system
         (folder / NAME).open("r+", encoding="utf-8", errors="surrogateescape") as file,
     ):
         try:

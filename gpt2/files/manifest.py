@@ -14,21 +14,21 @@ from gpt2.files.json import mismatch, read_object
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
-#: Of a checkpoint that several ranks wrote, each its shards: older programs refuse it by this.
+#: Format of a sharded checkpoint, in which each rank wrote its shards; older programs refuse it.
 SHARDED = 2
-#: What a message says of a format that this program does not know.
+#: Part of the messages about a format that this program cannot read.
 READS = f"this program reads formats up to {SHARDED}"
 _SHAPE = {"format": int, "complete": bool, "files": dict, "ranks?": int}
 
 
 class DamagedError(Exception):
-    """A folder that cannot be used; the message names the file and what is wrong with it."""
+    """A folder that cannot be used; the message names the file and its problem."""
 
 
 def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]], ranks: int = 0) -> None:
-    """Write MANIFEST.json, as the last of a folder: size and SHA-256 of `files`.
+    """Write MANIFEST.json, the last file of a folder: size and SHA-256 of `files`.
 
-    `ranks`: how many wrote the shards of a checkpoint; 0 where it is whole. Raises OSError.
+    `ranks`: how many ranks wrote shards of a checkpoint; 0 if it is not sharded. Raises OSError.
     """
     kind: dict[str, int] = {"format": SHARDED, "ranks": ranks} if ranks else {"format": FORMAT}
     manifest = {**kind, "files": files, "complete": True}
@@ -36,20 +36,21 @@ def write_manifest(folder: Path, files: Mapping[str, tuple[int, str]], ranks: in
 
 
 def ranks_of(folder: Path) -> int:
-    """Return how many ranks wrote the shards in a folder; 0 where it is whole or cannot be read."""
+    """Return how many ranks wrote the shards in a folder; 0 if not sharded or not readable."""
     try:
         manifest = read_object(folder / MANIFEST, {"format": int, "ranks": int, "files": dict})
     except (OSError, ValueError):
         return 0
     ranks: int = manifest["ranks"]
-    # No more than there are files: a damaged number asks for no list without end.
+    # At most the number of files: a damaged number must not ask for an endless list.
     return ranks if manifest["format"] == SHARDED and 0 < ranks <= len(manifest["files"]) else 0
 
 
 def problem(folder: Path, wanted: Collection[str], share: tuple[int, int] = (0, 1)) -> str | None:
-    """Say what is wrong with a folder that must hold the files `wanted`; None when it verifies.
+    """Return the problem of a folder that must hold the files `wanted`; None when it verifies.
 
-    Of `share` = (k, n) every n-th file is verified, from the k-th on: n ranks do it together.
+    With `share` = (k, n), only every n-th file is verified, from the k-th on: n ranks share the
+    work.
     """
     path = folder / MANIFEST
     try:
@@ -69,9 +70,9 @@ def problem(folder: Path, wanted: Collection[str], share: tuple[int, int] = (0, 
 
 
 def _problem_of(folder: Path, name: str, entry: Any) -> str | None:
-    """Say what is wrong with one file, of which the manifest says `entry`."""
+    """Return the problem of one file, whose entry in the manifest is `entry`."""
     path, part = folder / MANIFEST, folder / name
-    # A name is that of a file in this folder: nothing outside is opened for a manifest.
+    # The name must be a file in this folder: a manifest opens nothing outside.
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         return f"{path} names {name!r}, which is not a file in its folder"
     if mismatch(entry, [(int, str)]) or len(entry) != 2:
@@ -85,13 +86,13 @@ def _problem_of(folder: Path, name: str, entry: Any) -> str | None:
         with part.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 return f"{part} is damaged: its SHA-256 is not the one written"
-    except OSError as error:  # a sector that the disk cannot read is damage, too
+    except OSError as error:  # a sector that cannot be read is damage, too
         return f"{part} cannot be read: {error.strerror}"
     return None
 
 
 def newer_format(folder: Path) -> int | None:
-    """Return the format of a folder that a newer version of this program wrote; None otherwise."""
+    """Return the format of a folder written by a newer version of this program, else None."""
     try:
         version: int = read_object(folder / MANIFEST, {"format": int})["format"]
     except (OSError, ValueError):

@@ -1,16 +1,16 @@
-"""Files that a download left in place of the right ones: pointers of git-lfs, web pages."""
+"""Files that are not what was meant to be downloaded: git-lfs pointers, web pages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_BEGINNING = 512  # bytes that tell
+_BEGINNING = 512  # bytes that are examined
 
 
 def what_it_is(path: Path) -> str:
-    """Say that a file is a pointer, a web page or a server's answer, and how to get what was meant.
+    """Describe a git-lfs pointer, web page or server's answer, with the remedy.
 
-    Empty where it is none of these, or cannot be read.
+    Returns "" where the file is none of these or cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What vendors state of their GPUs: speed of matrix products and of memory. Nothing is measured.
+"""Vendors' numbers for GPUs: speed of matrix products and of memory. None is measured here.
 
 Sources: the data sheets of the NVIDIA B200, H200, H100 (SXM, PCIe, NVL), A100, A40, A30, A10, L40S,
 L4, V100 and T4 Tensor Core GPUs, of the RTX A6000, and the white papers of the Ada (RTX 4090) and
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as its vendor states it.
+    """A GPU with its vendor's numbers.
 
-    pattern: matches the name that torch gives it. flops: dense matrix FLOP/s in 16 bits with sums
-    in fp32, without sparsity. bandwidth: bytes per second of its memory. bf16: whether it has bf16.
+    pattern: matches torch's name of it.
+    flops: dense matrix FLOP/s in 16 bits with fp32 sums, without sparsity.
+    bandwidth: bytes per second of its memory.
+    bf16: whether it supports bf16.
     """
 
     pattern: str
@@ -25,7 +27,7 @@ class Card:
     bf16: bool = True
 
 
-#: The first whose pattern matches counts, so the special form of a name comes before the general.
+#: The first matching pattern is used, so special forms of a name come before general ones.
 CARDS = {
     "B200": Card(r"\bB200\b", 2250e12, 8000e9),
     "H200": Card(r"\bH200\b", 989.4e12, 4800e9),
@@ -51,14 +53,14 @@ CARDS = {
 
 
 def card_of(name: str) -> Card | None:
-    """Return the card that torch calls `name`; None for one that is not in the table."""
+    """Return the card with torch's name `name`; None if it is not in the table."""
     return next((card for card in CARDS.values() if re.search(card.pattern, name)), None)
 
 
 def peak_flops(name: str, precision: str) -> float | None:
-    """Return the matrix FLOP/s stated for the card `name` in fp32, bf16 or fp16.
+    """Return the vendor's matrix FLOP/s of the card `name` in fp32, bf16 or fp16.
 
-    None where it is not known: fp32 runs in several ways, and bf16 is emulated on some cards.
+    None where unknown: fp32 runs in several ways, and bf16 is emulated on some cards.
     """
     card = card_of(name)
     if card is None or precision == "fp32" or (precision == "bf16" and not card.bf16):

@@ -1,4 +1,4 @@
-"""The machine a run computes on: device, threads, determinism, and what run.json says of it."""
+"""The machine of a run: device, threads, determinism, and its entries in run.json."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from gpt2.machine.processor import processor_name
 #: Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
-#: Blocks below this many bytes stay with a process on a CPU that frees them: see keep_freed_memory.
+#: Freed blocks smaller than this, in bytes, stay with a CPU process: see keep_freed_memory.
 KEPT = 32 * 2**20
-#: Bytes of a CUDA context beyond which others on the card are taken to hold the rest.
+#: Largest CUDA context in bytes; more is assumed to belong to other processes.
 _CONTEXT_MOST = 2**30
-#: Where the kernel's modules of NVIDIA's and AMD's drivers say their version.
+#: Files with the versions of NVIDIA's and AMD's kernel drivers.
 _DRIVERS = (Path("/sys/module/nvidia/version"), Path("/sys/module/amdgpu/version"))
 _PACKAGE = Path(__file__).resolve().parents[1]
 
-#: Share of the matrix-product speed that training reaches on a CPU, measured for 1 to 30 M weights.
+#: Training's share of the matrix-product speed on a CPU, measured for 1 to 30 M weights.
 _CPU_EFFICIENCY = 0.5
 
 
 def resolve_device(asked: str, index: int | None = None) -> torch.device:
-    """Return the torch device for `asked`. Raises UserError when it is not there.
+    """Return the torch device for `asked`.
 
-    `index` is the number of the GPU, for `cuda`. One that is not 0 becomes the current one, by
-    which random states, caches and compiled kernels go.
+    `index` is the number of the GPU, for `cuda`. A number other than 0 becomes the current device,
+    which random states, caches and compiled kernels use. Raises UserError when the device is
+    missing.
     """
     if asked == "auto":
         if torch.cuda.is_available():
@@ -69,7 +70,7 @@ def prepare(config: MachineConfig, precision: str, seed: int) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     if config.deterministic:
-        # cuBLAS reads this when it starts; it is not an input of ours.
+        # cuBLAS reads this when it starts; it is not an option of ours.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
@@ -79,11 +80,11 @@ def prepare(config: MachineConfig, precision: str, seed: int) -> None:
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Let blocks below 32 MiB that a step on a CPU frees stay with the process, for the next one.
+    """Keep freed blocks below 32 MiB in the process, for the next step on a CPU.
 
-    By default glibc gives them back as soon as it can, and a step spends some percent of its time
-    on page faults to have the same memory again. What is larger comes and goes as before: kept, it
-    would leave holes, and the peak would grow. Other C libraries are left as they are.
+    By default glibc returns them as soon as it can, and a step spends some percent of its time on
+    page faults to get the same memory again. Larger blocks are returned as before: keeping them
+    would leave holes, and raise the peak. Other C libraries are not changed.
     """
     libc = ctypes.CDLL(None)
     if device.type == "cpu" and hasattr(libc, "mallopt"):
@@ -92,18 +93,18 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the system what keep_freed_memory has kept, once."""
+    """Return to the system, once, what keep_freed_memory has kept."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def determinism(device: torch.device, compiled: bool, deterministic: bool, mixed: bool) -> str:
-    """Return the promise of a run: `bitwise` on this machine and thread count, or `statistical`.
+    """Return how repeatable a run is: `bitwise` on this machine and thread count, or `statistical`.
 
-    `mixed` is a run that time ends, or of which parts were computed in different ways. Of MPS no
-    more is promised: its random generator is not part of a checkpoint. Nor of compiled kernels:
-    another compilation may add in another order.
+    `mixed`: time ends the run, or its conditions changed. MPS is statistical, because its random
+    generator is not in a checkpoint; so are compiled kernels, because another compilation may add
+    in another order.
     """
     if mixed or compiled or device.type == "mps":
         return "statistical"
@@ -113,7 +114,7 @@ def determinism(device: torch.device, compiled: bool, deterministic: bool, mixed
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Return what run.json says of the machine and the software."""
+    """Return run.json's entries about the machine and the software."""
     packages = ["torch", "numpy", "tiktoken", "safetensors", "kconfiglib"]
     packages += [library.module for library in LIBRARIES.values() if library.module in sys.modules]
     return {
@@ -135,7 +136,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def _gpu(device: torch.device) -> dict[str, Any]:
-    """Return what run.json says of a card: capability, memory in bytes, units and driver."""
+    """Return run.json's entries about a GPU: capability, memory in bytes, units and driver."""
     card = torch.cuda.get_device_properties(device)
     drivers = [path.read_text().strip() for path in _DRIVERS if path.exists()]
     return {
@@ -156,9 +157,9 @@ def device_name(device: torch.device) -> str:
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Return the process's peak memory in bytes: of the host, and of a CUDA device.
 
-    peak_device_bytes: what tensors took. peak_process_bytes: what the process took from the card
-    for that, the allocator's reserve and the context with its libraries. The latter is what is
-    missing on the card besides the reserve, also where others hold a part of that.
+    peak_device_bytes: tensors. peak_process_bytes: the allocator's reserve plus the context with
+    its libraries. The context is the rest of the used memory, up to _CONTEXT_MOST, even if other
+    processes hold a part of that.
     """
     unit = 1 if sys.platform == "darwin" else 1024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -174,14 +175,14 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def predict_cpu_seconds(flops: float) -> float:
-    """Return about how long `flops` of training take here, from a matrix product of 0.1 s."""
+    """Return roughly how many seconds `flops` of training take here, from a product of 0.1 s."""
     return flops / (_CPU_EFFICIENCY * _product_flops_per_second())
 
 
 @functools.cache
 def _product_flops_per_second() -> float:
     """Measure the product, once: a process trains with one number of threads."""
-    a = torch.full((768, 768), 1e-3)  # no draw: the random generators belong to the run
+    a = torch.full((768, 768), 1e-3)  # not drawn: the random generators belong to the run
     a @ a
     count, start = 0, time.perf_counter()
     while (taken := time.perf_counter() - start) < 0.1:

@@ -1,7 +1,7 @@
-"""The host's memory: what there is, what this process holds, and a guard that acts in time.
+"""Host memory: how much there is, how much this process holds, and a guard.
 
-The kernel is read through its files (proc(5), and the cgroup-v1 and cgroup-v2 documents of the
-kernel); where there are none nothing is watched. Plain numbers of bytes everywhere.
+It reads the kernel's files (proc(5), and the kernel's cgroup-v1 and cgroup-v2 documents); without
+them nothing is watched. All numbers are bytes.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
 from gpt2.machine.process_end import end_process
 
-if TYPE_CHECKING:  # doctor.py runs on older Pythons, too, which it names
+if TYPE_CHECKING:  # doctor.py must start on older Pythons, too
     from typing import Self
 
-#: Where the kernel's files are.
+#: Root of the kernel's files.
 ROOT = Path("/")
-#: Seconds between two looks of the guard; ten times as often while less than NEAR floors are left.
+#: Seconds between two checks of the guard; a tenth of it when less than NEAR floors are left.
 INTERVAL = 2.0
 NEAR = 4
 #: Share of all memory that a run may hold when --host-memory-limit is auto.
 AUTO_SHARE = 0.8
-#: A run that holds so much more than its limit ends at once: 0.9 of all memory under auto.
+#: A run above this multiple of its limit ends at once: 0.9 of all memory under auto.
 HARD = 9 / 8
-#: The process that the kernel kills first when memory is gone shall be the run, not a desktop.
+#: Makes the kernel kill the run first when memory is exhausted, not a desktop.
 OOM_SCORE = 500
 
 #: Seconds for the last words.
@@ -42,7 +42,7 @@ _OWN = "proc/self/status"
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Memory that a process takes from: the machine's, or what a control group allows."""
+    """A pool of memory: the machine's, or a control group's."""
 
     name: str
     total: int
@@ -50,9 +50,9 @@ class HostMemory:
 
     @property
     def floor(self) -> int:
-        """Bytes that shall stay available: 1 GiB, of large pools a twentieth, up to 4 GiB.
+        """Return the bytes that must stay available: 1 to 4 GiB, a twentieth of large pools.
 
-        Of one that is smaller than 10 GiB it is a tenth: a small machine trains, too.
+        Pools below 10 GiB keep a tenth: small machines train, too.
         """
         return min(4 * _GIB, max(min(_GIB, self.total // 10), self.total // 20))
 
@@ -62,14 +62,14 @@ class HostMemory:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes of anonymous memory that this process may hold, and where the number comes from."""
+    """Bytes of anonymous memory that this process may hold, and the source of the number."""
 
     bytes: int
     why: str
 
 
 class Host:
-    """This machine as the kernel's files below `root` show it."""
+    """This machine, as the kernel's files below `root` describe it."""
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = ROOT if root is None else root
@@ -77,7 +77,7 @@ class Host:
 
     @property
     def watched(self) -> bool:
-        """Whether this system says how much memory there is, and who holds it: Linux does."""
+        """Return whether this system reports its memory, and each process's share: Linux does."""
         return "MemAvailable" in self._table("proc/meminfo") and "RssAnon" in self._table(_OWN)
 
     def pools(self) -> list[HostMemory]:
@@ -85,7 +85,7 @@ class Host:
         memory = self._table("proc/meminfo")
         machine = HostMemory("on this machine", memory["MemTotal"], memory["MemAvailable"])
         groups = [group.pool() for group in self._groups]
-        # Without a limit cgroup v1 names a number larger than any machine.
+        # Without a limit, cgroup v1 reports a number larger than any machine.
         return [machine, *(pool for pool in groups if pool and pool.total < machine.total)]
 
     def total(self) -> int:
@@ -93,23 +93,23 @@ class Host:
         return min(pool.total for pool in self.pools())
 
     def available(self) -> int:
-        """Return what the process can still take without pushing anything out."""
+        """Return how much the process can still allocate without swapping."""
         return min(pool.available for pool in self.pools())
 
     def held(self) -> int:
-        """Return the anonymous memory of this process, swapped out or not; files are not in it."""
+        """Return this process's anonymous memory, with swapped pages, without files."""
         own = self._table(_OWN)
         return own["RssAnon"] + own.get("VmSwap", 0)
 
     def offer_to_the_oom_killer(self) -> None:
-        """Raise this process's oom_score_adj to OOM_SCORE; one that is higher stays."""
+        """Raise this process's oom_score_adj to OOM_SCORE; a higher one stays."""
         path = self._root / "proc/self/oom_score_adj"
         with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
             if int(path.read_text()) < OOM_SCORE:
                 path.write_text(f"{OOM_SCORE}\n")
 
     def _table(self, name: str) -> dict[str, int]:
-        """Read lines of `name: number kB` as bytes; empty when there is no such file."""
+        """Read lines of `name: number kB` as bytes; empty without the file."""
         try:
             lines = (self._root / name).read_text().splitlines()
         except OSError:
@@ -126,7 +126,7 @@ class _Group:
     v2: bool
 
     def pool(self) -> HostMemory | None:
-        """Return limit and room; None without a limit. Cached files make room when it is needed."""
+        """Return limit and room, counting cached files as room; None without a limit."""
         names = ("memory.max", "memory.high") if self.v2 else ("memory.limit_in_bytes",)
         limits = [limit for name in names if (limit := self._number(name)) is not None]
         used = self._number("memory.current" if self.v2 else "memory.usage_in_bytes")
@@ -155,7 +155,7 @@ class _Group:
 
 
 def _control_groups(root: Path) -> Iterator[_Group]:
-    """Yield the control groups this process is in, each up to its root: any may have a limit."""
+    """Yield this process's control groups, each up to its root: any may have a limit."""
     try:
         entries = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
@@ -174,7 +174,7 @@ def _control_groups(root: Path) -> Iterator[_Group]:
             if not v2 and "memory" not in options.split(","):
                 continue
             base, point = (PurePosixPath(word) for word in left.split(" ")[3:5])
-            # In a container without a namespace of its own, the mount shows only a part.
+            # In a container that shares the host's namespace, the mount shows only a part.
             inside = PurePosixPath(path)
             inner = inside.relative_to(base) if inside.is_relative_to(base) else PurePosixPath()
             top = root / point.relative_to("/")
@@ -199,7 +199,7 @@ def budget(limit: int | None, host: Host, processes: int = 1) -> Budget:
 
 
 def refuse_if_low(host: Host) -> None:
-    """Refuse to start on a host that is short of memory already. Raises UserError, exit 6."""
+    """Raise UserError, exit 6, if host memory is low before the start."""
     for pool in host.pools():
         if pool.available < pool.floor:
             raise UserError(
@@ -210,12 +210,12 @@ def refuse_if_low(host: Host) -> None:
 
 
 class Guard:
-    """Thread that watches the host's memory while the context is open.
+    """Thread that watches host memory while the context is open.
 
     When memory is low, or the process is above `own`, it calls `ask` once with the reason: the run
-    shall save and exit. At half of what should stay free, or HARD times the budget, nobody can be
-    asked any more: all stacks go to stderr, the reason to `last_words`, which gets two seconds, and
-    the process ends with code 6.
+    saves and exits. At half of what must stay free, or HARD times the budget, there is no time to
+    ask: it writes all stacks to stderr, gives `last_words` the reason and two seconds, and ends the
+    process with code 6.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class Guard:
         self._thread.join()
 
     def look(self) -> None:
-        """Look once, and act on it."""
+        """Check once, and act on it."""
         pools, held = self._host.pools(), self._host.held()
         for pool in pools:
             if pool.available < pool.floor // 2:
@@ -265,5 +265,5 @@ class Guard:
 
     def _end(self, reason: str) -> None:
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
-        # A disk can be slow to take a line just now, and every moment costs memory.
+        # A disk can be slow to write a line now, and every moment costs memory.
         end_process(Exit.MEMORY, lambda: self._last_words(reason), _PATIENCE)

@@ -1,4 +1,4 @@
-"""Running out of memory: how it is told from other errors, and what the user is told."""
+"""Out-of-memory errors: how to recognise them, and what to tell the user."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gpt2.config.typed import TrainConfig
 from gpt2.machine import device as machine
 from gpt2.machine.shards import local_shard
 
-#: What allocators say that raise a plain RuntimeError: the CPU's, MPS, CUDA outside torch's own
-#: cache, and cuBLAS and hipBLAS when there is no room for a handle or its workspace.
+#: Messages of allocators that raise a plain RuntimeError: the CPU's, MPS, CUDA outside torch's
+#: cache, and cuBLAS and hipBLAS without room for a handle or workspace.
 _SAID = (
     "can't allocate memory",
     "out of memory",
@@ -24,12 +24,12 @@ _SAID = (
     "CUBLAS_STATUS_NOT_INITIALIZED",
     "HIPBLAS_STATUS_ALLOC_FAILED",
 )
-#: The types among which exhaustion is to be looked for; a GPU's is a RuntimeError.
+#: Types that an out-of-memory error can have; a GPU's is a RuntimeError.
 ERRORS = (RuntimeError, MemoryError)
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an error means that memory, of the host or a device, was not enough."""
+    """Return whether an error means that host or device memory was exhausted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
@@ -41,7 +41,7 @@ def smaller_batch(batch: int) -> int | None:
 
 
 def way_out(training: TrainConfig) -> str:
-    """Say which flags make the same run in less memory, or what else needs less."""
+    """Return the flags for the same run in less memory, or what else needs less."""
     batch = training.batch_size
     if (less := smaller_batch(batch)) is None:
         return "a smaller --block-size or --model needs less"
@@ -51,7 +51,7 @@ def way_out(training: TrainConfig) -> str:
 
 @contextmanager
 def explained(message: str) -> Iterator[None]:
-    """Turn running out of memory into a UserError that says `message`."""
+    """Turn out of memory into a UserError with `message`."""
     try:
         yield
     except ERRORS as error:
@@ -61,22 +61,22 @@ def explained(message: str) -> Iterator[None]:
 
 
 def release() -> None:
-    """Give back what nothing refers to any more.
+    """Free what nothing refers to any more.
 
-    To be called after the `except` that caught the error: until then its traceback holds every
-    frame that it passed, and with them the tensors.
+    Call it after the `except` that caught the error: until then its traceback keeps every frame,
+    and with them the tensors.
     """
     gc.collect()
     machine.give_back_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()  # that of what did not fit says nothing of what does
+        torch.cuda.reset_peak_memory_stats()  # the peak of the failed attempt would count
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
 
 def breakdown(optimizer: torch.optim.Optimizer, device: torch.device) -> str:
-    """Say what the parts of a run hold, this rank's share of it, and the peak so far."""
+    """Describe the memory of a run's parts, this rank's share of it, and the peak so far."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in parameters if p.grad is not None]
     states = list(optimizer.state.values())

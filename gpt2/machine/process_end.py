@@ -1,4 +1,4 @@
-"""The end of a process that can no longer be asked to stop."""
+"""End a process that can no longer be asked to stop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gpt2.config.errors import Exit
 
 
 def end_process(code: Exit, last_words: Callable[[], object], patience: float) -> NoReturn:
-    """End this process with `code` after `last_words`, for which it waits `patience` seconds.
+    """End this process with `code` after `last_words`, waiting `patience` seconds for them.
 
-    They run in a thread of their own: the disk or the terminal that they go to may hang.
+    They run in their own thread: the disk or terminal that they write to may hang.
     """
     speaker = threading.Thread(target=last_words, daemon=True)
     speaker.start()

@@ -1,4 +1,4 @@
-"""The processor of this machine: its name, its cores, and whether it computes in bf16."""
+"""The processor of this machine: its name, its cores, and its bf16 instructions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-#: What Linux tells of the processor.
+#: Linux's description of the processor.
 _INFORMATION = Path("/proc/cpuinfo")
-#: Names of the instructions that compute in bf16, of x86 and of ARM.
+#: Names of instructions that compute in bf16, on x86 and on ARM.
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -24,17 +24,17 @@ def processor_name() -> str:
 
 
 def bf16_instructions() -> list[str]:
-    """Return the names of the processor's instructions for bf16, as far as Linux tells."""
+    """Return the names of the processor's bf16 instructions, as far as Linux reports them."""
     return sorted(_BF16.intersection(_information().split()))
 
 
 def has_bf16() -> bool:
-    """Return whether the processor has instructions for bf16, as far as Linux tells."""
+    """Return whether the processor has bf16 instructions, as far as Linux reports them."""
     return bool(bf16_instructions())
 
 
 def loaded() -> bool:
-    """Return whether other work keeps more than half of the cores busy, by the last minute."""
+    """Return whether other work kept more than half of the cores busy in the last minute."""
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * cores()
 
 
@@ -46,9 +46,9 @@ def cores() -> int:
 
 
 def load() -> float:
-    """Return how many threads wanted to run in the last minute; 0 where the system does not say.
+    """Return how many threads wanted to run in the last minute; 0 where unknown.
 
-    Where /proc is not mounted, Linux does not.
+    Linux does not report it where /proc is not mounted.
     """
     try:
         return os.getloadavg()[0]
@@ -57,9 +57,9 @@ def load() -> float:
 
 
 def give_way(nice: int) -> None:
-    """Let the calling thread run after others; nothing where threads have no priority of their own.
+    """Lower the calling thread's priority; do nothing on systems without priorities of threads.
 
-    Nor is anything done where that is forbidden, as in a sandbox: it takes time from others then.
+    A sandbox may forbid it; then the thread competes with the others.
     """
     if sys.platform == "linux":
         with suppress(OSError):

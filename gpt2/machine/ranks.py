@@ -1,4 +1,4 @@
-"""The processes that train one model together, started by torchrun; one alone is the usual case."""
+"""The processes (ranks) that train one model together, started by torchrun; usually one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gpt2.config.errors import UserError
 
-#: A process that waits so long for another gives up.
+#: A process gives up after waiting this long for another.
 TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those of the run, torchrun's words for it.
+    """This process among those of the run, in torchrun's terms.
 
     rank: of `world_size` processes. local: of the `here` processes on this machine.
     """
@@ -31,35 +31,35 @@ class DistributedContext:
     world_size: int = 1
     local: int = 0
     here: int = 1
-    #: Group for numbers that the host needs; gradients go over the default group.
+    #: Group for numbers that the host needs; gradients use the default group.
     control: Any = None
-    #: Group for other threads, while that one is in use: of sharded runs alone.
+    #: Group for other threads while that one is in use; only in sharded runs.
     aside: Any = None
-    #: Whether each rank holds a part of the model, so that all must compute whenever one does.
+    #: Whether the model is sharded, so that all ranks must compute together.
     sharded: bool = False
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Return whether this process writes files and prints."""
         return self.rank == 0
 
     def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return what computes `model` on this rank's share and averages gradients over ranks.
+        """Return a module that computes `model` on this rank's share and averages gradients.
 
-        Sharded, `model` itself becomes that: its parameters are divided among the ranks in place.
+        Sharded, `model` itself is changed: its parameters are divided among the ranks in place.
         """
         if self.world_size == 1:
             return model
         if self.sharded:
-            # A second to import, which only a run that shards should wait for.
+            # Takes a second to import; only a sharded run should wait for it.
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
             mesh = init_device_mesh(device.type, (self.world_size,))
             for block in model.blocks:  # type: ignore[union-attr]
                 fully_shard(block, mesh=mesh)
-            # Also after a forward pass that no backward pass follows (an evaluation), parameters
-            # must be parts again: checkpoints are made of them.
+            # Parameters must be sharded again also after a forward pass without a backward pass (an
+            # evaluation): checkpoints are made of the shards.
             fully_shard(model, mesh=mesh, reshard_after_forward=True)
             register_fsdp_forward_method(model, "logits")
             return model
@@ -67,7 +67,7 @@ class DistributedContext:
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def accumulate(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Context of one micro-step: gradients cross ranks on the last one only."""
+        """Return the context of one micro-step: only the last one averages gradients over ranks."""
         if self.sharded:
             module.set_requires_gradient_sync(last)  # type: ignore[operator]
         elif isinstance(module, DistributedDataParallel) and not last:
@@ -91,7 +91,7 @@ class DistributedContext:
         return [float(value) for value in sums]
 
     def all_reduce_mean(self, value: Tensor) -> Tensor:
-        """Return the mean of a tensor over ranks, on its device; no value is read back."""
+        """Return the mean of a tensor over ranks, on its device, without reading a value back."""
         if self.world_size == 1:
             return value
         value = value.clone()
@@ -101,7 +101,7 @@ class DistributedContext:
     def gather(self, value: Any, aside: bool = False) -> list[Any]:
         """Return every rank's `value`, which is plain data, by rank.
 
-        `aside`: over the group for other threads, which only sharded runs have.
+        `aside`: use the group for other threads, which only sharded runs have.
         """
         if self.world_size == 1:
             return [value]
@@ -110,7 +110,7 @@ class DistributedContext:
         return found
 
     def first_problem(self, problem: str | None) -> str | None:
-        """Return what is wrong on the first of the ranks that has a problem; None if none has."""
+        """Return the problem of the first rank that has one; None if no rank has."""
         return next((found for found in self.gather(problem) if found), None)
 
     def barrier(self) -> None:
@@ -119,20 +119,21 @@ class DistributedContext:
             dist.barrier(group=self.control)
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the process group."""
         if self.world_size > 1:
             dist.destroy_process_group()
 
 
 def alone() -> bool:
-    """Whether this process is the only rank."""
+    """Return whether this process is the only rank."""
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def _launched() -> tuple[int, int, int, int]:
-    """Return rank, number of ranks, and both on this machine. Raises UserError without a launcher.
+    """Return rank and number of ranks, of the run and of this machine.
 
-    Batch systems and images set WORLD_SIZE alone, for scripts of their own.
+    Raises UserError without a launcher: batch systems and images set WORLD_SIZE alone, for their
+    own scripts.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     try:
@@ -147,10 +148,10 @@ def _launched() -> tuple[int, int, int, int]:
 
 
 def init_distributed(device: str, shard: str, index: int | None = None) -> DistributedContext:
-    """Join the processes that torchrun started; alone without it. Raises UserError.
+    """Join the processes that torchrun started; without torchrun, be the only rank.
 
-    `device` is the --device asked for, `index` the number of its GPU and `shard` the --shard. Each
-    process of a machine takes the GPU of its local rank.
+    `device` is --device, `index` the number of its GPU and `shard` --shard. Each process of a
+    machine takes the GPU of its local rank. Raises UserError.
     """
     if alone():
         if shard != "none":
@@ -165,7 +166,7 @@ def init_distributed(device: str, shard: str, index: int | None = None) -> Distr
             f"--device cuda:{index} names one GPU, and each of {world_size} ranks takes its own: "
             f"use --device cuda; CUDA_VISIBLE_DEVICES={index},... chooses which there are"
         )
-    # Without any GPU, --device cuda is refused in the next step, as it is for a rank alone.
+    # Without a GPU, --device cuda is refused in the next step, as with one rank.
     cuda = device in ("cuda", "auto") and torch.cuda.is_available()
     if cuda:
         cards = torch.cuda.device_count()
@@ -178,8 +179,8 @@ def init_distributed(device: str, shard: str, index: int | None = None) -> Distr
     dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
     aside = dist.new_group(backend="gloo", timeout=TIMEOUT) if shard == "fsdp" else None
-    # One that finds an error and leaves before the others have reached it would take them along,
-    # and torchrun would end it before it has said what the error is.
+    # Wait for all: a rank that fails before others arrive would take them along, and torchrun would
+    # kill them before they report the error.
     dist.barrier(group=control)
     return DistributedContext(
         rank, world_size, local, processes, control, aside, sharded=shard == "fsdp"

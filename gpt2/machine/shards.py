@@ -1,8 +1,8 @@
-"""Tensors that ranks hold in shards (DTensors, under FSDP): a rank's own part, and the full one.
+"""Tensors sharded over ranks (DTensors, under FSDP): a rank's own shard, and the full tensor.
 
-Plain tensors pass through each function as they are, so callers need not ask which kind they have.
-A DTensor is told by its methods: to import its class takes a second, which only runs that shard
-should wait for.
+Plain tensors pass through each function unchanged, so callers need not distinguish. A DTensor is
+recognised by its methods: importing its class takes a second, which only sharded runs should wait
+for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether ranks hold this tensor in shards."""
+    """Return whether this tensor is sharded over ranks."""
     return hasattr(tensor, "full_tensor")
 
 
@@ -29,9 +29,9 @@ def local_shard(tensor: Tensor) -> Tensor:
 
 
 def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return a full tensor in shards as `parameter` is; as it is where `parameter` is plain.
+    """Shard a full tensor like `parameter`; return it unchanged where `parameter` is plain.
 
-    What has another shape than the parameter, such as a count of steps, is never sharded.
+    A tensor of another shape than the parameter, such as a step count, is never sharded.
     """
     if not is_sharded(parameter) or is_sharded(tensor) or tensor.shape != parameter.shape:
         return tensor
@@ -45,7 +45,7 @@ def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def shard_rows(parameter: Tensor) -> range:
-    """Return the rows, entries of the first dimension, of a sharded tensor that this rank holds."""
+    """Return the rows (first dimension) of a sharded tensor that this rank holds."""
     from torch.distributed.tensor import DTensor
 
     assert isinstance(parameter, DTensor)
@@ -56,7 +56,7 @@ def shard_rows(parameter: Tensor) -> range:
 
 
 def from_shard(rows: Tensor, parameter: Tensor) -> Tensor:
-    """Return the sharded tensor of the shape of `parameter`, of which this rank holds `rows`."""
+    """Return a sharded tensor shaped like `parameter`, of which this rank holds `rows`."""
     from torch.distributed.tensor import DTensor
 
     assert isinstance(parameter, DTensor)
@@ -71,16 +71,16 @@ def from_shard(rows: Tensor, parameter: Tensor) -> Tensor:
 
 
 def ranks_of(parameter: Tensor) -> int:
-    """Return among how many ranks a parameter is divided; 1 where it is plain."""
+    """Return over how many ranks a parameter is sharded; 1 where it is plain."""
     return parameter.device_mesh.size() if is_sharded(parameter) else 1  # type: ignore[attr-defined]
 
 
 def deal(shards: Sequence[Tensor], like: Tensor, first: int) -> Tensor:
-    """Return the full matrices (k, m, n) that are this rank's when they are dealt among all.
+    """Return the full matrices (k, m, n) that this rank gets when they are dealt to all.
 
-    `shards` are the rows of matrices that this rank holds, all of the shape (m, n) of the sharded
-    parameter `like`: the i-th goes to rank first + i, counted around. All ranks must call this.
-    Each number crosses once: a rank gets of every other its rows of the matrices that it is dealt.
+    `shards` are this rank's rows of matrices of the shape (m, n) of the sharded parameter `like`.
+    The i-th goes to rank first + i, modulo the number of ranks. All ranks must call this. Each
+    number is sent once: a rank gets from every other the rows of its own matrices.
     """
     if not is_sharded(like):
         return torch.stack(list(shards))
@@ -97,7 +97,7 @@ def deal(shards: Sequence[Tensor], like: Tensor, first: int) -> Tensor:
 
 
 def gather_dealt(full: Tensor, count: int, like: Tensor, first: int) -> list[Tensor]:
-    """Return this rank's rows of `count` matrices that deal has dealt: it holds `full` of them."""
+    """Return this rank's rows of `count` dealt matrices; it holds `full` of them."""
     if not is_sharded(like):
         return list(full.unbind())
     group, mine, dealt, rows = _dealing(count, like, first)
@@ -115,9 +115,9 @@ def gather_dealt(full: Tensor, count: int, like: Tensor, first: int) -> list[Ten
 def _dealing(
     count: int, like: Tensor, first: int
 ) -> tuple[object, int, list[list[int]], list[int]]:
-    """Return the group of ranks, this one's place, the matrices that each is dealt, and its rows.
+    """Return the group, this rank's index, the matrices dealt to each rank, and its rows.
 
-    The rows are those that each rank holds of every matrix.
+    The rows are how many each rank holds of every matrix.
     """
     mesh = like.device_mesh  # type: ignore[attr-defined]
     ranks = mesh.size()

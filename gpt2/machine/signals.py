@@ -1,4 +1,4 @@
-"""Stopping on request: a flag is set, the loop finishes its step and saves."""
+"""Stop on request: a signal sets a flag; the loop finishes its step and saves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from types import FrameType
 from gpt2.config.errors import Exit
 from gpt2.machine.process_end import end_process
 
-#: Seconds that Python's own handler has to end the process, where no long call keeps it from that.
+#: Seconds for Python's own handler to end the process, unless a long call blocks it.
 _GRACE = 0.2
 #: Seconds for the last line: the terminal may hang.
 _PATIENCE = 1.0
 _STDERR = 2
 
-#: Returns the line that answers a signal (by its name): `again` is the one that stops at once.
+#: Returns the line that answers a signal (by its name); `again`: this one stops at once.
 Notice = Callable[[str, bool], str]
 
 
@@ -29,16 +29,17 @@ def _silent(_: str, again: bool) -> str:  # noqa: ARG001 - a Notice
 
 
 class StopRequest:
-    """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for a stop instead of killing.
+    """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1 request a stop instead of killing.
 
-    A second SIGINT ends the process at once; the checkpoint on disk stays as it is. A SIGHUP that
-    was ignored, as nohup has it, stays so. Of other threads, the one that guards host memory may
-    `ask`, inside of the context or not.
+    A second SIGINT ends the process at once; the checkpoint on disk is unchanged. A SIGHUP that was
+    ignored, as under nohup, stays ignored. The thread that guards host memory may call `ask`, also
+    outside of the context.
 
-    A thread answers at once, with what `notice` returns, also while a call outside of Python, such
-    as the backward pass of a large model on a CPU, keeps the handlers waiting for minutes.
+    A thread answers at once with the line from `notice`, even while a call outside of Python, such
+    as the backward pass of a large model on a CPU, blocks signal handlers for minutes.
 
-    signal: what asked first, in words. low_memory: whether that was a want of memory.
+    signal: the first request, in words.
+    low_memory: whether that was low memory.
     """
 
     def __init__(self, notice: Notice = _silent) -> None:
@@ -55,19 +56,19 @@ class StopRequest:
         return self.signal is not None
 
     def ask(self, reason: str) -> None:
-        """Ask for a stop for want of host memory; `reason` says how much there is."""
+        """Request a stop because of low host memory; `reason` says how much is left."""
         if self.signal is None:
             self.signal, self.low_memory = f"the memory guard ({reason})", True
 
     def __enter__(self) -> StopRequest:
         reader, writer = self._ours = socket.socketpair()
         writer.setblocking(False)
-        # The C part of Python's handler writes the signal's number there, whatever is being done.
+        # Python's C-level handler writes the signal's number there, whatever is running.
         self._wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._answer, args=(reader,), daemon=True)
         self._thread.start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            # Shells ignore SIGINT for what they start beside them; it is a request all the same.
+            # Shells ignore SIGINT for background jobs; it is a request all the same.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -77,7 +78,7 @@ class StopRequest:
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         if self._ours is not None and self._thread is not None:
-            self._ours[1].close()  # which the thread reads as the end
+            self._ours[1].close()  # ends the thread's loop
             self._thread.join()
             self._ours[0].close()
 
@@ -87,7 +88,7 @@ class StopRequest:
         self.signal = signal.Signals(number).name
 
     def _answer(self, reader: socket.socket) -> None:
-        """Answer each kind of signal once, and see that the second SIGINT ends the process."""
+        """Answer each kind of signal once, and make the second SIGINT end the process."""
         answered: set[int] = set()
         last = 0
         while numbers := reader.recv(64):
@@ -103,7 +104,7 @@ class StopRequest:
                 last = number
 
     def _end(self) -> None:
-        """End the process. No clean-up: nothing half written can be taken for a checkpoint."""
+        """End the process without clean-up: nothing half written can pass for a checkpoint."""
         self._ending.set()
         end_process(
             Exit.INTERRUPTED, lambda: _say(self.notice(signal.SIGINT.name, True)), _PATIENCE
@@ -111,10 +112,10 @@ class StopRequest:
 
 
 def _say(line: str) -> None:
-    """Write a line to the error stream, past what another thread may be writing there."""
+    """Write a line to stderr, bypassing Python's buffer, which another thread may hold."""
     if not line:
         return
-    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone ends no run
-        # The bar of a run stands in the last line: the answer goes below it.
+    with contextlib.suppress(OSError, ValueError):  # a closed terminal ends no run
+        # The progress bar is in the last line: the answer goes below it.
         start = "\n" if sys.stderr.isatty() else ""
         os.write(_STDERR, f"{start}{line}\n".encode())

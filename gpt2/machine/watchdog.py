@@ -1,4 +1,4 @@
-"""A watchdog: when nothing moves for too long, it says where the process stands and ends it."""
+"""A watchdog: when nothing moves for too long, it prints all stacks and ends the process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, Self
 from gpt2.config.errors import Exit
 from gpt2.machine.process_end import end_process
 
-#: Seconds for what is no step: building, compiling, the first step; and what may take longest.
+#: Limits in seconds outside of steps: for building, compiling and the first step; for the rest.
 START, LONG = 1800.0, 3600.0
-#: Of auto: the limit is so many times the usual step, by the median of the last RECENT.
+#: auto: the limit is TIMES the median of the last RECENT steps.
 TIMES, RECENT = 20.0, 50
-#: Seconds between two looks, at most.
+#: Seconds between two checks, at most.
 INTERVAL = 1.0
-#: Seconds of the backstop, at least. Unlike the watchdog it counts the time for which a process
-#: was stopped or frozen, so it is late rather than wrong.
+#: Smallest limit of the backstop, in seconds. Unlike the watchdog it counts the time while a
+#: process was stopped or frozen, so it must be late rather than wrong.
 BACKSTOP = 1800.0
 #: Seconds for the last words.
 _PATIENCE = 5.0
@@ -34,12 +34,12 @@ _STDERR = 2
 class Watchdog:
     """Thread that ends the process, exit 7, when nothing is reported for longer than a limit.
 
-    `timeout` is the limit of a step in seconds: None for TIMES the usual step and at least `least`,
-    0 for no watchdog at all. Before the end all stacks go to stderr, and what is said of it to
-    `last_words`. Time counts only as far as the thread itself was running: not while the machine
-    was suspended (CLOCK_MONOTONIC), the process stopped, or the container frozen. When not even
-    the thread can run, faulthandler's own timer prints the stacks and exits 1, at 1.5 times the
-    limit and not before BACKSTOP.
+    `timeout` is the limit of a step in seconds: None for TIMES the usual step but at least `least`,
+    0 for no watchdog. Before the end it writes all stacks to stderr, and passes the reason to
+    `last_words`. Time counts only while the thread itself runs: not while the machine was suspended
+    (CLOCK_MONOTONIC), the process stopped, or the container frozen. When not even the thread can
+    run, faulthandler's own timer prints the stacks and exits 1, at 1.5 times the limit but not
+    before BACKSTOP.
     """
 
     def __init__(
@@ -50,39 +50,39 @@ class Watchdog:
         self._usual: deque[float] = deque(maxlen=RECENT)
         self._since = time.monotonic()
         self._beats = 0
-        self._seen, self._idle, self._looked = 0, 0.0, self._since  # the thread's own
+        self._seen, self._idle, self._looked = 0, 0.0, self._since  # used by the thread only
         self._suspended = False
-        self._before: Any = None  # what SIGTSTP did
+        self._before: Any = None  # the former handler of SIGTSTP
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._now = ("the start of the run", self._at_least(START))
 
     @property
     def doing(self) -> str:
-        """What is being done: "step 12", "an evaluation"."""
+        """Return the current work: "step 12", "an evaluation"."""
         return self._now[0]
 
     @property
     def step_seconds(self) -> float | None:
-        """Seconds of a usual step, by the median of the last ones; None before the first."""
+        """Return the seconds of a usual step, the median of the last; None before the first."""
         return statistics.median(self._usual) if self._usual else None
 
     def alive(self, *_: object) -> None:
-        """Say that something moved: the time counts from here. Takes what a hook is called with."""
+        """Report that something moved: time counts from here. Accepts the arguments of a hook."""
         self._beats += 1
 
     def starting(self) -> None:
-        """Say that the first step, and all before it, is ahead (again)."""
+        """Report that the first step, and all before it, is still to come (again)."""
         self._now = ("the start of the run", self._at_least(START))
         self.alive()
 
     def step_done(self) -> None:
-        """Say that a step was computed, which tells how long they take."""
+        """Report that a step was computed; this also measures its time."""
         self._usual.append(time.monotonic() - self._since)
         self.alive()
 
     def next_step(self, number: int) -> None:
-        """Say that step `number` begins, and all before it is recorded. Not for the first one."""
+        """Report that step `number`, not the first, begins and all before it is recorded."""
         usual = statistics.median(self._usual)
         auto = max(self._least, TIMES * usual)
         self._now = (f"step {number}", auto if self._timeout is None else self._timeout)
@@ -91,7 +91,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def during(self, what: str, limit: float = LONG) -> Iterator[None]:
-        """Context of what is no step and may take longer between two signs of life."""
+        """Return the context of work that is not a step and may take longer between two reports."""
         before, self._now = self._now, (what, self._at_least(limit))
         self.alive()
         try:
@@ -120,9 +120,9 @@ class Watchdog:
                 signal.signal(signal.SIGTSTP, self._before)
 
     def look(self) -> None:
-        """Look once, and act on it."""
+        """Check once, and act on it."""
         now = time.monotonic()
-        # A longer gap is one in which this thread did not run, and so perhaps no other.
+        # In a longer gap this thread did not run, and so perhaps no other.
         self._idle += min(now - self._looked, 2.0 * self._interval)
         self._looked = now
         if self._beats != self._seen:
@@ -155,6 +155,6 @@ class Watchdog:
         self._suspended = True
         faulthandler.cancel_dump_traceback_later()
         signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)  # until SIGCONT
+        os.kill(os.getpid(), number)  # returns at SIGCONT
         signal.signal(number, self._stopped)
         self._suspended = False

@@ -1,4 +1,4 @@
-"""Causal self-attention in two forms that give the same result."""
+"""Causal self-attention: by torch's fused kernel, or written out. Both give the same result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from gpt2.config.typed import ModelConfig
 from gpt2.model.form import OWN, Form
 
-#: What torch's kernel choice means (torch.nn.attention.SDPBackend, in words).
+#: Names of the kernels that torch chooses from (the numbers of torch.nn.attention.SDPBackend).
 _KERNELS = {
     -1: "none",
     0: "math",
@@ -23,9 +23,9 @@ _KERNELS = {
 
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN) -> Tensor:
-    """Attend through scaled_dot_product_attention; q, k, v and the result are (B, H, T, D).
+    """Attend by scaled_dot_product_attention; q, k, v and the result are (B, H, T, D).
 
-    A single query (B, H, 1, D) is that of the last token and sees all keys.
+    A single query (B, H, 1, D) belongs to the last token and sees all keys.
     """
     causal = q.size(-2) > 1
     dropout = 0.0 if form.unmasked else dropout
@@ -33,10 +33,10 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form 
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Form = OWN) -> Tensor:
-    """Attend as Vaswani et al. 2017 (3.2.1) write it; q, k, v and the result are (B, H, T, D).
+    """Attend by the formula of Vaswani et al. 2017 (3.2.1); all tensors are (B, H, T, D).
 
-    Holds the (B, H, T, T) matrix of weights. The softmax is computed in fp32. A single query
-    (B, H, 1, D) is that of the last token and sees all keys.
+    Holds the (B, H, T, T) matrix of attention weights. The softmax is computed in fp32. A single
+    query (B, H, 1, D) belongs to the last token and sees all keys.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, H, T, T)
     seen = k.size(-2) - q.size(-2)
@@ -46,9 +46,9 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, form: Fo
 
 
 def kernel_taken(q: Tensor, dropout: float) -> str:
-    """Name the kernel that flash_attention takes for queries like `q` (B, H, T, D)."""
+    """Return the name of the kernel that flash_attention uses for queries like `q` (B, H, T, D)."""
     if q.device.type not in ("cpu", "cuda"):
-        return "fused"  # torch tells its choice for these two only
+        return "fused"  # torch reports its choice on these two only
     choice = torch._fused_sdp_choice(q, q, q, dropout_p=dropout, is_causal=True)
     return _KERNELS.get(int(choice), str(choice))
 
@@ -56,14 +56,14 @@ def kernel_taken(q: Tensor, dropout: float) -> str:
 def attention_form(
     config: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device
 ) -> str:
-    """Say in words how a model of `config` attends in training."""
+    """Describe how a model of `config` computes attention in training."""
     if not config.flash_attention:
         return "written out"
     return f"{kernel_chosen(config, batch, dtype, device)} kernel"
 
 
 def kernel_chosen(config: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device) -> str:
-    """Name the kernel that flash_attention takes for the queries of a model of `config`."""
+    """Return the name of the kernel that flash_attention uses for a model of `config`."""
     width = config.n_embd // config.n_head
     shape = (batch, config.n_head, config.block_size, width)
     query = torch.empty(shape, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens a model has seen, so that the next one need not see them again."""
+"""Key-value cache: a new token attends without computing the earlier ones again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 class LayerCache:
-    """Keys and values (B, H, T, D) of one layer, in memory taken once for `capacity` tokens."""
+    """Keys and values (B, H, T, D) of one layer, in memory allocated once for `capacity` tokens."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.length = capacity, 0
         self._held: tuple[Tensor, Tensor] | None = None
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of new tokens (B, H, N, D); return those of all tokens so far, as views."""
+        """Append those of new tokens (B, H, N, D); return views of all tokens so far."""
         end = self.length + k.size(2)
         assert end <= self.capacity
         if self._held is None:
@@ -29,8 +29,8 @@ class LayerCache:
 class Cache:
     """One LayerCache for each layer of a model.
 
-    The first tokens may come all at once, later ones one at a time: flash_attention's mask is for
-    queries that begin where the keys begin, or for the one last query.
+    The first tokens may come all at once, later ones only one at a time. flash_attention's causal
+    mask fits queries that start at the first key, or one last query.
     """
 
     def __init__(self, n_layer: int, capacity: int) -> None:
@@ -39,5 +39,5 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Tokens seen so far."""
+        """Return the number of tokens in the cache."""
         return self.layers[0].length

@@ -1,7 +1,7 @@
-"""The softmax of the loss in one pass: logits become the loss's slopes in the memory they lie in.
+"""The loss's softmax in one pass that overwrites the logits with their gradients (slopes).
 
-Without it, 16-bit logits are widened, normalised, exponentiated and rounded in passes of their own:
-34 bytes of traffic for each logit, where reading twice and writing once take 6.
+Separate passes widen, normalise, exponentiate and round 16-bit logits: 34 bytes of traffic for each
+logit. Reading twice and writing once takes 6.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Slopes = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def slopes_by_parts(logits: Tensor, own: Tensor, counted: Tensor, vocabulary: int) -> Tensor:
-    """Replace logits (n, W) by d loss / d logits, and return the losses (n) in fp32.
+    """Overwrite logits (n, W) with d loss / d logits; return the losses (n) in fp32.
 
     Only the first `vocabulary` columns are logits; the slopes of the others are zero. own (n) int64
-    are the targets; rows that are not `counted` (n) have no loss and no slope. All sums are fp32.
+    are the targets. Rows that are not `counted` (n) have loss 0 and slope 0. All sums are fp32.
     """
     wide = logits[:, :vocabulary].float()
     some = counted.unsqueeze(1)
@@ -42,7 +42,7 @@ def _compiled() -> Slopes:
 
 @torch.library.custom_op("gpt2::slopes", mutates_args=("logits",))
 def slopes(logits: Tensor, own: Tensor, counted: Tensor, vocabulary: int) -> Tensor:
-    """Do what slopes_by_parts does, compiled so that no tensor of the logits' size is made."""
+    """Do the same as slopes_by_parts, compiled: without another tensor of the logits' size."""
     return _compiled()(logits, own, counted, vocabulary)
 
 
@@ -52,14 +52,17 @@ def _(logits: Tensor, own: Tensor, *_: object) -> Tensor:
 
 
 def check_compiler(device: torch.device, dtype: torch.dtype) -> None:
-    """Compile it once for `device`. Raises UserError where that fails."""
+    """Compile the pass once for `device`.
+
+    Raises UserError where torch cannot compile.
+    """
     logits = torch.zeros((2, 64), device=device, dtype=dtype)
     own = torch.zeros(2, device=device, dtype=torch.int64)
     try:
         slopes(logits, own, own == 0, 60)
     except (RuntimeError, OSError, ImportError, AssertionError) as error:
         if isinstance(error, (torch.AcceleratorError, torch.OutOfMemoryError)):
-            raise  # the device is lost or full, and the compiler not missing
+            raise  # the device is lost or full; the compiler is not missing
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"--loss fused: torch cannot compile it here ({lines[0]}): take --loss chunked, or "

@@ -1,4 +1,4 @@
-"""Text from a model, token by token."""
+"""Sample text from a model, token by token."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from gpt2.model.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen from its logits.
+    """How the next token is chosen from its logits.
 
-    temperature 0 takes the likeliest token, 1 samples as trained; top_k > 0 leaves the k likeliest;
-    top_p < 1 leaves, of these, the fewest likeliest that together have that probability (nucleus
-    sampling, Holtzman et al. 2019). `seed` fixes the draws.
+    temperature: 0 takes the most likely token, 1 samples from the model's distribution.
+    top_k: above 0, only the k most likely tokens can be drawn.
+    top_p: below 1, only the smallest set of most likely tokens with this total probability can be
+        drawn (nucleus sampling, Holtzman et al. 2019).
+    seed: determines the draws.
     """
 
     temperature: float = 1.0
@@ -27,7 +29,7 @@ class Sampling:
     seed: int = 0
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return what to draw from for logits (N, V), not normalised; temperature is above 0."""
+        """Return unnormalised probabilities for logits (N, V); requires a temperature above 0."""
         logits = logits / self.temperature
         if 0 < self.top_k < logits.size(1):
             least = logits.topk(self.top_k).values[:, -1:]
@@ -50,11 +52,12 @@ def stream(
     samples: int = 1,
     cached: bool = True,
 ) -> Iterator[list[int]]:
-    """Yield `count` times the next token of each of `samples` texts that go on from `prompt`.
+    """Yield the next token of each of `samples` continuations of `prompt`, `count` times.
 
-    The model sees the last block_size tokens, and is in evaluation mode until the last is taken.
-    The draws happen on the CPU, so a seed gives the same text on any device that computes the same
-    logits; sample i is the one of seed + i alone. Without `cached` all is computed anew each time.
+    The model sees the last block_size tokens. It is in evaluation mode until the last token is
+    taken. Draws happen on the CPU: a seed gives the same text on every device with the same logits.
+    Sample i is the text that seed + i gives alone. Without `cached`, every step computes the whole
+    text again.
     """
     device = next(model.parameters()).device
     draws = [torch.Generator().manual_seed(sampling.seed + i) for i in range(samples)]
@@ -81,7 +84,7 @@ def _choose(logits: Tensor, sampling: Sampling, draws: list[torch.Generator]) ->
 
 
 class _Follower:
-    """Logits of texts that grow, with a cache while they fit the block."""
+    """Computes next-token logits of growing texts, with a cache while they fit the block."""
 
     def __init__(self, model: LanguageModel, longest: int, cached: bool) -> None:
         self.model = model
@@ -92,7 +95,7 @@ class _Follower:
     def logits(self, ids: Tensor) -> Tensor:
         """Return the logits (N, V) of the token after `ids` (N, T)."""
         if self.cache is None or ids.size(1) > self.block:
-            # In a window that slides each token gets another position, and so other keys.
+            # When the window slides, every token gets another position, and so other keys.
             self.cache = None
             return self.model.logits(ids[:, -self.block :])
         return self.model.logits(ids[:, self.cache.length :], self.cache)

@@ -1,4 +1,4 @@
-"""Cross-entropy of the tied head, without ever holding all logits."""
+"""Cross-entropy of the tied head, without holding all logits at once."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from gpt2.model.form import OWN, Form
 from gpt2.model.softmax import TILE, softmax_of, tiles
 
-#: Targets with this value count neither in the loss nor in its mean.
+#: Targets with this value are left out of the loss and of its mean.
 IGNORED = -100
 
-#: Most rows whose gradients are summed in fp16, where more could pass 65504 at any loss scale.
+#: Most rows in one fp16 sum of gradients: a longer sum could exceed 65504 at any loss scale.
 _FP16_ROWS = 1024
 
 #: fp32 numbers in a cache line of 64 bytes.
 _ALIGNED = 16
 
-#: MiB of logits held at once where the device decides: on a GPU every chunk costs launches, and a
-#: pass over the head's gradient.
+#: MiB of logits held at once when the device decides. On a GPU every chunk costs kernel launches
+#: and a pass over the head's gradient.
 _CHUNK_MIB = {"cuda": 512}
 _CHUNK_MIB_ELSEWHERE = 64
 
@@ -47,13 +47,13 @@ def chunked_loss(
 ) -> Tensor:
     """Return the same as full_loss, computing `rows` rows of logits at a time.
 
-    The gradients are computed along with the loss, chunk by chunk, so at most (rows, V) logits
-    exist at once in either pass. The loss and the sums over chunks are fp32 in every precision.
-    `fused` turns logits into slopes in one compiled pass. One backward pass is possible, also where
-    the graph is retained.
+    The gradients are computed along with the loss, chunk by chunk: at most (rows, V) logits exist
+    at once, also in the backward pass. The loss and the sums over chunks are fp32 in every
+    precision. `fused` replaces the logits by their gradients in one compiled pass. Only one
+    backward pass is possible, even with retain_graph.
     """
     if not torch.is_grad_enabled():
-        # A Function does not look at this by itself, and would compute gradients for nothing.
+        # A Function does not check this itself, and would compute gradients for nothing.
         hidden, weight = hidden.detach(), weight.detach()
     loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, rows, form, fused)
     return loss
@@ -71,7 +71,7 @@ class _ChunkedLoss(torch.autograd.Function):
         fused: bool,
     ) -> Tensor:
         device = hidden.device.type
-        # Inside a Function autocast is off by hand: the casts below are the ones it would make.
+        # Autocast is switched off inside a Function; these casts are the ones it would make.
         compute = _format_of_products(hidden)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         rows = chunk_rows(hidden.size(0), rows, compute == torch.float16)
@@ -79,7 +79,7 @@ class _ChunkedLoss(torch.autograd.Function):
             softmax = softmax_of(weight, compute, rows, form, fused)
             head = softmax.head
             counted = targets != IGNORED
-            own = targets.where(counted, 0)  # an ignored row's target: any that exists
+            own = targets.where(counted, 0)  # ignored rows need some valid index
             grad_hidden = torch.empty_like(hidden) if needs_hidden else None
             by_tiles = tiles(device, compute, form)
             total = _HeadGradient(weight, head, by_tiles) if needs_weight else None
@@ -95,7 +95,8 @@ class _ChunkedLoss(torch.autograd.Function):
                 if not (needs_hidden or needs_weight):
                     continue
                 slope, factor = softmax.slope(*targets_part)
-                # On the narrow side of the products; by the count later: fp16 can hold this.
+                # Scale the narrow operand of each product. The count divides later: fp16 can hold
+                # this.
                 if out is not None:
                     _product(slope @ head, factor, out)
                 if total is not None:
@@ -112,17 +113,18 @@ class _ChunkedLoss(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the chunked loss keeps its gradients for one backward pass only")
         gradients, ctx.gradients = ctx.gradients, None
-        # In place: another matrix of the size of the embedding would come on top of the peak.
+        # In place: a copy, as large as the embedding, would raise the peak.
         scale = grad / count
         hidden, weight = (g if g is None else g.mul_(scale.to(g.dtype)) for g in gradients)
         return hidden, weight, None, None, None, None
 
 
 class _HeadGradient:
-    """The gradient of the head (V, d): a sum over chunks in fp32 of products with its rows (W, d).
+    """The gradient of the head (V, d): an fp32 sum of the chunks' products, rows (W, d).
 
-    The first product is written and not added to zeros, and 16-bit ones share the memory of one.
-    A CPU copies what it adds into fp32 first: `by_tiles` a piece at a time, in the cache.
+    The first product is written, not added to zeros; all 16-bit products share one buffer. A CPU
+    copies what it adds to fp32 first; with `by_tiles`, one piece at a time so that it stays in the
+    cache.
     """
 
     def __init__(self, weight: Tensor, head: Tensor, by_tiles: bool) -> None:
@@ -131,7 +133,7 @@ class _HeadGradient:
         self._product = None if head.dtype == torch.float32 else torch.empty_like(head)
 
     def add(self, slope: Tensor, x: Tensor) -> None:
-        """Add the product of the slopes (n, W) and the hidden states (n, d)."""
+        """Add the product of the slopes (n, W) with the hidden states (n, d)."""
         first, self._first = self._first, False
         if self._product is None:
             if first:
@@ -157,12 +159,12 @@ def _product(product: Tensor, factor: Tensor | None, out: Tensor) -> None:
 
 
 def chunk_mib(asked: int, device: str) -> int:
-    """Return --loss-chunk-mib for a `device` type: `asked`, or where that is 0 what suits it."""
+    """Return --loss-chunk-mib for a `device` type: `asked`, or its default when that is 0."""
     return asked or _CHUNK_MIB.get(device, _CHUNK_MIB_ELSEWHERE)
 
 
 def half_logits(hidden: Tensor, form: Form, fused: bool) -> bool:
-    """Return whether nothing beside 16-bit logits is held of a chunk of the loss of `hidden`."""
+    """Return whether a chunk of the loss holds its 16-bit logits and nothing else of that size."""
     return fused or tiles(hidden.device.type, _format_of_products(hidden), form)
 
 
@@ -176,7 +178,7 @@ def _format_of_products(hidden: Tensor) -> torch.dtype:
 def rows_within(mib: int, vocabulary: int, half: bool = False) -> int:
     """Return how many rows of logits fit into `mib` MiB, at least one.
 
-    A logit counts 4 bytes, and 2 where `half_logits` says so.
+    A logit takes 4 bytes, or 2 where half_logits() is true.
     """
     return max(1, mib * 2**20 // ((2 if half else 4) * vocabulary))
 
@@ -187,9 +189,9 @@ def chunk_rows(count: int, rows: int, half: bool) -> int:
 
 
 def _even(count: int, most: int) -> int:
-    """Return how many of `count` rows a chunk takes: at most `most`, all about equally many.
+    """Return the rows per chunk: at most `most`, so that all chunks are about equal.
 
-    A multiple of _ALIGNED where that may be: others cost the products on a CPU up to a third.
+    A multiple of _ALIGNED where possible: other sizes make CPU products up to a third slower.
     """
     most -= most % _ALIGNED if most >= _ALIGNED else 0
     rows = -(-count // -(-count // most))

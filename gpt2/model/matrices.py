@@ -1,4 +1,4 @@
-"""The matrices of a model: one for each parameter, or several where one parameter stacks them."""
+"""The weight matrices of a model: one per parameter, or several where one parameter stacks them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-#: Parameters that stack matrices of equal shape, by the ends of their names: what each is called.
-#: GPT-2 stores queries, keys and values as one, from the first row on in this order.
+#: Parameters that stack matrices of equal shape, by the end of their name, with the name of each
+#: part. GPT-2 stores queries, keys and values in one parameter, rows in this order.
 STACKED = {"c_attn.weight": ("q", "k", "v")}
 
 
@@ -15,7 +15,7 @@ STACKED = {"c_attn.weight": ("q", "k", "v")}
 class Matrix:
     """One matrix: the rows `rows` of the parameter `parameter`, a tensor (out, in).
 
-    name: the parameter's, or that of the part: transformer.h.0.attn.c_attn.q.weight.
+    name: the parameter's name, or the part's: transformer.h.0.attn.c_attn.q.weight.
     """
 
     name: str
@@ -25,9 +25,9 @@ class Matrix:
 
 
 def matrices_of(parameter: str, shape: torch.Size) -> tuple[Matrix, ...]:
-    """Return the matrices that the parameter named `parameter`, of `shape`, holds, first to last.
+    """Return the matrices in the parameter named `parameter`, of `shape`, first to last.
 
-    They cover its rows. Everything that works matrix by matrix goes by them: allocations of
+    Together they cover its rows. Everything that works per matrix uses them: the allocation of
     sparsity, growth, one-shot pruning, Muon, and the sparsities that a run reports.
     """
     parts = next((parts for end, parts in STACKED.items() if parameter.endswith(end)), ())
@@ -47,5 +47,5 @@ def matrices_of(parameter: str, shape: torch.Size) -> tuple[Matrix, ...]:
 
 
 def stored(parameter: str, shape: torch.Size) -> Matrix:
-    """Return the parameter named `parameter` as one matrix, as it is stored."""
+    """Return the whole parameter as one matrix, as it is stored."""
     return Matrix(parameter, parameter, slice(0, shape[0]), shape)

@@ -1,4 +1,4 @@
-"""Softmax over the rows of logits that the loss holds at a time, in four forms."""
+"""Softmax over the rows of logits that the loss holds at a time, in four implementations."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from gpt2.model.form import Form
 from gpt2.model.fused_softmax import slopes
 
-#: Rows of the matrix whose logits are made, and passed over, while a core's cache holds them.
+#: Rows of the matrix whose logits are computed and processed while they are in a core's cache.
 TILE = 1024
 
-#: fp32 numbers of which a core's cache holds a row-wise pass: 1 MiB.
+#: fp32 numbers that a row-wise pass keeps in a core's cache: 1 MiB.
 _CACHED = 2**18
 
-#: 16-bit rows of the head are padded to a multiple of this: products of other sizes are slower.
+#: 16-bit heads are padded to a multiple of this many rows: products of other sizes are slower.
 _PADDED = 64
 
-#: Fewest rows of a head that a CPU pads: under 2 % are added.
+#: Smallest head that a CPU pads: the padding adds less than 2 %.
 _WORTH_PADDING = 64 * _PADDED
 
 
 class Softmax(Protocol):
-    """Losses and slopes of a few hidden states at a time.
+    """Losses of a few hidden states at a time, and their gradients by the logits (slopes).
 
-    head (W, d) is the matrix in the format of the products, with W - V rows of padding.
+    head (W, d) is the head in the dtype of the products, with W - V rows of padding.
     """
 
     head: Tensor
@@ -36,20 +36,21 @@ class Softmax(Protocol):
     def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
         """Return the fp32 loss (n) of each hidden state in x (n, d), 0 where it is not `counted`.
 
-        own (n) are the targets. At most the number of rows it was made for are held.
+        own (n) are the targets. n is at most the number of rows it was built for.
         """
         ...
 
     def slope(self, own: Tensor, counted: Tensor, /) -> tuple[Tensor, Tensor | None]:
-        """Return d losses / d logits (n, W) for the last `losses`, and by what to multiply it.
+        """Return d losses / d logits (n, W) for the last `losses`, and factors to multiply them by.
 
-        The factors are (n), None where they are all 1. Both lie in memory that the next call takes.
+        The factors are (n), or None where all are 1. Both are buffers that the next call
+        overwrites.
         """
         ...
 
 
 def softmax_of(weight: Tensor, dtype: torch.dtype, rows: int, form: Form, fused: bool) -> Softmax:
-    """Return the form for a head `weight` (V, d) whose products are in `dtype`."""
+    """Return the implementation for a head `weight` (V, d) whose products are in `dtype`."""
     device = weight.device.type
     tall = (device == "cpu" and dtype == torch.float32) if form.tall is None else form.tall
     if tall and not fused:
@@ -65,7 +66,7 @@ def softmax_of(weight: Tensor, dtype: torch.dtype, rows: int, form: Form, fused:
 
 
 def tiles(device: str, dtype: torch.dtype, form: Form) -> bool:
-    """Return whether chunked logits are held in the 16 bits of `dtype` alone: see TiledSoftmax."""
+    """Return whether chunked logits are kept in the 16 bits of `dtype` only: see TiledSoftmax."""
     return device == "cpu" and dtype != torch.float32 and not _on_cuda(device, form)
 
 
@@ -74,11 +75,11 @@ def _on_cuda(device: str, form: Form) -> bool:
 
 
 class WideSoftmax:
-    """Logits (n, W) as products with the head (W, d) give them, and as many fp32 numbers."""
+    """Logits (n, W) as the products with the head (W, d) give them, and an fp32 copy."""
 
     def __init__(self, head: Tensor, rows: int, vocabulary: int) -> None:
         self.head = head
-        # On a CPU, asking for fresh memory in every chunk costs a tenth of the time.
+        # On a CPU, allocating memory in every chunk costs a tenth of the time.
         self._logits = head.new_empty(rows, len(head))
         self._wide = head.new_empty(rows, len(head), dtype=torch.float32)
         self._numbers = torch.arange(rows, device=head.device)
@@ -101,11 +102,11 @@ class WideSoftmax:
         share = counted.to(self.head.dtype)
         if slope.dtype == self.head.dtype:
             return slope, share
-        return self._logits[:count].copy_(slope), share  # the logits are done with
+        return self._logits[:count].copy_(slope), share  # the logits are not needed any more
 
 
 class TiledSoftmax:
-    """Logits (n, W) alone in 16 bits, on a CPU: slopes replace them while a cache holds some rows.
+    """Only 16-bit logits (n, W), on a CPU: slopes replace them, a few rows in the cache at a time.
 
     Only those rows are widened to fp32. Padding needs no pass: the head is zero there, and so is
     the slope.
@@ -113,18 +114,18 @@ class TiledSoftmax:
 
     def __init__(self, head: Tensor, rows: int, vocabulary: int, most: int | None = None) -> None:
         self.head, self._vocabulary = head, vocabulary
-        self._most = most  # tiles of a plan
+        self._most = most  # tiles to compute, in a plan
         self._logits = head.new_empty(rows, len(head))
         tile = min(rows, max(1, torch.get_num_threads() * _CACHED // vocabulary))
         self._wide = head.new_empty(tile, vocabulary, dtype=torch.float32)
         self._numbers = torch.arange(rows, device=head.device)
 
     def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
-        """Return the losses: see Softmax. The logits become slopes at once."""
+        """Return the losses: see Softmax. The slopes replace the logits at once."""
         rows = torch.mm(x, self.head.t(), out=self._logits[: len(own)])
         logits = rows[:, : self._vocabulary]
         targets = logits.gather(1, own.unsqueeze(1))[:, 0].float()
-        totals = torch.empty_like(targets)  # the logarithms of the sums of exponents
+        totals = torch.empty_like(targets)  # log-sum-exp of each row
         parts = zip(*(whole.split(len(self._wide)) for whole in (logits, totals)), strict=True)
         for tile, total in itertools.islice(parts, self._most):
             wide = self._wide[: len(tile)].copy_(tile)
@@ -133,7 +134,7 @@ class TiledSoftmax:
             torch.sub(top, wide.amax(1).log_(), out=total)
             tile.copy_(wide)
         losses = totals - targets
-        # Not the probability less 1: rounded to 16 bits, it has no digits left near 1.
+        # Not probability - 1: near 1, rounded to 16 bits, it has no digits left.
         logits[self._numbers[: len(own)], own] = torch.expm1(-losses).to(logits.dtype)
         return losses.where(counted, 0.0)
 
@@ -143,14 +144,14 @@ class TiledSoftmax:
 
 
 class FusedSoftmax:
-    """The same in the memory of the logits alone, one compiled pass over them."""
+    """Only the memory of the logits: one compiled pass replaces them by slopes."""
 
     def __init__(self, head: Tensor, rows: int, vocabulary: int) -> None:
         self.head, self._vocabulary = head, vocabulary
         self._logits = head.new_empty(rows, len(head))
 
     def losses(self, x: Tensor, own: Tensor, counted: Tensor) -> Tensor:
-        """Return the losses: see Softmax. The logits become slopes at once."""
+        """Return the losses: see Softmax. The slopes replace the logits at once."""
         logits = torch.mm(x, self.head.t(), out=self._logits[: len(own)])
         losses: Tensor = slopes(logits, own, counted, self._vocabulary)
         return losses
@@ -161,11 +162,11 @@ class FusedSoftmax:
 
 
 class TallSoftmax:
-    """The same over logits held as columns (V, n), for fp32 on a CPU.
+    """Logits held as columns (V, n), for fp32 on a CPU.
 
-    The product that makes (V, n) is faster there by a half than the one that makes (n, V), since V
-    is large and n and d are small. What passes over the logits does so while a tile of them is in
-    the cache, and they stay exponents: the narrow side of the later products is divided instead.
+    The product that gives (V, n) is 1.5 times as fast there as the one that gives (n, V), since V
+    is large and n and d are small. Each pass works on a tile of logits in the cache. They stay
+    exponentials: the narrow side of the later products is divided instead.
     """
 
     def __init__(self, head: Tensor, rows: int) -> None:
@@ -196,7 +197,7 @@ class TallSoftmax:
 
 
 def padded_rows(vocabulary: int) -> int:
-    """Return how many rows a padded head has."""
+    """Return the number of rows of a padded head."""
     return vocabulary + -vocabulary % _PADDED
 
 

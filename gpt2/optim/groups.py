@@ -1,4 +1,4 @@
-"""Parameter groups: every parameter in exactly one, each with the role that optimizers act on."""
+"""Parameter groups: every parameter in exactly one group, with the role that optimizers look at."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from torch import nn
 
 from gpt2.machine.shards import is_sharded
 
-#: Roles: a matrix of a linear layer, an embedding (tokens, positions), a bias or norm.
+#: Roles: the matrix of a linear layer, an embedding (tokens, positions), a bias or norm.
 ROLES = ("matrix", "embedding", "vector")
 
 
 def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return one group per role, in torch.optim's form, with keys `role` and `names` besides.
+    """Return one group per role, in torch.optim's form with the extra keys `role` and `names`.
 
-    Matrices and embeddings decay, vectors do not. The tied matrix appears once, as an embedding.
+    Matrices and embeddings have weight decay, vectors have none. The tied matrix appears once, as
+    an embedding.
     """
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
@@ -43,7 +44,7 @@ def parameter_groups(
 
 
 def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
-    """Whether torch has a fused kernel, known to refuse non-finite steps, for the device."""
+    """Return whether torch has a fused kernel, tested to skip non-finite steps, for the device."""
     return all(
         parameter.device.type in ("cuda", "cpu")
         for group in groups
@@ -52,5 +53,5 @@ def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
 
 
 def any_sharded(groups: list[dict[str, Any]]) -> bool:
-    """Whether ranks hold parameters of the groups in shards."""
+    """Return whether parameters of the groups are sharded over ranks."""
     return any(is_sharded(parameter) for group in groups for parameter in group["params"])

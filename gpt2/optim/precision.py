@@ -1,4 +1,4 @@
-"""Number formats: autocast, loss scaling, and steps that are made unless they are skipped."""
+"""Precision: autocast, loss scaling, and optimizer steps that can be skipped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def resolve_precision(asked: str, device: torch.device) -> str:
     """Return fp32, bf16 or fp16 for `asked`, which may be auto.
 
-    auto is bf16 on a CUDA device that computes in it, fp16 on another CUDA device, and fp32 on
-    everything else: whether a CPU is faster in bf16 is measured, see planning/cpu_precision.py.
+    auto is bf16 on a CUDA device with native bf16, fp16 on other CUDA devices, and fp32 elsewhere.
+    Whether a CPU is faster in bf16 is measured: see planning/cpu_precision.py.
     """
     if asked != "auto":
         return asked
@@ -28,7 +28,7 @@ def resolve_precision(asked: str, device: torch.device) -> str:
 
 
 def emulated(name: str, device: torch.device) -> bool:
-    """Whether `name` is bf16 on a device that has no instructions for it (as far as is known)."""
+    """Return whether `name` is bf16 on a device not known to have instructions for it."""
     if name != "bf16":
         return False
     if device.type == "cuda":
@@ -37,37 +37,36 @@ def emulated(name: str, device: torch.device) -> bool:
 
 
 class Precision:
-    """How one step computes: autocast around the model, the backward pass and the step.
+    """The precision of a step: autocast around the model, the backward pass, the update.
 
-    A skipped step leaves weights and optimizer state as they were. Optimizers with a fused kernel
-    heed that on the device; for the others one scalar per step is read back, which makes a GPU
-    wait.
+    A skipped step leaves weights and optimizer state unchanged. Optimizers with a fused kernel
+    check on the device; the others read back one scalar per step, for which a GPU waits.
     """
 
     def __init__(
         self, name: str, device: torch.device, step_guard: StepGuard | None = None
     ) -> None:
         self.name = name
-        #: Why it is this one, where auto decided by a measurement; for the record.
+        #: Why auto chose this precision, where it measured; for the record.
         self.why = ""
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
-        #: Decides and counts; by default only NaN and Inf are skipped.
+        #: Decides which steps are skipped, and counts them; by default those with NaN or Inf.
         self.step_guard = StepGuard(device) if step_guard is None else step_guard
         self._one = torch.ones((), device=device)
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Context in which the model computes."""
+        """Return the context in which the model computes."""
         return torch.autocast(
             self.device.type, dtype=DTYPES[self.name], enabled=self.name != "fp32"
         )
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of `loss`, scaled when the precision needs it."""
+        """Add the gradients of `loss`, times the loss scale where the precision needs one."""
         self.scaler.scale(loss).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the gradients true again, before anything looks at them."""
+        """Divide the gradients by the loss scale, before anything reads them."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
 
@@ -77,9 +76,9 @@ class Precision:
         return self.step_guard.check_step(loss, norm, scale)
 
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
-        """Step, unless `skip` (bool, 0-d) says otherwise."""
+        """Step, unless `skip` (bool, 0-d) is true."""
         if _decides_on_device(optimizer):
-            # The fused kernels read these two attributes, as they do under a GradScaler.
+            # Fused kernels read these two attributes, as under a GradScaler.
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
             optimizer.step()
@@ -90,14 +89,14 @@ class Precision:
             self.scaler.update()
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold, as JSON."""
+        """Return the checkpointed state, as JSON."""
         return {**self.scaler.state_dict(), **self.step_guard.state()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore the result of state()."""
         known = self.scaler.state_dict()  # empty without a scaler
         scaler = {name: value for name, value in state.items() if name in known}
-        if scaler:  # there is none where another precision wrote it
+        if scaler:  # empty where another precision wrote it
             self.scaler.load_state_dict(scaler)
         self.step_guard.load(state)
 

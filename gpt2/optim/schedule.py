@@ -1,4 +1,4 @@
-"""Learning rate schedules: pure functions of how far the run is."""
+"""Learning rate schedules: pure functions of the step and the progress of the run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 import torch
 
-#: Warm-up when it is `auto`: this share of the run, and at most so many steps.
+#: Warm-up when it is `auto`: this share of the run, but at most AUTO_STEPS steps.
 AUTO_SHARE = 0.05
 AUTO_STEPS = 2000
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor on each group's rate.
+    """The factor on each group's learning rate.
 
-    kind: cosine, linear, wsd or constant. final: the factor at the end, min_lr / learning_rate.
-    warmup: steps, or None for auto. steps: length of the run, or None when only time ends it.
+    kind: cosine, linear, wsd or constant.
+    final: the factor at the end, min_lr / learning_rate.
+    warmup: steps; None: auto.
+    steps: length of the run; None: only time ends it.
     decay: share of the run that decays, for wsd.
     """
 
@@ -39,7 +41,7 @@ class Schedule:
         elif self.kind == "linear":
             shape = fall
         elif self.kind == "wsd":
-            decay = min(self.decay, 1.0 - share)  # never before the warm-up is over
+            decay = min(self.decay, 1.0 - share)  # never before the warm-up ends
             shape = min(1.0, left / decay) if decay > 0.0 else 1.0
         elif self.kind == "constant":
             return 1.0
@@ -48,7 +50,7 @@ class Schedule:
         return self.final + (1.0 - self.final) * shape
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int, progress: float) -> float:
-        """Set every group's rate for this step; return the rate of the first group."""
+        """Set every group's learning rate for this step; return the first group's."""
         factor = self.factor(step, progress)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -56,13 +58,13 @@ class Schedule:
         return rate
 
     def _warmup(self, step: int, progress: float) -> tuple[float, float]:
-        """Return how far the warm-up is (1 when over) and the share of the run it takes."""
+        """Return how far the warm-up is (1 or more: over) and the share of the run it takes."""
         if self.warmup is not None:
             share = min(1.0, self.warmup / self.steps) if self.steps else 0.0
             return ((step + 1) / self.warmup if self.warmup else 1.0), share
         if self.steps is not None:
             length = max(1, min(AUTO_STEPS, round(AUTO_SHARE * self.steps)))
-            # A limit on time may end the run long before its last step: then progress is ahead.
+            # A time limit may end the run long before its last step; then `progress` is ahead.
             return max((step + 1) / length, progress / AUTO_SHARE), min(1.0, length / self.steps)
-        # Only time ends the run: the warm-up ends by whichever of its two bounds comes first.
+        # Only time ends the run: the warm-up ends at whichever bound comes first.
         return max(progress / AUTO_SHARE, (step + 1) / AUTO_STEPS), AUTO_SHARE

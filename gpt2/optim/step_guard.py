@@ -1,6 +1,6 @@
-"""Optimizer steps that are skipped: NaN or Inf in loss or gradients and, where asked, spikes.
+"""Skip optimizer steps with NaN or Inf in the loss or gradients and, where asked, spikes.
 
-Everything is decided on the device, so that a GPU does not wait; the host reads it when it logs.
+Every decision is made on the device, so that a GPU does not wait. The host reads it when it logs.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Skipped steps in a row that end a run.
+#: This many skipped steps in a row end a run.
 MAX_CONSECUTIVE_SKIPS = 10
-#: Steps with NaN or Inf, over the whole run, that end it, by --nonfinite.
+#: This many steps with NaN or Inf end a run, by --nonfinite.
 MAX_SKIPS = {"skip": 100, "abort": 1}
 
 
 class SpikeWindow:
-    """The losses and gradient norms of the last steps that were made, and what lies far above.
+    """The loss and gradient norm of the last applied steps: the window that defines a spike.
 
-    A step spikes when its loss or its norm is above the mean of the window by more than `sigmas`
-    standard deviations (of a sample: divided by n - 1), once half of the `size` steps are there.
-    The idea is that of OLMo-core's SkipStepOptimizer (OLMo et al. 2025, 2 OLMo 2 Furious), whose
-    window also takes in the steps that were left out; here a spike does not widen the band for the
-    next one, and what is not finite never gets in.
+    A step spikes when its loss or norm is above the window's mean by more than `sigmas` sample
+    standard deviations (n - 1), once the window of `size` steps is half full. The idea is from
+    OLMo-core's SkipStepOptimizer (OLMo et al. 2025, 2 OLMo 2 Furious). There, skipped steps enter
+    the window too; here they do not, so that a spike does not raise the threshold for the next one,
+    and NaN and Inf never enter.
     """
 
     def __init__(self, size: int, sigmas: float, device: torch.device) -> None:
@@ -39,26 +39,26 @@ class SpikeWindow:
         mean = torch.where(held, self._values, 0.0).sum(1) / self._count
         squares = torch.where(held, self._values - mean[:, None], 0.0).square().sum(1)
         limit = mean + self._sigmas * (squares / (self._count - 1)).sqrt()
-        # Of none or one the limit is NaN, and nothing is above it.
+        # With fewer than two steps the limit is NaN, and nothing is above it.
         return (values > limit).any() & (2 * self._count >= self._values.shape[1])
 
     def add(self, values: Tensor, made: Tensor) -> None:
-        """Take in the loss and norm `values` (2,) of a step if it is `made` (bool, 0-d)."""
+        """Add the loss and norm `values` (2,) of a step if it was `made` (bool, 0-d)."""
         moved = torch.cat([self._values[:, 1:], values[:, None]], dim=1)
         self._values = torch.where(made, moved, self._values)
         self._count = (self._count + made).clamp(max=self._values.shape[1])
 
     def forget(self) -> None:
-        """Begin anew: what comes is not to be measured by what was."""
+        """Empty the window: coming steps are not comparable with earlier ones."""
         self._count.zero_()
 
     def state(self) -> list[list[float]]:
-        """Return the losses and the norms, oldest first; Python's floats hold float32 exactly."""
+        """Return the losses and the norms, oldest first; Python floats hold float32 exactly."""
         count = int(self._count)
         return [row[len(row) - count :] for row in self._values.tolist()]
 
     def load(self, state: list[list[float]]) -> None:
-        """Take back what `state` gave."""
+        """Restore the result of state()."""
         count = len(state[0])
         if count:
             self._values[:, -count:] = torch.tensor(state, device=self._values.device)
@@ -66,11 +66,13 @@ class SpikeWindow:
 
 
 class StepGuard:
-    """Decides for each step whether it is skipped, and counts; a skipped step changes nothing.
+    """Decides which steps are skipped, and counts them; a skipped step changes nothing.
 
-    nonfinite: skip or abort, see MAX_SKIPS. A run that diverged makes no further step, so that its
-    weights do not depend on when the host notices.
-    mean: the mean of a tensor over ranks, so that all of them decide alike.
+    A run that diverged applies no further step, so that its weights do not depend on when the host
+    notices.
+
+    nonfinite: skip or abort, see MAX_SKIPS.
+    mean: the mean of a tensor over ranks, so that all ranks decide alike.
     """
 
     def __init__(
@@ -86,9 +88,9 @@ class StepGuard:
         self.nonfinite = nonfinite
         self.window = window
         self._mean = mean
-        #: Steps so far that were not finite, and that spiked; steps skipped in a row up to now.
+        #: Non-finite steps so far; spikes so far; steps skipped in a row up to now.
         self.skipped, self.spiked, self.in_a_row = count(), count(), count()
-        #: Of `skipped`, those that the search for a loss scale does not explain.
+        #: Those of `skipped` that the adjustment of the loss scale does not explain.
         self.not_loss_scale_search = count()
         #: Whether the last step spiked.
         self.spike = torch.zeros((), dtype=torch.bool, device=device)
@@ -97,9 +99,10 @@ class StepGuard:
     def check_step(self, loss: Tensor, norm: Tensor, scale: Tensor | None = None) -> Tensor:
         """Return whether to skip a step (bool, 0-d), and count it.
 
-        loss: of this rank, 0-d. norm: of all gradients, before clipping, 0-d. scale: what the loss
-        was multiplied by to find the gradients. Where it is above 1 and the loss is finite, it was
-        too large: the next step has a smaller one, and this one is the search for a loss scale.
+        loss: this rank's loss, 0-d.
+        norm: of all gradients before clipping, 0-d.
+        scale: the loss scale. Where it is above 1 and the loss is finite, it was too large: the
+            step counts as adjustment of the loss scale, and the next one has a smaller scale.
         """
         loss = self._mean(loss)
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
@@ -122,7 +125,7 @@ class StepGuard:
         return skip
 
     def verdict(self, step: int) -> str | None:
-        """Say why the run diverged by `step` steps; None when it did not. Waits for the device."""
+        """Return why the run had diverged by `step`, or None. Waits for the device."""
         if not bool(self._diverged):
             return None
         since = f"no weight has changed since step {step - int(self.in_a_row)}"
@@ -143,7 +146,7 @@ class StepGuard:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold, as JSON."""
+        """Return the checkpointed state, as JSON."""
         found: dict[str, Any] = {
             "skipped": int(self.skipped),
             "spiked": int(self.spiked),
@@ -155,10 +158,10 @@ class StepGuard:
         return found
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore the result of state()."""
         self.skipped.fill_(state["skipped"])
         self.in_a_row.fill_(state["in_a_row"])
-        # Checkpoints of before steps were judged by more than their norm have only these two.
+        # Old checkpoints, written before spikes were detected, have only the two counts above.
         self.spiked.fill_(state.get("spiked", 0))
         self.not_loss_scale_search.fill_(state.get("blamed", 0))
         if self.window is not None and "window" in state:

@@ -1,8 +1,8 @@
-"""How many weights each matrix gives: patterns of sparsity, apportioned to the last weight.
+"""How many weights each matrix loses under a sparsity pattern, exact to one weight.
 
-Global patterns have no shares. `layer`, `erk` and `lamp` (lamp.py) give each matrix of the model a
-share, queries, keys and values for themselves; `row` and n:m divide the rows of a stored parameter,
-where it makes no difference.
+Global patterns need no counts. `layer`, `erk` and `lamp` (lamp.py) give each matrix of the model a
+share, separately for queries, keys and values. `row` and n:m divide the rows of a stored parameter,
+where stacking makes no difference.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from gpt2.prune.topk import FIRST, LAST, smallest, smallest_in_rows
 
 #: Patterns that zero N of every M inputs in a row, by name.
 GROUPED = {"2:4": (2, 4), "4:8": (4, 8)}
-#: Patterns that give each matrix of the model a share of its own.
+#: Patterns that give each matrix of the model its own share.
 BY_MATRIX = ("layer", "erk", "lamp")
 
 
 def count_of(sparsity: float, total: int) -> int:
-    """Return the number of weights that is `sparsity` of `total`: the nearest whole one."""
+    """Return `sparsity` times `total`, rounded to a whole number of weights."""
     return round(sparsity * total)
 
 
 def layer_counts(
     pattern: str, sparsity: float, shapes: Mapping[str, torch.Size], pruned: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return how many weights of each matrix shall be pruned; together count_of(sparsity, all).
+    """Return how many weights of each matrix to prune; the sum is count_of(sparsity, all).
 
-    pattern `erk` keeps small matrices denser than large ones, every other one takes the same share
-    of each. No matrix gets back what is pruned in it already.
+    Pattern `erk` keeps small matrices denser than large ones; every other pattern takes the same
+    share of each. Weights in `pruned` stay pruned, so that no matrix gets fewer.
     """
     sizes = {name: shape.numel() for name, shape in shapes.items()}
     total = count_of(sparsity, sum(sizes.values()))
@@ -46,10 +46,10 @@ def layer_counts(
 
 
 def erk_densities(shapes: Mapping[str, torch.Size], sparsity: float) -> dict[str, float]:
-    """Return the share of each matrix that stays, by Erdos-Renyi (Mocanu et al. 2018).
+    """Return the density of each matrix by Erdos-Renyi (Mocanu et al. 2018).
 
-    As in Evci et al. 2020, 3.1: in proportion to (inputs + outputs) / (inputs x outputs); a matrix
-    that would have more than all its weights stays dense, and the others share the rest.
+    As in Evci et al. 2020, 3.1: densities are proportional to (inputs + outputs) / (inputs x
+    outputs). A matrix whose density would exceed 1 stays dense, and the others share the rest.
     """
     sizes = {name: shape.numel() for name, shape in shapes.items()}
     raw = {name: sum(shape) / shape.numel() for name, shape in shapes.items()}
@@ -70,9 +70,10 @@ def apportion(
 ) -> list[int]:
     """Return whole numbers near `quotas` whose sum is `total`, each within its bounds.
 
-    Largest remainder: each gets the whole part of its quota, what is left goes one by one to those
-    furthest below theirs; of equal ones to the first. Bounds can upset that, so it goes on, in
-    either direction, until the sum is right. Raises ValueError where the bounds do not allow it.
+    Largest remainder: each gets the whole part of its quota; the rest goes one by one to those
+    furthest below theirs, ties to the first. Where bounds prevent that, the rest is handed out
+    again, in either direction, until the sum is right. Raises ValueError where the bounds do not
+    allow it.
     """
     if not sum(at_least) <= total <= sum(at_most):
         raise ValueError(f"{total} is not between {sum(at_least)} and {sum(at_most)}")
@@ -94,7 +95,7 @@ def apportion(
 
 
 def row_counts(total: int, rows: int) -> Tensor:
-    """Return `total` divided among `rows` rows: int64 (rows,); the first ones take what is over."""
+    """Divide `total` among `rows` rows: int64 (rows,); the first rows take the remainder."""
     each, over = divmod(total, rows)
     return each + (torch.arange(rows) < over).long()
 
@@ -102,7 +103,8 @@ def row_counts(total: int, rows: int) -> Tensor:
 def choose(found: Tensor, pattern: str, count: int) -> Tensor:
     """Return a mask of the `count` smallest int32 keys of one matrix (out, in) in a pattern.
 
-    `row` takes as many of each row, n:m at most n of each group, any other the smallest of all.
+    `row` takes equally many of each row, n:m at most n of each group, other patterns the smallest
+    of all.
     """
     if pattern == "row":
         return smallest_in_rows(found, row_counts(count, len(found)).to(found.device))
@@ -115,7 +117,7 @@ def choose(found: Tensor, pattern: str, count: int) -> Tensor:
 def only_grouped(found: Tensor, pattern: str) -> Tensor:
     """Return int32 keys (out, in) with those that `pattern` (n:m) must keep set to LAST.
 
-    In every group of m neighbouring inputs of a row, the n smallest keys stay as they are.
+    In every group of m neighbouring inputs of a row, the n smallest keys are unchanged.
     """
     given, group = GROUPED[pattern]
     groups = found.reshape(-1, group)
@@ -125,5 +127,5 @@ def only_grouped(found: Tensor, pattern: str) -> Tensor:
 
 
 def with_pruned_first(found: Tensor, pruned: Tensor) -> Tensor:
-    """Return keys in which those of pruned weights come before all others: pruning is final."""
+    """Return keys that rank pruned weights before all others: pruning is final."""
     return found.masked_fill(pruned, FIRST)

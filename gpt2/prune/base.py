@@ -1,4 +1,4 @@
-"""What all pruning methods have in common: masks, events, accounting and checkpoints."""
+"""The common part of all pruning methods: masks, events, counts and checkpoints."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ _MASK, _EVENTS, _BY_MATRIX = "mask.", "events", "by_matrix"
 
 @dataclass(frozen=True)
 class PruningContext:
-    """What a pruning method works on, and what was asked of it.
+    """The model and the options that a pruning method works with.
 
-    weights: the prunable parameters by name, in the model's order. parameters: how many numbers
-    the whole model has. calibration: training text for methods that look at activations.
-    clear_state: see Masks. keeps_zeros: the optimizer leaves a weight of zero at zero, and its
-    state, while the gradient there is zero.
+    weights: the prunable parameters by name, in the model's order.
+    parameters: number of parameters of the whole model.
+    calibration: training text for methods that use activations.
+    clear_state: see Masks.
+    keeps_zeros: the optimizer keeps a weight of zero and its state at zero while its gradient is
+        zero.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -45,7 +47,7 @@ class PruningContext:
     keeps_zeros: bool = False
 
     def matrices(self) -> dict[str, tuple[Matrix, ...]]:
-        """Return the matrices that the pattern divides zeros among, by name of the parameter."""
+        """Return the matrices that the pattern gives separate counts, by parameter name."""
         if self.pattern not in BY_MATRIX:
             return self.stored()
         return {name: matrices_of(name, weight.shape) for name, weight in self.weights.items()}
@@ -56,14 +58,14 @@ class PruningContext:
 
     @property
     def prunable(self) -> int:
-        """Number of prunable weights."""
+        """Return the number of prunable weights."""
         return sum(weight.numel() for weight in self.weights.values())
 
 
 class MaskedPruner(ABC):
-    """A pruner that chooses weights at the events of a ramp and keeps them zero from then on.
+    """A pruner that prunes at the events of a schedule and keeps pruned weights at zero.
 
-    matrices: those it works on one by one, by name of the parameter that holds them.
+    matrices: those it handles one by one, by the name of the parameter that holds them.
     """
 
     def __init__(self, context: PruningContext) -> None:
@@ -74,12 +76,12 @@ class MaskedPruner(ABC):
 
     @abstractmethod
     def prune(self, sparsity: float) -> None:
-        """Change the masks so that `sparsity` of the prunable weights is pruned, exactly."""
+        """Change the masks so that exactly `sparsity` of the prunable weights is pruned."""
 
     def shares(self, sparsity: float) -> dict[str, int]:
-        """Return how many weights of each matrix shall be pruned, by its name.
+        """Return how many weights of each matrix to prune, by its name.
 
-        Together they are `sparsity` of the prunable weights; no matrix gets back what is pruned.
+        The sum is `sparsity` of the prunable weights. Pruned weights stay pruned.
         """
         matrices = [matrix for parts in self.matrices.values() for matrix in parts]
         pruned = {matrix.name: self.masks.count(matrix) for matrix in matrices}
@@ -94,7 +96,7 @@ class MaskedPruner(ABC):
         return full_tensor(self.context.weights[matrix.parameter].detach())[matrix.rows]
 
     def ready(self) -> bool:
-        """Whether there is what the choice is made by; if not, the next step decides."""
+        """Return whether weights can be ranked now; if not, the event waits for the next step."""
         return True
 
     def mask_gradients(self, step: int, progress: float) -> None:
@@ -102,15 +104,15 @@ class MaskedPruner(ABC):
         self.masks.mask_gradients()
 
     def observe(self, skip: Tensor) -> None:
-        """Do nothing: most methods look at no gradients."""
+        """Do nothing: most methods need no gradients."""
 
     def apply(self, step: int, progress: float) -> None:
-        """Make the event that is due, if one is; keep pruned weights and their state at zero."""
+        """Prune if an event is due; keep pruned weights and their optimizer state at zero."""
         event = self.events.is_due(step, progress) and self.ready()
         if event:
             self.prune(self.context.schedule.sparsity(progress))
             self.events.advance(step, progress)
-        # Between events the masked gradients do it alone, where the optimizer is known to follow.
+        # Between events masked gradients are enough, if the optimizer is known to keep zeros.
         if event or not self.context.keeps_zeros:
             self.masks.apply(self.context.optimizer)
 
@@ -119,7 +121,7 @@ class MaskedPruner(ABC):
         return count_of(self.context.schedule.target, self.context.prunable)
 
     def sparsity(self) -> Sparsity:
-        """Say how sparse the model is, by what was counted at the last event."""
+        """Return the sparsity of the model, from the counts of the last event."""
         matrices = self.masks.matrices()
         pruned = sum(self.masks.counts.values())
         return Sparsity(
@@ -131,7 +133,10 @@ class MaskedPruner(ABC):
         )
 
     def verify(self) -> None:
-        """Check that exactly the asked number of weights is pruned, and is zero."""
+        """Check that exactly the requested number of weights is pruned and zero.
+
+        Raises UserError.
+        """
         asked, pruned = self.goal(), sum(self.masks.counts.values())
         if pruned != asked:
             raise UserError(
@@ -147,7 +152,7 @@ class MaskedPruner(ABC):
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Return masks and events, and a mark where stacked matrices are worked on one by one."""
+        """Return masks and events, and a flag if stacked matrices are handled one by one."""
         state = {_MASK + name: bits for name, bits in self.masks.tensors().items()}
         state[_EVENTS] = self.events.tensor()
         if any(len(parts) > 1 for parts in self.matrices.values()):
@@ -155,10 +160,10 @@ class MaskedPruner(ABC):
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take back masks and events; the weights are in place already.
+        """Restore masks and events; the weights are loaded already.
 
-        A run that version 1 began has no mark: it works on parameters as they are stored, queries,
-        keys and values as one, to its end.
+        Runs started by version 1 have no such flag: until their end they handle parameters as they
+        are stored, with queries, keys and values as one matrix. Raises UserError.
         """
         if _BY_MATRIX not in state:
             self.matrices = self.context.stored()
@@ -192,5 +197,5 @@ class MaskedPruner(ABC):
             )
 
     def _due(self) -> int:
-        """Return how many weights are pruned, by the events that were."""
+        """Return how many weights the past events have pruned."""
         return count_of(self.events.reached(), self.context.prunable)

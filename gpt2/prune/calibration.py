@@ -1,4 +1,4 @@
-"""The inputs that linear layers see when training text goes through the model."""
+"""Collect the inputs of linear layers while training text passes through the model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class _EnoughError(Exception):
-    """Ends a forward pass that nobody needs the rest of."""
+    """Ends a forward pass early, when all inputs are collected."""
 
 
 class Calibration:
     """Batches of training text, and a way to send them through a model.
 
-    batches: token ids (B, T) each. forward: computes the model on one of them, without gradients,
+    batches: token ids (B, T) each. forward: runs the model on one of them, without gradients,
     dropout or compilation.
     """
 
@@ -31,7 +31,7 @@ class Calibration:
         self._forward = forward
 
     def run(self, takers: Mapping[str, Callable[[Tensor], None]]) -> None:
-        """Give the inputs (N, in) of linear layers, by the names of their weights, to `takers`."""
+        """Pass the inputs (N, in) of linear layers to `takers`, by the names of their weights."""
         waiting: set[str] = set()
         handles = []
         for name, take in takers.items():
@@ -59,6 +59,6 @@ class Calibration:
 
 
 def by_block(names: Sequence[str]) -> list[list[str]]:
-    """Group names of parameters by the block they are in (transformer.h.N), in order."""
+    """Group parameter names by their block (transformer.h.N), in order."""
     groups = itertools.groupby(names, key=lambda name: name.split(".")[:3])
     return [list(group) for _, group in groups]

@@ -1,4 +1,4 @@
-"""Dynamic sparsity: as sparse as asked from the first step on, in places that keep moving."""
+"""Dynamic sparsity: the target sparsity from the first step, with weights dropped and regrown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt2.prune.topk import LAST, keys
 
 
 class Growth(Protocol):
-    """Says which pruned weights come back: those of the highest number."""
+    """Ranks the pruned weights for regrowth: the highest numbers grow."""
 
     def __call__(self, name: str, gradient: Tensor, step: int) -> Tensor:
         """Return a number for every weight of matrix `name`; `gradient` is dense, of its shape."""
@@ -26,13 +26,13 @@ class Growth(Protocol):
 class DynamicPruner(DrawnPruner):
     """Drops the smallest weights of each matrix and grows as many others, at every event.
 
-    Evci et al. 2020, algorithm 1: the share of the live weights that moves falls from `fraction`
-    to nothing along the ramp, by half a cosine. What is dropped at an event cannot grow at the same
-    one, which the paper allows. What grows starts at zero, with zero optimizer state, and moves in
-    the very step it is grown in: the gradient that chose it is also its first.
+    Evci et al. 2020, algorithm 1: the share of live weights that is replaced falls from `fraction`
+    to 0 over the schedule, by half a cosine. A weight dropped at an event cannot grow at the same
+    event, which the paper allows. Grown weights start at zero with zero optimizer state, and are
+    updated in the same step: the gradient that chose them is also their first.
 
-    Queries, keys and values move each within themselves: gradients of values are far larger than
-    those of the other two, and growth by gradient within all three would leave values alone.
+    Queries, keys and values are handled as separate matrices: gradients of values are far larger,
+    so growth by gradient over all three would leave values alone.
     """
 
     def __init__(self, context: PruningContext, grow: Growth, fraction: float) -> None:
@@ -41,7 +41,7 @@ class DynamicPruner(DrawnPruner):
         self.fraction = fraction
 
     def mask_gradients(self, step: int, progress: float) -> None:
-        """Drop and grow when that is due, by the dense gradients; then mask them."""
+        """Drop and grow when an event is due, by the dense gradients; then mask them."""
         if step and self.events.is_due(step, progress) and self._finite():
             position = self.context.schedule.position(progress)
             share = self.fraction / 2.0 * (1.0 + math.cos(math.pi * position))
@@ -52,7 +52,7 @@ class DynamicPruner(DrawnPruner):
         super().mask_gradients(step, progress)
 
     def _finite(self) -> bool:
-        """Whether the gradients say anything; else the next step decides."""
+        """Return whether the gradients are finite; else the event waits for the next step."""
         gradients = [w.grad for w in self.context.weights.values() if w.grad is not None]
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         return bool(torch.isfinite(norm))

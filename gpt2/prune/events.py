@@ -1,4 +1,4 @@
-"""The events on a sparsity schedule: at which steps weights go, and where a run is among them."""
+"""The events of a sparsity schedule: when weights are pruned, and how far a run is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpt2.prune.schedule import AUTO_EVENTS, SparsitySchedule
 
 
 class Events:
-    """Tells the steps at which something happens on a ramp; a checkpoint holds where it is."""
+    """Decides at which steps of a schedule events happen; its state goes into checkpoints."""
 
     def __init__(self, schedule: SparsitySchedule) -> None:
         self.schedule = schedule
@@ -17,11 +17,11 @@ class Events:
         self._last = 0.0  # position of the last one
 
     def reached(self) -> float:
-        """Return the share of pruned weights that the last event made; 0 before the first."""
+        """Return the sparsity that the last event reached; 0 before the first."""
         return 0.0 if self._begun is None else self.schedule.sparsity_at(self._last)
 
     def is_due(self, step: int, progress: float) -> bool:
-        """Whether there is an event after `step` steps: the first, every interval, and the last."""
+        """Return whether an event is due after `step`: the first, every interval, the last."""
         schedule = self.schedule
         if progress < schedule.start:
             return False
@@ -35,21 +35,21 @@ class Events:
         return _twentieths(position) > _twentieths(self._last)
 
     def advance(self, step: int, progress: float) -> None:
-        """Note that the event was made."""
+        """Record that the event happened."""
         if self._begun is None:
             self._begun = step
         self._last = self.schedule.position(progress)
 
     def tensor(self) -> Tensor:
-        """Return where it is, for a checkpoint: float64, (2,)."""
+        """Return the position, for a checkpoint: float64, (2,)."""
         begun = -1 if self._begun is None else self._begun
         return torch.tensor([begun, self._last], dtype=torch.float64)
 
     def load(self, tensor: Tensor) -> None:
-        """Take back what `tensor` gave."""
+        """Restore the result of tensor()."""
         begun, self._last = (float(value) for value in tensor)
         self._begun = None if begun < 0 else int(begun)
 
 
 def _twentieths(position: float) -> int:
-    return int(AUTO_EVENTS * position + 1e-9)  # shares of a run are rounded: 0.05 may fall short
+    return int(AUTO_EVENTS * position + 1e-9)  # progress is rounded: 0.05 may fall short

@@ -1,4 +1,4 @@
-"""Gradual pruning: at every event the weights of the lowest score go, and never come back."""
+"""Gradual pruning: every event prunes the weights with the lowest scores, for good."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SCORE = "score."
 
 
 class Score:
-    """What a method says of each weight; the highest stay. Those that accumulate look on, too.
+    """A method's score of each weight; the highest stay. Some scores accumulate over steps.
 
-    state_keys: what it needs of what the optimizer holds for a parameter.
+    state_keys: the entries of the optimizer state that it reads.
     """
 
     state_keys: tuple[str, ...] = ()
@@ -33,36 +33,36 @@ class Score:
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return a number for every weight of parameter `name`, of its shape, never NaN.
 
-        `state` holds `state_keys`, whole. Those of pruned weights are not looked at.
+        `state` holds the full tensors of `state_keys`. Scores of pruned weights are ignored.
         """
         raise NotImplementedError
 
     def observe(self, name: str, weight: Tensor, gradient: Tensor, valid: Tensor) -> None:
-        """Look at a gradient; `valid` (bool, 0-d, on the device) is False in a skipped step."""
+        """Read a gradient; `valid` (bool, 0-d, on the device) is False in a skipped step."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what was accumulated, by parameter."""
+        """Return the accumulated scores, by parameter name."""
         return {}
 
     def load(self, name: str, tensor: Tensor) -> None:
-        """Take back what `tensors` gave for one parameter."""
+        """Restore the accumulated scores of one parameter."""
         raise NotImplementedError
 
 
 class GradualPruner(MaskedPruner):
-    """Prunes by a score, along a ramp, in one of the patterns of `allocation`."""
+    """Prunes by a score, along a schedule, in one of the patterns of `allocation`."""
 
     def __init__(self, context: PruningContext, scoring: Score) -> None:
         super().__init__(context)
         self.scoring = scoring
 
     def ready(self) -> bool:
-        """Whether every parameter can be scored: with all steps refused there is no state."""
+        """Return whether every parameter has the state to score; skipped steps make none."""
         held, needed = self.context.optimizer.state, set(self.scoring.state_keys)
         return all(needed <= held.get(w, {}).keys() for w in self.context.weights.values())
 
     def observe(self, skip: Tensor) -> None:
-        """Show the gradients to the score."""
+        """Pass the gradients to the score."""
         valid = ~skip
         for name, weight in self.context.weights.items():
             if weight.grad is not None:
@@ -84,12 +84,12 @@ class GradualPruner(MaskedPruner):
             self.masks.set(name, torch.cat(masks))
 
     def state(self) -> dict[str, Tensor]:
-        """Return masks, events and what the score accumulated, in shards where weights are."""
+        """Return masks, events and accumulated scores; scores are sharded where weights are."""
         held = {_SCORE + name: tensor for name, tensor in self.scoring.tensors().items()}
         return {**super().state(), **held}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Restore the result of state()."""
         super().load(state)
         for key, tensor in state.items():
             if key.startswith(_SCORE):

@@ -1,4 +1,4 @@
-"""Which weights are pruned: one bit each, and the zeros that follow from it."""
+"""Pruning masks: one bit per weight, and the zeros that they enforce."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch import Tensor, nn
 from gpt2.machine.shards import full_tensor, local_shard, shard_like
 from gpt2.model.matrices import Matrix, matrices_of
 
-#: Integers of as many bytes as a floating-point number.
+#: Integers with the size in bytes of a floating-point number.
 _SAME_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Masks:
-    """The masks of some parameters; whatever they say is pruned is zero, and so is its state.
+    """The masks of some parameters. Pruned weights and their optimizer state are kept at zero.
 
-    A weight that is zero need not be pruned: training takes live ones through zero, and these must
-    be able to leave it again. So the masks are held, packed, an eighth of a byte per weight.
+    A weight of zero need not be pruned: training moves live weights through zero, and they must be
+    able to leave it. So masks are stored, packed into an eighth of a byte per weight.
 
-    Masks are full tensors, the same on every rank, also where ranks hold the parameters in shards.
-    `clear_state` says whether a number in the optimizer's state, at the place of a weight, belongs
-    to that weight.
+    Masks are full tensors, the same on every rank, also where parameters are sharded. `clear_state`
+    says whether a number in the optimizer's state, at the index of a weight, belongs to that
+    weight.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], clear_state: bool = True) -> None:
         self.weights = dict(weights)
         self._clear_state = clear_state
-        #: Pruned weights by name of the parameter; known without asking the device.
+        #: Number of pruned weights by parameter name, on the host: no wait for the device.
         self.counts = dict.fromkeys(self.weights, 0)
         self._matrices = {name: matrices_of(name, w.shape) for name, w in self.weights.items()}
         self._matrix_counts = {matrix.name: 0 for matrix in self.matrices()}
         self._packed: dict[str, Tensor] = {}
 
     def pruned(self, name: str) -> Tensor:
-        """Return the mask of a parameter: a full bool tensor, of its shape, True where pruned."""
+        """Return the mask of a parameter: a full bool tensor of its shape, True where pruned."""
         weight = self.weights[name]
         if name not in self._packed:
             return torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
@@ -56,14 +56,14 @@ class Masks:
         return self._matrix_counts.get(matrix.name, self.counts[matrix.parameter])
 
     def mask_gradients(self) -> None:
-        """Set the gradients of pruned weights to zero: they count in no norm and move nothing."""
+        """Set the gradients of pruned weights to zero: no part in the norm, no update."""
         for name in self._masked():
             weight = self.weights[name]
             if weight.grad is not None:
                 _clear(weight.grad, self._live(name))
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set pruned weights to zero, and what `optimizer` holds for them in their shape."""
+        """Set pruned weights to zero, and their numbers in the state of `optimizer`."""
         for name in self._masked():
             weight = self.weights[name]
             live = self._live(name)
@@ -74,7 +74,7 @@ class Masks:
                     _clear(value, live)
 
     def violations(self, name: str) -> int:
-        """Count the pruned weights of a parameter that are not zero; 0 unless something broke."""
+        """Return how many pruned weights of a parameter are not zero; above 0 is a bug."""
         weight = full_tensor(self.weights[name].data)
         return int(torch.count_nonzero(weight[self.pruned(name)]))
 
@@ -83,7 +83,10 @@ class Masks:
         return dict(self._packed)
 
     def load(self, packed: Mapping[str, Tensor]) -> None:
-        """Take back what `tensors` gave. Raises ValueError where it does not fit."""
+        """Restore the result of tensors().
+
+        Raises ValueError where it does not fit.
+        """
         for name, bits in packed.items():
             weight = self.weights.get(name)
             if weight is None or bits.dtype != torch.uint8 or bits.shape != _packed(weight.shape):
@@ -94,7 +97,7 @@ class Masks:
     def _count(self, name: str, pruned: Tensor) -> None:
         matrices = self._matrices[name]
         found = torch.stack([torch.count_nonzero(pruned[matrix.rows]) for matrix in matrices])
-        for matrix, count in zip(matrices, found.tolist(), strict=True):  # the device is asked once
+        for matrix, count in zip(matrices, found.tolist(), strict=True):  # one device transfer
             self._matrix_counts[matrix.name] = count
         self.counts[name] = sum(self._matrix_counts[matrix.name] for matrix in matrices)
 
@@ -107,7 +110,7 @@ class Masks:
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Return a bool tensor as bits, eight in a byte, the first in the lowest: uint8, 1-d."""
+    """Pack a bool tensor into bits, eight per byte, the first in the lowest: uint8, 1-d."""
     flat = mask.flatten()
     padded = torch.nn.functional.pad(flat.to(torch.uint8), (0, -len(flat) % 8)).view(-1, 8)
     places = torch.arange(8, dtype=torch.uint8, device=mask.device)
@@ -119,13 +122,13 @@ def _packed(shape: torch.Size) -> torch.Size:
 
 
 def unpack(packed: Tensor, shape: torch.Size) -> Tensor:
-    """Return the bool tensor of `shape` that `pack` made into bits."""
+    """Return the bool tensor of `shape` that `pack` packed."""
     return _words(packed, shape) == 0
 
 
 def _words(packed: Tensor, shape: torch.Size) -> Tensor:
-    """Return int32 numbers of `shape`: no bit set where a bit of `packed` is, else all bits."""
-    # Eight at a time, by a table: a tenth of the time of a bool mask and masked_fill on a CPU.
+    """Return int32 numbers of `shape`: all bits 0 where `packed` has a 1, else all bits 1."""
+    # Eight at a time by table: a tenth of the time of a bool mask and masked_fill on a CPU.
     rows = torch.index_select(_table(packed.device), 0, packed.int())
     return rows.flatten()[: shape.numel()].view(shape)
 
@@ -137,9 +140,9 @@ def _table(device: torch.device) -> Tensor:
 
 
 def _is_plain_state(value: object, weight: Tensor) -> bool:
-    """Whether an optimizer holds one number per weight in `value`, in a format with a plain zero.
+    """Return whether `value` holds one number per weight, in a format with an ordinary zero.
 
-    Blockwise quantised states have another zero in each block, and are left to decay by themselves.
+    Blockwise quantised state has another zero in each block; it is left to decay by itself.
     """
     return isinstance(value, Tensor) and value.shape == weight.shape and value.is_floating_point()
 
@@ -147,7 +150,7 @@ def _is_plain_state(value: object, weight: Tensor) -> bool:
 def _clear(tensor: Tensor, live: Tensor) -> None:
     """Set `tensor` to zero where `live` has no bits; both full tensors, or both this rank's shard.
 
-    A number all of whose bits are cleared is +0, also where it was no number.
+    Clearing all bits gives +0, also for NaN.
     """
     bits = local_shard(tensor).view(_SAME_SIZE[tensor.element_size()])
     bits.bitwise_and_(local_shard(live).to(bits.dtype))

@@ -1,4 +1,4 @@
-"""One-shot pruning by what the layers see: block after block, each behind its pruned ones."""
+"""One-shot pruning by activations: block by block, each after the pruned ones before it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from gpt2.prune.calibration import by_block
 
 
 class LayerPruner(Protocol):
-    """Prunes one linear layer, by what it has seen of its inputs."""
+    """Prunes one linear layer, by the inputs it has collected."""
 
     def see(self, inputs: Tensor) -> None:
-        """Take in some inputs (N, in), fp32."""
+        """Add some inputs (N, in), fp32."""
         ...
 
     def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Prune the matrix in `rows`, by itself.
 
-        Return which `count` weights of it go (bool), and the weights that stay (both (out, in)).
+        Return which `count` weights to prune (bool), and the weights that stay (both (out, in)).
         """
         ...
 
 
 class OneShotPruner(MaskedPruner):
-    """Prunes everything in one event; what is left of the run recovers."""
+    """Prunes everything in one event; the rest of the run recovers."""
 
     def __init__(self, context: PruningContext, layer: Callable[[Tensor], LayerPruner]) -> None:
         super().__init__(context)
         self.layer = layer
 
     def prune(self, sparsity: float) -> None:
-        """Prune the blocks in order: a block sees the activations of those before it, pruned."""
+        """Prune the blocks in order: each block's inputs come from the pruned blocks before it."""
         context = self.context
         counts = self.shares(sparsity)
         for block in by_block(list(context.weights)):

@@ -1,4 +1,4 @@
-"""What the loop asks of pruning. Not to prune is a pruner too, so the loop has no `if`."""
+"""The pruner's interface to the loop. No pruning is a pruner, too: the loop has no `if`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from torch import Tensor
 class Sparsity:
     """Shares of pruned weights, in [0, 1].
 
-    asked, reached: of the prunable weights. whole: of all parameters of the model. layers: of each
-    prunable matrix, by the name of its parameter. final: whether it will stay as it is, so that a
-    loss measured now is one of the model that was asked for.
+    asked, reached: of the prunable weights.
+    whole: of all parameters of the model.
+    layers: of each prunable matrix, by name.
+    final: whether the sparsity will not change any more, so that a loss measured now is one of the
+        model that was asked for.
     """
 
     asked: float
@@ -26,17 +28,17 @@ class Sparsity:
 
 
 class Pruner(Protocol):
-    """The verbs of pruning in one training step, in this order.
+    """The calls of one training step, in this order.
 
-    `step` counts the finished steps, `progress` is the share of the run that is done, in [0, 1].
+    `step` counts the finished steps; `progress` is the finished share of the run, in [0, 1].
     """
 
     def mask_gradients(self, step: int, progress: float) -> None:
-        """Set the gradients of pruned weights to zero. They are true, complete and not clipped."""
+        """Set the gradients of pruned weights to zero. They are unscaled, complete, unclipped."""
         ...
 
     def observe(self, skip: Tensor) -> None:
-        """Look at the gradients of a step, which will not be made if `skip` (bool, 0-d)."""
+        """Read the gradients of a step; the step is skipped if `skip` (bool, 0-d)."""
         ...
 
     def apply(self, step: int, progress: float) -> None:
@@ -44,17 +46,23 @@ class Pruner(Protocol):
         ...
 
     def sparsity(self) -> Sparsity:
-        """Say how sparse the model is. Asks nothing of the device."""
+        """Return the sparsity of the model, without waiting for the device."""
         ...
 
     def verify(self) -> None:
-        """Check, at the end of a run, that what was asked is reached. Raises UserError."""
+        """Check, at the end of a run, that the target is reached.
+
+        Raises UserError.
+        """
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a checkpoint must hold, by name."""
+        """Return the checkpointed tensors, by name."""
         ...
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave. Raises UserError where it contradicts the weights."""
+        """Restore the result of state().
+
+        Raises UserError where it contradicts the weights.
+        """
         ...

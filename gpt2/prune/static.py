@@ -1,6 +1,6 @@
-"""Static masks: as sparse from the first step on as at the end, in places that stay.
+"""Static masks: the target sparsity from the first step, in weights that never change.
 
-Their places are drawn, for the control of RigL and SET, or those that a model starts with.
+The masks are drawn at random (the control of RigL and SET), or are the zeros of the initial model.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ZEROS = "zeros"
 
 
 class StaticPruner(MaskedPruner):
-    """Keeps what its masks say from the start."""
+    """Keeps its initial masks."""
 
     def apply(self, step: int, progress: float) -> None:
-        """Keep pruned weights and their state at zero, where masked gradients alone do not."""
+        """Keep pruned weights and their state at zero, where masked gradients are not enough."""
         if not self.context.keeps_zeros:
             self.masks.apply(self.context.optimizer)
 
@@ -35,7 +35,7 @@ class StaticPruner(MaskedPruner):
 
 
 class DrawnPruner(StaticPruner):
-    """As sparse as asked, in places drawn at random."""
+    """Has the target sparsity, with a mask drawn at random."""
 
     def __init__(self, context: PruningContext) -> None:
         super().__init__(context)
@@ -43,7 +43,7 @@ class DrawnPruner(StaticPruner):
         self.masks.apply(context.optimizer)
 
     def prune(self, sparsity: float) -> None:
-        """Draw the first masks."""
+        """Draw the masks."""
         counts = self.shares(sparsity)
         for name, matrices in self.matrices.items():
             drawn = [self._drawn(matrix, counts[matrix.name]) for matrix in matrices]
@@ -57,7 +57,7 @@ class DrawnPruner(StaticPruner):
 class KeptPruner(StaticPruner):
     """Keeps the zeros that the weights have when it is built.
 
-    Shares are of the blocks' matrices, and of the embedding too where that has zeros.
+    Shares are of the blocks' matrices, and of the embedding if it has zeros.
     """
 
     def __init__(self, context: PruningContext) -> None:
@@ -67,17 +67,17 @@ class KeptPruner(StaticPruner):
             if bool(zero.any()):
                 self.masks.set(name, zero)
         self._zeros = sum(self.masks.counts.values())
-        self.masks.apply(context.optimizer)  # -0.0 is a zero, too
+        self.masks.apply(context.optimizer)  # turns -0.0 into 0.0
 
     def prune(self, sparsity: float) -> None:
-        """Change nothing: no event is ever due."""
+        """Do nothing: no event is ever due."""
 
     def goal(self) -> int:
-        """Return how many zeros there were at the start."""
+        """Return the number of zeros at the start."""
         return self._zeros
 
     def sparsity(self) -> Sparsity:
-        """Say how sparse the model is."""
+        """Return the sparsity of the model."""
         counts, weights = self.masks.counts, self.context.weights
         held = sum(w.numel() for name, w in weights.items() if ".h." in name or counts[name])
         share = sum(counts.values()) / held
@@ -86,11 +86,11 @@ class KeptPruner(StaticPruner):
         return dataclasses.replace(found, asked=share, reached=share, layers=layers)
 
     def state(self) -> dict[str, Tensor]:
-        """Return masks, and how many zeros they keep."""
+        """Return the masks and the number of zeros that they keep."""
         return {**super().state(), _ZEROS: torch.tensor([self._zeros])}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take back the masks; those of the weights that a run starts from do not count."""
+        """Restore the masks; those of the initial weights are dropped."""
         self.masks = Masks(self.context.weights, self.context.clear_state)
         self._zeros = int(state.get(_ZEROS, torch.zeros(1)))
         super().load({name: tensor for name, tensor in state.items() if name != _ZEROS})

@@ -1,4 +1,4 @@
-"""The k smallest of many scores, exactly: over several tensors, without putting them together."""
+"""The k smallest of many scores, exactly, over several tensors without concatenating them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpt2.config.errors import Exit, UserError
 
-#: Elements looked at at once: bounds the memory besides one tensor of scores.
+#: Elements processed at once: bounds the memory besides one tensor of scores.
 CHUNK = 1 << 18
 _HALF = 1 << 16
 #: Keys outside those of numbers: before all of them, and after all of them.
@@ -17,10 +17,10 @@ FIRST, LAST = -(1 << 31), (1 << 31) - 1
 
 
 def keys(scores: Tensor) -> Tensor:
-    """Return int32 numbers in the order of fp32 `scores`; +0 and -0 are the same.
+    """Return int32 numbers in the order of fp32 `scores`; +0 and -0 are equal.
 
-    The bits of a positive fp32 number, read as an integer, are in its order; those of a negative
-    one are turned round. Raises UserError for a score that is not a number.
+    The bits of positive fp32 numbers, read as integers, are in their order; those of negative
+    numbers are reversed. Raises UserError for NaN.
     """
     if bool(torch.isnan(scores).any()):
         raise UserError(
@@ -35,10 +35,10 @@ def keys(scores: Tensor) -> Tensor:
 def smallest(make: Sequence[Callable[[], Tensor]], count: int) -> Iterator[Tensor]:
     """Yield for each tensor of keys a bool mask, True for the `count` smallest keys of all.
 
-    `make` holds functions that return the tensors of int32 keys (see `keys`), each called three
-    times, so that only one needs to exist at a time. Of equal keys those in earlier tensors, then
-    those at lower indices, come first. The result depends on nothing else: not on the number of
-    threads, the device or the size of the chunks.
+    `make` holds functions that return the tensors of int32 keys (see `keys`). Each is called three
+    times, so that only one tensor needs to exist at a time. Of equal keys those in earlier tensors,
+    then those at lower indices, come first. The result does not depend on the number of threads,
+    the device or the size of the chunks.
     """
     limit, ties = _threshold(make, count)
     for function in make:
@@ -70,16 +70,16 @@ def smallest_in_rows(found: Tensor, counts: Tensor) -> Tensor:
 
 
 def _threshold(make: Sequence[Callable[[], Tensor]], count: int) -> tuple[int, int]:
-    """Return the key of the last one taken, and how many of that very key are."""
+    """Return the largest key to take, and how many keys equal to it to take."""
     if count <= 0:
-        return FIRST, 0  # no key lies below
+        return FIRST, 0  # no key is smaller
     high, before = _bin(_histogram(make, None), count)
     low, within = _bin(_histogram(make, high), count - before)
     return ((high - _HALF // 2) << 16) + low, count - before - within
 
 
 def _bin(histogram: Tensor, count: int) -> tuple[int, int]:
-    """Return the bin that the count-th element lies in, and how many lie in the bins before."""
+    """Return the bin of the count-th element, and the number of elements in earlier bins."""
     sums = histogram.cumsum(0)
     place = int(torch.searchsorted(sums, count))
     if place == len(sums):
@@ -88,7 +88,7 @@ def _bin(histogram: Tensor, count: int) -> tuple[int, int]:
 
 
 def _histogram(make: Iterable[Callable[[], Tensor]], high: int | None) -> Tensor:
-    """Count the keys by their upper 16 bits, or, of those whose upper half is `high`, the lower."""
+    """Count keys by their upper half; with `high`, those with that upper half by their lower."""
     counts = torch.zeros(_HALF, dtype=torch.int64)
     for function in make:
         for part in function().flatten().split(CHUNK):

@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines on the console and in log.txt, and a bar on a terminal."""
+"""Output of a run for people: lines on the console and in log.txt, and a progress bar."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _WIDEST = 100
 class Console:
     """Prints lines to the console and to the run's log, and shows the progress of training.
 
-    A console that takes no more, as when the reader of a pipe or the terminal is gone, costs one
-    line in the log, and nothing else.
+    If the console is gone, such as a closed pipe or terminal, the run continues: it only costs one
+    line in the log.
     """
 
     def __init__(self, log: TextIO, silent: bool = False) -> None:
@@ -34,7 +34,7 @@ class Console:
         self._log_lost = False
         self._bar: tqdm[Any] | None = None
         self._drawn = 0.0  # when the bar was drawn last
-        self._last = ""  # what was said of the last step that was logged
+        self._last = ""  # the text of the last logged step
 
     def say(self, text: str = "", bold: bool = False) -> None:
         """Print lines."""
@@ -48,7 +48,7 @@ class Console:
             self._show(sys.stderr, self._bar.refresh)
 
     def warn(self, text: str) -> None:
-        """Print one line of warning to the error stream."""
+        """Print one line of warning to stderr."""
         if self._silent:
             return
         if self._bar is not None:
@@ -57,7 +57,7 @@ class Console:
         self._keep(f"warning: {text}")
 
     def curve(self, metrics: Iterable[Mapping[str, Any]]) -> None:
-        """Draw the loss curve of lines of metrics.jsonl, on a terminal alone."""
+        """Draw the loss curve of lines of metrics.jsonl, if stdout is a terminal."""
         stream = sys.stdout
         if self._silent or not draws(stream):
             return
@@ -74,7 +74,7 @@ class Console:
             self._bar.set_description_str("first step ...")
 
     def progress(self, fraction: float, text: str) -> None:
-        """Show that `fraction` of the run is done, with a few words; on a terminal as a bar."""
+        """Show that `fraction` of the run is done, with `text`; on a terminal as a bar."""
         if self._silent:
             return
         self._keep(text)
@@ -86,7 +86,7 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether there is a bar, and its last change is long enough ago for another."""
+        """Return whether there is a bar that was not drawn in the last INTERVAL."""
         return self._bar is not None and time.monotonic() - self._drawn >= INTERVAL
 
     def move(self, fraction: float, text: str) -> None:
@@ -95,7 +95,7 @@ class Console:
             self._draw(fraction, text)
 
     def phase(self, text: str, begins: bool = False) -> None:
-        """Say on the bar what is done beside training; where that `begins`, at once."""
+        """Show on the bar what is done besides training; `begins`: show it at once."""
         if self._bar is not None and (begins or self.live):
             self._draw(self._bar.n, text)
 
@@ -107,9 +107,9 @@ class Console:
         self._show(sys.stderr, self._bar.refresh)
 
     def end(self) -> None:
-        """Take the bar away; the line of the last step stays."""
+        """Remove the bar; the line of the last step stays."""
         if self._bar is not None:
-            if self._last:  # and not how far a sample was
+            if self._last:  # replaces the progress of a sample
                 self._draw(self._bar.n, self._last)
             self._show(sys.stderr, self._bar.close)
             self._bar = None
@@ -118,11 +118,11 @@ class Console:
         self._show(stream, lambda: print(text, file=stream, flush=True))
 
     def _show(self, stream: TextIO, act: Callable[[], object]) -> None:
-        """Do what writes to `stream`; when that fails, what goes there goes nowhere from now on."""
+        """Run `act`, which writes to `stream`; if it fails, discard further output to it."""
         try:
             act()
         except OSError as error:
-            # The stream itself, as what it could not write would fail again when it is flushed.
+            # Replace the stream itself: its unwritten rest would fail again when it is flushed.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)

@@ -9,7 +9,7 @@ from typing import Any
 
 #: Lines of the curve, and the fewest points that make one.
 HEIGHT, FEWEST = 12, 5
-#: Share of the steps whose losses, far above all later ones, do not set the scale.
+#: First share of the steps, whose far higher losses do not set the scale.
 _SKIPPED = 0.05
 #: Bits of the dots of a braille character (Unicode 2800): 4 rows of 2.
 _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -18,10 +18,10 @@ Point = tuple[float, float]
 
 
 def loss_curve(metrics: Iterable[Mapping[str, Any]], width: int, braille: bool) -> list[str]:
-    """Return lines of at most `width` characters; none where too little is known or room.
+    """Return lines of at most `width` characters; empty with too few points or columns.
 
-    metrics: lines of metrics.jsonl. The line is the loss of training, an o each evaluation.
-    braille: 8 dots in a character, where the terminal can show them; else one dot.
+    metrics: lines of metrics.jsonl. The line is the training loss; each o is an evaluation.
+    braille: draw 8 dots in a character, if the terminal can show them; else one dot.
     """
     lines = list(metrics)
     training, evaluations = _points(lines, "loss"), _points(lines, "val_loss")
@@ -64,13 +64,13 @@ def loss_curve(metrics: Iterable[Mapping[str, Any]], width: int, braille: bool) 
 
 
 def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
-    """Return (step, loss) of the lines that have this loss; those that were not finite have not."""
+    """Return (step, loss) of the lines that have this loss; NaN and Inf are left out."""
     found = [(line["step"], line.get(name)) for line in lines]
     return [(s, loss) for s, loss in found if isinstance(loss, int | float) and math.isfinite(loss)]
 
 
 def _means(points: Sequence[Point], most: int) -> list[Point]:
-    """Return at most about `most` points, each the mean of neighbours: noise hides no trend."""
+    """Return about `most` points or fewer, each the mean of neighbours, to smooth the noise."""
     size = max(1, math.ceil(len(points) / most))
     groups = [points[n : n + size] for n in range(0, len(points), size)]
     return [

@@ -37,7 +37,7 @@ from gpt2.run_dir.tracking import Tracking
 #: The text that the finished model wrote.
 SAMPLE = "sample.txt"
 _NUMBER = (int, float)
-#: What readers need of the files of a run.
+#: The shapes of a run's files that readers need.
 _SHAPES: dict[str, Any] = {
     "run.json": {
         "effective_batch": int,
@@ -54,9 +54,9 @@ _SHAPES: dict[str, Any] = {
     },
     "summary.json": {"best?": (dict, type(None)), "val_loss?": (*_NUMBER, type(None))},
 }
-#: What a user can do about a damaged file of a run.
+#: The remedy for a damaged file of a run.
 ADVICE = "restore it, or start again in another folder"
-#: A line of metrics.jsonl; numbers that were not finite are null.
+#: A line of metrics.jsonl; NaN and Inf are null.
 _LINE = {"step": int, "elapsed?": _NUMBER, "time?": _NUMBER}
 
 
@@ -64,7 +64,10 @@ class RunFolder:
     """One run directory, locked against every other process while it is open."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, making it if needed. Raises UserError when it cannot be used."""
+        """Open `path`, creating it if needed.
+
+        Raises UserError when it cannot be used.
+        """
         self.path = path
         try:
             faults.failpoint("run.open")
@@ -82,39 +85,42 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
+        """Return the folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its results."""
+        """Return whether the run has its results."""
         return (self.path / "summary.json").exists()
 
     @property
     def started(self) -> bool:
-        """Whether the folder already holds a run."""
+        """Return whether the folder already holds a run."""
         return (self.path / "config").exists()
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run, whole or not at all. Raises UserError."""
+        """Write a file of the run atomically.
+
+        Raises UserError.
+        """
         try:
             self._check_there()
-        except OSError as error:  # what is there now is another's
+        except OSError as error:  # the folder now belongs to something else
             raise UserError(
                 f"{self.path / name}: not written: {error.strerror}", code=Exit.CHECKPOINT
             ) from error
         write_whole(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file of the run, whole or not at all; see finite for its numbers."""
+        """Write a JSON file of the run atomically, with NaN and Inf as null."""
         self.write_text(name, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
     def cut_metrics(self, step: int, evaluated: bool) -> None:
-        """Drop the lines of steps after `step`, which will be run again, and a torn last line.
+        """Drop the lines of steps after `step`, which will be repeated, and a torn last line.
 
-        Of `step` itself the evaluation is dropped, too, unless it is `evaluated` for good.
+        The evaluation of `step` itself is dropped, too, unless it is `evaluated` already.
         """
-        if self._metrics is not None:  # it would go on writing into the file that is replaced
+        if self._metrics is not None:  # it would continue to write into the replaced file
             self._metrics.close()
             self._metrics = None
         kept = [
@@ -125,7 +131,7 @@ class RunFolder:
         self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def record(self, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl; see finite for its numbers."""
+        """Append one line to metrics.jsonl, with NaN and Inf as null."""
         if self._metrics is None:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
         faults.failpoint("metrics.write")
@@ -133,16 +139,19 @@ class RunFolder:
         self._metrics.flush()
 
     def sync_metrics(self) -> None:
-        """Bring metrics.jsonl to the disk. Raises OSError, also when the folder is gone."""
+        """Flush metrics.jsonl to disk.
+
+        Raises OSError, also when the folder is gone.
+        """
         self._check_there()
         if self._metrics is not None:
             faults.failpoint("metrics.sync")
             os.fsync(self._metrics.fileno())
 
     def _check_there(self) -> None:
-        """Raise FileNotFoundError when the folder was removed, or another has its place.
+        """Raise FileNotFoundError when the folder was removed or replaced.
 
-        A folder made anew would hold checkpoints of no run that could go on.
+        In a new folder, checkpoints would belong to no run that can resume.
         """
         try:
             there = os.path.samestat((self.path / ".lock").stat(), os.fstat(self._lock.fileno()))
@@ -152,7 +161,7 @@ class RunFolder:
             raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(self.path))
 
     def close(self) -> None:
-        """End the tracking, release the folder. What a full disk would not take has been said."""
+        """Stop the tracking and release the folder. Write errors have been reported before."""
         if self.tracking is not None:
             self.tracking.close()
         for file in (self._metrics, self.log, self._lock):
@@ -162,32 +171,35 @@ class RunFolder:
 
 
 class FollowedFolder(RunFolder):
-    """The run directory as the other ranks have it: the first one alone writes it."""
+    """The run directory on the other ranks: only the first rank writes it."""
 
     def __init__(self, path: Path) -> None:
-        """Know the folder, without opening it."""
+        """Store the path, without opening the folder."""
         self.path = path
         self.log = io.StringIO()
         self.tracking = None
 
     def write_text(self, name: str, text: str) -> None:
-        """Write nothing."""
+        """Do nothing."""
 
     def cut_metrics(self, step: int, evaluated: bool) -> None:
-        """Cut nothing."""
+        """Do nothing."""
 
     def sync_metrics(self) -> None:
-        """Sync nothing."""
+        """Do nothing."""
 
     def record(self, values: dict[str, Any]) -> None:
-        """Record nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Close nothing."""
+        """Do nothing."""
 
 
 def _locked(path: Path) -> TextIO:
-    """Lock a run; return the lock file. Raises UserError when another process holds it."""
+    """Lock a run; return the lock file.
+
+    Raises UserError when another process holds it.
+    """
     try:
         return lock_folder(
             path,
@@ -214,7 +226,8 @@ def new_folder(parent: Path, name: str) -> Path:
 def unfinished(parent: Path) -> list[Path]:
     """Return the runs in `parent` without results, newest first.
 
-    One without a checkpoint yet goes on from its start. An export, which has a config too, is none.
+    A run without a checkpoint resumes from its start. An export has a config, too, but does not
+    count.
     """
     runs = [
         path.parent
@@ -226,7 +239,10 @@ def unfinished(parent: Path) -> list[Path]:
 
 
 def read_json(run: Path, name: str) -> dict[str, Any]:
-    """Read a JSON file of a run. Raises UserError when the folder is no run, or it is damaged."""
+    """Read a JSON file of a run.
+
+    Raises UserError when the folder is not a run, or the file is damaged.
+    """
     try:
         return read_object(run / name, _SHAPES.get(name))
     except FileNotFoundError:
@@ -238,7 +254,7 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
 def prune_checkpoints(run: Path, keep: str) -> None:
     """Remove the checkpoints of a finished run but those to keep: last, best, none or all.
 
-    Without a checkpoint of the best step, `best` keeps the last one. An unfinished run keeps all.
+    If the best step has no checkpoint, `best` keeps the last one. An unfinished run keeps all.
     Raises UserError when the results cannot be read.
     """
     if keep == "all" or not (run / "summary.json").exists():
@@ -252,25 +268,25 @@ def prune_checkpoints(run: Path, keep: str) -> None:
         kept = best.step if keep == "best" and best and best.step in steps else max(steps)
     for step, path in steps.items():
         if step != kept:
-            # Its manifest goes first: what a kill leaves of it is then no checkpoint.
+            # The manifest first: what a kill leaves is then no checkpoint.
             (path / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of metrics.jsonl; empty when there is none.
+    """Return the valid lines of metrics.jsonl; empty without the file.
 
-    What a kill or a bad disk made of a line says nothing, and costs no other.
+    Lines that a kill or a bad disk damaged are left out.
     """
     path = run / "metrics.jsonl"
     return whole_lines(path.read_bytes()) if path.exists() else []
 
 
 def whole_lines(data: bytes) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl, or a part of it, that are whole."""
+    """Return the valid lines of a metrics.jsonl, or of a part of it."""
     found: list[dict[str, Any]] = []
     for line in data.split(b"\n"):
-        with suppress(ValueError):  # of JSON, or of UTF-8
+        with suppress(ValueError):  # invalid JSON or UTF-8
             value = parse(line.decode())
             if not mismatch(value, _LINE):
                 found.append(value)
@@ -283,7 +299,7 @@ def now() -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return a JSON value in which numbers that are not finite, which JSON has not, are null."""
+    """Return a JSON value with NaN and Inf, which JSON cannot hold, as null."""
     if isinstance(value, dict):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -292,7 +308,10 @@ def finite(value: Any) -> Any:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file so that a reader sees the old one or the new one, also after a crash."""
+    """Replace a file atomically: a reader sees the old one or the new one, also after a crash.
+
+    Raises UserError.
+    """
     try:
         faults.failpoint("run.write")
         replace_file(path, text)

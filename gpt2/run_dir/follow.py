@@ -1,4 +1,4 @@
-"""The metrics of a run while it is being written: each look reads only what is new."""
+"""The metrics of a run while it is being written: each call reads only new lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt2.run_dir.folder import whole_lines
 
-#: Logged training steps that the time left is judged by.
+#: Logged training steps that the time left is estimated from.
 _RECENT = 8
 
 
@@ -18,11 +18,14 @@ class Follower:
     """Reads the metrics.jsonl of `run` as it grows, and keeps its last numbers.
 
     A file that is replaced or cut, as a resume does, is read again from its start. A half-written
-    last line is read when it is whole. A file that is not there, or is gone, has no lines.
+    last line is read when it is complete. A missing file has no lines.
 
-    step: the last one logged. loss: of training, val_loss: of the last evaluation, both in nats per
-    token. memory: the peak in bytes, of the device where the run has one. written: when the last
-    line was, in seconds since 1970. Each is None (step 0) while it is not known.
+    step: the last one logged.
+    loss, val_loss: of training and of the last evaluation, in nats per token.
+    memory: the peak in bytes, of the device if the run has one.
+    written: when the last line was written, in seconds since 1970.
+
+    Each is None (step: 0) while unknown.
     """
 
     def __init__(self, run: Path) -> None:
@@ -42,7 +45,7 @@ class Follower:
         self._steps: deque[tuple[int, float]] = deque(maxlen=_RECENT)
 
     def look(self) -> tuple[bool, list[dict[str, Any]]]:
-        """Return whether earlier lines no longer count, and the lines that are new."""
+        """Return whether earlier lines are invalid now, and the new lines."""
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -80,13 +83,13 @@ class Follower:
 
     @property
     def silent(self) -> float:
-        """Seconds since the last line was written; 0 while there is none."""
+        """Return the seconds since the last line was written; 0 before the first."""
         return max(0.0, time.time() - self.written) if self.written is not None else 0.0
 
     def seconds_left(self, steps: int | None, max_time: float | None) -> float | None:
-        """Return how long training still takes with these limits, by the last logged steps.
+        """Return the seconds that training still takes with these limits, by the last logged steps.
 
-        None where too little is known. Evaluations and checkpoints come on top of it.
+        None where unknown. Evaluations and checkpoints take extra time.
         """
         limits = []
         if steps and len(self._steps) > 1:

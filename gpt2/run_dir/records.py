@@ -1,7 +1,7 @@
 """Records of the files of a run directory: run.json and summary.json.
 
-Every field may be missing: None where the version of the program that wrote the file had no such
-entry. A reader that cannot do without one declares a record of its own with what it needs.
+Every field may be missing: it is None where the program version that wrote the file had no such
+entry. A reader that needs an entry declares its own record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gpt2.config.records import Record, stored_as
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRecord(Record):
-    """How text became ids. characters: those of a tokenizer of characters, in the order of ids."""
+    """The tokenizer. characters: of a character tokenizer, in the order of ids."""
 
     name: str | None = None
     vocab_size: int | None = None
@@ -24,7 +24,7 @@ class TokenizerRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord(Record):
-    """The data of a run. source: where its text came from, as the corpus says it.
+    """The data of a run. source: where its text came from, as the corpus reports it.
 
     folder: the --data-dir; earlier_folders: those of earlier sessions, with the same data.
     """
@@ -39,9 +39,9 @@ class DataRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsRecord(Record):
-    """The weights that --init-from named. sha256: of names and tensors, not of a file.
+    """The weights of --init-from. sha256: of names and tensors, not of a file.
 
-    path: where they were in this session; earlier_paths: where in those before.
+    path: where they were in this session; earlier_paths: in the sessions before.
     """
 
     path: str | None = None
@@ -61,11 +61,13 @@ class BatchReduction(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """run.json: the program, machine and data of a run, and how it went.
+    """run.json: the program, machine, data and state of a run.
 
-    status: running, finished, preempted or failed. start, end, resumes: times in UTC, ISO 8601.
-    code: SHA-256 of gpt2/; several, joined by a plus, where it changed on the way. moved: what was
-    different in a later session. determinism: bitwise or statistical.
+    status: running, finished, preempted or failed.
+    start, end, resumes: times in UTC, ISO 8601.
+    code: SHA-256 of gpt2/; several, joined by "+", where it changed between sessions.
+    moved: the conditions that changed in a later session.
+    determinism: bitwise or statistical.
     """
 
     status: str | None = None
@@ -100,7 +102,7 @@ class RunRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class BestLoss(Record):
-    """The lowest validation loss on the way, in nats per token, and its step."""
+    """The lowest validation loss during the run, in nats per token, and its step."""
 
     step: int | None = None
     val_loss: float | None = None
@@ -110,11 +112,12 @@ class BestLoss(Record):
 class Summary(Record):
     """summary.json: the results of a finished run.
 
-    val_loss: nats per token over the validation split, after the last step; None where it was not
-    finite. test_loss, val_test_loss: over the test split, and over both as one text; None also
-    where the data have no test split. sparsity_*: shares of the prunable weights, of the whole
-    model, and of each matrix. *_bytes: sizes; seconds and tokens_per_second are of training alone.
-    mfu: share of what is stated for the device, by 6 N + 12 L d T; None where that is not known.
+    val_loss: nats per token over the validation split, after the last step; None: NaN or Inf.
+    test_loss, val_test_loss: over the test split, and over both as one text; None also where the
+        data have no test split.
+    sparsity_*: shares of the prunable weights, of the whole model, and of each matrix.
+    *_bytes: sizes. seconds and tokens_per_second are of training only.
+    mfu: share of the vendor's peak, by 6 N + 12 L d T; None where that is unknown.
     """
 
     val_loss: float | None = None

@@ -1,4 +1,4 @@
-"""Which run directory a session works in: a new one, or one to go on in."""
+"""Choose the run directory of a session: a new one, or one to resume."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ _SEEN_WITHIN = 10.0
 
 
 def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) -> RunFolder:
-    """Open a new run directory, or the one to go on in. Raises UserError when that cannot be."""
+    """Open a new run directory, or the one to resume.
+
+    Raises UserError.
+    """
     if actions.run_dir is None:
         if actions.resume:
             raise UserError("--resume needs --run-dir DIR: the run to resume")
         name = config.train.name or f"{config.model.model}-{config.data.dataset}-{device}"
         return RunFolder(new_folder(RUNS, name))
     path = actions.run_dir.absolute()
-    path = (meant(path) if path == RUNS / NAME else path).resolve()  # of runs/latest, the run
+    path = (meant(path) if path == RUNS / NAME else path).resolve()  # resolves runs/latest
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied and actions.resume is False:
         raise UserError(f"--no-resume: {path} is not empty; choose another --run-dir")
@@ -70,9 +73,9 @@ def open_folder(config: Config, actions: TrainActions, data: Meta, device: str) 
 def open_for_all(
     config: Config, actions: TrainActions, data: Meta, device: str, ranks: DistributedContext
 ) -> RunFolder:
-    """Open the run directory on the first rank, which writes it; the others know where it is.
+    """Open the run directory on the first rank, which writes it; the others get its path.
 
-    The tracker is imported before, on all ranks, so that its lack leaves no folder behind.
+    The tracker is imported before, on all ranks, so that a missing package leaves no folder.
     """
     package, name = PLUGIN_PACKAGES["TRACKER"], config.train.tracker
     tracker = plugins.load(package, name)
@@ -101,9 +104,9 @@ def open_for_all(
 
 
 def _refuse_unshared(path: Path, mark: str, ranks: DistributedContext) -> None:
-    """Raise UserError on all ranks where one does not see `mark`, which the first has put there.
+    """Raise UserError on all ranks where one does not see `mark`, a file of the first rank.
 
-    Ranks read the checkpoints to resume from, and sharded ones write their parts.
+    All ranks read checkpoints to resume, and sharded ranks write their shards.
     """
     deadline = time.monotonic() + _SEEN_WITHIN
     while not (there := (path / mark).exists()) and time.monotonic() < deadline:
@@ -116,10 +119,10 @@ def _refuse_unshared(path: Path, mark: str, ranks: DistributedContext) -> None:
 
 
 def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
-    """Return `config` with the accumulation that gives the effective batch the run began with.
+    """Return `config` with the accumulation that gives the run's original effective batch.
 
-    A run that goes on with another number of ranks so keeps its steps. A micro-batch that ran out
-    of memory is not tried again: the run's own holds. Raises UserError when the number of ranks
+    So a run that resumes with another number of ranks keeps its steps. A micro-batch that ran out
+    of memory is not tried again: the run's own is used. Raises UserError when the number of ranks
     does not divide the batch.
     """
     if not (run / "run.json").exists():
@@ -141,7 +144,7 @@ def keep_effective_batch(config: Config, run: Path, ranks: int) -> Config:
 
 
 def _largest_batch(effective: int, ranks: int, most: int) -> int:
-    """Return the largest micro-batch up to `most` that makes the step; 0 where none does."""
+    """Return the largest micro-batch up to `most` that divides the step; 0 where none does."""
     if effective % ranks:
         return 0
     each = effective // ranks
@@ -151,7 +154,7 @@ def _largest_batch(effective: int, ranks: int, most: int) -> int:
 def with_batch(config: Config, batch: int, product: int | None = None) -> Config:
     """Return `config` with a micro-batch of `batch`, and the accumulation that gives `product`.
 
-    `product` is the sequences of a step on each rank, as before when it is None.
+    `product` is the sequences of a step on each rank; None keeps it.
     """
     training = config.train
     if product is None:
@@ -165,9 +168,9 @@ def with_batch(config: Config, batch: int, product: int | None = None) -> Config
 def write_beginning(
     folder: RunFolder, options: Options, argv: Sequence[str], training: TrainConfig
 ) -> None:
-    """Write command line and options of a new run; of one that resumes, micro-batch and paths.
+    """Write command line and options of a new run; when resuming, only micro-batch and paths.
 
-    The batch is that of `training`: --auto-batch may have chosen another than `options` name.
+    The batch is that of `training`: --auto-batch may have chosen another than `options` has.
     """
     if folder.started:
         write_batch(folder, training.batch_size)
@@ -178,7 +181,7 @@ def write_beginning(
 
 
 def write_batch(folder: RunFolder, batch: int) -> None:
-    """Make the micro-batch in the run's `config` this one, by an accumulation that keeps steps."""
+    """Set the micro-batch in the run's `config`, with an accumulation that keeps its steps."""
     options = Options()
     options.read(folder.path / "config")
     config = bind(options)
@@ -188,7 +191,7 @@ def write_batch(folder: RunFolder, batch: int) -> None:
 
 
 def _write_paths(folder: RunFolder, now: Options) -> None:
-    """Make the run's `config` name where its data and first weights are now; they are the same."""
+    """Update the paths of data and initial weights in the run's `config`; the content is equal."""
     options = Options()
     options.read(folder.path / "config")
     moved = {name: value for name in PATHS if (value := now.value(name)) != options.value(name)}
@@ -199,7 +202,10 @@ def _write_paths(folder: RunFolder, now: Options) -> None:
 
 
 def _text_with_batch(options: Options, training: TrainConfig) -> str:
-    """Return `options` as a .config, once they have the batch of `training`. Raises UserError."""
+    """Return `options` as a .config, with the batch of `training`.
+
+    Raises UserError.
+    """
     options.give("BATCH_SIZE", str(training.batch_size), "--batch-size")
     accumulation = str(training.gradient_accumulation)
     options.give("GRADIENT_ACCUMULATION", accumulation, "--gradient-accumulation")
@@ -209,7 +215,10 @@ def _text_with_batch(options: Options, training: TrainConfig) -> str:
 
 
 def load_config(run: Path) -> Config:
-    """Return the configuration of the run in `run`. Raises UserError."""
+    """Return the configuration of the run in `run`.
+
+    Raises UserError.
+    """
     if not (run / "config").is_file():
         if run == LATEST and not run.exists():
             raise UserError("no run yet: 'make' trains one")
@@ -227,7 +236,7 @@ def load_config(run: Path) -> Config:
 
 
 def other_data(config: Config, actions: TrainActions) -> list[str]:
-    """Say how the run in --run-dir continues, where `config` asks for a corpus it is not of."""
+    """Return how to resume the run in --run-dir, if `config` names another corpus."""
     run = actions.run_dir
     if run is None or not (run / "config").exists():
         return []
@@ -242,24 +251,24 @@ def other_data(config: Config, actions: TrainActions) -> list[str]:
 
 
 def equal_unfinished(config: Config, besides: Path) -> Path | None:
-    """Return the newest unfinished run of equal options other than `besides`; None if none is."""
+    """Return the newest unfinished run with equal options other than `besides`, or None."""
     for run in unfinished(RUNS):
         try:
             if run != besides and _flat(load_config(run)) == _flat(config):
                 return run
         except UserError:
-            continue  # of another version, with other options
+            continue  # a run of another version, with other options
     return None
 
 
 def refuse_other_options(path: Path | None, config: Config, data: Meta) -> None:
-    """Refuse to resume the unfinished run in `path`, if there is one, with other options.
+    """Raise UserError if the unfinished run in `path`, if any, has other options.
 
-    Raises UserError naming each option that differs. Before anything else is worked out from the
-    options: what follows from them would be named in their place.
+    The error names each option that differs. Call it before anything is derived from the options:
+    otherwise errors would name the consequences.
     """
     if path is None or not all((path / name).is_file() for name in ("config", ".lock")):
-        return  # what is wrong with such a folder is said when it is opened
+        return  # open_folder() reports the problem of such a folder
     if not (path / "summary.json").exists():
         _refuse_other_options(path.resolve(), config, data)
 
@@ -282,7 +291,7 @@ def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
 
 
 def _other_data(path: Path, began: dict[str, Any], data: Meta) -> list[str]:
-    """Say in what the data are others than those the run in `path` `began` with."""
+    """Return how the data differ from those with which the run in `path` `began`."""
     what, then, now = "", began["data_hash"][:12], data.data_hash[:12]
     if began["data_hash"] != data.data_hash:
         what = f"(hash {now}, not {then})"
@@ -313,5 +322,5 @@ def _flat(config: Config) -> dict[str, Any]:
                 found.update(own_values(values[choice.lower()], own))
         found.update(values)
     found.update(dataclasses.asdict(config.machine))
-    found["compile"] = bool(config.machine.compile)  # None where it plays no part, as under --shard
+    found["compile"] = bool(config.machine.compile)  # None where it does not apply, as with --shard
     return found

@@ -1,4 +1,4 @@
-"""A tracker beside the run directory: it is given copies, and may fail or stall at no cost."""
+"""A tracker beside the run directory: it gets copies, and cannot stop or delay the run."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-#: Lines that a tracker may lag behind before it is given up.
+#: A tracker that lags behind by more lines is dropped.
 ROOM = 1000
 #: Seconds that the end of a run waits for its tracker.
 PATIENCE = 10.0
-#: Not a result: when a line was written.
+#: Entries that are not results.
 _LEFT_OUT = ("step", "time")
 
 
 class Tracker(Protocol):
-    """A run as a tracker has it. Any method may raise anything, or never return."""
+    """A tracker's view of a run. Any method may raise anything, or never return."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of a step."""
+        """Log the values of a step."""
         ...
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Take a text that the model wrote after a step."""
+        """Log a text that the model wrote after a step."""
         ...
 
     def close(self) -> None:
-        """Bring what was logged to where it belongs."""
+        """Finish writing or sending what was logged."""
         ...
 
 
 class LibraryRun:
-    """A Tracker of a library's run that has log(values, step=) and finish(), as several do."""
+    """A Tracker around a library's run with log(values, step=) and finish(), as several have."""
 
     def __init__(self, run: Any, as_text: Callable[[str], Any]) -> None:
-        """`as_text` makes of a text what the library shows with its lines as they are."""
+        """Wrap `run`; `as_text` makes the library show a text with its line breaks."""
         self._run, self._as_text = run, as_text
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of a step."""
+        """Log the values of a step."""
         self._run.log(dict(values), step=step)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Take a text that the model wrote after a step."""
+        """Log a text that the model wrote after a step."""
         self._run.log({name: self._as_text(text)}, step=step)
 
     def close(self) -> None:
@@ -54,17 +54,17 @@ class LibraryRun:
         self._run.finish()
 
 
-#: Opens the tracker of a run: its folder, its name, the options of the run, those of the tracker.
+#: Opens the tracker of a run: its folder, its name, the options of the run and of the tracker.
 Open = Callable[[Path, str, Mapping[str, Any], Any], Tracker]
 _Line = tuple[int, dict[str, float]] | tuple[int, str, str]
 
 
 class Tracking:
-    """Passes the numbers of a run on to a tracker, in a thread that nothing waits for.
+    """Passes the numbers of a run to a tracker, in a thread that the run does not wait for.
 
-    The tracker is opened by the first values, works in the folder `tracker` of the run and has the
-    same name whenever the run goes on. Of a tracker that fails or stalls `warn` is told once, by
-    the thread that calls; then it gets nothing more.
+    The first values open the tracker. It works in the folder `tracker` of the run and keeps its
+    name when the run resumes. If it fails or stalls, `warn` is called once, by the calling thread,
+    and it gets nothing more.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Tracking:
         self._given_up = False
 
     def log(self, step: int, values: Mapping[str, Any], prefix: str = "") -> None:
-        """Pass on the finite numbers among `values`, under their names with `prefix`; at once."""
+        """Queue the finite numbers among `values`, with `prefix` before their names."""
         numbers = {
             prefix + name: float(value)
             for name, value in values.items()
@@ -93,12 +93,12 @@ class Tracking:
         self._put((step, numbers))
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Pass on a text that the model wrote; at once."""
+        """Queue a text that the model wrote."""
         self._begin()
         self._put((step, name, text))
 
     def close(self) -> None:
-        """Let the tracker take what is left, and wait for it, but not for long."""
+        """Let the tracker finish, and wait for it at most PATIENCE seconds."""
         if self._thread is None:
             return
         self._put(None)
@@ -141,16 +141,16 @@ class Tracking:
                 else:
                     tracker.text(*line)
             tracker.close()
-        except BaseException as error:  # a foreign library's, which may even call sys.exit
+        except BaseException as error:  # a library may raise anything, and even call sys.exit
             text = str(error).strip().splitlines() or [""]
             self._failure = f"{type(error).__name__}: {text[0]}".removesuffix(": ")
 
 
 def name_of(run: Path, folder: Path, name: str = "") -> str:
-    """Return the name of `run` among all that a tracker knows: the same when it resumes.
+    """Return the unique name of `run` in a tracker: the same when it resumes.
 
-    It begins with `name`, or with that of the run directory. It ends with an id that is kept in
-    `folder`.
+    It begins with `name`, or with the name of the run directory, and ends with an id that is stored
+    in `folder`.
     """
     own = folder / "id"
     if not own.exists():
@@ -160,5 +160,5 @@ def name_of(run: Path, folder: Path, name: str = "") -> str:
 
 
 def as_code(text: str) -> str:
-    """Indent a text, so that a tracker's Markdown keeps its lines as they are."""
+    """Indent a text, so that a tracker's Markdown keeps its line breaks."""
     return "\n".join("    " + line for line in text.split("\n"))

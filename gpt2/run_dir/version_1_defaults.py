@@ -1,4 +1,4 @@
-"""What the command line of a run that resumes may leave to the run."""
+"""Options that a resume takes from the run, because their defaults have changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpt2.config.options import Options
 
 _RATE, _DECAY, _CHUNK = "LEARNING_RATE", "WEIGHT_DECAY", "LOSS_CHUNK_MIB"
 _METHOD, _PATTERN = "PRUNING_METHOD", "SPARSITY_PATTERN"
-#: Defaults of optimizers in version 1 that are others now.
+#: Defaults of optimizers in version 1 that have changed.
 _EARLIER = {
     "adafactor": {_RATE: "0.04", _DECAY: "0.1"},
     "lion": {_DECAY: "0.1"},
@@ -16,11 +16,11 @@ _EARLIER = {
 
 
 def take_from_run(options: Options, run: Path | None) -> None:
-    """Give `options` what the run begun in `run` has, where another default took its place.
+    """Set options that are not given to the values of the run in `run`, if their defaults changed.
 
-    In version 1 optimizers of libraries had a default learning rate, every device chunks of 64 MiB,
-    most pruning methods the pattern `global`, and Adafactor and Lion another rate or weight decay,
-    so commands that began a run there may say none of it. Raises UserError when the run's `config`
+    In version 1, library optimizers had a default learning rate, every device chunks of 64 MiB,
+    most pruning methods the pattern `global`, and Adafactor and Lion another rate or weight decay.
+    So commands that began a run there may not name them. Raises UserError when the run's `config`
     cannot be read.
     """
     earlier = _EARLIER.get(options.value("OPTIMIZER") or "", {})
@@ -29,7 +29,7 @@ def take_from_run(options: Options, run: Path | None) -> None:
         return
     began = Options()
     began.read(path)
-    if began.value(_METHOD) != options.value(_METHOD):  # which the resume refuses, and that alone
+    if began.value(_METHOD) != options.value(_METHOD):  # the resume reports only this difference
         left = [name for name in left if name != _PATTERN]
     for name in left:
         value = began.value(name)

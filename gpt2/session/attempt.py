@@ -1,4 +1,4 @@
-"""One attempt at a run: its parts are trained, evaluated, and the results written."""
+"""One attempt at a run: train its parts, evaluate, and write the results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from gpt2.training.rollback import Rollback, RolledBackError
 
 
 class Attempt:
-    """A run under way in its folder, with all its parts: from its start or its last checkpoint."""
+    """A run in its folder with all its parts, from its start or its last checkpoint."""
 
     def __init__(
         self,
@@ -79,13 +79,13 @@ class Attempt:
         size = training.eval_batch_size or training.batch_size
         self.evaluation = EvaluationBatch(size, parts.ranks, self.console, self._record_reduction)
         self.record: dict[str, Any] = {}
-        self._moved = False  # whether a part of the run was computed elsewhere
+        self._moved = False  # whether part of the run was computed under other conditions
 
     @contextlib.contextmanager
     def recorded(self, again: bool) -> Iterator[None]:
-        """Keep run.json true to what happens: how the run started, and how it ended.
+        """Keep run.json up to date: how the run started, and how it ended.
 
-        `again` is a further attempt of the process that has recorded itself already.
+        `again`: a later attempt of a process that has recorded itself already.
         """
         self.record = run_record(
             self.folder, self.config, self.parts, self.meta, self.began, again, self.console.warn
@@ -99,30 +99,28 @@ class Attempt:
         try:
             yield
         except (OutOfMemoryRetry, RolledBackError):
-            raise  # there will be another attempt
+            raise  # another attempt follows
         except BaseException as failure:
             error = self._with_a_way_back(failure)
-            if self.record["status"] == "running":  # not what befalls the sample of a finished run
+            if self.record["status"] == "running":  # not an error in the sample of a finished run
                 self._end("failed", error.code if isinstance(error, UserError) else Exit.BUG)
             lines = traceback.format_exception(error)
             if isinstance(error, UserError):
                 lines = [f"error: {text}\n" for text in error.messages]
-            with contextlib.suppress(OSError):  # a full disk may be what ended the run
+            with contextlib.suppress(OSError):  # a full disk may have ended the run
                 self.folder.log.write("".join(lines))
             if error is not failure:
                 raise error from failure
             raise
         finally:
-            self.stop.notice = (
-                before  # or it would hold this attempt's model while the next is built
-            )
+            self.stop.notice = before  # releases this attempt's model before the next is built
             self.parts.batches.close()
             with self.dog.during("writing a checkpoint"):
                 self.recorder.close()
             self.console.end()
 
     def run(self, rollback: Rollback | None = None) -> int:
-        """Train, evaluate, write the results; return the exit code. `rollback` led to this run."""
+        """Train, evaluate, write results; return the exit code. `rollback` led to this run."""
         with self.dog.during("reading the checkpoint"):
             self.recorder.restore(rollback)
         watched = WatchdogRecorder(self.recorder, self.dog, self.progress, self.model)
@@ -176,7 +174,7 @@ class Attempt:
     def _announced(
         self, split: TokenFile, size: int, first: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an evaluation, and say on a terminal how many are done."""
+        """Yield the batches of an evaluation, and show on a terminal how many are done."""
         block = self.config.model.block_size
         count = math.ceil((len(split.ids) - 1 - first) / (size * block))
         self.console.phase("evaluating ...", begins=True)
@@ -189,11 +187,11 @@ class Attempt:
         self.record["lowered"] = [*self.record["lowered"], change]
         try:
             self._save_record()
-        except UserError as error:  # a full disk, in mid-run: a resume will find it out again
+        except UserError as error:  # a full disk: a resume would only find the reduction out again
             self.console.warn(f"{error}; training continues")
 
     def _may_stop(self) -> bool:
-        # One rank of several may not leave off alone: the others would wait for its part.
+        # One of several ranks must not stop alone: the others would wait for it.
         return bool(self.stop) and self.parts.ranks.world_size == 1
 
     def _compile(self) -> None:
@@ -220,7 +218,7 @@ class Attempt:
             self.console.warn(f"--compile: not possible here, continuing without ({failure})")
 
     def _say_what_runs(self) -> None:
-        """Record how the run computes, and say what the user may want to know before waiting."""
+        """Record the kernels and the determinism of the run, and print the lines of its start."""
         config, compiled = self.config, self.record["compiled"]
         dtype = DTYPES[self.parts.precision.name]
         self.record.update(
@@ -239,14 +237,14 @@ class Attempt:
         )  # fmt: skip
 
     def _notice(self, signal: str, again: bool) -> str:
-        """Answer a signal; called from the thread of the stop request."""
+        """Return the answer to a signal; called from the thread of the stop request."""
         saved = max(store.steps(self.folder.checkpoints), default=None)
         if again:
             return messages.stopped_at_once(saved, self.folder.path)
         return messages.stopping(signal, self.dog.doing, self.dog.step_seconds, saved)
 
     def _with_a_way_back(self, error: BaseException) -> BaseException:
-        """Return the error, or for data that changed under the run one that says how to resume."""
+        """Return the error; for data that changed under the run, with the way to resume."""
         if not isinstance(error, UserError) or error.code != Exit.DATA:
             return error
         saved = max(store.steps(self.folder.checkpoints), default=None)
@@ -272,7 +270,7 @@ class Attempt:
         ranks = self.parts.ranks
         if not (ranks.first or ranks.sharded):
             return
-        # The results first: nothing that befalls the sample can take them away.
+        # Write the results first: no failure of the sample can lose them.
         try:
             self.folder.write_json("summary.json", summary)
         except UserError as error:
@@ -285,7 +283,7 @@ class Attempt:
             self.recorder.metrics.track_text("sample", text)
             self.console.end()
             self.console.say(f"{'--- sample ':-<72}\n{text}\n{'':-<72}")
-            with contextlib.suppress(UserError):  # the results are there, and the text was shown
+            with contextlib.suppress(UserError):  # the results are saved, and the text was shown
                 self.folder.write_text(SAMPLE, text)
         self.console.end()
         self.console.curve(read_metrics(self.folder.path))
@@ -293,7 +291,7 @@ class Attempt:
             self.console.say(line, bold=number == 0)
 
     def _sample(self) -> list[int]:
-        """Return ids that the model writes; fewer when it is asked to stop."""
+        """Return the token ids of a sample; fewer when asked to stop."""
         prompt, count = [self.data["val"].first()], self.config.train.sample_tokens
         found: list[int] = []
         for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):

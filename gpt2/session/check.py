@@ -1,4 +1,4 @@
-"""Everything that can be refused before there is a run: checked, and nothing is changed by it."""
+"""Check everything that can be refused before the run exists; change nothing."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from gpt2.weights.trained import warn
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can begin: what was asked for, and what it was found to mean on this machine.
+    """A run that can begin: its options, and what they resolve to on this machine.
 
-    weights: what --init-from names, if anything. precision: fp32, bf16 or fp16, and why.
+    weights: the weights of --init-from, if any. precision: fp32, bf16 or fp16, and why.
     """
 
     config: Config
@@ -57,8 +57,11 @@ def check(
     data: Mapping[str, TokenFile],
     ranks: DistributedContext,
 ) -> Prepared:
-    """Return the run that `config` asks for, ready to begin. Raises UserError."""
-    if not actions.auto_batch:  # which gives a run that resumes its own batch, later
+    """Return the run that `config` asks for, ready to begin.
+
+    Raises UserError.
+    """
+    if not actions.auto_batch:  # a resumed run gets its own batch later
         refuse_other_options(actions.run_dir, config, data["train"].meta)
     with scratch.folder():  # torch needs temporary files, too, and would end in a traceback
         pass
@@ -77,20 +80,20 @@ def check(
 def _precision(
     config: Config, run: Path | None, device: torch.device, ranks: DistributedContext
 ) -> Choice:
-    """Return what the products of this run are in: where auto decides, as the run began.
+    """Return the precision of this run; where auto decides and the run resumes, as it began.
 
-    The first rank measures, for all of them.
+    The first rank measures, for all ranks.
     """
     began = None if config.optim.precision != "auto" or run is None else _began(run, device)
     choice: Choice = ranks.gather(began or choose(config, device, measure=ranks.first))[0]
-    asked_here = config.model.n_embd >= LEAST_WIDTH and has_bf16()  # else it is what it always was
+    asked_here = config.model.n_embd >= LEAST_WIDTH and has_bf16()  # else auto does not measure
     if choice.why and asked_here and not began and ranks.first:
         print(f"--precision auto: {choice.precision}, as {choice.why}", flush=True)
     return choice
 
 
 def _began(run: Path, device: torch.device) -> Choice | None:
-    """Return what a run that was begun on a device of this type computes in; None for others."""
+    """Return the precision of a run that began on a device of this type; None for others."""
     if not (run / "run.json").is_file():
         return None
     record = read_json(run, "run.json")
@@ -101,4 +104,4 @@ def _began(run: Path, device: torch.device) -> Choice | None:
 
 
 def _say_nothing(_: str) -> None:
-    """Leave it to the first rank."""
+    """Do nothing: the first rank prints."""

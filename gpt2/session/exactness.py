@@ -1,4 +1,4 @@
-"""Whether a resume is bit-exact, in what it is not, and the warning that says so."""
+"""Whether a resume is bit-exact, which conditions changed, and the warning that says so."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
-#: What a run must be computed on, and in, from its first step to its last to be bit-exact.
+#: Conditions that must not change during a run for it to be bit-exact.
 _SAME = ("host", "device", "device_name", "threads", "precision", "ranks", "micro_batch")
-#: Packages that read and write, and compute nothing.
+#: Packages that compute nothing.
 _INERT = ("tiktoken", "safetensors", "kconfiglib")
 
 
 def not_exact(changed: Sequence[str]) -> str:
-    """Return the warning of a resume under `changed` conditions."""
+    """Return the warning about a resume under `changed` conditions."""
     return (
         f"resuming with {', '.join(changed)}: the data order is unchanged, but results are no "
         "longer bit-identical (rounding; with --dropout perhaps other masks)"
@@ -22,7 +22,7 @@ def not_exact(changed: Sequence[str]) -> str:
 
 
 def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in what one session of a run computes otherwise than another: "threads 2, not 1"."""
+    """Return how the conditions of two sessions of a run differ: "threads 2, not 1"."""
     pairs = [(key, _kind(key, before[key]), _kind(key, now[key])) for key in _SAME if key in before]
     versions = kept(before, "versions", dict)
     pairs += [
@@ -37,11 +37,11 @@ def changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
 
 def _kind(key: str, value: Any) -> Any:
-    """Return what counts of a condition: a GPU's number computes nothing, device_name names it."""
+    """Return the part of a condition that matters: of a device its type, not its number."""
     return str(value).partition(":")[0] if key == "device" else value
 
 
 def kept(record: Mapping[str, Any], key: str, kind: type[Kind]) -> Kind:
-    """Return an entry of run.json; an empty one where it is missing or of another kind."""
+    """Return an entry of run.json; an empty one where it is missing or of another type."""
     found = record.get(key)
     return found if isinstance(found, kind) else kind()

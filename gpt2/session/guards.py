@@ -1,4 +1,4 @@
-"""What guards a session: against a want of host memory, and against standing still for ever."""
+"""Guards of a session: against too little host memory, and against hanging."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from gpt2.run_dir.folder import RunFolder, now, read_json
 from gpt2.session.messages import shown
 from gpt2.training.loop import Progress, Recorder, Step
 
-#: Seconds that --hang-timeout auto gives a step at least: of a compiled run, which may compile
-#: something anew, and of one with several ranks, where one waits for what another saves.
+#: Smallest --hang-timeout auto per step, in seconds: for a plain run, for a compiled run, which may
+#: compile again, and for several ranks, where one waits for another's checkpoint.
 STEP, COMPILED, SEVERAL = 60.0, 600.0, 1.5 * TIMEOUT.total_seconds()
 
 
 def check_host(config: MachineConfig) -> memory.Host:
-    """Look at the host before anything is built.
+    """Check the host's memory before anything is built.
 
-    Raises UserError, exit 6, when memory is low already; exit 2 for a limit nobody can watch.
+    Raises UserError: exit 6 when memory is low already, exit 2 for a limit that cannot be watched.
     """
     host = memory.Host()
     if host.watched:
@@ -47,7 +47,7 @@ def guard(
     ranks: DistributedContext,
     stop: StopRequest,
 ) -> AbstractContextManager[object]:
-    """Return the context in which host memory is watched; low memory is a request to `stop`."""
+    """Return the context in which host memory is watched; low memory requests a `stop`."""
     if not host.watched:
         if ranks.first:
             print("host memory is not watched: this system has no /proc/meminfo", flush=True)
@@ -65,7 +65,7 @@ def guard(
 
 
 def watchdog(config: Config, folder: RunFolder, ranks: DistributedContext) -> Watchdog:
-    """Return the context in which a run that hangs is ended, with exit 7."""
+    """Return the context in which a run that hangs is ended with exit 7."""
 
     def last_words(reason: str) -> None:
         line = (
@@ -78,22 +78,22 @@ def watchdog(config: Config, folder: RunFolder, ranks: DistributedContext) -> Wa
     least = COMPILED if config.machine.compile else STEP
     least = max(least, SEVERAL) if ranks.world_size > 1 else least
     if config.prune is not None and config.prune.calibration_sequences is not None:
-        least = LONG  # one step prunes all, layer by layer
+        least = LONG  # one step prunes all layers, one after the other
     return Watchdog(config.machine.hang_timeout, least, last_words)
 
 
 class WatchdogRecorder:
-    """The recorder of a run, whose steps and forward passes are reported to a watchdog."""
+    """A recorder that also reports steps and forward passes to a watchdog."""
 
     def __init__(
         self, recorder: Recorder, watchdog: Watchdog, progress: Progress, model: nn.Module
     ) -> None:
         self._recorder, self._watchdog, self._clock = recorder, watchdog, progress
-        # Of every micro-step and of every batch of an evaluation.
+        # Called in every micro-step and every batch of an evaluation.
         model.register_forward_hook(watchdog.alive)
 
     def after_step(self, step: Step) -> bool:
-        """Record the step, which is part of it: reading the loss waits for the device."""
+        """Record the step; reading its loss waits for the device, so this is part of the step."""
         self._watchdog.step_done()
         more = self._recorder.after_step(step)
         self._watchdog.next_step(self._clock.step + 1)
@@ -101,11 +101,11 @@ class WatchdogRecorder:
 
 
 def _speak_last(folder: RunFolder, line: str, code: Exit, *, stacks: bool = False) -> None:
-    """Say why the process ends, on the console, in the log (with all stacks) and in run.json."""
+    """Report why the process ends: on the console, in the log (with all stacks), in run.json."""
     with suppress(OSError, ValueError):
         print(f"train.py: error: {line}", file=sys.stderr, flush=True)
     if stacks:
-        with suppress(OSError, ValueError):  # the log of a rank but the first is no file
+        with suppress(OSError, ValueError):  # only the first rank's log is a file
             folder.log.flush()
             faulthandler.dump_traceback(folder.log, all_threads=True)
     with suppress(OSError, ValueError, UserError):

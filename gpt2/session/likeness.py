@@ -1,4 +1,4 @@
-"""Whether the ranks of a run are alike: hosts may differ in their data, program and options."""
+"""Check that all ranks agree: hosts may differ in their data, program and options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt2.config.typed import Config
 from gpt2.machine.ranks import DistributedContext
 
 _DATA = "data"
-#: What a host can have otherwise, and the way out. The first letters of a hash tell it.
+#: What can differ between hosts, and the remedy. Hashes are shown by their first digits.
 _WAYS = {
     _DATA: "prepare the data once, and copy their folder to every node (or name it: --data-dir)",
     "gpt2/": "install the same version of this program on every node",
@@ -69,7 +69,7 @@ def _named(what: str, values: dict[str, str]) -> str:
 
 
 def _digest(config: Config) -> str:
-    """Return a hash of the options that all ranks must have alike: paths are not among them."""
+    """Return a hash of the options that all ranks must share; paths are left out."""
     model = dataclasses.replace(config.model, init_from=None)
     machine = config.machine
     alike = (model, config.optim, config.prune, config.train, machine.shard, machine.compile)

@@ -1,4 +1,4 @@
-"""What a training session tells its user: at the start, and when it is done."""
+"""The messages of a training session: at its start, at its end, and when it is stopped."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gpt2.run_dir.console import Console
 from gpt2.run_dir.resume import RUNS, equal_unfinished
 from gpt2.training.loop import Parts, Progress
 
-#: What the watchdog calls the time after the last step.
+#: The watchdog's name for the time after the last step.
 ENDING = "the end of the run"
-#: Seconds on a CPU beyond which the small defconfig is named.
+#: Runs predicted to take longer on a CPU, in seconds, get a hint at the small defconfig.
 _LONG = 1800.0
 
-#: What is said where products in bf16 are emulated, by device type.
+#: Warnings where bf16 is emulated, by device type.
 _EMULATED = {
     "cpu": "--precision bf16: this CPU has no bf16 instructions and is about a hundred times "
     "slower in it; use --precision fp32",
@@ -42,7 +42,7 @@ def startup(
     folder: Path,
     console: Console,
 ) -> None:
-    """Say what a user may want to know before waiting; `record` is what run.json says."""
+    """Print the lines of a run's start; `record` is the content of run.json."""
     batches, prune = parts.batches, config.prune
     prunable = model.prunable(prune.prune_scope) if prune else {}
     known = {
@@ -89,7 +89,7 @@ def startup(
 
 
 def startup_summary(known: Mapping[str, Any]) -> list[str]:
-    """Say what will run, where, for how long.
+    """Return lines that say what will run, on what, and for how long.
 
     `known`: model, parameters, block, attention, dataset, tokens, device, device_name, precision,
     threads, compiled, ranks, steps (None when time ends the run), batch, epochs, max_time, folder,
@@ -123,7 +123,7 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
 
 
 def cpu_warning(time: Predicted) -> list[str]:
-    """Say how long a run takes on this CPU, and what takes minutes if that is long."""
+    """Return lines with a run's predicted time on this CPU and, if long, a shorter alternative."""
     lines = [f"training on the CPU (no GPU in use), {time}"]
     if time.seconds > _LONG:
         lines.append(
@@ -133,7 +133,7 @@ def cpu_warning(time: Predicted) -> list[str]:
 
 
 def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
-    """Say what came out (the content of summary.json), where it is, and what to try next."""
+    """Return lines with the results (of summary.json), where they are, and what to try next."""
     lines = [
         f"validation loss {summary['val_loss']:.4f} nats per token, "
         f"perplexity {summary['val_perplexity']:.2f}, "
@@ -158,7 +158,7 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     speed = f"{summary['tokens_per_second']:,.0f} tokens/s"
     if summary["mfu"] is not None:
         speed += f", MFU {summary['mfu']:.1%}"
-    elif summary["peak_device_bytes"]:  # of a CPU it is not asked
+    elif summary["peak_device_bytes"]:  # a CPU's peak FLOP rate is not asked for
         speed += ", MFU unknown"
     memory = f"peak host memory {show_size(summary['peak_host_bytes'])}"
     if summary["peak_device_bytes"]:
@@ -173,7 +173,7 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _next(folder: Path) -> list[str]:
-    """Say what to try next; the targets of make take the newest run of the usual folder."""
+    """Return commands to try next; make targets take the newest run of the usual folder."""
     if folder.parent == RUNS:
         ways = {
             "make sample ARGS='--tokens 500'": "more text",
@@ -193,9 +193,9 @@ def _next(folder: Path) -> list[str]:
 
 
 def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | None) -> str:
-    """Answer a request to stop: what is finished first, and what a second Ctrl-C would lose.
+    """Return the answer to a stop request: what finishes first, what a second Ctrl-C loses.
 
-    `doing` is the watchdog's word for it, `saved` the step of the last checkpoint.
+    `doing` is the watchdog's name for the current work, `saved` the step of the last checkpoint.
     """
     last = "no checkpoint yet" if saved is None else f"that of step {saved}"
     lost = f"Ctrl-C again stops now and loses the steps since the last checkpoint ({last})"
@@ -210,14 +210,14 @@ def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | N
 
 
 def stopping_early(_: str, again: bool) -> str:
-    """Answer a request to stop while the run is still being built."""
+    """Return the answer to a stop request while the run is still being built."""
     if again:
         return "stopped at once; the run had not started"
     return "stopping once the run has started; Ctrl-C again stops now, and nothing is lost"
 
 
 def stopped_at_once(saved: int | None, folder: Path) -> str:
-    """Say what the second Ctrl-C left: `saved` is the step of the last checkpoint."""
+    """Return the answer to the second Ctrl-C; `saved` is the step of the last checkpoint."""
     if saved is None:
         return "stopped at once; nothing was saved"
     way = f"the same command with --run-dir {shown(folder)}"
@@ -227,7 +227,7 @@ def stopped_at_once(saved: int | None, folder: Path) -> str:
 
 
 def way_back(saved: int | None, folder: Path) -> str:
-    """Say how a run that was ended resumes: `saved` is the step of the last checkpoint."""
+    """Return how to resume a run that ended; `saved` is the step of the last checkpoint."""
     again = f"the same command with --run-dir {shown(folder)}"
     if saved is None:
         return f"then {again} starts it again: there was no checkpoint yet"
@@ -236,7 +236,7 @@ def way_back(saved: int | None, folder: Path) -> str:
 
 
 def _skipped(summary: Mapping[str, Any]) -> str:
-    """Say which steps were not made, and how often the run went back; empty when all went well."""
+    """Return which steps were skipped, and the rollbacks; empty when there were none."""
     skipped, spiked, back = (summary[n] for n in ("skipped_steps", "spiked_steps", "rollbacks"))
     parts = [f"{counted(skipped, 'step')} skipped: loss or gradient NaN or Inf"] if skipped else []
     parts += [f"{counted(spiked, 'step')} skipped: spike"] if spiked else []

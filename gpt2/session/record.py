@@ -1,4 +1,4 @@
-"""run.json at the start of a session."""
+"""The content of run.json at the start of a session."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def run_record(
     again: bool,
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return the record of a session that begins, with what earlier ones have left in it.
+    """Return the record of a new session, with the entries that earlier sessions left in it.
 
-    `began`: path and sha256 of the weights that the run begins from. `again`: a further attempt of
-    a session that has recorded itself already. Where a part of the run was computed in another way,
-    `determinism` says so from the beginning, `moved` says in what,
-    and `warn` is told of what is new.
+    began: path and sha256 of the initial weights.
+    again: a later attempt of a session that has recorded itself already.
+
+    Where the conditions changed, `determinism` becomes "statistical", `moved` lists the changes,
+    and `warn` gets the new ones.
     """
     known = (folder.path / "run.json").exists()
     earlier = read_json(folder.path, "run.json") if known else {}
@@ -64,7 +65,7 @@ def run_record(
         **device.describe(parts.precision.device),
     }
     record["moved"] = kept(earlier, "moved", list)
-    if not any(store.steps(folder.checkpoints)):  # none but of step 0: all is computed anew
+    if not any(store.steps(folder.checkpoints)):  # only step 0, or nothing: all is computed anew
         return record
     changed = (
         changed_conditions(earlier, record) if known else ["conditions that run.json does not tell"]
@@ -80,18 +81,18 @@ def run_record(
 def _weights(
     before: Any, asked: Path | None, began: Mapping[str, str] | None
 ) -> dict[str, Any] | None:
-    """Return what a run began from; of one that resumes, what it was when it began."""
+    """Return the initial weights of a run; when it resumes, as recorded at its start."""
     known = before if isinstance(before, dict) else began
     if asked is None or known is None:
         return None
     place = known["path"]
-    if not Path(place).exists():  # it has moved, and was found to be the same
+    if not Path(place).exists():  # it has moved, and has the same content
         place = str(asked)
     return {"sha256": known["sha256"], **_places(before, "path", place)}
 
 
 def _places(before: Any, kind: str, place: str) -> dict[str, Any]:
-    """Return where something is, a `kind` of place, and where it was in earlier sessions."""
+    """Return the current path of a `kind` of place, and its paths in earlier sessions."""
     known, earlier = before if isinstance(before, dict) else {}, f"earlier_{kind}s"
     was = [one for one in (*known.get(earlier, []), known.get(kind)) if one]
     was = [one for one in dict.fromkeys(was) if one != place]
@@ -99,7 +100,7 @@ def _places(before: Any, kind: str, place: str) -> dict[str, Any]:
 
 
 def _all_code(before: str | None, now: str) -> str:
-    """Return the hashes of the code that a run is of: of several, where it changed on the way."""
+    """Return the hash of the run's code; joined by "+" where the code changed between sessions."""
     if before is None or before.endswith(now):
         return before or now
     return f"{before}+{now}"

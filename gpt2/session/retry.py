@@ -1,4 +1,4 @@
-"""Out of memory: a micro-batch that is too large gets its next divisor, and the run starts anew."""
+"""Out of memory: try the next smaller divisor of the micro-batch, and start the attempt again."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from gpt2.session.messages import shown
 from gpt2.training.loop import Parts, Progress
 from gpt2.training.rollback import Rollback, RolledBackError
 
-#: Steps after which the peak is known: the first one makes the optimizer's state, and the second
-#: is the first that holds it together with all activations.
+#: Steps after which peak memory is known: the first one creates the optimizer state; the second is
+#: the first to hold it together with all activations.
 TRIAL_STEPS = 2
 
 
 class OutOfMemoryRetry(Exception):  # noqa: N818 - nobody sees it as an error
-    """The micro-batch does not fit, and the run can begin anew with a smaller one."""
+    """The micro-batch does not fit, and the run can start again with a smaller one."""
 
 
 def retry_on_oom(
@@ -44,10 +44,10 @@ def retry_on_oom(
 ) -> int:
     """Run `attempt`, with ever smaller micro-batches while it raises OutOfMemoryRetry.
 
-    Every attempt builds all parts anew, from the seed or the last checkpoint, so that nothing of
-    the one before is left, and its result is that of a run configured so from the start. It is told
-    whether it is a further one, and of the last rollback: after a RolledBackError, too, the run
-    begins anew from its checkpoint. Raises UserError when even a micro-batch of 1 is too large.
+    Every attempt builds all parts anew, from the seed or the last checkpoint. So its result equals
+    that of a run configured with this micro-batch from the start. `attempt` is told whether it is a
+    repetition, and the last rollback: a RolledBackError, too, starts again from the checkpoint.
+    Raises UserError when even a micro-batch of 1 is too large.
     """
     console = Console(folder.log, silent=not ranks.first)
     again, rollback = False, None
@@ -59,7 +59,7 @@ def retry_on_oom(
             reason = str(error)
         except RolledBackError as error:
             rollback = error.rollback
-        # Only here is the traceback gone that held what the attempt had built.
+        # Only here the traceback, which held what the attempt had built, is gone.
         if config.machine.compile:
             torch._dynamo.reset()
         release()
@@ -69,7 +69,7 @@ def retry_on_oom(
 
 
 def _with_smaller_batch(config: Config, folder: RunFolder, console: Console, reason: str) -> Config:
-    """Return `config` with the next smaller micro-batch, which the run directory notes."""
+    """Return `config` with the next smaller micro-batch, and record it in the run directory."""
     before = config.train
     batch = smaller_batch(before.batch_size)
     if batch is None:
@@ -92,10 +92,10 @@ def _with_smaller_batch(config: Config, folder: RunFolder, console: Console, rea
 def first_steps(
     training: TrainConfig, ranks: DistributedContext, progress: Progress
 ) -> Iterator[None]:
-    """Turn running out of memory in the first TRIAL_STEPS steps into an OutOfMemoryRetry.
+    """Turn out of memory in the first TRIAL_STEPS steps into an OutOfMemoryRetry.
 
-    They are steps as all others, so where all goes well the trial costs nothing. Of several ranks
-    the others would wait in the middle of their step: see try_micro_batch.
+    These are ordinary steps, so the trial costs nothing where memory suffices. With several ranks
+    the others would wait in the middle of a step: see try_micro_batch.
     """
     first = progress.step
     try:
@@ -108,11 +108,11 @@ def first_steps(
 
 
 def try_micro_batch(parts: Parts, step: int) -> None:
-    """Let each of several ranks do a micro-step alone, and agree on whether it fits all.
+    """Run one micro-step on each of several ranks, and agree on whether it fits on all.
 
-    It leaves no trace: gradients are dropped, random generators put back. Nothing is done for one
-    rank alone, which can begin anew from anywhere, nor for ranks that share the weights, where no
-    one can compute alone. Raises OutOfMemoryRetry on all ranks when it does not fit one of them.
+    It has no lasting effect: gradients are dropped and random generators restored. It does nothing
+    for a single rank, which can start again at any time, nor for sharded ranks, which cannot
+    compute alone. Raises OutOfMemoryRetry on all ranks when it does not fit on one.
     """
     if parts.ranks.world_size == 1 or parts.ranks.sharded:
         return
@@ -139,9 +139,9 @@ def try_micro_batch(parts: Parts, step: int) -> None:
 def explain_out_of_memory(
     parts: Parts, progress: Progress, training: TrainConfig, folder: RunFolder
 ) -> Iterator[None]:
-    """Turn running out of memory in a run under way into a UserError: what is held, how to go on.
+    """Turn out of memory during a run into a UserError: what takes memory, and how to resume.
 
-    On CUDA the log gets torch's own summary of the device's memory.
+    On CUDA, torch's own summary of the device's memory goes into the log.
     """
     try:
         yield
@@ -150,7 +150,7 @@ def explain_out_of_memory(
             raise
         device = parts.precision.device
         if device.type == "cuda":
-            with suppress(OSError):  # a full disk shall not hide what follows
+            with suppress(OSError):  # a full disk must not hide the error below
                 folder.log.write(torch.cuda.memory_summary(device) + "\n")
         held = breakdown(parts.optimizer, device)
         batch, way = training.batch_size, way_out(training)

@@ -35,12 +35,15 @@ from gpt2.training.rollback import Rollback
 
 
 def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[str]) -> int:
-    """Train as `config` says; return the exit code. Raises UserError."""
+    """Train as `config` says; return the exit code.
+
+    Raises UserError.
+    """
     data: dict[str, TokenFile] = {}
     problem = None
     try:
         data = open_data(config)
-    except UserError as error:  # of several ranks, one alone may have it
+    except UserError as error:  # of several ranks, only one may have it
         problem = UserError(*error.messages, *other_data(config, actions), code=error.code)
         if alone():
             raise problem from error
@@ -50,7 +53,7 @@ def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[
     try:
         refuse_no_data(ranks, problem)
         refuse_unlike(ranks, config, data["train"].meta.data_hash)
-        # Before there is a model, a smaller micro-batch would change nothing.
+        # Without a model, a smaller micro-batch would not help.
         made = f"out of memory while {config.model.model} is made: choose a smaller --model"
         with out_of_memory.explained(made):
             prepared = check(config, options, actions, argv, data, ranks)
@@ -64,13 +67,16 @@ def run(config: Config, options: Options, actions: TrainActions, argv: Sequence[
 
 
 def open_run(prepared: Prepared) -> RunFolder:
-    """Open the run directory, a new one or that of an unfinished run. Raises UserError."""
+    """Open the run directory: a new one, or that of an unfinished run.
+
+    Raises UserError.
+    """
     meta, device = prepared.data["train"].meta, prepared.device.type
     return open_for_all(prepared.config, prepared.actions, meta, device, prepared.ranks)
 
 
 class Session:
-    """A checked run in its open folder, from now until this process is done with it."""
+    """A checked run in its open folder, until the end of this process."""
 
     def __init__(self, prepared: Prepared, folder: RunFolder) -> None:
         self.prepared, self.folder = prepared, folder
@@ -80,7 +86,7 @@ class Session:
         self.watchdog = watchdog(prepared.config, folder, prepared.ranks)
 
     def run(self) -> int:
-        """Train to the end, or until it is asked to stop; return the exit code.
+        """Train to the end, or until asked to stop; return the exit code.
 
         Raises UserError.
         """
@@ -97,11 +103,11 @@ class Session:
         prepared, folder, ranks = self.prepared, self.folder, self.prepared.ranks
         device, data, weights = prepared.device, prepared.data, prepared.weights
         self.watchdog.starting()
-        # Every rank drops out its own activations.
+        # Every rank draws its own dropout masks.
         precision = prepared.precision.precision
         machine.prepare(config.machine, precision, config.train.seed + ranks.rank)
         fill = weights.copy_to if weights else None
-        began = weights.identity() if weights else None  # before runs/latest is this run
+        began = weights.identity() if weights else None  # before runs/latest becomes this run
         vocabulary = data["train"].meta.vocab_size
         model = build_model(config.model, vocabulary, device, config.train.seed, fill)
         parts = build_parts(config, model, data["train"], device, precision, ranks)

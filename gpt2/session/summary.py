@@ -27,15 +27,15 @@ def results(
 ) -> dict[str, Any]:
     """Return the content of summary.json; the losses are those of the last step.
 
-    Of a sharded run every rank must ask, since each holds a part.
+    Every rank of a sharded run must call it, since each holds a part.
     """
-    peak = device.peak_memory(parts.precision.device)  # before anything is put together here
+    peak = device.peak_memory(parts.precision.device)  # read before this function allocates
     last = recorder.last
     assert last is not None
     tokens = recorder.metrics.tokens_seen()
     val = _measures("val", last["val_loss"], data["val"])
     sparsity = parts.pruner.sparsity()
-    named = parts.model.named_parameters()  # whole one after the other, and never all at once
+    named = parts.model.named_parameters()  # one whole parameter at a time
     size = weight_bytes(LazyTensors({name: partial(full_tensor, p) for name, p in named}))
     return {
         "val_loss": val["val_loss"],
@@ -63,7 +63,7 @@ def results(
 
 
 def _measures(name: str, loss: float | None, split: TokenFile | None) -> dict[str, float | None]:
-    """Return a loss as loss, perplexity and bits per byte; all None where there is no split."""
+    """Return a loss as loss, perplexity and bits per byte; all None without the split."""
     if loss is None or split is None:
         return dict.fromkeys((f"{name}_loss", f"{name}_perplexity", f"{name}_bits_per_byte"))
     return {

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its configuration; plug-ins are imported here, by name."""
+"""Build the parts of a run from its configuration; plug-ins are imported here, by name."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ from gpt2.training.loop import Parts
 
 
 def open_data(config: Config) -> dict[str, TokenFile]:
-    """Open the splits of the corpus: train, val and, where there is one, test and val+test.
+    """Open the splits of the corpus: train, val and, if it exists, test and val+test.
 
     Raises UserError.
     """
     folder = config.data.data_dir / config.data.dataset
-    read_meta(folder, config.data.tokenizer)  # first, as it names the command that makes the data
+    read_meta(folder, config.data.tokenizer)  # its error names the command that makes the data
     data = {
         "train": open_split(folder, "train", config.model.block_size),
         "val": open_split(folder, "val", 1),
     }
     test = data["train"].meta.splits.get("test")
-    if test is not None and test.tokens > 1:  # of one token nothing is predicted
+    if test is not None and test.tokens > 1:  # one token has no target
         data |= {name: open_split(folder, name, 1) for name in ("test", VAL_TEST)}
     asked, made = config.data.tokenizer, data["train"].meta.tokenizer["name"]
     if asked is not None and asked != made:
@@ -81,11 +81,11 @@ def length_of(config: Config, tokens: TokenFile, ranks: int) -> int | None:
 def refuse_pruning(
     config: Config, tokens: TokenFile, ranks: DistributedContext, run_dir: Path | None = None
 ) -> None:
-    """Refuse pruning that could not be done, before anything is written. Raises UserError."""
+    """Raise UserError for pruning that cannot be done, before anything is written."""
     prune, problems = config.prune, []
     if prune is None:
         return
-    # A run that goes on, perhaps with other ranks, keeps the steps that it was found right for.
+    # A run that resumes, perhaps with other ranks, keeps the number of steps that was checked.
     begun = run_dir is not None and (run_dir / "run.json").exists()
     steps = None if begun else length_of(config, tokens, ranks.world_size)
     schedule = schedule_of(prune)
@@ -127,7 +127,7 @@ def build_pruner(
     tokens: TokenFile | Ids,
     precision: Precision,
 ) -> Pruner:
-    """Build what prunes `model`, or the null pruner."""
+    """Build the pruner of `model`; without pruning, one that does nothing."""
     prune = config.prune
 
     def batches() -> Iterator[Tensor]:
@@ -146,7 +146,7 @@ def build_pruner(
         training = model.training
         try:
             with torch.no_grad(), precision.autocast():
-                model.eval().hidden(ids)  # not what is compiled: hooks listen inside
+                model.eval().hidden(ids)  # not the compiled model: hooks need the modules
         finally:
             model.train(training)
 
@@ -181,7 +181,7 @@ def _optimizer_plugin(config: Config) -> ModuleType:
 
 
 def check_optimizer(config: Config, ranks: int = 1) -> None:
-    """Let the optimizer refuse what its module alone can tell, before there is a run directory.
+    """Run the optimizer's own check, before the run directory exists.
 
     `ranks` is the number of processes that train together. Raises UserError.
     """
@@ -219,9 +219,9 @@ def build_parts(
     precision: str,
     ranks: DistributedContext,
 ) -> Parts:
-    """Build what the loop needs."""
+    """Build the parts that the loop needs."""
     optim, training = config.optim, config.train
-    forward = ranks.parallelize(model, device)  # first: it may divide the parameters
+    forward = ranks.parallelize(model, device)  # first: it may shard the parameters
     optimizer = build_optimizer(config, model)
     order = BatchOrder(
         block_size=config.model.block_size,

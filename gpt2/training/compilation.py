@@ -1,4 +1,4 @@
-"""torch.compile with a way back: where it cannot work, the run goes on without, and says so."""
+"""torch.compile with a fallback: where it fails, the run continues without it, and says so."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gpt2.checkpoint.optimizer_state import load_random_state, random_state
 def compile_or_fall_back(part: nn.Module, trial: Callable[[], object]) -> str | None:
     """Compile `part` in place and run `trial`, one forward and backward pass through it.
 
-    The pass leaves no trace: the random generators are put back, the caller drops the gradients.
-    Returns None when it worked, else the reason why `part` stays as it was; under
-    TORCH_COMPILE_DISABLE, by which torch compiles nothing and says nothing, that is the reason.
+    The pass has no lasting effect: random generators are restored, and the caller drops the
+    gradients. Returns None when it worked, else the reason why `part` is not compiled.
+    TORCH_COMPILE_DISABLE, with which torch silently compiles nothing, is such a reason.
     """
     if torch._dynamo.config.disable:
         return "TORCH_COMPILE_DISABLE is set in the environment"
@@ -24,8 +24,8 @@ def compile_or_fall_back(part: nn.Module, trial: Callable[[], object]) -> str | 
     try:
         trial()
     except (RuntimeError, OSError, ImportError, AssertionError) as error:
-        # Dynamo and Inductor wrap what a missing or broken compiler raises in many types, all of
-        # them RuntimeErrors; a device that is full, or lost to an error of its own, is not theirs.
+        # Dynamo and Inductor raise many types for a missing or broken compiler, all of them
+        # RuntimeErrors. A full or lost device is another matter.
         if isinstance(error, (torch.OutOfMemoryError, torch.AcceleratorError)):
             raise
         part._compiled_call_impl = None

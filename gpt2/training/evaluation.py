@@ -1,4 +1,4 @@
-"""Loss over a whole split, every token once; nothing in it depends on a seed."""
+"""Loss over a whole split, every token once, independent of any seed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def evaluate(
 ) -> float | None:
     """Return the mean loss in nats over the targets that are not `ignored`.
 
-    `total` adds numbers up over the ranks among which the batches are shared. None when `stop`
-    asked to leave off. The model is put back into training mode if it was in it.
+    `total` sums numbers over the ranks that share the batches. Returns None when `stop` asked to
+    end. A model in training mode is put back into it.
     """
     training = model.training
     model.eval()
@@ -35,7 +35,7 @@ def evaluate(
                 real = (targets != ignored).sum()
                 with autocast():
                     loss = model(inputs, targets)
-                # Added up on the device, and read once at the end. MPS has no double precision.
+                # Summed on the device, and read once at the end. MPS has no double precision.
                 nats = nats + (loss if loss.device.type == "mps" else loss.double()) * real
                 count = count + real
     finally:
@@ -45,13 +45,13 @@ def evaluate(
 
 
 def perplexity(loss: float) -> float:
-    """Return exp of a loss in nats; infinity where that overflows."""
+    """Return exp(loss) of a loss in nats; infinity where that overflows."""
     return math.exp(loss) if loss < 700.0 else math.inf
 
 
 def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
     """Return the loss in bits per byte of text: comparable between tokenizers.
 
-    `tokens` were predicted at `loss` nats each; together they stand for `text_bytes` bytes.
+    `tokens` were predicted at `loss` nats each; their text has `text_bytes` bytes.
     """
     return loss * tokens / (math.log(2) * text_bytes)

@@ -1,4 +1,4 @@
-"""The micro-batch of evaluations: one that does not fit in memory is made smaller."""
+"""The micro-batch of evaluations, reduced where it does not fit in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpt2.machine.out_of_memory import ERRORS, is_exhaustion, release, smaller_b
 from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 
-#: Adds numbers up over ranks.
+#: Sums numbers over ranks.
 Total = Callable[[Sequence[float]], Sequence[float]]
 
 
@@ -20,9 +20,9 @@ class _ElsewhereError(Exception):
 
 
 class EvaluationBatch:
-    """The micro-batch of evaluations: one that does not fit is reduced, on all ranks alike.
+    """The micro-batch of evaluations; where it does not fit, all ranks reduce it alike.
 
-    `on_reduction` is told of every reduction as run.json keeps it.
+    `on_reduction` is called with every reduction, in the form of run.json.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class EvaluationBatch:
         self._ranks, self._console, self._on_reduction = ranks, console, on_reduction
 
     def evaluate(self, compute: Callable[[int, Total], float | None]) -> float | None:
-        """Return what `compute` gives for a micro-batch, and what adds its sums up over ranks.
+        """Return the result of `compute`, called with a micro-batch and a sum over ranks.
 
         Raises UserError when even a micro-batch of 1 is too large.
         """
@@ -49,7 +49,7 @@ class EvaluationBatch:
                 if not is_exhaustion(error) or self._ranks.sharded:
                     raise
                 reason = first_line(error)
-                # The others wait for this rank's sums, and so learn that there are none.
+                # The others wait for this rank's sums; this tells them that it has none.
                 self._ranks.all_reduce_sum([0.0, 0.0, 1.0])
             release()
             self._reduce(reason)
@@ -76,7 +76,7 @@ class EvaluationBatch:
 
 
 def evaluation_batch(size: int, batch_size_reductions: Sequence[dict[str, Any]]) -> int:
-    """Return `size`, or the smaller one that evaluations had to be reduced to.
+    """Return `size`, or the smaller micro-batch to which evaluations were reduced.
 
     `batch_size_reductions` is the entry `lowered` of run.json.
     """

@@ -1,4 +1,4 @@
-"""The last numbers of a run: its loss over the test split, and over validation and test together.
+"""The final losses of a run: over the test split, and over validation and test together.
 
 Nothing is chosen by them: they are measured once, after the last step.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gpt2.config import faults
 from gpt2.data.tokens import TokenFile
 
-#: Validation and test read as one text, as open_split names it.
+#: Validation and test read as one text, by open_split's name.
 VAL_TEST = "val+test"
 #: Returns the mean loss over a split from one of its inputs on; None when stopped.
 LossOver = Callable[[TokenFile, int], float | None]
@@ -28,10 +28,10 @@ class FinalLosses:
 def final_losses(
     val_loss: float, data: Mapping[str, TokenFile], block_size: int, loss_over: LossOver
 ) -> FinalLosses | None:
-    """Measure the test split, and validation and test as one text; None when stopped.
+    """Return the losses over the test split and over val+test; None when stopped.
 
     `val_loss` is the loss over the whole validation split. Up to the sequence that crosses the
-    border, the sequences of both readings are the same, so those are not computed again.
+    border, val+test has the same sequences as validation: these are not computed again.
     """
     if "test" not in data:
         return FinalLosses()
@@ -43,7 +43,7 @@ def final_losses(
     targets = len(val.ids) - 1
     first = targets // block_size * block_size
     nats = val_loss * targets
-    if first < targets:  # the last sequence of validation, which is cut short there alone
+    if first < targets:  # the last sequence of validation, which ends early
         cut = loss_over(val, first)
         if cut is None:
             return None

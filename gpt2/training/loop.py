@@ -20,11 +20,11 @@ from gpt2.prune.pruner import Pruner
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained, and with what; see assembly.build_parts.
+    """The parts of training; see assembly.build_parts.
 
-    `forward` computes `model`'s loss; over several ranks it also averages the gradients.
-    `flops_per_token` are those that count in the MFU, and `peak_flops` what is stated for the
-    devices of all ranks together, per second; None where that is not known.
+    forward: computes `model`'s loss; over several ranks it also averages gradients.
+    flops_per_token: those that count in the MFU.
+    peak_flops: the vendor's FLOP/s for the devices of all ranks together; None where unknown.
     """
 
     model: nn.Module
@@ -41,7 +41,7 @@ class Parts:
     peak_flops: float | None = None
 
     def mfu(self, tokens_per_second: float) -> float | None:
-        """Return the share of the devices' stated speed that training reaches; None if unknown."""
+        """Return the share of the devices' peak speed that training reaches; None if unknown."""
         if self.peak_flops is None:
             return None
         return tokens_per_second * self.flops_per_token / self.peak_flops
@@ -55,25 +55,25 @@ class Progress:
     max_time: float | None
     step: int = 0
     elapsed: float = 0.0
-    #: Global batches that rollbacks skipped, and how often the run went back.
+    #: Global batches that rollbacks skipped, and the number of rollbacks.
     skipped_batches: int = 0
     rollbacks: int = 0
     _since: float = field(default_factory=time.perf_counter)
 
     @property
     def data_step(self) -> int:
-        """Index of the next global batch: the step, and the batches that rollbacks skipped."""
+        """Return the index of the next global batch: the step plus the skipped batches."""
         return self.step + self.skipped_batches
 
     def resume(
         self, step: int, elapsed: float, skipped_batches: int = 0, rollbacks: int = 0
     ) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.step, self.elapsed = step, elapsed
         self.skipped_batches, self.rollbacks = skipped_batches, rollbacks
 
     def start(self) -> None:
-        """Begin to count time."""
+        """Start the clock."""
         self._since = time.perf_counter()
 
     def tick(self) -> None:
@@ -83,7 +83,7 @@ class Progress:
         self._since = now
 
     def fraction(self) -> float:
-        """Share of the run that is done, in [0, 1], by the limit that is nearest."""
+        """Return the share of the run that is done, in [0, 1], by the nearest limit."""
         shares = [0.0]
         if self.steps is not None:
             shares.append(self.step / self.steps)
@@ -92,13 +92,13 @@ class Progress:
         return min(1.0, max(shares))
 
     def done(self) -> bool:
-        """Whether a limit is reached."""
+        """Return whether a limit is reached."""
         return self.fraction() >= 1.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did; the tensors are 0-d and still on the device."""
+    """The results of one step; the tensors are 0-d and still on the device."""
 
     loss: Tensor
     norm: Tensor
@@ -106,17 +106,17 @@ class Step:
 
 
 class Recorder(Protocol):
-    """What the loop tells after every step."""
+    """Called by the loop after every step."""
 
     def after_step(self, step: Step) -> bool:
-        """Log, evaluate and save when due; False ends the run before its time."""
+        """Log, evaluate and save when due; False ends the run early."""
         ...
 
 
 def train(parts: Parts, progress: Progress, recorder: Recorder) -> None:
     """Train until a limit is reached or the recorder ends the run.
 
-    Nothing in here reads a value back from the device.
+    The loop itself reads no value back from the device.
     """
     parameters = [p for group in parts.optimizer.param_groups for p in group["params"]]
     progress.start()
@@ -136,13 +136,13 @@ def train(parts: Parts, progress: Progress, recorder: Recorder) -> None:
         parts.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tick()
-        if progress.max_time is not None:  # ranks must prune by the same clock
+        if progress.max_time is not None:  # all ranks must prune by the same clock
             _, progress.elapsed = parts.ranks.all_reduce_stop(False, progress.elapsed)
         parts.pruner.apply(progress.step, progress.fraction())
         if not recorder.after_step(Step(loss, norm, rate)):
             return
         progress.start()  # evaluations and checkpoints are not training time
-    # Time can run out while a step is logged: what is due at the end of the run is due now.
+    # Time can run out while a step is logged: then the last pruning event is due now.
     parts.pruner.apply(progress.step, progress.fraction())
 
 
@@ -168,7 +168,7 @@ def forward_backward(parts: Parts, data_step: int) -> Tensor:
 
 
 def inject_gradient_fault(parameters: list[nn.Parameter]) -> None:
-    """Pass the injection point of the gradients: nothing is done unless a fault test asks."""
+    """Injection point for fault tests: scale the gradients if a test asks for it."""
     if (factor := faults.factor("step.grad")) != 1.0:
         for parameter in parameters:
             if parameter.grad is not None:
@@ -176,12 +176,12 @@ def inject_gradient_fault(parameters: list[nn.Parameter]) -> None:
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the global norm of all gradients: 0-d, on the device, held as the gradients are."""
+    """Return the global norm of all gradients: 0-d, on the device, sharded as they are."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def clip(parameters: list[nn.Parameter], largest: float, norm: Tensor) -> None:
-    """Scale the gradients, of global norm `norm`, to one of at most `largest`; 0 leaves them.
+    """Scale the gradients, of global norm `norm`, down to a norm of `largest`; 0: do nothing.
 
     Pascanu et al. 2013, algorithm 1.
     """

@@ -1,4 +1,4 @@
-"""The numbers of a run as they are written down: metrics.jsonl, the tracker, the progress line."""
+"""The numbers of a run in metrics.jsonl, in the tracker, and on the progress line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gpt2.run_dir.folder import RunFolder
 from gpt2.training.evaluation import perplexity
 from gpt2.training.loop import Parts, Progress, Step
 
-#: Steps that the time left is judged by, and those of a session before it is judged at all.
+#: Steps that the time left is estimated from, and the fewest in a session.
 _RECENT, _FIRST = 20, 5
 
 
 class Metrics:
-    """Writes the lines of metrics.jsonl, and says the same to the tracker and the console."""
+    """Writes the lines of metrics.jsonl, and passes them to the tracker and the console."""
 
     def __init__(
         self, folder: RunFolder, console: Console, parts: Parts, progress: Progress
@@ -38,7 +38,7 @@ class Metrics:
         self._recent.clear()
 
     def after_step(self) -> None:
-        """Take in how long a step took, and move the bar of a terminal."""
+        """Record the time of a step, and move the bar of a terminal."""
         progress = self._progress
         self._recent.append((progress.step, progress.elapsed))
         if self._console.live:
@@ -85,22 +85,22 @@ class Metrics:
         self.track({name.removeprefix("val_"): value for name, value in line.items()}, "val/")
 
     def track(self, values: dict[str, Any], prefix: str) -> None:
-        """Pass the numbers among `values` on to the tracker, if there is one."""
+        """Pass the numbers among `values` to the tracker, if there is one."""
         if self._folder.tracking is not None:
             self._folder.tracking.log(self._progress.step, values, prefix)
 
     def track_text(self, name: str, text: str) -> None:
-        """Pass a text that the model wrote on to the tracker, if there is one."""
+        """Pass a text that the model wrote to the tracker, if there is one."""
         if self._folder.tracking is not None:
             self._folder.tracking.text(self._progress.step, name, text)
 
     def tokens_seen(self) -> int:
-        """Tokens trained on so far, counted as often as they were seen."""
+        """Return the tokens trained on so far, repetitions included."""
         batches = self._parts.batches
         return self._progress.step * batches.effective_batch * batches.block_size
 
     def skipped(self) -> dict[str, int]:
-        """Count the steps skipped for NaN or Inf and as spikes, and the rollbacks."""
+        """Return the counts of steps skipped for NaN or Inf and for spikes, and of rollbacks."""
         step_guard = self._parts.precision.step_guard
         return {
             "skipped_steps": int(step_guard.skipped),
@@ -131,7 +131,7 @@ class Metrics:
         return f"step {self._progress.step}{'' if steps is None else f'/{steps}'}  "
 
     def _left(self) -> str:
-        """Say how much time training still takes, by the last steps; nothing before there are."""
+        """Return the time that training still takes, by the last steps; empty before the first."""
         progress = self._progress
         if progress.fraction() >= 1.0:
             return f"{duration(0.0)} left"
@@ -147,7 +147,7 @@ class Metrics:
 
 
 def _sparsity_of(sparsity: Sparsity) -> dict[str, Any]:
-    """Return what a line says of the sparsity of a pruned run."""
+    """Return a line's entries about the sparsity of a pruned run."""
     if not sparsity.layers:
         return {}
     return {

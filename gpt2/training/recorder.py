@@ -1,4 +1,4 @@
-"""After each step of a run: log, evaluate, save, stop or go back, each when it is due."""
+"""After each step of a run: log, evaluate, save, stop or roll back when due."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gpt2.training.spikes import SpikePolicy, mean_loss
 
 
 class RunRecorder:
-    """Decides what is due after a step, and has it done: metrics, spikes and saves have their own.
+    """Decides what is due after a step; metrics, spikes and checkpoints have their own classes.
 
-    `evaluate` returns the validation loss, or None if stopped. `during` is the context of what may
-    take longer than a step.
+    `evaluate` returns the validation loss, or None if stopped. `during` is the context of work that
+    may take longer than a step.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RunRecorder:
         self._log_interval = training.log_interval
         self._eval_interval = training.eval_interval
         self._checkpoint_interval = training.checkpoint_interval
-        # An evaluation at least as rare as checkpoints may add its own.
+        # With evaluations at least as rare as checkpoints, each new best is saved, too.
         self._saves_best = training.save_every_best or (
             training.eval_interval >= training.checkpoint_interval > 0
         )
@@ -60,7 +60,7 @@ class RunRecorder:
     def after_step(self, step: Step) -> bool:
         """Log, evaluate and save when due; False when the run was asked to stop.
 
-        Raises RolledBackError when the run shall go back, UserError when it diverged.
+        Raises RolledBackError for a rollback, UserError when the run diverged.
         """
         self._saver.look()
         self._agree()
@@ -86,11 +86,11 @@ class RunRecorder:
 
     @property
     def stopping(self) -> bool:
-        """Whether the run was asked to stop; over several ranks, what they agreed on last."""
+        """Return whether the run was asked to stop; with several ranks, what they agreed on."""
         return bool(self._stop) if self.parts.ranks.world_size == 1 else self._agreed
 
     def catch_up(self) -> None:
-        """Make the evaluation that a stop cut short, after a resume."""
+        """After a resume, run the evaluation that a stop interrupted."""
         if self.progress.step and self._due(self._eval_interval):
             self.conclude()
 
@@ -102,7 +102,7 @@ class RunRecorder:
     def validate(self, kept: bool = True) -> bool:
         """Evaluate and record; True when this is the best so far. Nothing when stopped.
 
-        Only the best of what is `kept` on disk is called that.
+        Only an evaluation whose weights are `kept` on disk can be the best.
         """
         loss = self._evaluate()
         if loss is None:
@@ -110,7 +110,7 @@ class RunRecorder:
         step, sparsity = self.progress.step, self.parts.pruner.sparsity()
         self.last = {"step": step, "val_loss": loss}
         self.metrics.evaluation(loss, sparsity)
-        # A model that is yet to be pruned is not the best of the pruned ones.
+        # A model that is not fully pruned yet cannot be the best of the pruned ones.
         eligible = kept and math.isfinite(loss) and sparsity.final
         better = eligible and (self.best is None or loss < self.best["val_loss"])
         if better:
@@ -133,9 +133,9 @@ class RunRecorder:
         self._saver.close()
 
     def restore(self, rollback: Rollback | None = None) -> None:
-        """Resume from the newest good checkpoint, if there is one; past a spike after a rollback.
+        """Resume from the newest good checkpoint, if any; after a rollback, skip its data.
 
-        Where rollbacks are asked for and there is none, one is made.
+        With rollbacks on and no checkpoint yet, write one.
         """
         state = self._saver.restore()
         if state is not None:
@@ -148,7 +148,7 @@ class RunRecorder:
             rollback.apply(self.progress)
 
     def _agree(self) -> None:
-        """Let all ranks go by the first one's clock, and stop when any was told to."""
+        """Make all ranks use the first rank's clock, and stop when one was asked to."""
         stop = bool(self._stop)
         self._agreed, self.progress.elapsed = self.parts.ranks.all_reduce_stop(
             stop, self.progress.elapsed

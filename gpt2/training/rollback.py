@@ -1,4 +1,4 @@
-"""Going back after a spike: to the newest good checkpoint, past the data that led to it."""
+"""Rollback after a spike: to the newest good checkpoint, skipping the data that led to it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Rollback:
     data_step: int
 
     def apply(self, progress: Progress) -> None:
-        """Skip the batches between the checkpoint that `progress` was put back to and `data_step`.
+        """Skip the batches from the checkpoint that was loaded into `progress` to `data_step`.
 
-        Training is a function of the checkpoint and the data, so the same data would end in the
-        same spike. The checkpoint, which is older than the rollback, does not know of it: a run
-        that ends before its next checkpoint meets the spike again, and goes back again.
+        Training is a function of the checkpoint and the data: the same data would end in the same
+        spike. The checkpoint is older than the rollback and has no record of it. So a run that ends
+        before its next checkpoint meets the spike again, and rolls back again.
         """
         if progress.rollbacks >= self.count:
-            return  # a checkpoint of after the rollback
+            return  # this checkpoint is newer than the rollback
         progress.skipped_batches = self.data_step - progress.step
         progress.rollbacks = self.count
 
 
 class RolledBackError(Exception):
-    """The run is to be built anew from its newest good checkpoint."""
+    """The run must be rebuilt from its newest good checkpoint."""
 
     def __init__(self, rollback: Rollback) -> None:
         super().__init__()
@@ -37,7 +37,10 @@ class RolledBackError(Exception):
 
 
 def next_rollback(progress: Progress, most: int) -> Rollback:
-    """Return the rollback from a spike in the last step. Raises UserError after `most` of them."""
+    """Return the rollback from a spike in the last step.
+
+    Raises UserError after `most` rollbacks.
+    """
     if progress.rollbacks >= most:
         raise UserError(
             f"diverged: step {progress.step} spiked, and all rollbacks are used up "

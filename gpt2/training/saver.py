@@ -1,4 +1,4 @@
-"""The checkpoints of a run under way: what goes into one, and the parts put back to it."""
+"""Save the checkpoints of a run, and restore its parts from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gpt2.training.loop import Parts, Progress
 
 _PRUNING = "prune."
 
-#: An evaluation: the step it was made after, and the validation loss.
+#: An evaluation: its step, and the validation loss.
 Mark = dict[str, float]
 
 _SHAPE = {
@@ -42,7 +42,7 @@ _SHAPE = {
     "last": (dict, type(None)),
 }
 _MARK = {"step": int, "val_loss": (int, float)}
-#: What an entry of another kind, or none, leads to where a state is put back.
+#: Errors that a missing entry, or one of another type, causes when a state is restored.
 _MISFITS = (
     ArithmeticError,
     AttributeError,
@@ -57,9 +57,9 @@ _MISFITS = (
 class Saver:
     """Saves and restores `parts` and `progress` in the run's folder.
 
-    In the `background`, save copies what a checkpoint holds and returns; a thread writes the copy.
-    One is under way at most: the next save waits for it. All but the writing itself is done by the
-    thread that calls. Where ranks hold shards, each writes its own; else the first writes all.
+    In the `background`, save copies the content of a checkpoint and returns; a thread writes the
+    copy. At most one write is under way: the next save waits for it. Only the writing itself
+    happens in the thread. Sharded ranks write their own shards; else the first rank writes all.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Saver:
     def save(self, required: bool, best: Mark | None, last: Mark | None) -> None:
         """Write a checkpoint, with the best and the last evaluation so far.
 
-        A failure is an error in the log. Raises UserError when it is `required`, which is never
-        left to the background, and for weights that are not finite, which no step to come would
-        make so again.
+        A failure is an error in the log. Raises UserError when the checkpoint is `required`, which
+        is never written in the background, and for weights with NaN or Inf: no later step could
+        repair them.
         """
         self.wait()
         tensors, plain = optimizer_tensors(self._parts.optimizer)
@@ -106,7 +106,7 @@ class Saver:
             made = sharded.own_part(made, self._parts.ranks)
         elif not self._parts.ranks.first:
             return
-        # Until the new best is on disk, the one before it is what --best finds.
+        # Until the new best is on disk, --best finds the one before.
         keep = [int(mark["step"]) for mark in (best, self._best_saved) if mark]
         if self._background is None or required:
             self._settle(made.step, best, lambda: self._write(made, keep), required)
@@ -116,19 +116,19 @@ class Saver:
             self._background.start(lambda: self._write(copied, keep))
 
     def look(self) -> None:
-        """Say what became of a checkpoint that was written in the background, once it is over."""
+        """Report the result of a checkpoint written in the background, once it is done."""
         if self._background is not None and self._background.over:
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the checkpoint under way, if there is one, and say what became of it."""
+        """Wait for the checkpoint under way, if there is one, and report its result."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             assert self._background is not None
             self._settle(*under_way, self._background.wait, required=False)
 
     def close(self) -> None:
-        """Wait for the checkpoint under way, and end the thread."""
+        """Wait for the checkpoint under way, and stop the thread."""
         try:
             self.wait()
         finally:
@@ -144,11 +144,11 @@ class Saver:
             checkpoints.save(self._folder.checkpoints, made, keep)
 
     def _sync_metrics(self) -> None:
-        # Lines that lag behind a checkpoint would be missing after a crash and a resume; yet the
-        # weights are worth more than a line.
+        # Lines not yet on disk would be missing after a crash and a resume. But a failure here must
+        # not cost the checkpoint: weights are worth more than a line.
         try:
             self._folder.sync_metrics()
-        except FileNotFoundError:  # the folder is gone, and another in its place is no run
+        except FileNotFoundError:  # the folder is gone; another in its place is not this run
             raise
         except OSError as error:
             self._unsynced = _words(error)
@@ -156,7 +156,7 @@ class Saver:
     def _settle(
         self, step: int, best: Mark | None, written: Callable[[], None], required: bool
     ) -> None:
-        """Take in how the writing of the checkpoint of `step` ends, which `written` waits for."""
+        """Wait for the writing of the checkpoint of `step` by `written`, and report its result."""
         try:
             written()
         except OSError as error:
@@ -181,7 +181,7 @@ class Saver:
             self._console.warn(f"metrics.jsonl: a power cut could cost lines of it: {why}")
 
     def restore(self) -> dict[str, Any] | None:
-        """Put everything back to the newest good checkpoint, cut metrics.jsonl to it.
+        """Restore everything from the newest good checkpoint, and cut metrics.jsonl to it.
 
         Returns the checkpoint's state; None when there is none.
         """
@@ -232,9 +232,9 @@ class Saver:
         self._parts.pruner.load({n.removeprefix(_PRUNING): found.optim[n] for n in pruned})
         self._parts.precision.load(found.state["precision"])
         states = found.state["random"]
-        if len(states) == self._parts.ranks.world_size:  # else each rank goes on from its seed
+        if len(states) == self._parts.ranks.world_size:  # else each rank continues from its seed
             load_random_state(states[self._parts.ranks.rank])
-        # Checkpoints of before there were rollbacks know of none.
+        # Old checkpoints, written before rollbacks existed, have no count.
         skipped_batches, rollbacks = (
             found.state.get(name, 0) for name in ("left_out", "rollbacks")
         )
@@ -243,13 +243,13 @@ class Saver:
 
 
 def refuse_nonfinite(weights: Mapping[str, Tensor], step: int, ranks: DistributedContext) -> None:
-    """Raise UserError where a weight after `step` steps is infinite or not a number.
+    """Raise UserError where a weight after `step` steps is NaN or Inf.
 
-    Where ranks hold shards of the weights, it is raised on all of them.
+    Sharded ranks raise it on all of them.
     """
     own = {name: local_shard(w.detach()) for name, w in weights.items()}
     own = {name: w for name, w in own.items() if w.numel()}
-    # The largest magnitude is NaN where anything is, and takes no memory to find.
+    # The largest magnitude is NaN if any weight is, and takes no memory to find.
     found = [torch.linalg.vector_norm(w, math.inf) for w in own.values()]
     broken = None
     if found and not bool(torch.isfinite(torch.stack(found)).all()):
@@ -268,13 +268,13 @@ def refuse_nonfinite(weights: Mapping[str, Tensor], step: int, ranks: Distribute
 
 
 def _words(error: OSError) -> str:
-    """Say what went wrong, and with which file if that is known."""
+    """Return what went wrong, with the file if known."""
     where = f" ({error.filename})" if error.filename is not None else ""
     return f"{error.strerror or error}{where}"
 
 
 def _refuse_misshapen(state: dict[str, Any]) -> None:
-    """Raise ValueError where the entries of a checkpoint's state are of other kinds than ours."""
+    """Raise ValueError where entries of a checkpoint's state have other types than ours."""
     wrong = mismatch(state, _SHAPE)
     for name in ("best", "last"):
         wrong = wrong or (state[name] and mismatch(state[name], _MARK))

@@ -1,4 +1,4 @@
-"""What a run does about steps that spike or diverge: skip them, go back, or end."""
+"""Policy for steps that spike or diverge: skip them, roll back, or end the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpt2.training.rollback import RolledBackError, next_rollback
 
 
 class SpikePolicy:
-    """Looks at every step, after the step guard has; `max_rollbacks` None never goes back."""
+    """Acts on every step after the step guard; with `max_rollbacks` None it never rolls back."""
 
     def __init__(
         self, parts: Parts, progress: Progress, console: Console, max_rollbacks: int | None
@@ -21,15 +21,15 @@ class SpikePolicy:
 
     @property
     def rolls_back(self) -> bool:
-        """Whether a spike sends the run back to its newest checkpoint."""
+        """Return whether a spike sends the run back to its newest checkpoint."""
         return self._max_rollbacks is not None
 
     def restart(self) -> None:
-        """Take the sparsity as it is now for what spikes are measured at, as after a resume."""
+        """Store the current sparsity, as after a resume: a change of it resets the spike window."""
         self._pruned = self._parts.pruner.sparsity().reached
 
     def after_step(self, step: Step) -> None:
-        """Go back if the step spiked; measure spikes anew where pruning made the loss jump.
+        """Roll back if the step spiked; empty the spike window when pruning changed the sparsity.
 
         Raises RolledBackError, and UserError where the run diverged.
         """

@@ -1,4 +1,4 @@
-"""A run's weights written for other programs, and an account of what they take."""
+"""Export a run's weights for other programs, and print their sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from gpt2.weights.trained import open_stored
 
 
 def export(actions: ExportActions) -> None:
-    """Export a run as `actions` say and print what it takes. Raises UserError."""
+    """Export a run as `actions` says and print the sizes.
+
+    Raises UserError.
+    """
     out = _free_folder(actions)
     actions = replace(actions, run=meant(actions.run))
     stored = open_stored(actions.run, actions.best)
@@ -44,7 +47,10 @@ def export(actions: ExportActions) -> None:
 
 
 def _free_folder(actions: ExportActions) -> Path:
-    """Return the folder to write, absolute. Raises UserError when it may not be replaced."""
+    """Return the folder to write, absolute.
+
+    Raises UserError when it may not be replaced.
+    """
     name = actions.format + "-best" * actions.best + "-bf16" * (actions.dtype == "bf16")
     out = (actions.out or actions.run / "export" / name).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -57,7 +63,7 @@ def _free_folder(actions: ExportActions) -> Path:
 
 
 def _account(tensors: Mapping[str, Tensor], written: int, dtype: str) -> Iterator[str]:
-    """Yield lines on the zeros in `tensors`, and what they took in the `written` bytes."""
+    """Yield lines about the zeros in `tensors`, and their part in the `written` bytes."""
     entries = zeros = matrix_entries = matrix_zeros = negative = 0
     for name, tensor in tensors.items():
         none = tensor == 0.0

@@ -1,6 +1,7 @@
-"""The folders that export.py makes of a run: for transformers, and our own, which are read back.
+"""The folders that export.py writes: for transformers, or our own, which can be read back.
 
 Ours hold
+
     config, run.json    the run's own
     export.json         form (dense or sparse), number format, step
     WEIGHTS[form]       the weights under our names
@@ -41,9 +42,9 @@ def in_format(tensors: Mapping[str, Tensor], dtype: str) -> Mapping[str, Tensor]
 def write_hugging_face(
     folder: Path, config: ModelConfig, tokenizer: Tokenizer, tensors: Mapping[str, Tensor]
 ) -> int:
-    """Fill `folder` with what GPT2LMHeadModel.from_pretrained loads; return the weights' bytes.
+    """Fill `folder` with the files for GPT2LMHeadModel.from_pretrained; return the weights' bytes.
 
-    Raises OSError; UserError (DATA) when the vocabulary that goes with it is damaged.
+    Raises OSError, and UserError (DATA) when the shipped vocabulary is damaged.
     """
     biases = missing_biases(tensors)
     makers: dict[str, Callable[[], Tensor]] = {
@@ -63,7 +64,10 @@ def write_hugging_face(
 def write_export(
     folder: Path, run: Path, form: str, dtype: str, step: int, tensors: Mapping[str, Tensor]
 ) -> int:
-    """Fill `folder` from the run in `run`; return the bytes of the weights. Raises OSError."""
+    """Fill `folder` from the run in `run`; return the bytes of the weights.
+
+    Raises OSError.
+    """
     path = folder / WEIGHTS[form]
     if form == "sparse":
         makers, texts = pack(tensors)
@@ -80,24 +84,24 @@ def write_export(
 
 
 def weight_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return the bytes of the files of weights that write_export would write: dense and sparse."""
-    # As they come out of a checkpoint.
+    """Return the sizes in bytes of the weight files of write_export: dense and sparse."""
+    # The order of tensors in a checkpoint.
     ordered = LazyTensors({name: partial(tensors.__getitem__, name) for name in sorted(tensors)})
     form, texts = packed_form(ordered)
     return {"dense": file_size(ordered, {"format": "pt"}), "sparse": file_size(form, texts)}
 
 
 def is_export(folder: Path) -> bool:
-    """Whether `folder` is what write_export made, be it damaged."""
+    """Return whether write_export made `folder`, even if it is damaged now."""
     marks = all((folder / name).is_file() for name in (MANIFEST, "config"))
     return marks or (folder / ABOUT).is_file()
 
 
 def load_export(folder: Path) -> Checkpoint:
-    """Load what write_export made; it has weights and a step, and no more of a checkpoint.
+    """Load a folder made by write_export, as a checkpoint with weights and a step only.
 
     Sparse weights are restored one by one, when they are asked for. Raises DamagedError, or
-    UserError (CHECKPOINT) of a sparse file, naming the file that is damaged.
+    UserError (CHECKPOINT) for a sparse file, naming the damaged file.
     """
     if wrong := problem(folder, (*_FROM_RUN, ABOUT)):
         raise DamagedError(wrong)

@@ -1,4 +1,4 @@
-"""Weights that other programs wrote: Hugging Face folders, .safetensors and .bin files."""
+"""Weights from other programs: Hugging Face folders, .safetensors and .bin files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from gpt2.weights.pretrained import SHAPE, Pretrained
 from gpt2.weights.sparse import SparseFile, is_sparse
 from gpt2.weights.trainers import is_conv1d, of_trainer, unwrapped
 
-#: Files of a folder that hold its weights, the best first.
+#: Files of weights in a folder, in order of preference.
 _WHOLE, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-#: Names by which other programs download.
+#: Names of published models that other programs download.
 _PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
-#: transformers' GPT2Config: what stands for an entry that is not there.
+#: Defaults of transformers' GPT2Config.
 _SHAPE_DEFAULTS = {"n_layer": 12, "n_head": 12, "n_embd": 768}
-#: Entries that change what is computed, and the values that our model computes; first the default.
+#: Entries that change the computation, and the values that our model supports; the first is the
+#: default.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
     "layer_norm_epsilon": (1e-5,),
@@ -120,13 +121,13 @@ def _sharded(folder: Path) -> Mapping[str, Tensor]:
 
 
 def _unpickled(path: Path) -> tuple[Mapping[str, Tensor], dict[str, int]]:
-    """Return the state_dict in a file of torch.save, mapped into memory and not run as code.
+    """Return the state_dict in a file of torch.save, memory-mapped, without running its code.
 
-    And the SHAPE, where the file of a trainer says it.
+    Also returns the SHAPE, where a trainer's file has it.
     """
     way_out = "take model.safetensors instead"
     try:
-        # torch.load does not look at the checksums.
+        # torch.load does not check the checksums.
         with zipfile.ZipFile(path) as archive:
             packed = [one for one in archive.infolist() if one.compress_type]
             bad = None if packed else archive.testzip()
@@ -134,7 +135,7 @@ def _unpickled(path: Path) -> tuple[Mapping[str, Tensor], dict[str, int]]:
         problem = f"it is damaged, or of a format before torch 1.6 ({error}); {way_out}"
         raise _damaged(path, what_it_is(path) or problem) from error
     if packed:
-        # torch.save packs nothing, and what is packed may be of any size when it is unpacked.
+        # torch.save never compresses, and a compressed entry may have any size when unpacked.
         problem = f"{packed[0].filename} in it is compressed, which torch.save does not; {way_out}"
         raise _damaged(path, problem)
     if bad:
@@ -155,7 +156,7 @@ def _unpickled(path: Path) -> tuple[Mapping[str, Tensor], dict[str, int]]:
 
 
 def _not_downloaded(path: Path) -> str:
-    """Return a hint for who gives the name of a published model; empty for other paths."""
+    """Return a hint if `path` is the name of a published model; else empty."""
     if path.name not in _PUBLISHED:
         return ""
     return (
@@ -165,7 +166,10 @@ def _not_downloaded(path: Path) -> str:
 
 
 def _read_config(folder: Path) -> dict[str, int]:
-    """Return the SHAPE that config.json gives. Raises UserError when it is no GPT-2 like ours."""
+    """Return the SHAPE in config.json.
+
+    Raises UserError when it is not a GPT-2 like ours.
+    """
     path = folder / "config.json"
     try:
         entries = read_object(path, {f"{name}?": int for name in SHAPE})

@@ -1,7 +1,7 @@
-"""Hugging Face interchange: names and orientation of GPT2LMHeadModel's tensors, and ours.
+"""Names and orientation of Hugging Face's GPT2LMHeadModel tensors, and ours.
 
 Names are the same. Hugging Face's linear layers are Conv1D with weights (in, out), ours are
-nn.Linear with (out, in); both directions turn one tensor at a time and copy none.
+nn.Linear with (out, in). Both directions transpose one tensor at a time, without copies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from gpt2.config.typed import ModelConfig
 
 _CONV1D = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
-_MASKS = (".attn.bias", ".attn.masked_bias")  # constants that old files hold
+_MASKS = (".attn.bias", ".attn.masked_bias")  # constants in old files
 HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
 _EMBEDDINGS = (EMBEDDING, "transformer.wpe.weight")
 
@@ -23,27 +23,27 @@ _EMBEDDINGS = (EMBEDDING, "transformer.wpe.weight")
 def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of GPT.state_dict() as GPT2LMHeadModel stores them, without lm_head.
 
-    The transposed ones are views: whoever writes a file makes them contiguous, one after the other.
+    Transposed tensors are views: the writer must make them contiguous, one by one.
     """
     return {name: transposed(name, tensor) for name, tensor in tensors.items()}
 
 
 def our_name(name: str) -> str | None:
-    """Return our name of Hugging Face's tensor `name`; None where we have none (head, masks)."""
+    """Return our name of Hugging Face's tensor `name`; None if we have none (head, masks)."""
     if name == HEAD or name.endswith(_MASKS):
         return None
     return name if name.startswith("transformer.") else f"transformer.{name}"
 
 
 def transposed(name: str, tensor: Tensor) -> Tensor:
-    """Return a view of the tensor of our `name` in the other orientation, which few have."""
+    """Return the tensor with our `name` in the other orientation, a view; most are unchanged."""
     return tensor.t() if name.endswith(_CONV1D) else tensor
 
 
 def missing_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a bias of zeros (out,) for each layer and norm of GPT.state_dict() that has none.
+    """Return a bias of zeros (out,) for each layer and norm of GPT.state_dict() without one.
 
-    Hugging Face's GPT-2 cannot do without; with zeros it computes the same.
+    Hugging Face's GPT-2 requires biases; zeros do not change the result.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -56,13 +56,13 @@ def missing_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def hugging_face_config(
     config: ModelConfig, vocab_size: int, end_of_text: int | None, dtype: str
 ) -> dict[str, Any]:
-    """Return the config.json with which GPT2LMHeadModel computes what our model computes."""
+    """Return a config.json with which GPT2LMHeadModel computes the same as our model."""
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": vocab_size,
         "n_positions": config.block_size,
-        "n_ctx": config.block_size,  # the same under an older name, which converters to GGUF want
+        "n_ctx": config.block_size,  # an older name that GGUF converters need
         "n_embd": config.n_embd,
         "n_layer": config.n_layer,
         "n_head": config.n_head,

@@ -1,4 +1,4 @@
-"""The weights that a run starts from, found where --init-from points."""
+"""Find the initial weights of a run, from --init-from."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from gpt2.weights.foreign import open_foreign
 from gpt2.weights.pretrained import SHAPE, Pretrained
 from gpt2.weights.trained import warn
 
-#: Share of zeros from which a model was pruned; a trained one has next to none.
+#: Share of zeros above which a model counts as pruned; trained ones have almost none.
 _PRUNED = 0.01
 
 
 def find_weights(
     config: Config, data: Meta, run_dir: Path | None, say: Callable[[str], None] = warn
 ) -> Pretrained | None:
-    """Open and check what --init-from names. Raises UserError; `say` is given warnings.
+    """Open and check the weights of --init-from; call `say` with warnings.
 
-    None when it names nothing, and when the run in `run_dir` goes on from a checkpoint of its own.
-    A run that has begun takes the weights it began from, which may have moved.
+    Returns None without --init-from, and when the run in `run_dir` resumes from its own checkpoint.
+    A run that has begun uses its original weights, which may have moved. Raises UserError.
     """
     path = config.model.init_from
     if path is None:
@@ -43,7 +43,7 @@ def find_weights(
         return None
     began = _began(run_dir)
     if path == before and began and Path(began["path"]).exists():
-        path = Path(began["path"])  # runs/latest, say, is this run by now
+        path = Path(began["path"])  # runs/latest may be this run by now
     found = _found(config, meant(path), data, (lambda _: None) if own else say)
     if began is None and path != before:
         why = f"it has no hash of those in {before}"
@@ -58,7 +58,7 @@ def find_weights(
 
 
 def _began(run: Path) -> dict[str, str] | None:
-    """Return path and sha256 of the weights that a run began from; None where it does not say."""
+    """Return path and sha256 of a run's initial weights; None where not recorded."""
     if not (run / "run.json").exists():
         return None
     found: dict[str, str] | None = read_json(run, "run.json").get("init_from")
@@ -110,7 +110,7 @@ def _found(config: Config, path: Path, data: Meta, say: Callable[[str], None]) -
 def _of_run(
     path: Path, run: Path, data: Meta, load: Callable[[], store.Checkpoint | None]
 ) -> Pretrained:
-    """Open what `load` gives of the run or export in `run`; its bytes are verified."""
+    """Open the verified checkpoint that `load` returns, of the run or export in `run`."""
     try:
         found = load()
     except DamagedError as error:

@@ -1,4 +1,4 @@
-"""The weights of another GPT-2, checked before a run starts from them, copied tensor by tensor."""
+"""The weights of another GPT-2, checked before a run starts from them, copied one by one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from gpt2.model.language_model import LanguageModel
 from gpt2.weights.hugging_face import EMBEDDING, HEAD, our_name, transposed
 
 _POSITIONS = "transformer.wpe.weight"
-#: What must be the same in both models: the name of the option and of the entry in config.json.
+#: Sizes that must agree: names of the options and of the entries in config.json.
 SHAPE = ("n_layer", "n_head", "n_embd")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights of a model that is not this run's.
+    """Weights of another model.
 
-    `tensors` reads each one when it is asked for, under its name in the file; `conv1d` says that
-    linear weights are (in, out), Hugging Face's orientation; `shape` holds SHAPE by name, or is
-    empty where nothing says it.
+    tensors: reads each tensor when it is asked for, by its name in the file.
+    conv1d: linear weights are (in, out), Hugging Face's orientation.
+    shape: SHAPE by name, or empty where unknown.
     """
 
     where: Path
@@ -38,10 +38,10 @@ class Pretrained:
     shape: Mapping[str, int]
 
     def check(self, config: ModelConfig, vocab_size: int, same_tokens: bool = False) -> None:
-        """Raise UserError with all that keeps a model of `config` from taking these weights.
+        """Raise UserError with every reason why a model of `config` cannot use these weights.
 
-        `same_tokens`: the ids of the data are the model's first ids, so that it may have rows of
-        the embedding beyond them, which are then left out.
+        `same_tokens`: the ids of the data are the model's first ids; rows of the embedding beyond
+        them are allowed, and left out.
         """
         have = {name: getattr(config, name) for name in SHAPE}
         if self.shape and self.shape != have:
@@ -67,17 +67,17 @@ class Pretrained:
         self._check_values(names)
 
     def copy_to(self, model: LanguageModel) -> None:
-        """Overwrite every parameter of `model`, in place; check() has found that they fit.
+        """Overwrite every parameter of `model`, in place; call check() first.
 
-        One tensor after the other, read from its file and copied to where the parameter is.
+        Tensors are read from the file and copied one by one.
         """
         names = self._names()
         for name, parameter in model.named_parameters():
-            rows = parameter.size(0)  # of the positions and the ids, the first
+            rows = parameter.size(0)  # positions and ids: only the first rows
             parameter.data.copy_(self._ours(names[name], name)[:rows])
 
     def rows_beyond(self, vocab_size: int) -> int:
-        """Return how many rows of the embedding stand for ids that the data do not have."""
+        """Return how many rows of the embedding are ids that the data do not have."""
         return self.tensors[self._names()[EMBEDDING]].size(0) - vocab_size
 
     def zero_share(self) -> float:
@@ -91,16 +91,16 @@ class Pretrained:
         return zeros / max(1, total)
 
     def has_zeros(self) -> bool:
-        """Whether there is a zero in the matrices of the blocks or in the embedding of tokens."""
+        """Return whether the blocks' matrices or the token embedding have a zero."""
         return self.zero_share() > 0.0 or not bool(self.tensors[self._names()[EMBEDDING]].all())
 
     def identity(self) -> dict[str, str]:
-        """Return what run.json says of these weights: their path and sha256."""
+        """Return run.json's entry about these weights: their path and sha256."""
         return {"path": str(self.where.resolve()), "sha256": self.sha256}
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of the tensors, wherever they lie."""
+        """Return a SHA-256 over names, types, shapes and bytes, independent of the file layout."""
         found = hashlib.sha256()
         for ours, name in sorted(self._names().items()):
             tensor = self.tensors[name].contiguous()
@@ -109,7 +109,7 @@ class Pretrained:
         return found.hexdigest()
 
     def _names(self) -> dict[str, str]:
-        """Return the name in the file of each tensor of ours."""
+        """Return the name in the file of each of our tensors."""
         return {ours: name for name in self.tensors if (ours := our_name(name))}
 
     def _ours(self, name: str, ours: str) -> Tensor:
@@ -135,7 +135,7 @@ class Pretrained:
         tensor = self.tensors[name]
         if not tensor.is_floating_point():
             return f"{name} holds {tensor.dtype}, not floating-point numbers"
-        # A vector is not transposed; what is no matrix where one is needed cannot be.
+        # Vectors are not transposed; where a matrix is needed, other tensors cannot be.
         shape = tuple(self._ours(name, ours).shape) if tensor.dim() == 2 else tuple(tensor.shape)
         if ours == _POSITIONS and len(shape) == 2 and shape[1:] == wanted[1:]:
             if shape[0] >= wanted[0]:
@@ -160,7 +160,7 @@ class Pretrained:
         if head is not None and not torch.equal(head, self.tensors[names[EMBEDDING]]):
             raise self._error(f"{HEAD} differs from {EMBEDDING}: only tied heads can be taken over")
         for name in names.values():
-            # A sum in fp32 needs no memory besides, and any number that is not finite spoils it.
+            # A sum in fp32 needs no extra memory, and any NaN or Inf spoils it.
             if not self.tensors[name].sum(dtype=torch.float32).isfinite():
                 raise self._error(f"{name} holds numbers that are not finite", code=Exit.CHECKPOINT)
 

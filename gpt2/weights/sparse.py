@@ -1,12 +1,15 @@
-"""The sparse form of weights: packed bits and the values that are not zero, exact to the bit.
+"""The sparse form of weights: packed bits and the nonzero values, exact to the bit.
 
-A safetensors file in which a tensor stands in the smaller of two forms: dense under its NAME, or as
+A safetensors file that stores each tensor in the smaller of two forms: dense under its NAME, or as
+
     NAME.bits    (ceil(n / 8),) uint8, one bit for each of its n entries in row-major order, the
                  lowest of a byte first: set where the entry is stored
     NAME.values  (k,) the stored entries, in that order
+
 An entry is left out when all of its bits are zero, so a negative zero is stored. With a share s
 left out, a matrix in fp32 takes 1/32 + (1 - s) of its dense bytes, in bf16 1/16 + (1 - s). The
-header holds the shape and the SHA-256 of every dense tensor; nothing is handed out that differs.
+header holds the shape and the SHA-256 of every dense tensor; a tensor that differs is never
+returned.
 """
 
 from __future__ import annotations
@@ -37,9 +40,9 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 def pack(
     tensors: Mapping[str, Tensor],
 ) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
-    """Return what a sparse file holds of `tensors`: makers by name, and the texts of its header.
+    """Return the content of a sparse file of `tensors`: makers by name, and its header texts.
 
-    Each maker makes its tensor anew, so that whoever writes them holds one at a time.
+    Each call of a maker builds its tensor, so that the writer holds one at a time.
     """
     makers: dict[str, Callable[[], Tensor]] = {}
     described: dict[str, dict[str, Any]] = {}
@@ -54,9 +57,9 @@ def pack(
 
 
 def packed_form(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return what pack's makers would make, on the device meta, and texts as long as pack's.
+    """Return the tensors of pack's makers on the device meta, and texts as long as pack's.
 
-    That is enough to say how large a sparse file would be, without making or hashing one.
+    This gives the size of a sparse file, without building or hashing it.
     """
     form: dict[str, Tensor] = {}
     described: dict[str, dict[str, Any]] = {}
@@ -99,9 +102,9 @@ def values_of(tensor: Tensor) -> Tensor:
 
 
 def restored(bits: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the tensor of `shape` that bits_of and values_of were taken from.
+    """Return the tensor of `shape` from which bits_of and values_of came.
 
-    Raises ValueError where the three do not go together.
+    Raises ValueError where the three do not fit together.
     """
     count = math.prod(shape)
     if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),) or values.dim() != 1:
@@ -116,7 +119,7 @@ def restored(bits: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def is_sparse(path: Path) -> bool:
-    """Whether `path` is a safetensors file of this form; False also when it cannot be read."""
+    """Return whether `path` is a safetensors file of this form; False if unreadable."""
     try:
         with safe_open(path, framework="pt") as file:
             return _KEY in (file.metadata() or {})
@@ -127,7 +130,7 @@ def is_sparse(path: Path) -> bool:
 class SparseFile(Mapping[str, Tensor]):
     """The dense tensors of a sparse file on the CPU, each restored when it is asked for.
 
-    Raises UserError (CHECKPOINT), then or at the opening, when the file is not what was written.
+    Raises UserError (CHECKPOINT), then or when it is opened, if the file was changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -180,7 +183,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    """Return which entries (n,) have a bit that is not zero."""
+    """Return which entries (n,) have any bit set."""
     return _flat(tensor).view(_WHOLE_NUMBERS[tensor.element_size()]) != 0
 
 

@@ -16,9 +16,10 @@ _END_OF_TEXT = "<|endoftext|>"
 
 
 def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, bytes]:
-    """Return the files, by name, from which AutoTokenizer makes `tokenizer`.
+    """Return the files, by name, from which AutoTokenizer builds `tokenizer`.
 
-    Of GPT-2's tokens they are the published vocabulary. Raises UserError (DATA) when it is damaged.
+    For GPT-2's tokens they are the published vocabulary. Raises UserError (DATA) when it is
+    damaged.
     """
     if not isinstance(tokenizer, Gpt2Tokenizer):
         return _of_characters(tokenizer, block_size)
@@ -36,7 +37,7 @@ def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, bytes]:
 def _of_characters(tokenizer: Tokenizer, block_size: int) -> dict[str, bytes]:
     """Return the files of a tokenizer whose ids are single characters.
 
-    There is no unknown token: another character is an error in transformers, as it is here.
+    It has no unknown token: other characters are an error in transformers, as here.
     """
     ids = {tokenizer.decode([number]): number for number in range(tokenizer.vocab_size)}
     each = {

@@ -1,4 +1,4 @@
-"""A trained model out of its run directory or an export, for the entries that use one."""
+"""Load a trained model from its run directory or an export."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from gpt2.run_dir.latest import meant, with_checkpoint
 from gpt2.run_dir.resume import load_config
 from gpt2.weights.export_folder import is_export, load_export
 
-#: Files of tokens are uint16.
+#: Token files are uint16.
 _MOST_IDS = 1 << 16
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its weights, in evaluation mode, and what its run says of itself."""
+    """A model with its weights, in evaluation mode, and its run's run.json."""
 
     model: LanguageModel
     config: Config
@@ -40,7 +40,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Stored:
-    """The weights of a run as they lie on the disk, and what the run says of itself."""
+    """The weights of a run on disk, and the run's run.json."""
 
     weights: store.Checkpoint
     config: Config
@@ -48,7 +48,10 @@ class Stored:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that the model knows. Raises UserError where no file of tokens could hold them."""
+        """Return the number of ids that the model knows.
+
+        Raises UserError where no token file could hold them.
+        """
         size = int(self.record["data"]["tokenizer"]["vocab_size"])
         if not 0 < size <= _MOST_IDS:
             raise UserError(f"run.json says that the vocabulary has {size} ids: it is damaged")
@@ -81,7 +84,10 @@ def open_stored(run: Path, best: bool) -> Stored:
 
 
 def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
-    """Load a model from what open_stored opens. Raises UserError."""
+    """Load a model from open_stored.
+
+    Raises UserError.
+    """
     device = machine.resolve_device(where.device, where.device_index)
     if where.num_threads:
         torch.set_num_threads(where.num_threads)
@@ -94,7 +100,7 @@ def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
 
 
 def _best(run: Path) -> store.Checkpoint:
-    """Load the best checkpoint by validation; of a run under way, the best up to its last one."""
+    """Load the best checkpoint by validation; of an unfinished run, as of its last checkpoint."""
     parent = run / "checkpoints"
     if (run / "summary.json").exists():
         best = read_json(run, "summary.json").get("best")
@@ -113,5 +119,5 @@ def _best(run: Path) -> store.Checkpoint:
 
 
 def warn(text: str) -> None:
-    """Say on the error stream what went another way than asked."""
+    """Print a warning to stderr."""
     print(f"warning: {text}", file=sys.stderr)

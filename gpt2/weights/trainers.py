@@ -1,4 +1,4 @@
-"""Checkpoints of other trainers (nanoGPT's, say): unpacked, unwrapped, and their orientation."""
+"""Checkpoints of other trainers, such as nanoGPT: unpack, unwrap, and detect the orientation."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from gpt2.weights.pretrained import SHAPE
 
-#: Under which a trainer's checkpoint keeps the weights, beside its optimizer and counters.
+#: Keys of the weights in trainers' checkpoints, beside the optimizer and counters.
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module")
-#: What torch.compile, DDP, Lightning and the modules of trainers put before every name.
+#: Prefixes of names by torch.compile, DDP, Lightning and trainers' modules.
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "_forward_module.")
-#: What FSDP and torch's activation checkpointing put between the parts of a name.
+#: Inserts in names by FSDP and torch's activation checkpointing.
 _BETWEEN = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 
 
 def of_trainer(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, int]]:
-    """Return the state_dict in a trainer's checkpoint, and the SHAPE that nanoGPT writes beside it.
+    """Return the state_dict in a trainer's checkpoint, and the SHAPE that nanoGPT stores with it.
 
-    What is no such checkpoint is returned as it is.
+    Anything else is returned unchanged.
     """
     args = found.get("model_args")
     shape = {}
@@ -33,17 +33,19 @@ def of_trainer(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, i
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return tensors under their names without what wrappers put before them."""
+    """Return the tensors by their names without the prefixes of wrappers."""
     names = {_bare(name): name for name in tensors}
     same = all(bare == name for bare, name in names.items())
-    # Two tensors of one name would hide each other: then none is renamed, and all are named.
+    # Two tensors of one name would hide each other: then nothing is renamed, so that errors name
+    # all.
     return tensors if same or len(names) < len(tensors) else _Renamed(tensors, names)
 
 
 def is_conv1d(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether linear weights are (in, out), as in transformers, not (out, in), as in nn.Linear.
+    """Return whether linear weights are (in, out), as in transformers, not (out, in), as in torch.
 
-    The joint matrix of queries, keys and values tells: it alone is never square. True without one.
+    It looks at the joint matrix of queries, keys and values, the only one that is never square.
+    True if missing.
     """
     for name in tensors:
         if name.endswith("attn.c_attn.weight") and (matrix := tensors[name]).dim() == 2:

@@ -1,4 +1,4 @@
-"""FineWeb-Edu, its sample of ten billion tokens: web pages that a classifier found educational."""
+"""FineWeb-Edu, the sample of ten billion tokens: web pages classified as educational."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ REPOSITORY = Repository(
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Open it on the hub, or in --input; UserError (DATA) when neither can be read."""
+    """Open the corpus on the hub, or in --input; UserError (DATA) when neither can be read."""
     return open_repository(REPOSITORY, request)

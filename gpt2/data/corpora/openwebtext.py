@@ -1,4 +1,4 @@
-"""OpenWebText: eight million web pages that Reddit linked to, GPT-2's corpus made again."""
+"""OpenWebText: eight million web pages linked from Reddit, an open copy of GPT-2's corpus."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ REPOSITORY = Repository(
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Open it on the hub, or in --input; UserError (DATA) when neither can be read."""
+    """Open the corpus on the hub, or in --input; UserError (DATA) when neither can be read."""
     return open_repository(REPOSITORY, request)

@@ -11,7 +11,10 @@ TOKENIZERS = ("gpt2",)
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Take the text that is shipped, or --input. Raises UserError (DATA)."""
+    """Open the bundled text, or --input.
+
+    Raises UserError (DATA).
+    """
     if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: --dataset shakespeare is in GPT-2's encoding; use"

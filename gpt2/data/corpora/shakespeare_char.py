@@ -11,7 +11,10 @@ TOKENIZERS = ("char",)
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Take the text that is shipped, or --input; the whole text gives the table of characters."""
+    """Open the bundled text, or --input; its characters are the vocabulary.
+
+    Raises UserError (DATA).
+    """
     if request.tokenizer not in (None, *TOKENIZERS):
         raise UserError(
             f"--tokenizer {request.tokenizer}: --dataset shakespeare-char is in characters; use"

@@ -1,4 +1,4 @@
-"""One's own text: .txt, .md, .jsonl and .parquet files, plain or packed, alone or in a folder."""
+"""The user's own text: .txt, .md, .jsonl and .parquet files, plain or packed, or a folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _WITH_COLUMNS = (".jsonl", ".parquet")
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Open --input for the tokenizer gpt2 (the default) or char; UserError (DATA) if it cannot."""
+    """Open --input for the tokenizer gpt2 (the default) or char.
+
+    Raises UserError (DATA).
+    """
     if request.input is None:
         raise UserError("--dataset text needs --input FILE_OR_FOLDER", code=Exit.DATA)
     if request.tokenizer not in (None, *TOKENIZERS):
@@ -51,10 +54,11 @@ def open_corpus(request: Request) -> Corpus:
 class TextCorpus:
     """Documents from files.
 
-    A .txt or .md file is one document, the last tenth of which is held out: its first half for
-    validation, its second for test. A line of .jsonl and a row of .parquet is one, and a tenth of
-    them, picked by a hash of their text, are held out: a document stays in its split whatever is
-    appended or reordered. `left_out` is what `source` says of bad files that are not in `files`.
+    A .txt or .md file is one document; its last tenth is held out, first half for validation,
+    second half for test. A line of .jsonl or a row of .parquet is one document. A tenth of these
+    are held out, chosen by a hash of their text: a document stays in its split when others are
+    appended or reordered. `left_out` is the entry in `source` about bad files, which are not in
+    `files`.
     """
 
     separated = True
@@ -97,7 +101,7 @@ class TextCorpus:
 
     @property
     def text_bytes(self) -> int | None:
-        """Bytes of the text, or somewhat more; None if any file is packed."""
+        """Return the bytes of the text, or somewhat more; None if any file is packed."""
         if any(text_files.is_packed(path) for path in self._files):
             return None
         footers = self._footers
@@ -107,7 +111,7 @@ class TextCorpus:
         )
 
     def tokenizer(self) -> Tokenizer:
-        """Return the tokenizer; for char, a pass over the whole text finds its characters."""
+        """Return the tokenizer; for char, this reads the whole text to find its characters."""
         if self._tokenizer == Gpt2Tokenizer.name:
             return Gpt2Tokenizer(special=self._end_of_text)
         known = {DOCUMENT_END}
@@ -115,14 +119,13 @@ class TextCorpus:
             for piece in self._text(path):
                 known.update(piece)
             if len(known) > MAX_CHARACTERS:
-                break  # CharTokenizer says what is wrong
+                break  # CharTokenizer raises the error
         return CharTokenizer(known)
 
     def documents(self, skip: int = 0) -> Iterator[Document]:
         """Yield the documents, file by file in sorted order.
 
-        Those passed over cost the reading of their line, or nothing if they are a whole file or
-        fill a row group.
+        A skipped document costs reading its line; skipped files and row groups cost nothing.
         """
         for path in self._files:
             if path in self._footers:
@@ -142,7 +145,7 @@ class TextCorpus:
             yield _document(f"{path}, row {row:,}", text)
 
     def _unread(self, path: Path) -> Iterator[Callable[[], Document]]:
-        """Yield what makes each document, which parses and counts nothing before it is called."""
+        """Yield a function for each document; only calling it parses and counts the document."""
         if text_files.kind(path) == ".jsonl":
             for place, parse in text_files.unread_records(path, self._column):
                 yield partial(_line, place, parse)
@@ -158,7 +161,7 @@ class TextCorpus:
         return Document(split, self._pieces(path, split), f"{path} ({split} part)")
 
     def _pieces(self, path: Path, split: str) -> Iterator[str]:
-        """Yield the pieces of that part of a file which is `split`."""
+        """Yield the pieces of the part of a file that is `split`."""
         if path not in self._counts:
             self._counts[path] = sum(map(len, text_files.pieces(path)))
         start, end = split_characters(self._counts[path])[split]
@@ -183,9 +186,9 @@ def _all_text(path: Path, column: str) -> Iterator[str]:
 def _without_bad(
     where: Path, files: list[Path], request: Request
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Return the files that can be read to their end, and what `source` says of the others.
+    """Return the files that can be read to their end, and the entry in `source` about the others.
 
-    Each is read once to know it. Raises UserError (DATA) when none is left.
+    Each file is read once. Raises UserError (DATA) when none is left.
     """
     good, bad = [], {}
     for path in files:

@@ -1,4 +1,4 @@
-"""TinyStories: two million stories in the words of small children, by GPT-3.5 and GPT-4."""
+"""TinyStories: two million stories in simple words, written by GPT-3.5 and GPT-4."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from gpt2.data.corpus import Corpus, Request
 from gpt2.data.sources.hub import Repository, open_repository
 
 TOKENIZERS = ("gpt2",)
-# Its validation file is not read: stories occur more than once, and a hash puts equal ones into
-# one split, while the published split does not.
+# The published validation file is not used: stories occur more than once. A hash puts equal stories
+# into one split; the published split does not.
 REPOSITORY = Repository(
     dataset="tinystories",
     name="roneneldan/TinyStories",
@@ -20,5 +20,5 @@ REPOSITORY = Repository(
 
 
 def open_corpus(request: Request) -> Corpus:
-    """Open it on the hub, or in --input; UserError (DATA) when neither can be read."""
+    """Open the corpus on the hub, or in --input; UserError (DATA) when neither can be read."""
     return open_repository(REPOSITORY, request)

@@ -1,4 +1,4 @@
-"""Token files of nanoGPT's form, taken as they are: checked, copied, and given a meta.json."""
+"""Adopt nanoGPT's token files as they are: check, copy, and write meta.json."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gpt2.data.splits import SPLITS
 from gpt2.data.tokenizer import CharTokenizer, Gpt2Tokenizer
 from gpt2.data.tokens import check_ids, chunks
 
-_LOOKED_AT = 1 << 20  # ids of an adopted file whose kind is judged
-_ENOUGH = 1000  # ids that can be judged
-_BYTES = 256  # below which an id may be a character or a byte
+_LOOKED_AT = 1 << 20  # ids of an adopted file that are examined
+_ENOUGH = 1000  # fewer ids are not judged
+_BYTES = 256  # smaller ids may be characters or bytes
 
 
 def adopt(
@@ -31,11 +31,12 @@ def adopt(
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Meta:
-    """Take the train.bin and val.bin of a nanoGPT data folder as they are, and write meta.json.
+    """Copy train.bin and val.bin of a nanoGPT data folder, and write meta.json.
 
-    So is a test.bin, where there is one: nanoGPT makes none. Raises UserError (DATA) as prepare()
-    does, for files that are missing, hold ids outside the vocabulary or ids of another width or
-    tokenizer, and for any tokenizer but gpt2. `say` is given what looks wrong and may be right.
+    A test.bin is copied, too, if it exists: nanoGPT makes none. `say` is called with what looks
+    wrong and may be right. Raises UserError (DATA) as prepare() does, also for files that are
+    missing, or that hold ids outside the vocabulary, of another width or of another tokenizer, and
+    for any --tokenizer but gpt2.
     """
     if tokenizer == CharTokenizer.name:
         raise _error(
@@ -63,7 +64,7 @@ def adopt(
 
 
 def _adoptable(path: Path, vocab_size: int) -> Ids:
-    """Open a foreign .bin file (n,), checked; UserError (DATA) says what is wrong with it."""
+    """Open and check a foreign .bin file (n,); UserError (DATA) names the problem."""
     if not path.is_file():
         raise _error(f"--adopt: file not found: {path}")
     size = path.stat().st_size
@@ -80,9 +81,9 @@ def _adoptable(path: Path, vocab_size: int) -> Ids:
 
 
 def _check_kind(origin: Path, ids: Ids, say: Callable[[str], None]) -> None:
-    """Look at the beginning of foreign ids (n,) for signs that they are not GPT-2's in 16 bits.
+    """Check the first foreign ids (n,) for signs that they are not 16-bit ids of GPT-2.
 
-    Raises UserError (DATA) for ids of 32 bits, and for characters by nanoGPT's table of them.
+    Raises UserError (DATA) for 32-bit ids, and for characters by nanoGPT's table.
     """
     first = ids[:_LOOKED_AT]
     if len(first) >= _ENOUGH and not first[1::2].any():

@@ -1,4 +1,4 @@
-"""Who turns text into GPT-2's ids: tiktoken, or gigatoken where it proves to do the same."""
+"""Encoders of text into GPT-2's ids: tiktoken, or gigatoken where it proves to be equal."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gpt2.data.memmap import Ids
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
 
 BACKENDS = ("auto", "tiktoken", "gigatoken")
-GIGATOKEN = "0.10.0"  # the one release that was tested; another may differ in any id
-_RENEWED = 64 << 20  # characters, after which gigatoken's cache, which has no bound, is dropped
+GIGATOKEN = "0.10.0"  # the only tested release; others may differ in any id
+_RENEWED = 64 << 20  # characters after which gigatoken's unbounded cache is dropped
 
 
 def choose(
     backend: str, tokenizer: Tokenizer, sample: Sequence[str], say: Callable[[str], None]
 ) -> Callable[[str], Ids]:
-    """Return what encodes for `tokenizer`: its own encode(), or gigatoken, with the same ids.
+    """Return the encoder for `tokenizer`: its own encode(), or gigatoken with the same ids.
 
-    gigatoken is admitted if it is the release that was tested and encodes a fixed probe and
-    `sample`, the beginning of the data, as tiktoken does. For "auto" it otherwise is not taken,
-    and `say` is told why unless it is not installed; for "gigatoken" that is a UserError (CONFIG).
+    gigatoken is used only if it is the tested release, and encodes a fixed probe and `sample`, the
+    beginning of the data, as tiktoken does. Otherwise "auto" uses tiktoken and calls `say` with the
+    reason, except when gigatoken is not installed. For "gigatoken" it raises UserError (CONFIG).
     """
     able = isinstance(tokenizer, Gpt2Tokenizer) and not tokenizer.special
     if backend == "tiktoken" or (backend == "auto" and not able):
@@ -53,11 +53,14 @@ def choose(
 
 
 class _RefusedError(Exception):
-    """gigatoken is not admitted; says why in a few words."""
+    """The reason why gigatoken is not used, in a few words."""
 
 
 def _admitted(tokenizer: Tokenizer, sample: Sequence[str]) -> Callable[[str], Ids]:
-    """Return gigatoken's encode, checked. Raises _RefusedError, or ModuleNotFoundError."""
+    """Return gigatoken's encode, checked.
+
+    Raises _RefusedError, or ModuleNotFoundError.
+    """
     if not isinstance(tokenizer, Gpt2Tokenizer):
         raise _RefusedError(f"it has no tokenizer {tokenizer.name!r}")
     if tokenizer.special:
@@ -74,7 +77,7 @@ def _admitted(tokenizer: Tokenizer, sample: Sequence[str]) -> Callable[[str], Id
 
 
 class _Gigatoken:
-    """gigatoken's encode(), one text at a time, its memory bounded."""
+    """gigatoken's encode(), one text at a time, with bounded memory."""
 
     def __init__(self, library: Any, ranks: dict[bytes, int]) -> None:
         self._library = library
@@ -84,10 +87,10 @@ class _Gigatoken:
         self._encoder: Any = None
 
     def __call__(self, text: str) -> Ids:
-        """Ids (n,) of `text`; the names of special tokens are ordinary text in it."""
+        """Return the ids (n,) of `text`; names of special tokens in it are ordinary text."""
         with self._lock:
             if self._left <= 0:
-                self._encoder = None  # let go of before there is another
+                self._encoder = None  # freed before the next is built
                 self._encoder, self._left = self._load(), _RENEWED
             self._left -= len(text)
             found: Ids = self._encoder.encode(text).astype(np.uint16)
@@ -97,15 +100,15 @@ class _Gigatoken:
         with scratch.folder() as folder:
             file = folder / "table.tiktoken"
             file.write_bytes(self._table)
-            # Without special tokens: it would else find their names in the text, and no option of
-            # its encode() keeps it from that.
+            # Without special tokens: it would find their names in the text, and its encode() has no
+            # option against that.
             return self._library.Tokenizer.from_tiktoken(
                 str(file), pretokenizer="gpt2", special_tokens={}
             )
 
 
 def probe() -> list[str]:
-    """Return some two hundred texts of what tokenizers get wrong: white space, marks, scripts."""
+    """Return some two hundred texts that tokenizers get wrong: white space, marks, scripts."""
     rng = random.Random(20260901)
     atoms = [
         "<|endoftext|>", "don't", "WE'LL", "'s", "'t", "'ll", "'", "\u2019s", " ", "  ", " \n",

@@ -1,4 +1,4 @@
-"""Documents to batches of about a megabyte: cut where no token changes, with the place reached."""
+"""Split documents into batches of about a megabyte, cut where no token changes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gpt2.data.corpus import Corpus, Document
 from gpt2.data.tokenizer import Tokenizer
 
 BATCH = 1 << 20  # characters encoded together
-LONGEST = 16 << 20  # characters without a place to cut that are still held in memory
+LONGEST = 16 << 20  # longest text held in memory without a place to cut, in characters
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a corpus was read: whole documents, and characters of the one after them."""
+    """How far a corpus is read: whole documents, and characters of the next one."""
 
     documents: int = 0
     characters: int = 0
@@ -23,7 +23,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Text:
-    """A stretch of a document that can be encoded alone; `ends` if it is the document's last."""
+    """A part of a document that can be encoded by itself; `ends` if it is the last part."""
 
     split: str
     text: str
@@ -32,9 +32,9 @@ class Text:
 
 @dataclass
 class Batch:
-    """Texts in the corpus's order, how far it was read with them, and its empty documents so far.
+    """Texts in the corpus's order, the position after them, and its empty documents so far.
 
-    Texts of both splits stand side by side.
+    Texts of all splits are mixed.
     """
 
     texts: list[Text] = field(default_factory=list)
@@ -47,9 +47,9 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield the corpus from `start` on in batches of about BATCH characters.
 
-    `empty` documents were counted before `start`; those to come are counted and left out. A batch
-    may begin and end within a document, so that one of any length is never whole in memory. Raises
-    UserError (DATA) as cut() does.
+    `empty` documents were counted before `start`; more are counted and left out. A batch may begin
+    and end within a document, so that no document is ever whole in memory. Raises UserError (DATA)
+    as cut() does.
     """
     batch, size = Batch(position=start, empty=empty), 0
     for number, document in enumerate(corpus.documents(start.documents), start.documents):
@@ -73,9 +73,9 @@ def batches(
 def cut(tokenizer: Tokenizer, document: Document, skip: int = 0) -> Iterator[Text]:
     """Yield a document from character `skip` on in texts of about BATCH characters.
 
-    Their ids, one after the other, are those of the document encoded at once; `skip` is where an
-    earlier text ended. An empty document yields nothing. Raises UserError (DATA) with the place of
-    a stretch of LONGEST characters that holds no place to cut.
+    Their ids, joined, are those of the whole document; `skip` must be the end of an earlier text.
+    An empty document yields nothing. Raises UserError (DATA) naming the place of LONGEST characters
+    without a place to cut.
     """
     held: list[str] = []
     size = wanted = 0
@@ -102,7 +102,7 @@ def cut(tokenizer: Tokenizer, document: Document, skip: int = 0) -> Iterator[Tex
                 code=Exit.DATA,
             )
         held, size = [text[place:]], len(text) - place
-        wanted = 2 * size  # so that a long stretch is searched a few times only
+        wanted = 2 * size  # searches a long text a few times only
     if size or characters:
         yield Text(document.split, "".join(held), ends=True)
 

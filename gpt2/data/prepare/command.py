@@ -1,4 +1,4 @@
-"""What prepare_data.py does: from its options and actions to data that are ready."""
+"""prepare_data.py: from its options and actions to finished data."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from gpt2.data.prepare.progress import Bar
 from gpt2.data.sources.text_files import BadFileError
 from gpt2.machine.processor import cores
 
-#: The corpus that files of the user are, unless another is named.
+#: The default corpus for the user's own files.
 OWN_TEXT = "text"
 
 
 def run(options: Options, actions: PrepareActions) -> None:
-    """Prepare a corpus and say where it is; data that are there already are left alone.
+    """Prepare a corpus and print where it is; existing data are left unchanged.
 
     Raises UserError.
     """
     _check(actions)
     given = any(name.startswith("DATASET_") for name in options.given)
     if not given and (actions.input or actions.adopt):
-        # Files of one's own are one's own text, unless they are said to be something else.
+        # The user's files are corpus "text" unless --dataset says otherwise.
         options.give("DATASET", OWN_TEXT, "--dataset")
     config = bind(options).data
     if (given_in_vain := _for_own_text(actions)) and not needs_input(config.dataset):
@@ -68,7 +68,10 @@ def run(options: Options, actions: PrepareActions) -> None:
 
 
 def _check(actions: PrepareActions) -> None:
-    """Refuse actions that contradict each other; raises UserError."""
+    """Check that actions do not contradict each other.
+
+    Raises UserError.
+    """
     if actions.input and actions.adopt:
         raise UserError("--input and --adopt are two ways to bring data; give one")
     if actions.adopt and actions.max_tokens:
@@ -95,7 +98,7 @@ def _check(actions: PrepareActions) -> None:
 
 
 def _for_own_text(actions: PrepareActions) -> str:
-    """Return the first flag given that matters to text of the user's alone; empty without one."""
+    """Return the first flag given that only applies to the user's own text; empty without one."""
     if actions.text_column:
         return f"--text-column {actions.text_column}"
     if actions.bad_files != "refuse":

@@ -1,4 +1,4 @@
-"""Batches of text to ids: by several workers at once, in order, a bounded number in flight."""
+"""Encode batches of text by several threads, in order, with a bounded number in flight."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ Encode = Callable[[str], Ids]
 class Encoded:
     """The ids of a batch.
 
-    `ids` are those of each split, `ends` (documents, splits) the tokens of this batch that lie
-    before the end of each document that ends in it, by split. `position` and `empty` are the
-    batch's.
+    `ids` are by split. `ends` (documents, splits) counts, for each document that ends here, the
+    tokens of this batch up to its end, by split. `position` and `empty` are the batch's.
     """
 
     ids: dict[str, Ids]
@@ -32,7 +31,7 @@ class Encoded:
     empty: int
 
     def until(self, document: int) -> Encoded:
-        """The same, cut off behind the end of the given of its documents."""
+        """Return the same, cut off after the end of document number `document`."""
         counts = dict(zip(self.ids, self.ends[document], strict=True))
         ids = {split: ids[: counts[split]] for split, ids in self.ids.items()}
         return Encoded(ids, self.ends[: document + 1], self.position, self.empty)
@@ -47,9 +46,9 @@ def encode_batches(
 ) -> Generator[Encoded]:
     """Yield the ids of each batch in the order of the batches; `end` closes every document.
 
-    `workers` threads encode (tiktoken lets go of Python's lock meanwhile), 0 or 1 is the calling
-    thread. At most two batches for each worker are in flight, so memory is bounded. As threads, the
-    workers cannot outlive their process. What encoding raises is raised here.
+    `workers` threads encode (tiktoken releases the GIL); 0 or 1 is the calling thread. At most two
+    batches per worker are in flight, so memory is bounded. Threads cannot outlive the process.
+    Errors of encoding are raised here.
     """
     if workers <= 1:
         yield from (_encode(batch, encode, end, splits) for batch in batches)

@@ -1,4 +1,4 @@
-"""How far a preparation came, so that a killed one goes on: a file beside its shards."""
+"""The journal of a preparation, from which a killed one resumes: a file beside its shards."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Journal:
-    """What was on the disk at one moment.
+    """What was on disk at one moment.
 
-    `identity` is that of the corpus and of all that decides its ids, `position` how far it was
-    read, `empty` its empty documents up to there, `shards` those of each split; the last of them
-    may be one that is not full.
+    `identity` is that of the corpus and of everything else that determines its ids. `position` says
+    how far it was read, with `empty` empty documents. `shards` are those of each split; the last
+    may not be full.
     """
 
     identity: str
@@ -33,18 +33,21 @@ class Journal:
 
 
 def identity(**parts: Any) -> str:
-    """Return one SHA-256 for all that decides which ids come out."""
+    """Return one SHA-256 over everything that determines the ids."""
     text = json.dumps({"journal": _FORMAT, **parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save(folder: Path, journal: Journal) -> None:
-    """Replace the journal in `folder`, so that there is always a whole one. Raises OSError."""
+    """Replace the journal in `folder` atomically.
+
+    Raises OSError.
+    """
     replace_file(folder / NAME, json.dumps(asdict(journal), indent=1) + "\n")
 
 
 def load(folder: Path) -> Journal | None:
-    """Return the journal in `folder`, None where there is none that can be read."""
+    """Return the journal in `folder`, or None where none can be read."""
     try:
         raw = read_object(folder / NAME)
         shards = {

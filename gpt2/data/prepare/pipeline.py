@@ -1,4 +1,4 @@
-"""Corpus to data folder: which ids go into it, in bounded batches, and whether it is there yet."""
+"""Corpus to data folder: encode it in bounded batches; recognise data that are ready."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from gpt2.data.sources import text_files, text_folders
 from gpt2.data.tokenizer import END_OF_TEXT, Gpt2Tokenizer, Tokenizer
 from gpt2.data.tokens import verify_hashes
 
-#: Called with the bytes of text done so far, and those of the whole text where they are known.
+#: Called with the bytes of text done so far, and those of the whole text if known.
 Progress = Callable[[int, int | None], None]
-_MARGIN = 1.25  # later text may take more tokens than the first megabyte
+_MARGIN = 1.25  # later text may need more tokens per byte than the first megabyte
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to prepare.
 
-    `workers` threads encode; with `max_tokens` preparation stops at the first end of a document
-    with that many training tokens and any tokens of each other split; `backend` is
+    `workers` threads encode. With `max_tokens`, preparation stops at the first end of a document
+    with that many training tokens and any tokens of each other split. `backend` is
     --tokenizer-backend.
     """
 
@@ -55,13 +55,13 @@ def prepare(
     settings: Settings = DEFAULT,
     say: Callable[[str], None] = lambda _: None,
 ) -> Meta:
-    """Encode `corpus` into `folder`: its .bin files and meta.json, replacing what is there.
+    """Encode `corpus` into `folder`: .bin files and meta.json; existing data are replaced.
 
-    Memory does not grow with the corpus. Interrupted at any instant, it leaves the finished data
-    that were there before, or a folder without meta.json, which counts as no data; the same call
-    goes on from what a journal says was on the disk, and ends with the same bytes. `say` is given
-    lines for the user. Raises UserError (DATA) for a text that cannot be encoded, an empty split, a
-    folder that cannot be written, lacks room or is being prepared by another process.
+    Memory does not grow with the corpus. If interrupted at any instant, the folder holds its former
+    finished data, or no meta.json, which counts as no data. The same call resumes from the journal
+    and ends with the same bytes. `say` is called with lines for the user. Raises UserError (DATA)
+    for a text that cannot be encoded, an empty split, or a folder that cannot be written, lacks
+    room or is in use by another preparation.
     """
     tokenizer = corpus.tokenizer()
     if tokenizer.vocab_size > 1 + np.iinfo(DTYPE).max:
@@ -117,10 +117,10 @@ def already_prepared(
 ) -> Meta | None:
     """Return the meta.json of finished data, or None where there are none.
 
-    Raises UserError (DATA) when they are damaged, or were made of something else than `tokenizer`,
-    `given`, the --input or --adopt, `max_tokens` and `text_column` ask for (None: anything), or
-    without the `end_of_text` asked for; --force is the way out. A file of 64 MiB or more is hashed
-    the first time, and then only when its size, times or inode have changed.
+    Raises UserError (DATA), with --force as the remedy, when they are damaged, or were made with
+    another `tokenizer`, input (`given`: --input or --adopt), `max_tokens` or `text_column` (None:
+    any), or without the `end_of_text` asked for. A file of 64 MiB or more is hashed the first time,
+    then only when its size, times or inode have changed.
     """
     if not (folder / META).exists():
         return None
@@ -151,7 +151,7 @@ def already_prepared(
 
 
 class _Marks:
-    """How often `<|endoftext|>` stands in a text as ordinary text."""
+    """Counts `<|endoftext|>` in a text where it is ordinary text."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -210,7 +210,7 @@ def _read(
 
 
 def _needed(work: Work, first: Encoded, corpus: Corpus, settings: Settings) -> int:
-    """Bytes that the tokens still to be written will take, judged by the `first` of them."""
+    """Return the bytes that the remaining tokens will take, estimated from the `first` ones."""
     here = sum(map(work.bytes_of, first.ids.values()))
     sizes = []
     if corpus.text_bytes is not None and here:
@@ -222,7 +222,7 @@ def _needed(work: Work, first: Encoded, corpus: Corpus, settings: Settings) -> i
 
 
 def _end(corpus: Corpus, tokenizer: Tokenizer) -> Ids | None:
-    """Ids that close a document, where the corpus is made of documents."""
+    """Return the ids that close a document, where the corpus consists of documents."""
     if not corpus.separated:
         return None
     if tokenizer.end_of_text is None:
@@ -231,7 +231,7 @@ def _end(corpus: Corpus, tokenizer: Tokenizer) -> Ids | None:
 
 
 def _size_differs(given: Path, source: dict[str, Any]) -> bool:
-    """Whether the files at `given` that the corpus was made of have other sizes than then."""
+    """Return whether the files at `given` have another size than when the corpus was made."""
     if "bytes" not in source:
         return False
     if given.is_file():

@@ -1,4 +1,4 @@
-"""How far a preparation is: a bar on a terminal, lines elsewhere."""
+"""Progress of a preparation: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 from tqdm import tqdm
 
-_LINE_SECONDS = 10  # between lines, where there is no terminal
+_LINE_SECONDS = 10  # between lines, without a terminal
 
 
 class Bar:
-    """How far the preparation is, its speed, and the time left where the corpus says its size.
+    """Progress of the preparation, its speed, and the time left where the size is known.
 
     A bar on a terminal; elsewhere a line every _LINE_SECONDS.
     """
@@ -23,7 +23,7 @@ class Bar:
         self._first = 0
 
     def reached(self, done: int, total: int | None) -> None:
-        """Show that `done` bytes of text of `total` are done; the first call says where it began.
+        """Show that `done` of `total` bytes of text are done; the first call sets the start.
 
         `total` may be somewhat more than the text.
         """
@@ -56,7 +56,7 @@ class Bar:
 
 
 def progress_line(done: int, total: int | None, since: int, seconds: float) -> str:
-    """Say how far it is: `since` bytes of the `done` were done in `seconds`."""
+    """Return a line of progress: `since` bytes of the `done` took `seconds`."""
     speed = since / seconds if seconds > 0 else 0.0
     line = f"{done / 1e6:,.0f} MB of text"
     if total is not None:

@@ -1,4 +1,4 @@
-"""One split on its way to the disk: in shards, hashed on the way, taken up again where it was."""
+"""One split on its way to disk: sharded, hashed while it is written, resumable."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _READ = 1 << 20  # bytes
 class ShardWriter:
     """Appends the ids of a split to shards of SHARD tokens in `folder`, the last one shorter.
 
-    `lengths` (vocab_size,) are the text bytes of each id. The shards do not depend on how many ids
-    come at a time.
+    `lengths` (vocab_size,) are the text bytes of each id. The shards do not depend on the sizes of
+    the writes.
     """
 
     def __init__(self, folder: Path, split: str, lengths: NDArray[np.int64]) -> None:
@@ -38,16 +38,19 @@ class ShardWriter:
 
     @property
     def tokens(self) -> int:
-        """Tokens written so far."""
+        """Return the tokens written so far."""
         return sum(shard.tokens for shard in self.shards())
 
     @property
     def text_bytes(self) -> int:
-        """UTF-8 bytes of the text of those tokens."""
+        """Return the UTF-8 bytes of the text of those tokens."""
         return sum(shard.bytes for shard in self.shards())
 
     def write(self, ids: Ids) -> None:
-        """Append ids (n,), beginning new shards as they fill up. Raises OSError."""
+        """Append ids (n,), starting new shards as they fill up.
+
+        Raises OSError.
+        """
         while len(ids):
             faults.failpoint("data.write")
             part, ids = ids[: self._room()], ids[self._room() :]
@@ -60,24 +63,27 @@ class ShardWriter:
                 self._complete()
 
     def shards(self) -> list[Shard]:
-        """Return the shards so far; the last may be one that is not full."""
+        """Return the shards so far; the last may not be full."""
         if self._file is None:
             return list(self._shards)
         return [*self._shards, dataclasses.replace(self._open, sha256=self._hash.hexdigest())]
 
     def sync(self) -> None:
-        """Bring what was written to the disk. Raises OSError."""
+        """Flush what was written to disk.
+
+        Raises OSError.
+        """
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the open file."""
+        """Close the open file."""
         if self._file is not None:
             self._file.close()
 
     def finish(self) -> Split:
-        """End the last shard and return the split: one shard is a file under the split's name."""
+        """Finish the last shard and return the split; a single shard has no number in its name."""
         if self._file is not None:
             self._complete()
         found = self._shards
@@ -89,10 +95,10 @@ class ShardWriter:
         )
 
     def restore(self, shards: Sequence[Shard]) -> None:
-        """Go on behind `shards`, as shards() gave them; what was written after them is dropped.
+        """Resume after `shards`, a result of shards(); drop what was written after them.
 
-        They are hashed once more. Raises ValueError for one that is not what was written, and
-        OSError for one that cannot be read.
+        They are hashed again. Raises ValueError for one that has changed, and OSError for one that
+        cannot be read.
         """
         for shard in shards:
             self._open, self._hash = dataclasses.replace(shard, sha256=""), hashlib.sha256()
@@ -125,7 +131,7 @@ class ShardWriter:
         )
 
     def _complete(self) -> None:
-        """Bring the open shard to the disk and put it with the others."""
+        """Flush the open shard to disk and add it to the complete ones."""
         self.sync()
         done = self.shards()
         self.close()

@@ -1,7 +1,7 @@
-"""Making a data folder so that no interruption leaves anything that looks finished.
+"""Make a data folder so that an interruption leaves nothing that looks finished.
 
-Everything is made in a hidden folder inside it, and takes its place when it is complete. With a
-journal in it, the hidden folder is what an interrupted preparation goes on from.
+Everything is made in a hidden folder inside it, and moved into place when complete. An interrupted
+preparation resumes from the hidden folder, if that holds a journal.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from gpt2.data.splits import SPLITS
 from gpt2.files.atomic import replace_file, sync_folder
 from gpt2.files.lock import HeldError, lock_folder
 
-JOURNALED = 1 << 25  # tokens after which the journal is written anew
+JOURNALED = 1 << 25  # tokens between two journals
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[Path]:
-    """Hold the folder's lock, and give the hidden folder in which its files are to be made.
+    """Hold the folder's lock, and yield the hidden folder in which to make its files.
 
-    At the end the hidden folder is removed, unless a journal in it says how to go on. Raises
-    UserError (DATA) for a folder that cannot be written, and one that another process is writing.
+    At the end the hidden folder is removed, unless it holds a journal to resume from. Raises
+    UserError (DATA) for a folder that cannot be written, or that another process is writing.
     """
     aside = folder / UNFINISHED
     try:
@@ -60,7 +60,10 @@ def made(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises UserError (DATA) where another process holds it."""
+    """Hold the folder's lock.
+
+    Raises UserError (DATA) where another process holds it.
+    """
     advice = "two preparations would not see each other: choose a --data-dir on a local disk"
     try:
         lock = lock_folder(folder, str(folder), advice, Exit.DATA)
@@ -73,7 +76,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Check that `needed` bytes are free where `folder` lies; UserError (DATA) if they are not."""
+    """Check that `needed` bytes are free on the disk of `folder`; UserError (DATA) if not."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -85,10 +88,10 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 class Work:
-    """The splits in the making, in the hidden folder `aside` of a data folder.
+    """Unfinished splits, in the hidden folder `aside` of a data folder.
 
-    `identity` tells whether what already exists is the beginning of the same data; None is never
-    gone on with. `lengths` are the text bytes of each id.
+    `identity` says whether existing files are the beginning of the same data; None never resumes.
+    `lengths` are the text bytes of each id.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Work:
         self._splits, self._journaled = splits, 0
         self.position = Position()
         self.empty = 0
-        self.discarded = ""  # why an earlier beginning was of no use, if there was one
+        self.discarded = ""  # why an earlier beginning was discarded, if there was one
         self._writers = self._new_writers()
         if (found := journal.load(aside)) is not None:
             self._take_up(found)
@@ -111,29 +114,32 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all splits so far."""
+        """Return the tokens of all splits so far."""
         return sum(writer.tokens for writer in self._writers.values())
 
     @property
     def text_bytes(self) -> int:
-        """UTF-8 bytes of the text so far."""
+        """Return the UTF-8 bytes of the text so far."""
         return sum(writer.text_bytes for writer in self._writers.values())
 
     def tokens_of(self, split: str) -> int:
-        """Tokens of one split so far."""
+        """Return the tokens of one split so far."""
         return self._writers[split].tokens
 
     def bytes_of(self, ids: Ids) -> int:
-        """UTF-8 bytes of the text that `ids` stand for."""
+        """Return the UTF-8 bytes of the text of `ids`."""
         return int(self._lengths[ids].sum())
 
     def append(self, ids: Mapping[str, Ids]) -> None:
-        """Append ids to each split. Raises OSError."""
+        """Append ids to each split.
+
+        Raises OSError.
+        """
         for split, more in ids.items():
             self._writers[split].write(more)
 
     def reached(self, position: Position, empty: int) -> None:
-        """Say how far the corpus was read with what was appended; journal it now and then."""
+        """Record how far the corpus is read with the appended ids; write a journal at times."""
         self.position, self.empty = position, empty
         if self._identity is not None and self.tokens - self._journaled >= JOURNALED:
             self._journaled = self.tokens
@@ -145,7 +151,7 @@ class Work:
             faults.failpoint("data.journal")
 
     def finish(self) -> dict[str, Split]:
-        """End all splits and return those with text.
+        """Finish all splits and return those with text.
 
         Raises UserError (DATA) where training or validation has none.
         """
@@ -162,7 +168,7 @@ class Work:
         return {split: found for split, found in splits.items() if found.bytes}
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for writer in self._writers.values():
             writer.close()
 
@@ -170,7 +176,7 @@ class Work:
         return {split: ShardWriter(self._aside, split, self._lengths) for split in self._splits}
 
     def _take_up(self, found: Journal) -> None:
-        """Go on from a journal, if it is of the same data and its shards are what it says."""
+        """Resume from a journal, if it is of the same data and its shards are unchanged."""
         if found.identity != self._identity:
             self.discarded = "it was of another corpus or other options"
             return
@@ -192,9 +198,9 @@ class Work:
 
 
 def publish(folder: Path, meta: Meta) -> None:
-    """Give the files in the hidden folder their places, in an order that never shows half of them.
+    """Move the files of the hidden folder into place, in an order that never shows half of them.
 
-    Interrupted, it leaves a folder without meta.json; published() then ends what it began.
+    If interrupted, it leaves a folder without meta.json; published() then completes it.
     """
     aside = folder / UNFINISHED
     faults.failpoint("data.complete")
@@ -203,7 +209,7 @@ def publish(folder: Path, meta: Meta) -> None:
 
 
 def published(folder: Path, identity: str) -> Meta | None:
-    """End an interrupted publish() of the same data and return its meta.json, if there was one."""
+    """Complete an interrupted publish() of the same data and return its meta.json, or None."""
     aside = folder / UNFINISHED
     found = journal.load(aside)
     if found is None or found.identity != identity or not (aside / META).exists():
@@ -215,7 +221,7 @@ def published(folder: Path, identity: str) -> Meta | None:
 
 def _put_in_place(folder: Path, meta: Meta) -> None:
     aside = folder / UNFINISHED
-    # The old meta.json must not vouch for new files: from here on the folder holds no data.
+    # The old meta.json must not describe new files: from here on the folder holds no data.
     (folder / META).unlink(missing_ok=True)
     sync_folder(folder)
     places = {
@@ -233,7 +239,7 @@ def _put_in_place(folder: Path, meta: Meta) -> None:
             path.unlink()
     for path, place in places.items():
         faults.failpoint("data.rename")
-        if path.exists() or not place.exists():  # an earlier attempt may have come past it
+        if path.exists() or not place.exists():  # an earlier attempt may have moved it already
             path.replace(place)
     (folder / hash_cache.NAME).unlink(missing_ok=True)
     sync_folder(folder)

@@ -1,4 +1,4 @@
-"""Corpora of the Hugging Face hub: parquet files, streamed from there or from a folder like it."""
+"""Corpora of the Hugging Face hub: parquet files, streamed from the hub or read from a folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gpt2.data.sources import parquet_files, streaming, text_files
 from gpt2.data.splits import SPLITS, split_of
 from gpt2.data.tokenizer import Gpt2Tokenizer, Tokenizer
 
-_NUMBERED = re.compile(r"-of-(\d+)")  # what tells a file how many it is one of
+_NUMBERED = re.compile(r"-of-(\d+)")  # the number of files, in a file's name
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A corpus on the hub, as one plug-in describes it.
+    """A corpus on the hub, as its plug-in describes it.
 
-    `files` is the pattern of its parquet files, in each row of which `column` holds a document.
-    `download_bytes` are theirs, `text_bytes` those of the text in UTF-8, both roughly. One document
-    in `held_out_one_in` is for validation or test, chosen by a hash of its text.
+    files: the pattern of its parquet files; `column` of each row holds a document.
+    download_bytes, text_bytes: rough sizes of the files and of their text in UTF-8.
+    held_out_one_in: one document of this many is for validation or test, by a hash of its text.
     """
 
     dataset: str
@@ -41,7 +41,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a corpus: paths or addresses in order, their text in bytes, and the source."""
+    """The files of a corpus: paths or addresses in order, bytes of text, and the source."""
 
     places: list[str]
     text_bytes: int
@@ -49,10 +49,10 @@ class Files:
 
 
 def open_repository(repository: Repository, request: Request) -> Corpus:
-    """Open a corpus: --input is a folder in the repository's layout; without it, the hub is asked.
+    """Open a corpus: --input is a folder in the repository's layout; the default is the hub.
 
-    Raises UserError (DATA) that says what to place where when the hub does not answer within half a
-    minute, and what is wrong with a folder that was given.
+    Raises UserError (DATA): when the hub does not answer within half a minute it says which files
+    to put where; for a folder it names the problem.
     """
     if request.tokenizer not in (None, Gpt2Tokenizer.name):
         raise _error(
@@ -68,7 +68,7 @@ def open_repository(repository: Repository, request: Request) -> Corpus:
 
 
 class HubCorpus:
-    """The rows of parquet files, a document each, opened by the `datasets` library as streams."""
+    """Rows of parquet files, one document each, streamed by the `datasets` library."""
 
     separated = True
     splits = SPLITS
@@ -81,13 +81,13 @@ class HubCorpus:
         self.text_bytes = files.text_bytes
 
     def tokenizer(self) -> Tokenizer:
-        """Return GPT-2's."""
+        """Return GPT-2's tokenizer."""
         return Gpt2Tokenizer()
 
     def documents(self, skip: int = 0) -> Iterator[Document]:
         """Yield the documents, file by file.
 
-        Of files that are passed over only the footer is read, of others no row group before.
+        Of skipped files only the footer is read, of others only the row groups needed.
         """
         one_in = self._repository.held_out_one_in
         for place in self._places:
@@ -101,7 +101,7 @@ class HubCorpus:
 
     @contextlib.contextmanager
     def _reading(self, place: str) -> Iterator[None]:
-        """Name the file in what goes wrong with it."""
+        """Name the file in its errors."""
         with parquet_files.reading(place):
             if place.startswith(streaming.REMOTE):
                 with streaming.connected(place):
@@ -111,7 +111,7 @@ class HubCorpus:
 
 
 def _listed(repository: Repository, downloads: Path, library: streaming.Library) -> Files:
-    """Ask the hub which files there are."""
+    """Ask the hub for its files."""
     try:
         found = library.listing(repository.name, repository.files)
     except streaming.HubError as error:

@@ -15,13 +15,13 @@ from gpt2.config.text import pip_install
 from gpt2.data.sources import text_files
 from gpt2.files.wrong_downloads import what_it_is
 
-ROWS = 64  # decoded together; of web pages that is about 256 kB
-_BUFFER = 1 << 20  # bytes of a column that are read together
+ROWS = 64  # decoded together; about 256 kB of web pages
+_BUFFER = 1 << 20  # bytes of a column read at once
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a file says of it: its rows, and the bytes of the column with the text."""
+    """From a file's footer: its rows, and the bytes of its text column."""
 
     rows: int
     text_bytes: int
@@ -30,8 +30,8 @@ class Footer:
 def read_footer(file: Any, place: str, column: str) -> Footer:
     """Read the footer of an open parquet file; `place` names the file.
 
-    Raises UserError (DATA) when it has no text in `column`, naming the columns; to be called within
-    reading(), which says what is wrong with a damaged file.
+    Call it within reading(), which reports damaged files. Raises UserError (DATA) when `column`
+    holds no text, naming the columns.
     """
     opened = _parquet().ParquetFile(file)
     schema, groups = opened.schema_arrow, opened.metadata
@@ -56,7 +56,7 @@ def read_footer(file: Any, place: str, column: str) -> Footer:
 
 
 def footer_of(path: Path, column: str) -> Footer:
-    """Read the footer of the file at `path`; UserError (DATA) names it and what is wrong."""
+    """Read the footer of the file at `path`; UserError (DATA) names it and the problem."""
     with open_file(path) as file, reading(str(path)):
         return read_footer(file, str(path), column)
 
@@ -68,15 +68,14 @@ def texts_of(path: Path, column: str, skip: int = 0) -> Iterator[tuple[int, str]
 
 
 def texts(file: Any, place: str, column: str, skip: int = 0) -> Iterator[tuple[int, str]]:
-    """Yield (row, text) of each row of an open file from row `skip` on; a null is the empty text.
+    """Yield (row, text) of each row of an open file from row `skip` on; a null is empty text.
 
-    Row groups before it are not read. To be called within reading(), which says what is wrong with
-    a damaged file; raises UserError (DATA) itself for a row that is not UTF-8 and for a file that
-    unpacks without end.
+    Earlier row groups are not read. Call it within reading(), which reports damaged files. Raises
+    UserError (DATA) for a row that is not UTF-8 and for a file that unpacks to too much.
     """
     packed, unpacked, row = file.seek(0, os.SEEK_END), 0, 0
-    # By default the columns of all row groups that are asked for are read ahead and held, and other
-    # threads read them, which can abort the process when it ends.
+    # By default, Arrow reads ahead the columns of all requested row groups and keeps them. Its
+    # threads can abort the process at its end.
     opened = _parquet().ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
     for group in range(opened.metadata.num_row_groups):
         rows = opened.metadata.row_group(group).num_rows
@@ -95,7 +94,7 @@ def texts(file: Any, place: str, column: str, skip: int = 0) -> Iterator[tuple[i
 
 
 def strings(values: Any, place: str, first: int) -> list[str]:
-    """Return an Arrow column as text; UserError (DATA) names the row that is not UTF-8."""
+    """Return an Arrow column as text; UserError (DATA) names a row that is not UTF-8."""
     try:
         return [text or "" for text in values.to_pylist()]
     except UnicodeDecodeError:
@@ -123,19 +122,19 @@ def open_file(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def reading(place: str) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into a UserError (DATA) that names it."""
+    """Turn Arrow's errors about a damaged file into a UserError (DATA) that names it."""
     arrow = library("pyarrow", place)
     try:
         yield
     except (arrow.ArrowException, OSError) as error:
-        # Arrow's messages go over several lines.
+        # Arrow's messages have several lines.
         said = " ".join(str(error).split())[:200]
         found = what_it_is(Path(place)) or f"damaged, cut off or not parquet ({said}); get it again"
         raise text_files.BadFileError(f"{place}: {found}") from error
 
 
 def library(name: str, place: str) -> Any:
-    """Import an optional package; UserError (DATA) says how to get it."""
+    """Import an optional package; UserError (DATA) says how to install it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

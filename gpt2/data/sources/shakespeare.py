@@ -1,4 +1,4 @@
-"""The text of Tiny Shakespeare: the usual edition, which is shipped, or a file handed over."""
+"""The text of Tiny Shakespeare: the bundled edition, or a file of the user."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 @dataclass(frozen=True)
 class Text:
-    """The text, and the `source` of meta.json that goes with it."""
+    """The text, and its `source` for meta.json."""
 
     text: str
     source: dict[str, Any]
 
 
 def read(request: Request) -> Text:
-    """Return the text of --input, or else the one that is shipped, checked by its SHA-256.
+    """Return the text of --input, or else the bundled one, checked by its SHA-256.
 
     Raises UserError (DATA).
     """

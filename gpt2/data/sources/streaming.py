@@ -1,4 +1,4 @@
-"""The `datasets` library, made quiet and bounded in time: lists files and opens them as streams."""
+"""The `datasets` library, made quiet and limited in time: lists files and streams them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from gpt2.config.text import first_line
 from gpt2.data.sources import parquet_files
 
 REMOTE = "hf://"
-_LISTING_SECONDS = 30  # until the hub must have said what it has
+_LISTING_SECONDS = 30  # until the hub must have listed its files
 _ANSWER_SECONDS = 20  # of silence, within one answer
-_TRIES = 4  # of a reading that breaks off, each of which huggingface_hub makes six times itself
+_TRIES = 4  # of a read that breaks off; huggingface_hub makes each six times itself
 _PAUSE_SECONDS = 5
 
 
 class HubError(Exception):
-    """The hub did not say what it has; the message says why in a few words."""
+    """The hub did not list its files; the message says why in a few words."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of a repository at one commit: names in order, bytes together, and a SHA-256.
+    """Files of a repository at one commit: names in order, total bytes, and a SHA-256.
 
-    The hash is over names and contents, as text_files.fingerprint() makes it of local files.
+    The hash is over names and contents, as in text_files.fingerprint() of local files.
     """
 
     commit: str
@@ -41,15 +41,15 @@ class Listing:
 
 @dataclass(frozen=True)
 class Library:
-    """The two packages it is made of, set up."""
+    """The two packages, imported and configured."""
 
     datasets: Any
     hub: Any
 
     def listing(self, repository: str, pattern: str) -> Listing:
-        """Ask the hub for the files of a repository; HubError after half a minute at the latest."""
+        """Ask the hub for the files of a repository; HubError after at most half a minute."""
         result: list[Listing | Exception] = []
-        # A ValueError is an answer that is not JSON: a page for signing in to a network.
+        # ValueError: the answer is not JSON, as the sign-in page of a network.
         broken: tuple[type[Exception], ...] = (*_broken(), HubError, OSError, ValueError)
 
         def ask() -> None:
@@ -58,7 +58,7 @@ class Library:
             except broken as error:
                 result.append(error)
 
-        # Nothing bounds the look-up of a name, which may hang; hence a thread to leave.
+        # A name look-up has no time limit and may hang; this thread can be left behind.
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(_LISTING_SECONDS)
@@ -70,7 +70,7 @@ class Library:
 
     @contextmanager
     def open(self, place: str) -> Iterator[Any]:
-        """Open a path, or a hf:// address as a stream that is read in parts, with new tries."""
+        """Open a path, or a hf:// address as a stream of parts, with retries."""
         if place.startswith(REMOTE):
             with self.datasets.utils.file_utils.xopen(place, "rb") as file:
                 yield file
@@ -80,10 +80,9 @@ class Library:
 
 
 def load(dataset: str, cache: Path) -> Library:
-    """Import the library and set it up; UserError (DATA) says how to get it if it is missing.
+    """Import the library and configure it; UserError (DATA) says how to install it.
 
-    It sends no statistics, waits for no answer without end, says nothing itself, and keeps what it
-    writes in `cache`.
+    It sends no statistics, has time limits, prints nothing, and keeps its files in `cache`.
     """
     needed_by = f"--dataset {dataset}"
     datasets = parquet_files.library("datasets", needed_by)
@@ -101,7 +100,7 @@ def load(dataset: str, cache: Path) -> Library:
 
     def client() -> Any:
         made = http.default_client_factory()
-        made.timeout = _ANSWER_SECONDS  # of the requests that say none: for ever, without this
+        made.timeout = _ANSWER_SECONDS  # for requests without a limit of their own
         return made
 
     hub.set_client_factory(client)
@@ -110,7 +109,7 @@ def load(dataset: str, cache: Path) -> Library:
 
 @contextmanager
 def connected(place: str) -> Iterator[None]:
-    """Say of a connection that broke off what it was about, and that one can go on."""
+    """Say what a connection that broke off was for, and that the preparation can resume."""
     try:
         yield
     except _broken() as error:
@@ -136,7 +135,7 @@ def _list(hub: Any, repository: str, pattern: str) -> Listing:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What the library raises when there is no connection, or a refusal at its other end."""
+    """Return the library's exceptions for no connection, or a refusal by the hub."""
     # Not OSError: Arrow raises that for pages it cannot unpack.
     http_error = importlib.import_module("huggingface_hub.utils").httpx.HTTPError
     return (http_error, ConnectionError, TimeoutError, FileNotFoundError)

@@ -22,9 +22,9 @@ KINDS = (".txt", ".md", ".jsonl", ".parquet")
 PACKED_KINDS = (".txt", ".md", ".jsonl")
 PACKINGS = ("", ".gz", ".zst")
 _PIECE = 1 << 18  # bytes
-_PACKED = 1 << 10  # bytes of a .zst at a time; they may unpack to thirty thousand times as many
-_MOST_EXPANSION = 200  # times a packed file's size; text is rarely packed to less than a twentieth
-_ALWAYS_UNPACKED = 16 << 20  # bytes below which that does not matter
+_PACKED = 1 << 10  # bytes of a .zst read at once; they may unpack to thirty thousand times as many
+_MOST_EXPANSION = 200  # times a packed file's size; text rarely packs below a twentieth
+_ALWAYS_UNPACKED = 16 << 20  # bytes up to which any expansion is accepted
 _LONGEST_LINE = 256 << 20  # bytes of one .jsonl line
 
 
@@ -36,7 +36,7 @@ class BadFileError(UserError):
 
 
 def kind(path: Path) -> str | None:
-    """Return which of KINDS a file is by its name, under a packing or none; None for others."""
+    """Return a file's kind (one of KINDS) by its name, packed or not; None for others."""
     name = path.name.lower()
     for ending in KINDS:
         packings = PACKINGS if ending in PACKED_KINDS else ("",)
@@ -46,12 +46,12 @@ def kind(path: Path) -> str | None:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file's size says nothing of how much text it holds."""
+    """Return whether a file is packed, so that its size does not tell how much text it holds."""
     return path.suffix.lower() in PACKINGS
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file; 0 where it cannot be known, as of a link that leads nowhere."""
+    """Return the bytes of a file; 0 where unknown, as for a broken link."""
     try:
         return path.stat().st_size
     except OSError:
@@ -73,7 +73,7 @@ def fingerprint(files: list[Path]) -> dict[str, Any]:
 
 
 def pieces(path: Path) -> Iterator[str]:
-    """Yield the text of a file in pieces, line ends as they are, without a byte order mark.
+    """Yield the text of a file in pieces, line ends unchanged, without a byte order mark.
 
     Raises BadFileError naming the file, and the byte where it is not UTF-8.
     """
@@ -93,16 +93,16 @@ def pieces(path: Path) -> Iterator[str]:
 
 
 def records(path: Path, column: str) -> Iterator[str]:
-    """Yield what each line of a .jsonl file has under the key `column`.
+    """Yield the value of key `column` in each line of a .jsonl file.
 
-    BadFileError, or UserError (DATA) for another key, names file and line.
+    Raises BadFileError, or UserError (DATA) for a missing key, naming file and line.
     """
     for _, parse in unread_records(path, column):
         yield parse()
 
 
 def unread_records(path: Path, column: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield "FILE:LINE" and what parses that line of a .jsonl file, for each that is not blank."""
+    """Yield "FILE:LINE" and a function that parses the line, for each non-blank .jsonl line."""
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             place = f"{path}:{number}"
@@ -110,9 +110,9 @@ def unread_records(path: Path, column: str) -> Iterator[tuple[str, Callable[[], 
 
 
 def check_expansion(place: Path | str, unpacked: int, packed: int) -> None:
-    """Refuse a file of `packed` bytes that has become `unpacked` bytes already: it has no end.
+    """Check that a file of `packed` bytes has not become too many `unpacked` bytes.
 
-    Memory stays bounded whatever it becomes, but the disk would fill. Raises BadFileError.
+    Memory stays bounded in any case, but the disk would fill. Raises BadFileError.
     """
     if unpacked > max(_ALWAYS_UNPACKED, _MOST_EXPANSION * packed):
         raise BadFileError(
@@ -151,7 +151,7 @@ def _record(line: bytes, column: str, place: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, unpacked; UserError (DATA) at one that has no end."""
+    """Yield the lines of a file, unpacked; UserError (DATA) at an endless one."""
     held: list[bytes] = []
     size = 0
     for chunk in _chunks(path):
@@ -169,7 +169,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file, unpacked, none of them empty; UserError (DATA) names the file."""
+    """Yield the bytes of a file, unpacked, in non-empty chunks; UserError (DATA) names the file."""
     try:
         with path.open("rb") as file:
             if path.suffix.lower() == ".gz":
@@ -196,7 +196,7 @@ def _ending(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _unpack_zst(file: BinaryIO) -> Iterator[bytes]:
     """Unpack frame after frame; EOFError where the last is cut off or damaged."""
-    # Not stream_reader: it takes a file that is cut off for a shorter one.
+    # Not stream_reader: it accepts a file that is cut off.
     try:
         zstandard = importlib.import_module("zstandard")
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Which files of a folder are text, in sorted order, and how many others are passed over."""
+"""The text files of a folder, in sorted order, and a count of the files skipped."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _ENDINGS = f"{', '.join(KINDS)}; all but .parquet also with .gz or .zst"
 
 @dataclass
 class Found:
-    """The text files under a path, and what else is there: files, folders and links by reason."""
+    """The text files under a path, and counts of skipped files, folders and links by reason."""
 
     files: list[Path]
-    others: Counter[str] = field(default_factory=Counter)  # by the end of their names
+    others: Counter[str] = field(default_factory=Counter)  # by extension
     hidden: int = 0
-    repeated: int = 0  # folders that a link leads to, and that are read already
-    special: int = 0  # pipes, devices and sockets under the name of a text file
+    repeated: int = 0  # links to folders that are read already
+    special: int = 0  # pipes, devices and sockets named like a text file
 
     def passed_over(self) -> str:
-        """Return in words what is not read; empty where that is nothing."""
+        """Return a description of what is skipped; empty where nothing is."""
         kinds = shortened(sorted(self.others, key=lambda name: (-self.others[name], name)), 3)
         parts = {
             f"{counted(self.others.total(), 'file')} of other kinds ({kinds})": self.others.total(),
@@ -39,11 +39,11 @@ class Found:
 
 
 def find(where: Path) -> Found:
-    """Return the text files at `where`, a file or a folder, which is walked in sorted order.
+    """Return the text files at `where`, a file or a folder, in sorted order.
 
     Links to files and folders are followed; a folder is read once. Hidden files and folders, and
-    files of other kinds, are passed over and counted. Raises UserError (DATA) when there is no text
-    file, BadFileError for a folder that cannot be read.
+    files of other kinds, are skipped and counted. Raises UserError (DATA) without a text file, and
+    BadFileError for a folder that cannot be read.
     """
     if where.is_dir():
         found = Found([])
@@ -71,7 +71,7 @@ def find(where: Path) -> Found:
 
 
 def _walk(folder: Path, found: Found, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield the text files of a folder and those below it; note the others in `found`."""
+    """Yield the text files of a folder and those below it; count the others in `found`."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -88,7 +88,7 @@ def _walk(folder: Path, found: Found, seen: set[tuple[int, int]]) -> Iterator[Pa
         elif path.exists() and not path.is_file():
             found.special += 1
         else:
-            yield path  # a link that leads nowhere is an error when it is read
+            yield path  # a broken link fails when it is read
     for path in below:
         identity = _identity(path)
         if identity in seen:

@@ -1,4 +1,4 @@
-"""Texts -> the arguments of an optimizer's constructor, typed by its signature."""
+"""Turn texts into arguments of an optimizer's constructor, typed by its signature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from gpt2.config.errors import UserError
 from gpt2.config.names import nearest
 
-#: What has a flag of its own, or is no text.
+#: Arguments that cannot be given here, and where they are set.
 ELSEWHERE = {
     "lr": "it is --learning-rate",
     "weight_decay": "it is --weight-decay",
@@ -24,10 +24,10 @@ ELSEWHERE = {
 def typed_arguments(
     optimizer: str, kind: Callable[..., Any], given: dict[str, str], reserved: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Return `given` with values of the types in the signature of `kind`.
+    """Return `given` with its values converted to the types in the signature of `kind`.
 
-    Raises UserError naming every argument that is unknown (`kind` itself might swallow it), is a
-    flag of its own, is among `reserved`, or does not fit its type.
+    Raises UserError naming every argument that is unknown (`kind` itself might ignore it), has its
+    own flag, is among `reserved`, or does not fit its type.
     """
     known = parameters(kind)
     ready, problems = {}, []
@@ -55,17 +55,17 @@ def typed_arguments(
 
 
 def parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return what can be given to `kind` by name, in order."""
+    """Return the parameters of `kind` that can be passed by name, in order."""
     try:
         signature = inspect.signature(kind, eval_str=True)
-    except NameError:  # an annotation that only a type checker can see
+    except NameError:  # the annotation exists for type checkers only
         signature = inspect.signature(kind)
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name: p for name, p in signature.parameters.items() if p.kind in by_name}
 
 
 def _hint(parameter: inspect.Parameter) -> Any:
-    """Return the type of a parameter; that of its default where it has no annotation."""
+    """Return a parameter's annotated type, else the type of its default."""
     hint, default = parameter.annotation, parameter.default
     if hint is inspect.Parameter.empty or isinstance(hint, str):
         return Any if default in (None, inspect.Parameter.empty) else type(default)
@@ -73,7 +73,7 @@ def _hint(parameter: inspect.Parameter) -> Any:
 
 
 def _literal(text: str) -> Any:
-    """Return the Python value of a text: numbers with colons between are a tuple, else a str."""
+    """Return the Python value of a text: numbers joined by colons are a tuple; otherwise a str."""
     words = [{"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)]
     if ":" in text:
         words = text.split(":")
@@ -85,7 +85,10 @@ def _literal(text: str) -> Any:
 
 
 def _fitted(hint: Any, value: Any, text: str) -> Any:
-    """Return `value` as `hint` wants it, a whole number as a float say. Raises ValueError."""
+    """Return `value` converted to `hint` (an int where a float is wanted becomes a float).
+
+    Raises ValueError.
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _fitted(parts[0], value, text)

@@ -1,6 +1,6 @@
-"""Which optimizers of libraries may train, how each is called, and why the others may not.
+"""Which library optimizers can train, how each is called, and why the others cannot.
 
-`make check-optimizers` holds the table against what it measures: see docs/optimizers.md.
+`make check-optimizers` compares this table with what it measures: see docs/optimizers.md.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Compatible:
-    """What the tests found out about an optimizer, and what it must be given.
+    """What the tests found about an optimizer, and the arguments it needs.
 
-    decay: "decoupled" takes rate x decay x weight away, "L2" adds decay x weight to the gradient,
-    "none" has no weight decay, "own" has another, which `note` tells ("it decays ..."); with these
-    two --weight-decay must be 0. arguments: given unless the user gives others. reserved: arguments
-    that would do nothing here. by_role: further keys of the groups of a role. random: its step
-    draws random numbers. tensor_rate: it wants its rate in a tensor.
+    decay: "decoupled" subtracts rate x decay x weight; "L2" adds decay x weight to the gradient;
+        "none": no weight decay; "own": another form, described in `note` ("it decays ..."). With
+        the last two, --weight-decay must be 0.
+    arguments: passed unless the user gives others.
+    reserved: arguments that would have no effect here.
+    by_role: extra keys for the groups of a role.
+    random: its step draws random numbers.
+    tensor_rate: it needs its learning rate in a tensor.
     """
 
     decay: str = "decoupled"
@@ -31,7 +34,7 @@ class Compatible:
 
 
 def _each(names: str, what: Any) -> dict[str, Any]:
-    """Return `what` under each of the words in `names`."""
+    """Return a table with `what` under each of the words in `names`."""
     return dict.fromkeys(names.split(), what)
 
 

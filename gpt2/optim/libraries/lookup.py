@@ -1,4 +1,4 @@
-"""Finding and building optimizers of libraries, and of one's own, by name."""
+"""Find and build library optimizers and the user's own, by name."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED, Compatible
 
 Optimizer = torch.optim.Optimizer
 
-#: Given to every optimizer that has it, unless the user gives another: decay apart from the
-#: gradient, as --weight-decay promises for most.
+#: Passed to every optimizer that has the argument, unless the user gives it: decoupled weight
+#: decay, which --weight-decay means for most.
 PRESET = {"weight_decouple": True}
 
 
 @dataclass(frozen=True)
 class Found:
-    """An optimizer's class under the name it was asked for, and how it is to be called."""
+    """An optimizer's class, the name it was asked for by, and how to call it."""
 
     name: str
     kind: type[Optimizer]
     entry: Compatible
 
     def arguments(self, given: Mapping[str, str]) -> dict[str, Any]:
-        """Return the arguments of the constructor, those in `given` typed. Raises UserError."""
+        """Return the constructor's arguments, those in `given` typed.
+
+        Raises UserError.
+        """
         known = parameters(self.kind)
         typed = typed_arguments(self.name, self.kind, dict(given), self.entry.reserved)
         preset = {key: value for key, value in PRESET.items() if key in known}
@@ -56,9 +59,12 @@ class Found:
         return ready
 
     def build(self, groups: list[dict[str, Any]], given: Mapping[str, str]) -> Optimizer:
-        """Build the optimizer over `groups`. Raises UserError for what its constructor refuses."""
+        """Build the optimizer over `groups`.
+
+        Raises UserError when its constructor refuses an argument.
+        """
         ready = self.arguments(given)
-        # The rate is in the groups. Some derive other rates from the one in the constructor.
+        # The rate is in the groups; only pass it where required. Some derive other rates from it.
         required = [key for key in ("lr", "weight_decay") if _is_required(self.kind, key)]
         ready.update({key: groups[0][key] for key in required})
         groups = [{**group, **self.entry.by_role.get(group["role"], {})} for group in groups]
@@ -73,9 +79,9 @@ class Found:
 
 
 def find(name: str) -> Found:
-    """Return the optimizer that `name` ("po:soap", "module:Class") stands for.
+    """Return the optimizer named `name` ("po:soap", "module:Class").
 
-    Raises UserError when it is unknown, not admitted, or its package is missing.
+    Raises UserError when it is unknown or not admitted, or when its package is missing.
     """
     first, second = split_name(name)
     if is_own_code(name):
@@ -104,9 +110,9 @@ def find(name: str) -> Found:
 
 
 def check(name: str, given: Mapping[str, str], weight_decay: float, ranks: int) -> None:
-    """Refuse an optimizer that could not train, before there is a run. Raises UserError.
+    """Check, before the run exists, that an optimizer can train.
 
-    given: its arguments as texts. ranks: how many processes train together.
+    given: its arguments as texts. ranks: how many processes train together. Raises UserError.
     """
     found = find(name)
     sample = nn.Sequential(nn.Embedding(2, 2), nn.Linear(2, 2))
@@ -127,12 +133,12 @@ def check(name: str, given: Mapping[str, str], weight_decay: float, ranks: int) 
 
 
 def classes(prefix: str) -> dict[str, Callable[[], type[Optimizer]]]:
-    """Return what gives the class of every optimizer that the library of `prefix` has, by name.
+    """Return a loader for each optimizer class in the library of `prefix`, by name.
 
-    Raises UserError when the library is missing, or of a version that was not tested.
+    Raises UserError when the library is missing or its version was not tested.
     """
     module = _import_library(prefix)
-    if hasattr(module, "load_optimizer"):  # pytorch_optimizer, whose names are not its classes'
+    if hasattr(module, "load_optimizer"):  # pytorch_optimizer names its optimizers otherwise
         names = module.get_supported_optimizers()
         return {name: functools.partial(module.load_optimizer, name) for name in names}
     own = vars(importlib.import_module(f"{module.__name__}.optim")).values()
@@ -161,7 +167,10 @@ def _import_library(prefix: str) -> ModuleType:
 
 
 def _own_class(module: str, name: str) -> type[Optimizer]:
-    """Import a class of the user's. Raises UserError."""
+    """Import an optimizer class of the user's.
+
+    Raises UserError.
+    """
     where = f"--optimizer {module}:{name}"
     try:
         found = importlib.import_module(module)
@@ -194,7 +203,7 @@ def _is_required(kind: type[Optimizer], key: str) -> bool:
 
 
 def _keep_rates_in_tensors(optimizer: Optimizer, numbers: list[float]) -> None:
-    """Let a step that is compiled find its rates in tensors, and everybody else plain numbers."""
+    """Show compiled steps their rates as tensors, and everybody else plain numbers."""
     tensors = [group["lr"] for group in optimizer.param_groups]
 
     def before(*_: Any) -> None:

@@ -1,9 +1,9 @@
 """Plug-ins: one optimizer per NAME.py and NAME.Kconfig.
 
-Each has `build(groups, options) -> torch.optim.Optimizer` and, when it has options of its own, a
-frozen dataclass `Options`. NAME.Kconfig adds OPTIMIZER_NAME, NAME_X for its option `x`, and its own
-default learning rate and weight decay. Where some of it can only be refused when a library is
-imported, `check(optim, ranks)` does that before there is a run directory.
+Each has `build(groups, options) -> torch.optim.Optimizer` and, when it has options, a frozen
+dataclass `Options`. NAME.Kconfig adds OPTIMIZER_NAME, NAME_X for its option `x`, and its own
+defaults for learning rate and weight decay. An optional `check(optim, ranks)` refuses, before the
+run directory exists, what only an imported library can tell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 class OptimizerPlugin(Protocol):
-    """What a module in this package offers."""
+    """The functions of a module in this package."""
 
     def build(self, groups: list[dict[str, Any]], options: Any) -> torch.optim.Optimizer:
         """Build the optimizer over `groups` (see gpt2.optim.groups)."""

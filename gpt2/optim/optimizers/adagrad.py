@@ -1,6 +1,6 @@
 """Adagrad: rates by the sum of all squared gradients (Duchi et al. 2011, figure 1).
 
-Weight decay is added to the gradient.
+Weight decay is added to the gradient (L2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""AdaMax: Adam by the largest gradient (Kingma and Ba 2015, algorithm 2).
+"""AdaMax: Adam with the largest gradient so far as scale (Kingma and Ba 2015, algorithm 2).
 
-Weight decay is added to the gradient.
+Weight decay is added to the gradient (L2).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from gpt2.config.typed import Named, Within
 from gpt2.optim.adam_bf16 import Bf16StateAdam
 from gpt2.optim.groups import fused_where_possible
 
-#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+#: A weight of 0 with zero gradient and state stays exactly 0.
 KEEPS_ZEROS = True
 
 
@@ -26,7 +26,7 @@ class Options:
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
-    """Build torch's AdamW over `groups`, or the form of it that keeps bf16 state."""
+    """Build torch's AdamW over `groups`, or our AdamW with bf16 state."""
     betas = (options.beta1, options.beta2)
     if options.state_precision == "bf16":
         return Bf16StateAdam(groups, betas, options.eps, decoupled=True)

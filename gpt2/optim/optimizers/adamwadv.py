@@ -1,7 +1,7 @@
 """AdamW that divides by the largest second moment so far (AMSGrad, Reddi et al. 2018, alg. 2).
 
-The second moment's memory is long by default (beta2 0.999): a maximum over a short and so noisy
-average only ever rises, and would keep the worst noise for good.
+The default beta2 is 0.999, a long average. The maximum of a short, noisy average would only rise,
+and keep the worst noise for good.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from gpt2.config.typed import Within
 from gpt2.optim.groups import fused_where_possible
 
-#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+#: A weight of 0 with zero gradient and state stays exactly 0.
 KEEPS_ZEROS = True
 
 

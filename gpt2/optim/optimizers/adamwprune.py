@@ -1,7 +1,7 @@
-"""An optimizer of the Adam family, made to be pruned by its state.
+"""An Adam-family optimizer with state pruning as its default pruning method.
 
-Every number of it is that of its base, under every pruning method: what it adds is the choice of
-`state` as the method that is used unless another is given.
+It computes exactly what its base optimizer computes, under every pruning method. It only makes
+`state` the default --pruning-method.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpt2.config.typed import PLUGIN_PACKAGES, OptionsOf
 
 @dataclass(frozen=True)
 class Options:
-    """Which optimizer it is, and that one's own options."""
+    """The base optimizer's name and options."""
 
     base: str
     base_options: Annotated[Any, OptionsOf("ADAMWPRUNE_BASE", "OPTIMIZER")]

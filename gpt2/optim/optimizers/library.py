@@ -1,4 +1,4 @@
-"""Optimizers of libraries (po:NAME, bnb:NAME, ao:NAME), and of one's own (module:Class)."""
+"""Library optimizers (po:NAME, bnb:NAME, ao:NAME) and the user's own (module:Class)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ from gpt2.config.library import split_arguments, split_name
 from gpt2.config.typed import Named, OptimConfig
 from gpt2.optim.libraries import lookup
 
-#: A number at a weight's place in the state need not be that weight's: SOAP's moments are rotated.
+#: State at a weight's index need not belong to that weight: SOAP's moments are rotated.
 STATE_ELSEWHERE = True
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which optimizer, and its arguments as key=value with commas between."""
+    """The optimizer's name, and its arguments as key=value, separated by commas."""
 
     name: Annotated[str, Named("OPTIMIZER_NAME")]
     arguments: Annotated[str, Named("OPT_ARGS")]
 
     def __post_init__(self) -> None:
-        """Refuse what is written wrongly, before any library is imported. Raises ValueError."""
+        """Check the syntax of both, before any library is imported.
+
+        Raises ValueError.
+        """
         split_name(self.name)
         split_arguments(self.arguments)
 
 
 def check(optim: OptimConfig, ranks: int) -> None:
-    """Refuse what only the imported library can tell, before there is a run. Raises UserError."""
+    """Check, before the run exists, what only the imported library can tell.
+
+    Raises UserError.
+    """
     given = split_arguments(optim.options.arguments)
     lookup.check(optim.options.name, given, optim.weight_decay, ranks)
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
-    """Build the named optimizer over `groups`. Raises UserError."""
+    """Build the named optimizer over `groups`.
+
+    Raises UserError.
+    """
     return lookup.find(options.name).build(groups, split_arguments(options.arguments))

@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024) for the matrices of linear layers, AdamW for everything else.
 
 A matrix moves along its momentum with all singular values set to about 1. Source: Jordan et al.,
-"Muon: An optimizer for hidden layers in neural networks", 2024; the second rate adjustment is that
-of Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, section 2.2.
+"Muon: An optimizer for hidden layers in neural networks", 2024. The second rate adjustment is from
+Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, section 2.2.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from gpt2.optim.groups import fused_where_possible
 
 #: Coefficients of the odd polynomial that each Newton-Schulz step applies to singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-#: Norms of less are not divided by.
+#: Smaller norms are clamped to this before division.
 SMALLEST = 1e-7
-#: Most numbers that are orthogonalised at once: larger batches save no time, but cost memory.
+#: Most numbers orthogonalised at once: larger batches save no time, but cost memory.
 AT_ONCE = 2**24
-#: Steps on a Gram matrix before it is computed anew: each multiplies rounding errors by up to 12.
+#: Steps on one Gram matrix before it is computed anew: each multiplies rounding errors by up to 12.
 BY_GRAM = 5
-#: The rate of AdamW when it is `auto`, as a share of the matrices' rate.
+#: AdamW's learning rate when it is `auto`, as a share of the matrices' rate.
 ADAMW_SHARE = 0.2
 
 
@@ -48,10 +48,10 @@ class Options:
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW that treats the groups of role `matrix` differently; their parameters are 2-D.
+    """AdamW that updates the groups of role `matrix` by Muon; their parameters are 2-D.
 
-    No part of a matrix tells its singular values. Where ranks hold parameters in shards, the whole
-    matrices are dealt among them: each orthogonalises some, and gives the others their rows.
+    Singular values need the whole matrix. Where parameters are sharded, whole matrices are dealt to
+    the ranks: each orthogonalises some, and sends the others their rows.
     """
 
     def __init__(self, groups: list[dict[str, Any]], options: Options) -> None:
@@ -64,7 +64,7 @@ class Muon(torch.optim.AdamW):
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take back what was saved; Adam's own form looks for a count of steps in all state."""
+        """Load saved state; Adam's own version expects a step count in all of it."""
         torch.optim.Optimizer.__setstate__(self, state)
 
     @torch.no_grad()
@@ -86,11 +86,11 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        # Only fused optimizers are stepped when a gradient is not finite: then nothing may change.
+        # Only fused optimizers are called with a non-finite gradient: then nothing may change.
         accepted = 1.0 - self.found_inf if hasattr(self, "found_inf") else None
         factor = 1.0 if accepted is None else accepted
         decay = group["lr"] * group["weight_decay"]
-        dealt = 0  # so that it is not always the first ranks that get one more
+        dealt = 0  # rotates which ranks get one more
         for parameters, parts in self._batches(group):
             like, count = parameters[0], len(parameters)
             directions = deal([self._direction(p, accepted) for p in parameters], like, dealt)
@@ -106,36 +106,36 @@ class Muon(torch.optim.AdamW):
                 own.sub_(update * (rate * factor))
 
     def _batches(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], int]]:
-        """Yield parameters of one shape, not too many, and the matrices that each is made of."""
+        """Yield batches of parameters of one shape, and how many matrices each parameter stacks."""
         alike: dict[tuple[torch.Size, torch.dtype, int], list[Tensor]] = {}
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if parameter.grad is not None:
                 parts = len(matrices_of(name, parameter.shape)) if self.options.split_qkv else 1
                 alike.setdefault((parameter.shape, parameter.dtype, parts), []).append(parameter)
         for (shape, _, parts), found in alike.items():
-            # Of what is dealt, every rank has its share whole.
+            # Each rank gets its full share of a dealt batch.
             size = max(1, AT_ONCE // shape.numel()) * ranks_of(found[0])
             for start in range(0, len(found), size):
                 yield found[start : start + size], parts
 
     def _direction(self, parameter: Tensor, accepted: Tensor | None) -> Tensor:
-        """Take the gradient into the momentum; return where this rank's rows shall move."""
+        """Update the momentum by the gradient; return the direction for this rank's rows."""
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         assert parameter.grad is not None
         gradient, momentum = (local_shard(t) for t in (parameter.grad, state["momentum_buffer"]))
         if accepted is not None:
-            gradient = torch.where(accepted > 0.0, gradient, momentum)  # which leaves it as it is
+            gradient = torch.where(accepted > 0.0, gradient, momentum)  # momentum stays unchanged
         momentum.lerp_(gradient, 1.0 - self.options.momentum)
         return gradient.lerp(momentum, self.options.momentum if self.options.nesterov else 1.0)
 
 
 def adjustment(kind: str, rows: int, columns: int) -> float:
-    """Return the factor on the rate of a matrix, by its shape.
+    """Return the factor on the learning rate of a matrix of this shape.
 
-    original gives tall matrices the effect of square ones, match-rms-adamw gives updates of every
-    shape the root mean square that is typical of AdamW, 0.2.
+    original: tall matrices move as much as square ones. match-rms-adamw: updates of every shape
+    have the root mean square typical of AdamW, 0.2.
     """
     if kind == "original":
         return math.sqrt(max(1.0, rows / columns))
@@ -143,14 +143,15 @@ def adjustment(kind: str, rows: int, columns: int) -> float:
 
 
 def orthogonalised(batch: Tensor, steps: int) -> Tensor:
-    """Return matrices (B, m, n) with all singular values brought near 1, by Newton-Schulz steps.
+    """Return matrices (B, m, n) with all singular values near 1, by Newton-Schulz steps.
 
-    Five steps take what is above a hundredth of the Frobenius norm to about 0.7 to 1.2. In bf16 on
-    CUDA and at least fp32 elsewhere, as CPUs without native bf16 are many times slower in it.
+    Five steps bring singular values above a hundredth of the Frobenius norm to about 0.7 to 1.2.
+    Computes in bf16 on CUDA, else in at least fp32: CPUs without native bf16 are many times slower
+    in it.
     """
     a, b, c = COEFFICIENTS
     tall = batch.size(1) > batch.size(2)
-    x = batch.mT if tall else batch  # so that the product with its transpose is the smaller one
+    x = batch.mT if tall else batch  # makes the Gram matrix the smaller one
     x = x.to(torch.bfloat16 if x.is_cuda else torch.promote_types(x.dtype, torch.float32))
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST)
     if x.dtype != torch.bfloat16 and x.size(2) >= 2 * x.size(1):
@@ -164,11 +165,11 @@ def orthogonalised(batch: Tensor, steps: int) -> Tensor:
 
 
 def _by_gram(x: Tensor, steps: int) -> Tensor:
-    """Return what `steps` steps make of `x` (B, m, n), with n in two products only.
+    """Return `x` (B, m, n) after `steps` steps, with only two products of size n.
 
-    A step multiplies x from the left by a polynomial of its Gram matrix, (m, m). All of these
-    commute: so they are multiplied up, and the Gram matrix is carried along. That takes 0.6 of the
-    time where n = 4 m. bf16 cannot hold the squares of small singular values.
+    A step multiplies x from the left by a polynomial of its Gram matrix (m, m). These polynomials
+    commute, so they are multiplied together and the Gram matrix is updated along. This takes 0.6 of
+    the time where n = 4 m. bf16 cannot hold the squares of small singular values.
     """
     a, b, c = COEFFICIENTS
     gram = x @ x.mT
@@ -183,7 +184,7 @@ def _by_gram(x: Tensor, steps: int) -> Tensor:
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
-    """Build Muon over `groups`: theirs is the rate of the matrices, the rest gets AdamW's."""
+    """Build Muon over `groups`: their rate is the matrices' rate; the others get AdamW's."""
     for group in groups:
         if group["role"] != "matrix":
             own = options.adamw_lr

@@ -1,4 +1,4 @@
-"""NAdam: Adam with Nesterov momentum (Dozat 2016), weight decay apart from the gradient."""
+"""NAdam: Adam with Nesterov momentum (Dozat 2016), with decoupled weight decay."""
 
 from __future__ import annotations
 

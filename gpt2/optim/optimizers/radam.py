@@ -1,7 +1,7 @@
-"""RAdam: Adam without its first moments' variance (Liu et al. 2020, algorithm 2).
+"""RAdam: Adam with a rectified learning rate (Liu et al. 2020, algorithm 2).
 
-While the second moment rests on too few steps to be trusted it is left out. Weight decay is apart
-from the gradient.
+Early steps leave out the second moment, while its estimate is unreliable. Weight decay is
+decoupled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RMSprop: rates by a mean of squared gradients (Tieleman and Hinton 2012, lecture 6.5).
 
-Weight decay is added to the gradient.
+Weight decay is added to the gradient (L2).
 """
 
 from __future__ import annotations

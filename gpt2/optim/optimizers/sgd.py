@@ -10,7 +10,7 @@ import torch
 from gpt2.config.typed import Within
 from gpt2.optim.groups import any_sharded, fused_where_possible
 
-#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+#: A weight of 0 with zero gradient and state stays exactly 0.
 KEEPS_ZEROS = True
 
 
@@ -33,11 +33,11 @@ def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimiz
         groups,
         momentum=options.momentum,
         nesterov=options.nesterov,
-        # torch's fused SGD, unlike its fused Adam, does not know parameters in parts.
+        # torch's fused SGD, unlike its fused Adam, does not support sharded parameters.
         fused=fused_where_possible(groups) and not any_sharded(groups),
     )
     if options.momentum > 0.0:
-        # torch would make these in the first step, and leave them unset when that one is refused.
+        # torch creates these in the first step, and leaves them unset when that step is skipped.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

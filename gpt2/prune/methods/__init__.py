@@ -13,7 +13,7 @@ from gpt2.prune.pruner import Pruner
 
 
 class PruningPlugin(Protocol):
-    """What a module in this package offers."""
+    """The functions of a module in this package."""
 
     def build(self, context: PruningContext, options: Any) -> Pruner:
         """Build the pruner of a model."""

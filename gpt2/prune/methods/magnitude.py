@@ -1,7 +1,7 @@
-"""Magnitude pruning (Han et al. 2015; gradually: Zhu and Gupta 2017): the smallest weights go.
+"""Magnitude pruning (Han et al. 2015; gradually: Zhu and Gupta 2017) of the smallest weights.
 
-As in Zhu and Gupta, each matrix loses the same share (pattern `layer`) along their cubic ramp,
-while the model is trained. Other patterns divide the zeros otherwise: `lamp` is Lee et al. 2021.
+As in Zhu and Gupta, each matrix loses the same share (pattern `layer`) on their cubic schedule
+during training. Other patterns distribute the zeros otherwise: `lamp` is Lee et al. 2021.
 """
 
 from __future__ import annotations

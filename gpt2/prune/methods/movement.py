@@ -1,4 +1,4 @@
-"""Movement pruning (Sanh et al. 2020): weights that training moves towards zero go."""
+"""Movement pruning (Sanh et al. 2020): prune weights that training moves towards zero."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from gpt2.prune.pruner import Pruner
 class Movement(Score):
     """S = - sum over steps of (dL/dW * W): Sanh et al. 2020, equation 3, without its rate.
 
-    A step of gradient descent moves a weight away from zero where gradient and weight differ in
-    sign; S rises there, and falls where the weight moves towards zero. S is accumulated from the
-    first step of the run on, from the true gradients, skipped steps left out: 4 bytes per weight.
+    Gradient descent moves a weight away from zero where gradient and weight differ in sign: there S
+    rises. Where the weight moves towards zero, S falls. S is accumulated from the first step of the
+    run, from unscaled gradients, without skipped steps. It takes 4 bytes per weight. As in the
+    authors' program, scores are ranked within each matrix (pattern `layer`): those of different
+    matrices are not on one scale.
 
-    As in the authors' program, scores are ranked within each matrix (pattern `layer`): those of
-    different matrices are not on one scale. Three things differ. Pruning is final here, so a pruned
-    weight gets no gradient and its score is frozen, where Sanh's straight-through estimator lets it
-    return. The paper fine-tunes a trained model. Its program moves the scores by AdamW with a rate
-    and a schedule of their own, where this is a plain sum.
+    Three things differ from the paper. Pruning is final here: a pruned weight gets no gradient and
+    keeps its score, where Sanh's straight-through estimator lets it return. The paper fine-tunes a
+    trained model. Its program updates scores by AdamW with their own rate and schedule; this is a
+    plain sum.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class Movement(Score):
         """Subtract gradient times weight from the score."""
         if name not in self._sums:
             self._sums[name] = torch.zeros_like(weight)
-        # where, not a product: what a skipped step holds can be NaN.
+        # Use where, not a product: a skipped step can hold NaN.
         local_shard(self._sums[name]).sub_(
             torch.where(valid, local_shard(gradient) * local_shard(weight), 0.0)
         )
@@ -48,7 +49,7 @@ class Movement(Score):
         return dict(self._sums)
 
     def load(self, name: str, tensor: Tensor) -> None:
-        """Take back S of one parameter."""
+        """Restore S of one parameter."""
         self._sums[name] = tensor
 
 

@@ -21,20 +21,20 @@ class Dense:
         """Do nothing."""
 
     def sparsity(self) -> Sparsity:
-        """Return zero, asked and reached."""
+        """Return a sparsity of zero."""
         return Sparsity(asked=0.0, reached=0.0)
 
     def verify(self) -> None:
-        """Find nothing wrong."""
+        """Do nothing."""
 
     def state(self) -> dict[str, Tensor]:
         """Return nothing."""
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take nothing back."""
+        """Do nothing."""
 
 
 def build(context: PruningContext, options: None) -> Pruner:
-    """Build the null pruner."""
+    """Build the pruner that prunes nothing."""
     return Dense()

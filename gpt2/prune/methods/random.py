@@ -1,7 +1,7 @@
 """Random pruning: the control that any gradual method must beat.
 
-Pattern and ramp are those of `magnitude`. It trains all weights at first: the control of a method
-that is sparse from the start is `static`.
+It uses the pattern and schedule of `magnitude`. All weights are trained at first: for a method that
+is sparse from the start, the control is `static`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gpt2.prune.seeded_random import uniform
 
 
 class Random(Score):
-    """A number drawn for every weight once, from the run's seed: the same at every event."""
+    """A random number for each weight, drawn from the run's seed: the same at every event."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the numbers, drawn anew rather than held."""
+        """Return the numbers; drawing them again needs no memory between events."""
         return uniform(weight.shape, self.seed, "random pruning", name).to(weight.device)
 
 

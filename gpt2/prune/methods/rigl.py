@@ -1,7 +1,8 @@
-"""RigL (Evci et al. 2020): sparse from the start; what has the largest gradients grows.
+"""RigL (Evci et al. 2020): sparse from the start; grow weights with the largest gradients.
 
-Their defaults: pattern `erk`, alpha 0.3, growth until three quarters of the run. Theirs is an event
-every 100 of 32,000 steps, here one each twentieth of the ramp. dynamic.py says what else differs.
+Defaults as in the paper: pattern `erk`, alpha 0.3, growth until three quarters of the run. The
+paper has an event every 100 of 32,000 steps, here every twentieth of the schedule. dynamic.py lists
+the other differences.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Options:
 
 
 def largest_gradient(name: str, gradient: Tensor, step: int) -> Tensor:
-    """Return |dL/dw|, dense: what would move most if it were there."""
+    """Return |dL/dw|, dense: the weights that would move most if they were live."""
     return gradient.abs()
 
 

@@ -1,8 +1,9 @@
 """SET, sparse evolutionary training (Mocanu et al. 2018): sparse from the start, random growth.
 
-The pattern (`erk`) and the first share are theirs. Their share stays the same for the whole run,
-once an epoch; here it falls to nothing as RigL's does, so that the two differ in growth alone. The
-smallest magnitudes are dropped: theirs are the smallest positive and largest negative weights.
+Pattern (`erk`) and initial share are the paper's. There, the share stays the same for the whole
+run, once an epoch; here it falls to 0 as RigL's does, so that the two methods differ in growth
+only. The smallest magnitudes are dropped; the paper drops the smallest positive and the largest
+negative weights.
 """
 
 from __future__ import annotations

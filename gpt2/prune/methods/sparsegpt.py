@@ -1,8 +1,8 @@
-"""SparseGPT (Frantar and Alistarh 2023): one shot, and the weights that stay make up for it.
+"""SparseGPT (Frantar and Alistarh 2023): one shot; the remaining weights compensate.
 
-As there, each matrix loses the same share (`layer`), by 128 sequences of training text. The paper
-prunes a trained model and trains no more: --pruning-start 1. The default prunes at half of the run
-and recovers, so that it can be compared with methods that prune while training.
+As in the paper, each matrix loses the same share (`layer`), by 128 sequences of training text. The
+paper prunes a trained model and trains no more: --pruning-start 1. The default prunes in the middle
+of the run and lets training recover, to be comparable with methods that prune while training.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Options:
 class Compensated:
     """Prunes one layer, columns from left to right (Frantar and Alistarh 2023, algorithm 1).
 
-    H = X^T X over the inputs seen. In each block of columns those weights go whose removal costs
-    least, w^2 / [H^-1]_jj^2; each removal is made up for by the columns to its right. Every block
-    gives the same share of its weights.
+    H = X^T X over the collected inputs. In each block of columns, the weights that are cheapest to
+    remove, by w^2 / [H^-1]_jj^2, are pruned; the columns to the right compensate each removal.
+    Every block loses the same share of its weights.
     """
 
     def __init__(self, weight: Tensor, options: Options) -> None:
@@ -45,16 +45,17 @@ class Compensated:
         self.hessian = torch.zeros(weight.size(1), weight.size(1), device=weight.device)
 
     def see(self, inputs: Tensor) -> None:
-        """Add the products of inputs (N, in) up."""
+        """Add inputs (N, in) to H."""
         self.hessian.addmm_(inputs.t(), inputs)
 
     def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Return which `count` weights of `rows` go, and what becomes of the others there.
+        """Return which `count` weights of `rows` to prune, and the compensated weights there.
 
-        Rows make up for their own weights alone; the matrices of a layer share H, not the count.
+        Each row compensates for its own weights only. The matrices of a layer share H, not the
+        count.
         """
         weight = self.weight[rows].float().clone()
-        weight[:, self.hessian.diagonal() == 0] = 0.0  # what always meets zero does nothing
+        weight[:, self.hessian.diagonal() == 0] = 0.0  # inputs that are always zero have no effect
         inverse = self._inverse
         pruned = torch.zeros_like(weight, dtype=torch.bool)
         starts = range(0, weight.size(1), self._width(pattern))
@@ -68,7 +69,7 @@ class Compensated:
         return pruned, weight.to(self.weight.dtype)
 
     def _width(self, pattern: str) -> int:
-        """Return the columns of a block: in an n:m pattern those of a group, as in the paper."""
+        """Return the columns per block; in an n:m pattern those of a group, as in the paper."""
         return GROUPED[pattern][1] if pattern in GROUPED else self.options.block
 
     def _shares(self, count: int, weight: Tensor, blocks: list[slice]) -> list[int]:
@@ -79,7 +80,10 @@ class Compensated:
 
     @functools.cached_property
     def _inverse(self) -> Tensor:
-        """Return the upper Cholesky factor of the inverse of H, damped."""
+        """Return the upper Cholesky factor of the inverse of the damped H.
+
+        Raises UserError.
+        """
         hessian = self.hessian.clone()
         diagonal = hessian.diagonal()
         diagonal[diagonal == 0] = 1.0
@@ -100,8 +104,8 @@ class Compensated:
 def _compensate(weight: Tensor, pruned: Tensor, inverse: Tensor) -> Tensor:
     """Zero the pruned columns of a block, in place, from left to right; return their errors.
 
-    weight, pruned: (out, n). inverse: (n, n), upper triangular. Each column's errors, times its
-    row of `inverse`, are taken from the columns to its right.
+    weight, pruned: (out, n). inverse: (n, n), upper triangular. Each column's errors, times its row
+    of `inverse`, are subtracted from the columns to its right.
     """
     errors = torch.zeros_like(weight)
     for column in range(weight.size(1)):

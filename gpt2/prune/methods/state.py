@@ -1,9 +1,9 @@
-"""State pruning: scores from what an Adam-like optimizer knows of each weight, at no cost.
+"""State pruning: scores from the moments that an Adam-like optimizer has already.
 
-`fisher` ranks by the loss that a weight's removal costs. That is in one unit for all matrices, so
+`fisher` ranks by the loss that removing a weight costs. That has the same unit in all matrices, so
 they are ranked together, as in Optimal Brain Damage (pattern `global`). The other scores have no
-such unit. Under `global` a score also decides how many weights each matrix loses: to compare
-criteria alone, give this method and `magnitude` the same pattern of another kind.
+such unit. Under `global`, a score also decides how many weights each matrix loses: to compare
+criteria only, give this method and `magnitude` the same other pattern.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Options:
 def fisher(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
     """|w| sqrt(v).
 
-    Optimal Brain Damage (LeCun et al. 1990, equation 5) ranks by h w^2 / 2, the loss that zeroing
-    a weight costs to second order; with the diagonal of the Fisher information for h, which v
-    estimates (Theis et al. 2018, equation 5), that is the rank of |w| sqrt(v).
+    Optimal Brain Damage (LeCun et al. 1990, equation 5) ranks by h w^2 / 2, the second-order loss
+    of zeroing a weight. With the diagonal of the Fisher information for h, which v estimates (Theis
+    et al. 2018, equation 5), this is the ranking by |w| sqrt(v).
     """
     return weight.abs() * v.sqrt()
 
@@ -57,10 +57,10 @@ def coherence(weight: Tensor, m: Tensor, v: Tensor) -> Tensor:
 
 
 def _steadiness(m: Tensor, v: Tensor) -> Tensor:
-    """Return |m| / sqrt(v), 0 where there has been no gradient.
+    """Return |m| / sqrt(v), 0 where no gradient has been seen.
 
-    No epsilon: v is of the order of squared gradients, which differ by many powers of ten and
-    shrink with the model, and a constant that is large beside it would make all scores alike.
+    No epsilon: v is of the order of squared gradients, which span many powers of ten and shrink
+    with the model. A constant that is large beside it would make all scores alike.
     """
     return torch.where(v > 0.0, m.abs() / v.sqrt(), 0.0)
 
@@ -77,8 +77,8 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 class FromState(Score):
     """A formula of weight w and the moments m and v.
 
-    The corrections of their bias are left out: they are the same number for all weights in any one
-    step, and change no rank.
+    Bias correction is left out: within one step it is the same factor for all weights, and changes
+    no rank.
     """
 
     state_keys = ("exp_avg", "exp_avg_sq")

@@ -1,7 +1,8 @@
-"""A static mask: sparse from the first step in places drawn at random, the control of RigL and SET.
+"""A static random mask, sparse from the first step: the control of RigL and SET.
 
-Evci et al. 2020 call it static. Pattern and first places are those of RigL and SET; with one seed
-they are the same. The method `random` trains all weights at first: no control of a sparse start.
+Evci et al. 2020 call it static. Pattern and initial mask are those of RigL and SET; with one seed
+all three start from the same mask. The method `random` trains all weights at first: no control of a
+sparse start.
 """
 
 from __future__ import annotations

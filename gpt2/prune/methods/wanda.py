@@ -1,8 +1,8 @@
-"""Wanda (Sun et al. 2023): weights times the norm of their inputs, in one shot.
+"""Wanda (Sun et al. 2023): one shot, by weights times the norm of their inputs.
 
-As there, each row loses the same share, by 128 sequences of training text. The paper prunes a
-trained model and trains no more: --pruning-start 1. The default prunes at half of the run and
-recovers, so that it can be compared with methods that prune while training.
+As in the paper, each row loses the same share, by 128 sequences of training text. The paper prunes
+a trained model and trains no more: --pruning-start 1. The default prunes in the middle of the run
+and lets training recover, to be comparable with methods that prune while training.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class InputNorms:
         self.squares = torch.zeros(weight.size(1), device=weight.device)
 
     def see(self, inputs: Tensor) -> None:
-        """Add the squares of inputs (N, in) up."""
+        """Add the squares of inputs (N, in)."""
         self.squares += inputs.square().sum(dim=0)
 
     def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Return which `count` weights of `rows` go, and these rows as they are."""
+        """Return which `count` weights of `rows` to prune, and these rows unchanged."""
         weight = self.weight[rows]
         scores = weight.abs() * self.squares.sqrt()
         return choose(keys(scores), pattern, count), weight

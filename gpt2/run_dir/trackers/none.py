@@ -1,1 +1,1 @@
-"""No tracker: the run directory is all there is."""
+"""No tracker: numbers go to the run directory only."""

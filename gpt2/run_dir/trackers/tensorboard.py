@@ -1,4 +1,4 @@
-"""TensorBoard's event files, in the run directory; a run that resumes adds another file."""
+"""TensorBoard's event files, in the run directory; a resumed run adds another file."""
 
 from __future__ import annotations
 

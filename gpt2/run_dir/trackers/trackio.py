@@ -22,7 +22,7 @@ class Options:
 
 
 def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -> Tracker:
-    """Open a run; `trackio show --project gpt2` shows those of the project gpt2."""
+    """Open a run; `trackio show --project gpt2` shows the runs of project gpt2."""
     run = trackio.init(
         project=options.project,
         group=options.group or None,

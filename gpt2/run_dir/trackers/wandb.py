@@ -19,7 +19,7 @@ _LOCAL = ("offline", "dryrun", "disabled")
 
 @dataclass(frozen=True)
 class Options:
-    """Where the run appears in W&B. Empty `entity`: the account's own; `tags`: split at commas."""
+    """Where the run appears in W&B. Empty `entity`: the account's own; `tags`: comma-separated."""
 
     project: Annotated[str, ResultNeutral()]
     entity: Annotated[str, ResultNeutral()]
@@ -27,7 +27,10 @@ class Options:
 
 
 def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -> Tracker:
-    """Open a run. Raises RuntimeError where a login would be asked for."""
+    """Open a run.
+
+    Raises RuntimeError where W&B would ask for a login.
+    """
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode not in _LOCAL and not wandb.login(prompt=False):
         raise RuntimeError(f"WANDB_MODE is {mode}, which needs `wandb login` first")
@@ -35,7 +38,7 @@ def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -
         project=options.project,
         entity=options.entity or None,
         tags=[tag for part in options.tags.split(",") if (tag := part.strip())],
-        id=name.rsplit("-", 1)[-1],  # the name itself may hold what an id must not
+        id=name.rsplit("-", 1)[-1],  # an id allows fewer characters than a name
         name=name,
         dir=folder,
         config=dict(config),
