@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from scripts.study.slurm.submission import active
-from tests.support import tiny
+from tests.support import tiny, tiny_matrix
 from tests.support.slurm_cluster import Cluster, cluster, missing
-from tests.support.slurm_kills import CONFIG, KINDS, Work, torment
+from tests.support.slurm_kills import CELLS, KINDS, Work, torment
 
 pytestmark = [
     pytest.mark.slurm,
@@ -41,14 +41,15 @@ def wait(ready: object, seconds: float = 90.0) -> None:
 def small(folder: Path, slurm: Cluster, *lines: str) -> Work:
     """Return a matrix of twelve cells that take seconds, with a stand-in for train.py."""
     tiny.make_data(folder / "data")
-    config = CONFIG.format(data=folder / "data", steps=30) + "".join(f"{x}\n" for x in lines)
+    config = tiny_matrix.config(folder / "data", "MAX_STEPS=30", *CELLS, *lines)
     (folder / "config").write_text(config)
     return Work(slurm, folder / "config", folder / "out")
 
 
 def test_four_interruptions_change_no_result(slurm: Cluster, tmp_path: Path) -> None:
     tiny.make_data(tmp_path / "data")
-    (tmp_path / "config").write_text(CONFIG.format(data=tmp_path / "data", steps=300))
+    config = tiny_matrix.config(tmp_path / "data", "MAX_STEPS=300", *CELLS)
+    (tmp_path / "config").write_text(config)
     work, wrong = torment(slurm, tmp_path, KINDS, seed=1, pause=12.0, limit=300.0)
     assert wrong == []
     assert set(work.done) == set(KINDS)
@@ -62,7 +63,7 @@ def test_the_signal_before_the_limit_saves_and_the_rest_goes_on(
 ) -> None:
     monkeypatch.setitem(slurm.environment, "FAKE_PAUSE", "0.3")
     (tmp_path / "site").write_text("" if allowed else "#SBATCH --no-requeue\n")
-    work = small(tmp_path, slurm, f'CONFIG_MATRIX_SLURM_LINES="{tmp_path}/site"')
+    work = small(tmp_path, slurm, f'MATRIX_SLURM_LINES="{tmp_path}/site"')
     work.submit()
     wait(lambda: len(list(work.out.glob("cells/*/metrics.jsonl"))) == 4)
     first = {job.number for job in active(work.out)}

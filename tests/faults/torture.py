@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 import random
 import subprocess
@@ -29,6 +28,7 @@ from tests.support import (
     slurm_cluster,
     slurm_kills,
     tiny,
+    tiny_matrix,
 )
 
 Found = tuple[int, list[str]]
@@ -48,46 +48,21 @@ def training(folder: Path, seed: int, count: int) -> Found:
     return done, found
 
 
-CONFIG = """
-CONFIG_DATASET_TEXT=y
-CONFIG_TOKENIZER_CHAR=y
-CONFIG_DATA_DIR="{data}"
-CONFIG_MODEL_CUSTOM=y
-CONFIG_N_LAYER=2
-CONFIG_N_HEAD=2
-CONFIG_N_EMBD=16
-CONFIG_BLOCK_SIZE=8
-CONFIG_BATCH_SIZE=4
-CONFIG_MAX_STEPS=200
-CONFIG_EVAL_INTERVAL=50
-CONFIG_CHECKPOINT_INTERVAL=10
-CONFIG_ASYNC_CHECKPOINT=y
-CONFIG_SAMPLE_TOKENS=0
-CONFIG_DEVICE_CPU=y
-CONFIG_NUM_THREADS=1
-CONFIG_MATRIX_OPTIMIZERS="adamw"
-CONFIG_MATRIX_PRUNING_METHODS="none magnitude state"
-CONFIG_MATRIX_SPARSITIES="0.5"
-CONFIG_MATRIX_CONTROLS=n
-CONFIG_MATRIX_SEEDS="1 2"
-"""
-#: Columns of results.csv that are measured, and so differ from run to run.
-MEASURED = (
-    "seconds",
-    "tokens_per_second",
-    "peak_device_bytes",
-    "peak_process_bytes",
-    "peak_host_bytes",
-    "start",
-    "end",
-    "resumes",
+CELLS = (
+    "MAX_STEPS=200",
+    "EVAL_INTERVAL=50",
+    "CHECKPOINT_INTERVAL=10",
+    "ASYNC_CHECKPOINT=y",
+    'MATRIX_OPTIMIZERS="adamw"',
+    'MATRIX_PRUNING_METHODS="none magnitude state"',
+    'MATRIX_SEEDS="1 2"',
 )
 
 
 def matrix(folder: Path, seed: int, count: int) -> Found:
     """Kill the runner of a whole matrix of true cells, or a cell; what its results differ in."""
     config = folder / "config"
-    config.write_text(CONFIG.format(data=tiny.make_data(folder / "data")))
+    config.write_text(tiny_matrix.config(tiny.make_data(folder / "data"), *CELLS))
 
     def command(out: Path) -> list[str]:
         return [sys.executable, "scripts/matrix.py", "--config", str(config), "--out", str(out)]
@@ -111,19 +86,9 @@ def matrix(folder: Path, seed: int, count: int) -> Found:
                 found.append(f"matrix {number}: exit code {code}")
                 break
         done += killed.total() - killed["nobody"]
-        if results(out) != results(whole):
+        if tiny_matrix.results(out) != tiny_matrix.results(whole):
             found.append(f"matrix {number}: other results after {dict(killed)}")
     return done, found
-
-
-def results(out: Path) -> list[dict[str, str]] | None:
-    """Return results.csv of a matrix without what was measured; None where there is none."""
-    path = out / "results.csv"
-    if not path.exists():
-        return None
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
 
 
 def files(folder: Path, seed: int, count: int) -> Found:
@@ -150,7 +115,8 @@ def slurm(folder: Path, seed: int, count: int) -> Found:
     if why := slurm_cluster.missing():
         return 0, [f"slurm: {why}"]
     tiny.make_data(folder / "data")
-    (folder / "config").write_text(slurm_kills.CONFIG.format(data=folder / "data", steps=2000))
+    config = tiny_matrix.config(folder / "data", "MAX_STEPS=2000", *slurm_kills.CELLS)
+    (folder / "config").write_text(config)
     rng = random.Random(seed)
     kinds = [rng.choice(slurm_kills.KINDS) for _ in range(count)]
     with slurm_cluster.cluster(folder / "cluster") as cluster:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import subprocess
@@ -20,38 +19,21 @@ from scripts.study.journal import read_events
 from scripts.study.records import Finished, Started
 from scripts.study.slurm.commands import FailedError
 from scripts.study.slurm.submission import active
+from tests.support import tiny_matrix
 from tests.support.repository import REPOSITORY
 from tests.support.slurm_cluster import Cluster
 
 MATRIX = str(REPOSITORY / "tests" / "support" / "fake_matrix.py")
 #: What is done to a task: cancelled, requeued, killed; or its node's slurmd is.
 KINDS = ("scancel", "requeue", "kill", "slurmd")
-#: Twelve cells of tiny runs, whose checkpoints are close together.
-CONFIG = """
-CONFIG_DATASET_TEXT=y
-CONFIG_TOKENIZER_CHAR=y
-CONFIG_DATA_DIR="{data}"
-CONFIG_MODEL_CUSTOM=y
-CONFIG_N_LAYER=2
-CONFIG_N_HEAD=2
-CONFIG_N_EMBD=16
-CONFIG_BLOCK_SIZE=8
-CONFIG_BATCH_SIZE=4
-CONFIG_MAX_STEPS={steps}
-CONFIG_EVAL_INTERVAL=100
-CONFIG_CHECKPOINT_INTERVAL=20
-CONFIG_SAMPLE_TOKENS=0
-CONFIG_DEVICE_CPU=y
-CONFIG_NUM_THREADS=1
-CONFIG_MATRIX_OPTIMIZERS="adamw adamwspam"
-CONFIG_MATRIX_PRUNING_METHODS="none magnitude"
-CONFIG_MATRIX_SPARSITIES="0.5"
-CONFIG_MATRIX_SEEDS="1 2 3"
-CONFIG_MATRIX_CONTROLS=n
-"""
-#: Columns of results.csv that are measured, and so differ from run to run.
-MEASURED = ("seconds", "tokens_per_second", "peak_device_bytes", "peak_host_bytes", "start", "end",
-            "resumes")  # fmt: skip
+#: Twelve cells, whose checkpoints are close together.
+CELLS = (
+    "EVAL_INTERVAL=100",
+    "CHECKPOINT_INTERVAL=20",
+    'MATRIX_OPTIMIZERS="adamw adamwspam"',
+    'MATRIX_PRUNING_METHODS="none magnitude"',
+    'MATRIX_SEEDS="1 2 3"',
+)
 #: Seconds after which a slurmd that was killed is started again; its node is down by then.
 _DOWN = 14.0
 
@@ -167,9 +149,9 @@ class Work:
         command = [sys.executable, "scripts/report.py", "--out", str(self.out)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        with (self.out / "results.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
+        found = tiny_matrix.results(self.out)
+        assert found, "no results.csv"
+        return found
 
 
 def torment(
