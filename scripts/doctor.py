@@ -41,7 +41,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: Of the packages for development, the one that is of use in other ways too.
 OPTIONAL = {
     "transformers": "no comparison with it in the bench, fewer tests; training is the same",
-    "tkinter": "no 'make guiconfig'; 'make menuconfig' is the same menu",
+    "tkinter": "no 'make guiconfig' (Debian: python3-tk); 'make menuconfig' is the same menu",
 }
 #: Bytes below which memory and disk are called little.
 LEAST_MEMORY, LEAST_DISK = 4 * 10**9, 8 * 10**9

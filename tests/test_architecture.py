@@ -179,7 +179,7 @@ def test_kconfiglib_is_touched_in_few_files() -> None:
         for path in SOURCES
         if any(within(found, "kconfiglib", "menuconfig", "guiconfig") for found in imported(path))
     }
-    tools = {"scripts/kconfig/files.py", "scripts/kconfig/menus.py"}
+    tools = {f"scripts/kconfig/{name}.py" for name in ("files", "menus", "entries")}
     assert (
         users <= {f"gpt2/config/{name}.py" for name in ("tree", "schema", "options", "cli")} | tools
     )

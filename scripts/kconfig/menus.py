@@ -19,6 +19,7 @@ from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from gpt2.config.tree import Kconfig
 from gpt2.config.typed import Auto, Required
+from scripts.kconfig.entries import improve
 from scripts.kconfig.files import HEADER, problems_of, refuse_wrong, unmentioned, write
 from scripts.kconfig.start import fitting_defconfig, read_or_start
 
@@ -54,7 +55,14 @@ class MenuTree(Kconfig):
         except UserError as error:
             raise OSError(errno.EINVAL, "\n".join(error.messages), filename) from error
         message: str = super().write_config(filename, header, save_old, verbose)
+        self.entitle()
         return message
+
+    def entitle(self, more: str = "") -> None:
+        """Make the title that of the mainmenu, with `more` behind it."""
+        title, condition = self.top_node.prompt
+        title = title.partition(": ")[0] + (f": {more}" if more else "")
+        self.top_node.prompt = (title, condition)
 
     def differs(self, path: Path) -> bool:
         """Whether saving to `path` would change it."""
@@ -83,7 +91,7 @@ def menuconfig(config: Path) -> None:
     import menuconfig as menu
 
     said, valid, hints = menu._error, menu._check_valid, option_hints(Options(ROOT_TREE))
-    menu._error = lambda text: said(re.sub(r" \(errno: [A-Z]+\)$", "", text))
+    menu._error = lambda text: said(_without_errno(text))
 
     def is_valid(symbol: kc.Symbol, text: str) -> bool:
         """Check what was typed, at once: Kconfig knows no fractions."""
@@ -94,7 +102,20 @@ def menuconfig(config: Path) -> None:
         return not problem
 
     menu._check_valid = is_valid
+    menu._MAIN_HELP_LINES = [_in_words(line) for line in menu._MAIN_HELP_LINES]
+    menu._INFO_HELP_LINES = [_in_words(line) for line in menu._INFO_HELP_LINES]
     _show(menu, config)
+
+
+def _without_errno(text: str) -> str:
+    """Return what kconfiglib says of a file, without the name of an error number."""
+    return re.sub(r" \(errno: [A-Z]+\)$", "", text)
+
+
+def _in_words(line: str) -> str:
+    """Return a line of the keys, which calls help and search by these names."""
+    line = line.replace("[/] Jump to symbol", "[/] Search")
+    return line.replace("[?] Symbol info", "[?] Help       ")
 
 
 def wrong_value(text: str, hint: Any) -> str:
@@ -116,7 +137,34 @@ def guiconfig(config: Path) -> None:
         raise UserError(f"guiconfig needs {lack}; 'make menuconfig' is the same menu on a terminal")
     import guiconfig as menu
 
+    valid, hints = menu._check_valid, option_hints(Options(ROOT_TREE))
+    menu.messagebox = _Boxes(menu.messagebox)
+
+    def is_valid(dialog: Any, entry: Any, symbol: kc.Symbol, text: str) -> bool:
+        """Check what was typed, at once, as in the menu on a terminal."""
+        if not valid(dialog, entry, symbol, text):
+            return False
+        if problem := wrong_value(text, hints.get(symbol.name, str)):
+            menu.messagebox.showerror("Bad value", problem, parent=dialog)
+            entry.focus_set()
+        return not problem
+
+    menu._check_valid = is_valid
     _show(menu, config)
+
+
+class _Boxes:
+    """tkinter's messagebox, whose errors name no error numbers."""
+
+    def __init__(self, boxes: Any) -> None:
+        self._boxes = boxes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._boxes, name)
+
+    def showerror(self, title: str, text: str, **more: Any) -> Any:
+        """Show an error."""
+        return self._boxes.showerror(title, _without_errno(text), **more)
 
 
 def _lack_of_windows() -> str:
@@ -124,7 +172,10 @@ def _lack_of_windows() -> str:
     try:
         import tkinter
     except ImportError:
-        return "Python's tkinter (on Debian the package python3-tk)"
+        return (
+            f"tkinter, which the Python in {sys.base_prefix} lacks: install python3-tk for Debian's"
+            " Python, or build yours with Tk"
+        )
     try:
         tkinter.Tk().destroy()
     except tkinter.TclError:
@@ -138,10 +189,11 @@ def _show(menu: Any, config: Path) -> None:
         raise UserError(*problems, "correct these lines, or let 'make olddefconfig' drop them")
     os.environ["KCONFIG_CONFIG"] = str(config)
     tree = MenuTree(ROOT_TREE)
-    # Loading leaves untouched options unset (see Kconfig.load_config). The menu would call each of
-    # them new, and ask whether to save when nothing was changed.
-    node_text = menu._node_str
-    menu._node_str = lambda node: node_text(node).replace(" (NEW)", "")
+    if not config.exists():  # what was printed is hidden by the menu
+        start = fitting_defconfig(quiet=True).name
+        tree.entitle(f"no {config.name} yet, started from {start}")
+    improve(menu, tree, Options().names())
+    # An option that is at its default is not new: do not ask whether to save when nothing changed.
     menu._needs_save = lambda: tree.differs(config)
     menu.menuconfig(tree)
 

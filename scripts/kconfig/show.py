@@ -39,6 +39,8 @@ def explain(config: Path, option: str) -> None:
     node = item.nodes[0]
     value = options.value(name)
     print("   ".join(part for part in (name, flags[name], node.prompt[0]) if part))
+    for line in (node.help or "").splitlines():
+        print(f"  {line}".rstrip())
     print(f"  value: {'not used with these options' if value is None else value or repr('')}")
     if name == "PRECISION" and value == "auto":
         print(f"  on this CPU: {_on_this_cpu(options)}")
@@ -48,8 +50,6 @@ def explain(config: Path, option: str) -> None:
     for condition, met in options.conditions(name).items():
         print(f"  requires: {condition} ({'the case' if met else 'not the case'})")
     print(f"  declared: {os.path.relpath(node.filename, REPOSITORY)}:{node.linenr}")
-    for line in (node.help or "").splitlines():
-        print(f"  {line}".rstrip())
     if name in options.choices:
         for word, member in options.members(name).items():
             said = " ".join((options.symbols[member].nodes[0].help or "").split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -384,13 +385,20 @@ def test_guiconfig_without_a_display_or_tkinter(
 
 def test_the_menu_checks_fractions_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    menu = SimpleNamespace(_error=said.append, _check_valid=lambda symbol, text: True)
+    keys = ["[?] Symbol info            [/] Jump to symbol"]
+    menu = SimpleNamespace(
+        _error=said.append,
+        _check_valid=lambda symbol, text: True,
+        _MAIN_HELP_LINES=keys,
+        _INFO_HELP_LINES=keys,
+    )
     monkeypatch.setitem(sys.modules, "menuconfig", menu)
     monkeypatch.setattr(menus, "_show", lambda *_: None)
     monkeypatch.setattr("curses.setupterm", lambda: None)
     for stream in (sys.stdin, sys.stdout):
         monkeypatch.setattr(stream, "isatty", lambda: True)
     menus.menuconfig(tmp_path / ".config")
+    assert menu._MAIN_HELP_LINES == ["[?] Help                   [/] Search"]
     menu._error("Error saving to '.config'\n\nall is wrong (errno: EINVAL)")
     assert said == ["Error saving to '.config'\n\nall is wrong"]
     symbols = Options().symbols
@@ -399,6 +407,68 @@ def test_the_menu_checks_fractions_at_once(tmp_path: Path, monkeypatch: pytest.M
     assert not menu._check_valid(symbols["DROPOUT"], "abc")
     assert not menu._check_valid(symbols["DROPOUT"], "1.5")
     assert said[1:] == ["'abc' is not a number", "1.5 is outside [0, 1)"]
+
+
+def window(run: Callable[[menus.MenuTree], None]) -> SimpleNamespace:
+    """kconfiglib's guiconfig as far as it is used, whose `menuconfig` is `run`."""
+    boxes = SimpleNamespace(showerror=lambda *_, **__: None, askyesno=lambda *_: True)
+    return SimpleNamespace(
+        menuconfig=run,
+        messagebox=boxes,
+        _check_valid=lambda dialog, entry, symbol, text: True,
+        _info_str=lambda node: "",
+        _needs_save=lambda: False,
+        _node_str=lambda node: f"{node.prompt[0]} (NEW)",
+    )
+
+
+def test_the_window_checks_fractions_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, str]] = []
+    menu = window(lambda tree: None)
+    menu.messagebox.showerror = lambda title, text, **_: said.append((title, text))
+    monkeypatch.setitem(sys.modules, "guiconfig", menu)
+    monkeypatch.setattr(menus, "_lack_of_windows", lambda: "")
+    monkeypatch.setattr(menus, "_show", lambda *_: None)
+    menus.guiconfig(tmp_path / ".config")
+    menu.messagebox.showerror("Error saving", "all is wrong (errno: EINVAL)")
+    assert said == [("Error saving", "all is wrong")]
+    assert menu.messagebox.askyesno("Quit?")
+    focused: list[int] = []
+    entry = SimpleNamespace(focus_set=lambda: focused.append(1))
+    symbols = Options().symbols
+    assert menu._check_valid(None, entry, symbols["DROPOUT"], "0.5")
+    assert not menu._check_valid(None, entry, symbols["DROPOUT"], "abc")
+    assert (said[1:], focused) == ([("Bad value", "'abc' is not a number")], [1])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_title_says_where_a_menu_without_a_config_starts(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(menus, "_lack_of_windows", lambda: "")
+    monkeypatch.setenv("KCONFIG_CONFIG", "")  # put back after the test
+    config = tmp_path / ".config"
+    if there:
+        kconf.alldefconfig(config)
+    titles = []
+
+    def run(tree: menus.MenuTree) -> None:
+        titles.append(tree.mainmenu_text)
+        tree.load_config()
+        tree.write_config(str(config))
+        titles.append(tree.mainmenu_text)
+
+    monkeypatch.setitem(sys.modules, "guiconfig", window(run))
+    menus.guiconfig(config)
+    plain, started = (
+        "GPT-2 Training Module",
+        "no .config yet, started from gpt2-shakespeare-char-cpu",
+    )
+    assert titles == [plain if there else f"{plain}: {started}", plain]
+    assert max(map(len, titles)) <= 80
 
 
 def test_guiconfig_is_the_menus_tree(
@@ -418,11 +488,9 @@ def test_guiconfig_is_the_menus_tree(
         tree.syms["DROPOUT"].set_value("0.5")
         assert menu._needs_save()
         tree.write_config(str(config))
-        assert menu._node_str("Seed") == "Seed"
+        assert menu._node_str(tree.syms["SEED"].nodes[0]) == "Random seed"
 
-    menu = SimpleNamespace(
-        menuconfig=run, _node_str=lambda node: f"{node} (NEW)", _needs_save=lambda: False
-    )
+    menu = window(run)
     monkeypatch.setitem(sys.modules, "guiconfig", menu)
     menus.guiconfig(config)
     assert kconf.read(config).minimal() == {"OPTIMIZER": "sgd", "DROPOUT": "0.5"}
