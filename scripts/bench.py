@@ -1,6 +1,6 @@
-"""Speed and memory of training, side by side with peers: one process, turn by turn, one table.
+"""Measure speed and memory of training, alternating with peers in one process; print tables.
 
-What stands after -- are flags of train.py. The data are random tokens, so nothing needs preparing.
+Flags after -- are flags of train.py. The data are random tokens, so nothing needs preparing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from scripts.kconfig.start import fitting_defconfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure as `argv` says; print the tables. Raises UserError."""
+    """Run the measurements of `argv`; print the tables.
+
+    Raises UserError.
+    """
     own, more = split_at_dashes(argv)
     arguments = parser().parse_args(own)
     given = [*(flags_of(arguments.config) if arguments.config else []), *more]
@@ -70,12 +73,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if arguments.profile and len(configs) > 1:
         raise UserError("--profile writes one trace: give one size with it")
-    # Only now: importing torch takes seconds, and everything a user can mistype is checked.
+    # Imported this late because torch takes seconds: every option is checked before.
     from scripts.benchmark import training
 
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_average": processor.load(),  # before we add to it: what others do here
+        "load_average": processor.load(),  # before this program adds to it: other work here
         "results": [training.measure(config, arguments) for config in configs],
     }
     if arguments.json:
@@ -85,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before the --."""
+    """Return the parser of the flags before the --."""
     first, _, rest = (__doc__ or "").partition("\n\n")
     found = Parser(
         prog="bench.py", description=first, epilog=rest, usage="bench.py [...] [-- FLAG ...]"
@@ -114,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _peer(text: str) -> str:
-    # Written here: to import them loads torch.
+    # Written out here, because importing them loads torch.
     names = ("plain", "transformers", "nanogpt")
     peers = tuple(name + form for name in names for form in ("", "-compiled"))
     if text not in peers:
@@ -139,9 +142,10 @@ def _vocabulary(text: str) -> int:
 
 
 def flags_of(name: str) -> list[str]:
-    """Return the flags of a .config, or of the defconfig `name`. Raises UserError.
+    """Return the flags of a .config, or of the defconfig `name`.
 
-    The repository's .config may be missing: then it is the defconfig that fits the machine.
+    If the repository's .config is missing, use the defconfig that fits the machine. Raises
+    UserError.
     """
     path = Path(name)
     if not path.exists():
@@ -155,7 +159,10 @@ def flags_of(name: str) -> list[str]:
 
 
 def configured(given: Sequence[str], size: str | None) -> Config:
-    """Return the configuration of flags of train.py, at another `size`. Raises UserError."""
+    """Return the configuration of flags of train.py, with another `size`.
+
+    Raises UserError.
+    """
     argv = [*given, *(["--model", size] if size else [])]
     options, _ = parse("bench.py", "", argv, NoActions)
     config = bind(options)

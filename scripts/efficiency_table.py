@@ -1,7 +1,7 @@
-"""How often the intervals of the data-efficiency factor hold the truth: a table in Markdown.
+"""Measure how often confidence intervals of the data-efficiency factor contain the truth.
 
-Made-up studies with a known factor, five seeds each: `docs/report.md` keeps the table. It takes
-about a minute; --studies makes it shorter.
+Simulated studies with a known factor, five seeds each, as a table in Markdown; `docs/report.md`
+holds the table. It takes about a minute; --studies makes it shorter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scripts.reports.efficiency import factor
 
 #: The control's true curve: loss = A tokens^-B + C, 2.1 at the shortest horizon.
 A, B, C = 57.0, 0.3, 1.2
-#: Standard deviations of a seed, which control and contender share, and of a run.
+#: Standard deviations of a seed's effect, which control and contender share, and of a run's.
 SEED, RUN = 0.02, 0.005
 SEEDS, SHORTEST = 5, 1e6
 FACTORS = (1.1, 1.25, 1.5, 1.75, 2.0)
@@ -39,8 +39,10 @@ HORIZONS = ((1, 2, 4), (1, 2, 4, 8))
 
 @dataclass(frozen=True)
 class Coverage:
-    """What so many studies gave. covered: share of intervals that hold the truth; a study without
-    a factor is none of them. bias, scatter: of factor / truth - 1.
+    """Results of many simulated studies.
+
+    covered: share of intervals that contain the truth; a study without a factor counts as a miss.
+    bias, scatter: of factor / truth - 1.
     """
 
     covered: float
@@ -49,7 +51,7 @@ class Coverage:
 
 
 def coverage(truth: float, multiples: Sequence[int], studies: int, random_seed: int) -> Coverage:
-    """Return how `studies` studies with the factor `truth` at their longest horizon came out."""
+    """Simulate `studies` studies with the factor `truth` at their longest horizon."""
     rng = np.random.default_rng(random_seed)
     tokens = SHORTEST * np.array(multiples, dtype=float)
     longest = float(tokens[-1])
@@ -68,7 +70,7 @@ def coverage(truth: float, multiples: Sequence[int], studies: int, random_seed: 
 
 
 def table(studies: int) -> str:
-    """Return the table: a line for each factor and number of horizons."""
+    """Return the table: a row for each factor and number of horizons."""
     titles = ["horizons", "true factor", "intervals that hold it", "mean error", "scatter"]
     lines: list[list[str]] = []
     for multiples in HORIZONS:

@@ -1,7 +1,7 @@
-"""The command line of every .config tool; here are those of defconfigs/ and of updating .config.
+"""The command line of every .config tool, and the tools for defconfigs/ and for updating .config.
 
-The tools, and nothing else, write .config. A file is written only when its content changes, and
-what it held before goes to .config.old.
+Only these tools write .config. A file is written only when its content changes, and its former
+content goes to .config.old.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def defconfigs() -> list[Path]:
 
 
 def defconfig(config: Path, name: str) -> None:
-    """Make `config` what defconfigs/NAME says. Raises UserError for an unknown name."""
+    """Replace `config` by defconfigs/NAME.
+
+    Raises UserError for an unknown name.
+    """
     known = [path.name for path in defconfigs()]
     if name not in known:
         raise UserError(f"no defconfigs/{name}{nearest(name, known)}")
@@ -51,9 +54,9 @@ def defconfig(config: Path, name: str) -> None:
 
 
 def olddefconfig(config: Path) -> None:
-    """Bring `config` up to date: new options get their defaults, lines without effect go.
+    """Update `config`: new options get their defaults, lines without effect are dropped.
 
-    Raises UserError, and leaves `config` as it is, when a value would still be refused.
+    Raises UserError, and leaves `config` unchanged, when a value would still be refused.
     """
     options = read_or_start(config)
     dropped = options.check()
@@ -64,7 +67,7 @@ def olddefconfig(config: Path) -> None:
 
 
 def savedefconfig(config: Path) -> None:
-    """Write the file `defconfig`: what `config` has other than the defaults."""
+    """Write the file `defconfig`: what in `config` differs from the defaults."""
     if not config.exists():
         raise UserError(f"no {config}: make it with 'make menuconfig' or a defconfig")
     options = read(config)
@@ -85,7 +88,7 @@ def list_defconfigs() -> None:
 
 
 def _diff(config: Path, old: str, new: str) -> None:
-    """Compare what is named, or else `config` as it was with `config` as it is, or would be."""
+    """Compare the named files; by default .config.old with `config`, or with its first version."""
     before = Path(old) if old else config.with_name(f"{config.name}.old")
     if not (old or before.exists()):
         raise UserError(
@@ -95,13 +98,13 @@ def _diff(config: Path, old: str, new: str) -> None:
     if new or config.exists():
         diffconfig(before, Path(new) if new else config)
         return
-    with scratch.folder() as folder:  # what `make` would take
+    with scratch.folder() as folder:  # the .config that `make` would use
         draft = folder / config.name
         draft.write_text(read_or_start(config).full_text(), encoding="utf-8")
         diffconfig(before, draft)
 
 
-#: The tools that need nothing but the .config.
+#: Tools that need only the .config.
 TOOLS: dict[str, Callable[[Path], None]] = {
     tool.__name__: tool
     for tool in (

@@ -1,8 +1,8 @@
-"""One run over several nodes: torchrun on this one of them, which meets the others at host:port.
+"""One run over several nodes: torchrun on this node, which meets the others at host:port.
 
-`make NNODES=2 NODE_RANK=0 NPROC=8 RDZV=host:port` on each node, with its own NODE_RANK: 0 on the
-node that `host` names. Here is known which node listens and which address leads to the others:
-torchrun by itself compares names of hosts, waits in silence, and ends with a stack.
+Run `make NNODES=2 NODE_RANK=0 NPROC=8 RDZV=host:port` on each node, with its own NODE_RANK: 0 on
+the node that `host` names. This script knows which node listens and which address reaches the
+others. torchrun by itself compares host names, waits in silence, and ends with a stack.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if __name__ == "__main__":
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 
-#: Seconds after which a node that waits says so, and after which it ends.
+#: Seconds after which a waiting node prints so, and after which it ends.
 SPEAK, GIVE_UP = 25.0, 600.0
-#: Seconds of one attempt to meet: between two, signals are answered.
+#: Seconds of one attempt to connect: signals are answered between two.
 _ATTEMPT = 3.0
-#: The name of the rendezvous below among those of torchrun, and of its keys.
+#: The name of this rendezvous in torchrun, and of its keys.
 _BACKEND = "gpt2-nodes"
-#: What Linux answers with the IPv4 address of a network interface (SIOCGIFADDR).
+#: ioctl for the IPv4 address of a network interface on Linux (SIOCGIFADDR).
 _ADDRESS_OF = 0x8915
 
 
 class Meeting:
-    """Waits until all nodes are here; node 0 keeps the store through which they speak."""
+    """Waits until all nodes are connected; node 0 keeps the store for their messages."""
 
     def __init__(self, host: str, port: int, rank: int, nodes: int) -> None:
         self.host, self.port, self.rank, self.nodes = host, port, rank, nodes
@@ -50,7 +50,10 @@ class Meeting:
         self._begin, self._said = time.monotonic(), False
 
     def store(self) -> Any:
-        """Return the store, once all nodes have met. Raises UserError."""
+        """Return the store, once all nodes are connected.
+
+        Raises UserError.
+        """
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         tcp = self._connected()
@@ -98,9 +101,9 @@ class Meeting:
         return False
 
     def _refuse_to_listen(self) -> None:
-        """Raise UserError where the others cannot reach this node at the place they are given."""
+        """Raise UserError where the others cannot reach this node at the given address."""
         own, wanted = own_address(self.host, self.port), socket.gethostbyname(self.host)
-        if own != wanted:  # also where the name of this host is 127.0.1.1 in its own /etc/hosts
+        if own != wanted:  # also if this host's name is 127.0.1.1 in its own /etc/hosts
             raise UserError(
                 f"{self.where}: NODE_RANK=0 runs on this node, {own}, and host {self.host} is "
                 f"{wanted}: give all nodes the address by which they reach NODE_RANK=0"
@@ -116,7 +119,10 @@ class Meeting:
                 ) from error
 
     def _wait(self, way: str) -> None:
-        """Say after SPEAK seconds what is missing. Raises UserError after GIVE_UP."""
+        """Print after SPEAK seconds what is missing.
+
+        Raises UserError after GIVE_UP.
+        """
         waited = time.monotonic() - self._begin
         if waited > GIVE_UP:
             raise UserError(f"{self.where}: {way} ({self.mine}; waited {GIVE_UP:.0f} s)")
@@ -127,7 +133,10 @@ class Meeting:
 
 
 def own_address(host: str, port: int) -> str:
-    """Return this node's address on the way to `host`. Raises UserError. Nothing is sent."""
+    """Return this node's address on the way to `host`. Sends nothing.
+
+    Raises UserError.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
         try:
             trial.connect((host, port))
@@ -141,14 +150,14 @@ def own_address(host: str, port: int) -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """Return the network interface that has an IPv4 address; None where that is not known."""
+    """Return the network interface with an IPv4 address; None where unknown."""
     if sys.platform != "linux":
         return None
     import fcntl
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # it has none
+            with contextlib.suppress(OSError):  # it has no address
                 request = struct.pack("256s", name.encode()[:15])
                 answer = fcntl.ioctl(asked.fileno(), _ADDRESS_OF, request)
                 if socket.inet_ntoa(answer[20:24]) == address:
@@ -157,7 +166,10 @@ def interface_of(address: str) -> str | None:
 
 
 def launch(asked: argparse.Namespace, host: str, port: int) -> NoReturn:
-    """Become torchrun on this node. Raises UserError where the nodes do not meet."""
+    """Run torchrun on this node, in this process.
+
+    Raises UserError where the nodes cannot connect.
+    """
     from torch.distributed import run
     from torch.distributed.elastic.rendezvous import (
         RendezvousInfo,
@@ -167,13 +179,13 @@ def launch(asked: argparse.Namespace, host: str, port: int) -> NoReturn:
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
     class Nodes(StaticTCPRendezvous):
-        """A rendezvous of nodes whose ranks are given, and that says what it waits for."""
+        """A rendezvous of nodes with given ranks, which reports what it waits for."""
 
         def get_backend(self) -> str:
             return _BACKEND
 
         def next_rendezvous(self) -> RendezvousInfo:
-            """Return what the nodes share, once they have met."""
+            """Return what the nodes share, once they are connected."""
             if self._store is None:
                 self._store = Meeting(host, port, asked.node_rank, asked.nnodes).store()
             return super().next_rendezvous()
@@ -185,7 +197,7 @@ def launch(asked: argparse.Namespace, host: str, port: int) -> NoReturn:
     rendezvous_handler_registry.register(_BACKEND, create)
     own = own_address(host, port)
     if (interface := interface_of(own)) is not None:
-        # gloo would take the address that this host's name has, often of no way to the others.
+        # gloo would use the address of this host's name, which often does not reach the others.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     signals = ["--signals-to-handle", asked.signals_to_handle] if asked.signals_to_handle else []
     run.main(
@@ -199,7 +211,10 @@ def launch(asked: argparse.Namespace, host: str, port: int) -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command that follows the flags on this node's ranks. Raises UserError."""
+    """Run the command that follows the flags on this node's ranks.
+
+    Raises UserError.
+    """
     parser = argparse.ArgumentParser("nodes.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--nnodes", type=int, required=True, help="how many nodes")
     parser.add_argument("--node-rank", type=int, required=True, help="which of them this is")

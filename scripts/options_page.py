@@ -1,6 +1,6 @@
-"""docs/options.md: every option of train.py and of the test matrix, out of the Kconfig tree.
+"""Write docs/options.md: every option of train.py and of the test matrix, from the Kconfig tree.
 
-`--check FILE` says whether FILE is the page as it is made now; `--write FILE` writes it.
+`--check FILE` compares FILE with the page as generated now; `--write FILE` writes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ This page is made by `make options-page`."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print, check or write the page; return the exit code. Raises UserError."""
+    """Print, check or write the page; return the exit code.
+
+    Raises UserError.
+    """
     parser = Parser("options_page.py", "The options as a page in Markdown.")
     parser.add_argument("--check", type=Path, metavar="FILE", help="is FILE the page of today?")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page to FILE")

@@ -1,7 +1,7 @@
-"""The memory that training takes, by size, micro-batch and checkpointing, as a table in Markdown.
+"""Compute the memory of training by size, micro-batch and checkpointing, as a Markdown table.
 
-`--check FILE` says whether FILE holds the table as it is computed now; `--write FILE` puts it
-there, between the two lines that mark its place.
+`--check FILE` compares the table in FILE with the one computed now; `--write FILE` replaces it,
+between the two lines that mark its place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES = (
     ("gpt2-large", 36, 20, 1280),
     ("gpt2-xl", 48, 25, 1600),
 )
-#: Context and micro-batches of the columns.
+#: Context and micro-batch of each column.
 COLUMNS = ((256, 8), (256, 32), (256, 64), (256, 128), (1024, 8), (1024, 32))
 VOCABULARY = 50257
 START, END = "<!-- plan table: make plan-table -->", "<!-- end of the plan table -->"
@@ -42,7 +42,10 @@ _CHUNK = 64
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print, check or write the table; return the exit code."""
+    """Print, check or write the table; return the exit code.
+
+    Raises UserError.
+    """
     parser = Parser(prog="plan_table.py", description=__doc__)
     parser.add_argument("--check", type=Path, metavar="FILE")
     parser.add_argument("--write", type=Path, metavar="FILE")
@@ -61,7 +64,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parts(path: Path) -> tuple[str, str, str]:
-    """Return the text of a file before, in and after the table. Raises UserError."""
+    """Return the text of a file before, in and after the table.
+
+    Raises UserError.
+    """
     text = path.read_text(encoding="utf-8")
     if START not in text or END not in text:
         raise UserError(f"{path} has no place for the table: two lines, {START} and {END}")

@@ -1,4 +1,4 @@
-"""What the bench lets run side by side: our own parts, Hugging Face's GPT-2, and a bare loop."""
+"""The contestants of the bench: our own parts, Hugging Face's GPT-2, and a bare loop."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from gpt2.training.loop import Parts, Progress, Step, forward_backward, train
 from gpt2.weights.hugging_face import to_hugging_face
 from scripts.benchmark.plain_gpt2 import Plain
 
-#: What the name of a peer ends with when torch.compile has its model; ours follows --compile.
+#: Suffix of peers whose model torch.compile compiles; ours follows --compile.
 COMPILED = "-compiled"
 
-#: A bare loop as nanoGPT has it: AdamW in one kernel. Its padded vocabulary is --vocab-size 50304.
+#: A bare loop as in nanoGPT: fused AdamW. Its padded vocabulary is --vocab-size 50304.
 NANOGPT = "nanogpt"
 
-#: Sequences of the synthetic corpus; the steps go round it.
+#: Sequences of the synthetic corpus; the steps repeat it.
 _SEQUENCES = 256
 
 
@@ -41,17 +41,17 @@ class Side(Protocol):
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """Return its name in the tables."""
         ...
 
     @property
     def model(self) -> nn.Module:
-        """What is trained."""
+        """Return the model."""
         ...
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """What moves its weights."""
+        """Return the optimizer."""
         ...
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
@@ -59,15 +59,15 @@ class Side(Protocol):
         ...
 
     def trial(self) -> None:
-        """Pass forward and backward once, leaving gradients."""
+        """Run one forward and backward pass, leaving gradients."""
         ...
 
     def run(self, steps: int) -> None:
-        """Train so many whole steps."""
+        """Train `steps` whole steps."""
         ...
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """Stop the threads that read ahead."""
         ...
 
 
@@ -84,7 +84,7 @@ class _Count:
 
 
 class Ours:
-    """The parts that train.py builds, in the loop that train.py runs."""
+    """The parts that train.py builds, in train.py's loop."""
 
     name = "ours"
 
@@ -98,7 +98,7 @@ class Ours:
             config, self.model, tokens, device, precision, DistributedContext()
         )
         self.optimizer = self.parts.optimizer
-        # Without limits: the bench ends the loop.
+        # No limits: the bench ends the loop.
         self.progress = Progress(None, None)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ class Ours:
         return loss
 
     def trial(self) -> None:
-        """Pass forward and backward through one step's batches."""
+        """Run forward and backward over one step's batches."""
         forward_backward(self.parts, self.progress.step)
 
     def run(self, steps: int) -> None:
-        """Train `steps` steps by the real loop."""
+        """Train `steps` steps in the real loop."""
         train(self.parts, self.progress, _Count(steps))
 
     def weights(self) -> dict[str, Tensor]:
@@ -120,12 +120,12 @@ class Ours:
         return dict(self.model.state_dict())
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """Stop the threads that read ahead."""
         self.parts.batches.close()
 
 
 class Peer:
-    """Somebody else's model in the loop that everybody writes around it, with torch's AdamW."""
+    """Another program's model in the usual plain loop, with torch's AdamW."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Peer:
             return self._loss(ids, targets)
 
     def trial(self) -> None:
-        """Pass forward and backward through one step's batches."""
+        """Run forward and backward over one step's batches."""
         for micro in range(self._count):
             loss = self.loss(*self._batches.train(self._step, micro)) / self._count
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -177,12 +177,12 @@ class Peer:
             self._step += 1
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """Stop the threads that read ahead."""
         self._batches.close()
 
 
 def synthetic_tokens(config: Config, vocab_size: int) -> TokenFile:
-    """Return random tokens in the form of a prepared split, so that nothing needs preparing."""
+    """Return random tokens as a prepared split, so that nothing needs preparing."""
     count = _SEQUENCES * config.model.block_size + 1
     ids = np.random.default_rng(0).integers(0, vocab_size, count).astype(np.uint16)
     meta = Meta("synthetic", {"name": "random", "vocab_size": vocab_size}, {}, {})
@@ -190,7 +190,10 @@ def synthetic_tokens(config: Config, vocab_size: int) -> TokenFile:
 
 
 def build_peer(name: str, config: Config, tokens: TokenFile, ours: Ours) -> Peer:
-    """Build peer `name` with our weights, on our device. Raises UserError."""
+    """Build peer `name` with our weights, on our device.
+
+    Raises UserError.
+    """
     _refuse_unequal_work(name, config, ours)
     precision = ours.parts.precision
     order = BatchOrder(
@@ -231,14 +234,14 @@ def _transformers(config: Config, vocab_size: int, weights: dict[str, Tensor]) -
         attn_pdrop=c.dropout,
         bos_token_id=0,
         eos_token_id=0,
-        use_cache=False,  # nobody generates here; with it the peer would be slower
+        use_cache=False,  # no generation here; a cache would slow the peer down
         attn_implementation="sdpa" if c.flash_attention else "eager",
     )
     model = transformers.GPT2LMHeadModel(shape)
     missing, unexpected = model.load_state_dict(to_hugging_face(weights), strict=False)
     assert set(missing) <= {"lm_head.weight"}, missing
     assert not unexpected, unexpected
-    # As its users do: it is given the inputs as labels, and shifts them by itself.
+    # As its users do: inputs are the labels, and it shifts them itself.
     return model, lambda ids, _: model(input_ids=ids, labels=ids).loss
 
 
@@ -250,7 +253,7 @@ PEERS: dict[str, Callable[[Config, int, dict[str, Tensor]], Any]] = {
 
 
 def wants_compiling(side: Side, config: Config) -> bool:
-    """Whether torch.compile is to have this side's model."""
+    """Return whether torch.compile compiles this side's model."""
     return bool(config.machine.compile) if isinstance(side, Ours) else side.name.endswith(COMPILED)
 
 
@@ -267,10 +270,10 @@ def _refuse_unequal_work(name: str, config: Config, ours: Ours) -> None:
 
 
 def check_same_loss(ours: Ours, peer: Side) -> None:
-    """Refuse a peer that does not compute our loss and gradient on one batch. Raises UserError.
+    """Raise UserError if a peer's loss and gradient on one batch differ from ours.
 
     Dropout is off. The last target of each sequence is left out, since transformers has none there.
-    The norm of the gradient tells models apart whose loss is ln V at the start, as all are.
+    The gradient norm distinguishes models: at the start every loss is about ln V.
     """
     ids, targets = ours.parts.batches.train(0, 0)
     targets = targets.clone()
@@ -298,13 +301,19 @@ def _loss_and_norm(side: Side, ids: Tensor, targets: Tensor) -> tuple[float, flo
 
 
 def compile_ours(side: Ours, config: Config) -> None:
-    """Compile a side of ours where --compile asks for it. Raises UserError."""
+    """Compile a side of ours where --compile asks for it.
+
+    Raises UserError.
+    """
     if wants_compiling(side, config):
         compile_side(side)
 
 
 def compile_side(side: Side) -> float:
-    """Compile the side's model; return the seconds to its first pass. Raises UserError."""
+    """Compile the side's model; return the seconds to its first pass.
+
+    Raises UserError.
+    """
     # Ours leaves the loss outside, as train.py does.
     part = side.model.transformer if isinstance(side, Ours) else side.model
     assert isinstance(part, nn.Module)

@@ -1,4 +1,4 @@
-"""How the bench measures: time, the limit of matrix products, memory, and a profile."""
+"""Measurements of the bench: time, the limit of matrix products, memory, and a profile."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from scripts.benchmark.contestants import Side
 def model_flops(parameters: int, tokens: int) -> int:
     """Return the FLOP of training on `tokens` tokens, counted as 6 per parameter and token.
 
-    All parameters count, the tied embedding once; attention's own products do not (Kaplan et al.
-    2020, 2.1), so the number is the same whatever a program really computes.
+    All parameters count, the tied embedding once. Attention's own products do not (Kaplan et al.
+    2020, 2.1), so the number does not depend on what a program computes.
     """
     return 6 * parameters * tokens
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -41,14 +41,14 @@ class MatmulLimit:
     def __init__(self, device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> None:
         self._device, self._dtype, self._seconds = device, dtype, seconds
         sizes = (4096, 8192) if device.type == "cuda" else (512, 1024, 2048)
-        # The size is chosen once, so that the later measurements are of one thing.
+        # The size is chosen once, so that later measurements are comparable.
         self.size = max(sizes, key=self.rate)
 
     def rate(self, size: int | None = None) -> float:
         """Measure for about `seconds`; return FLOP/s.
 
-        On random numbers: a GPU multiplies equal ones at a higher clock. It is given several
-        products before it is waited for, or it would stand still between them.
+        The numbers are random: a GPU multiplies equal ones at a higher clock. A GPU gets several
+        products at once, to keep it busy between waits.
         """
         n = size or self.size
         draws = torch.Generator(self._device).manual_seed(0)  # torch's own belongs to the sides
@@ -67,7 +67,7 @@ class MatmulLimit:
 
 
 def milliseconds(run: Callable[[int], None], steps: int, device: torch.device) -> float:
-    """Return the wall time of a step, the mean over `steps`; garbage is collected before."""
+    """Return the wall time of a step, the mean over `steps`, without garbage collection."""
     gc.collect()
     gc.disable()
     try:
@@ -89,8 +89,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Return ms/step of every run and the limit's FLOP/s (`matmul`), a value for each repeat.
 
-    In every repeat all take their turn, each time another first: what disturbs the machine for
-    longer than a turn disturbs all of them.
+    In every repeat all take a turn, each time starting with another: a disturbance that lasts
+    longer than a turn affects all of them.
     """
     names = list(runs)
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -123,8 +123,8 @@ def summary(
 ) -> dict[str, Any]:
     """Return a side's numbers from its and our ms/step, and the matmul FLOP/s, of each repeat.
 
-    `of_limit` and `ours_faster` (its ms over ours) are taken within a repeat, then over repeats.
-    `mfu` follows from the FLOP `per_token` (palm_flops) and the card's stated `peak`, if known.
+    `of_limit` and `ours_faster` (its ms over ours) are computed within a repeat, then over repeats.
+    `mfu` is from the FLOP `per_token` (palm_flops) and the vendor's `peak` of the card, if known.
     """
     middle = spread(values)
     seconds, flops = middle["median"] / 1000.0, model_flops(parameters, tokens)
@@ -140,9 +140,9 @@ def summary(
 
 
 def host_bytes() -> int | None:
-    """Return the anonymous memory of this process in bytes; None on a system that does not say.
+    """Return the anonymous memory of this process in bytes; None where unknown.
 
-    Mapped files are not in it, so it is what the process really takes from others.
+    Mapped files are left out: this is what the process takes from others.
     """
     host = Host()
     return host.held() if host.watched else None
@@ -162,13 +162,13 @@ def held_bytes(side: Side) -> int:
 def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dict[str, int | None]:
     """Return the peak bytes of two steps of `side`: allocated on the device, and on the host.
 
-    What the other sides hold in the same place meanwhile is taken off.
+    The other sides' weights and state in the same memory are subtracted.
     """
     foreign = sum(held_bytes(other) for other in others)
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    give_back_freed_memory()  # what is left is held
+    give_back_freed_memory()  # the rest is in use
     host = peak_host(lambda: side.run(2))
     return {
         "device_bytes": torch.cuda.max_memory_allocated(device) - foreign if cuda else None,
@@ -177,10 +177,10 @@ def peak_memory(side: Side, others: Sequence[Side], device: torch.device) -> dic
 
 
 def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
-    """Return the bytes that `work` needs at its peak besides what is held before it.
+    """Return the extra peak memory of `work`, in bytes.
 
-    Allocated bytes on a GPU; anonymous memory on a CPU, after unused memory was given back to the
-    system.
+    On a GPU these are allocated bytes; on a CPU anonymous memory, after unused memory was returned
+    to the system.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -195,7 +195,7 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
 
 
 def peak_host(work: Callable[[], object]) -> int | None:
-    """Return the most anonymous memory in bytes while `work` runs; None where nobody tells."""
+    """Return the peak of anonymous memory in bytes while `work` runs; None where unknown."""
     host, done = Host(), threading.Event()
     if not host.watched:
         return None
@@ -217,9 +217,10 @@ def peak_host(work: Callable[[], object]) -> int | None:
 
 
 def profile(side: Side, device: torch.device, trace: Path, count: int = 12) -> list[dict[str, Any]]:
-    """Profile two steps: write a Chrome trace, return the top costs by their own time.
+    """Profile two steps: write a Chrome trace, return the top costs by self time.
 
-    Each is an operation at one set of shapes: its ms and calls in a step, and its share of all.
+    Each cost is an operation at one set of shapes: its ms and calls in a step, and its share of
+    all.
     """
     activities = [torch.profiler.ProfilerActivity.CPU]
     cuda = device.type == "cuda"

@@ -1,4 +1,4 @@
-"""The memory that training really takes, beside the plan; on a GPU the ratio is kept for plans."""
+"""Compare the real memory of training with the plan; on a GPU store the ratio for plans."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from gpt2.planning.step import peak_of
 from scripts.benchmark.contestants import Ours, compile_ours, synthetic_tokens
 from scripts.benchmark.measure import host_bytes, peak_host
 
-_STEPS = 3  # the second one is the first that holds state and activations together
+_STEPS = 3  # the second is the first with state and activations together
 
 
 def main(arguments: Namespace, configs: Sequence[Config], vocabulary: int | None) -> None:
-    """Measure each configuration beside its plan; print a table, keep the ratio of a card."""
+    """Measure each configuration and its plan; print a table, store the ratio of a card."""
     device = machine.resolve_device(configs[0].machine.device, configs[0].machine.device_index)
     machine.keep_freed_memory(device)
     found = [measure(config, vocabulary or 50257, device) for config in configs]
@@ -50,7 +50,7 @@ def main(arguments: Namespace, configs: Sequence[Config], vocabulary: int | None
 def measure(config: Config, vocabulary: int, device: torch.device) -> dict[str, Any]:
     """Train some steps and return the peak, in bytes, planned and measured.
 
-    Measured is what the allocator reserved on a GPU; on a CPU RssAnon beyond that of the same
+    Measured is the allocator's reserve on a GPU. On a CPU it is RssAnon above that of the same
     program after a step of a small model.
     """
     precision = choose(config, device, measure=False).precision

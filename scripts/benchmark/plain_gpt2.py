@@ -1,6 +1,6 @@
-"""The bench's peer `plain`: GPT-2 as a first version in PyTorch has it, to compare with.
+"""The bench's peer `plain`: GPT-2 as a first version in PyTorch.
 
-It changes when the comparison shall change, not when gpt2/ gets faster.
+It changes only when the comparison should change, not when gpt2/ gets faster.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gpt2.model.loss import IGNORED
 
 
 class PlainBlock(nn.Module):
-    """A layer of the bare GPT-2, over (B, T, C)."""
+    """A layer of the plain GPT-2, over (B, T, C)."""
 
     def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class PlainBlock(nn.Module):
 
 
 class Plain(nn.Module):
-    """GPT-2 as a first version writes it: all logits, cross-entropy over them, nothing saved."""
+    """A plain GPT-2: all logits, cross-entropy over them, no memory savings."""
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What pruning costs while training: steps that keep zeros at zero, and the events.
+"""The cost of pruning during training: steps that keep zeros, and the events.
 
-Every method trains beside the dense model, turn by turn, at its target from the start on; its event
-is timed by itself and counted once per interval.
+Every method alternates with the dense model, at its target from the start. Its event is timed
+separately and counted once per interval.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpt2.prune.gradual import GradualPruner
 from scripts.benchmark.contestants import Ours, compile_ours, synthetic_tokens
 from scripts.benchmark.measure import interleaved, peak_of, spread, synchronise
 
-#: Steps between events that the share of training time is given for.
+#: Steps between events, for the share of training time.
 INTERVAL = 100
 _EVENTS = 3
 
@@ -80,12 +80,12 @@ def _measure(
 
 
 def _event(side: Ours, device: torch.device) -> dict[str, Any]:
-    """Prune to the target; return how long an event takes, and the memory it needs besides."""
+    """Prune to the target; return the time of an event, and its extra memory."""
     pruner = side.parts.pruner
     if not isinstance(pruner, GradualPruner):
         raise UserError("--pruning: only methods that prune along a ramp have a cost per event")
     target = pruner.context.schedule.target
-    pruner.apply(1, 1.0)  # the last event of the ramp: from now on the side trains sparse
+    pruner.apply(1, 1.0)  # the last event of the schedule: from now on the side trains sparse
     pruner.verify()
     peak = peak_of(lambda: pruner.prune(target), device)
     times = []

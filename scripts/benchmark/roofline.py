@@ -1,8 +1,8 @@
-"""Predicted speed of the GPU defconfigs on known cards: counted bytes and FLOP beside data sheets.
+"""Predicted speed of the GPU defconfigs on known cards, from counted bytes and FLOP.
 
-No card is asked. Every kernel takes the longer of its two times, at shares of what the vendor
-states that training usually reaches; the host is taken to be fast enough, and saving, evaluating
-and reading data to cost nothing. So a prediction is what to hope for, and says where time would go.
+Nothing is measured. Every kernel takes the longer of its two times, at usual shares of the vendor's
+numbers. The host counts as fast enough, and saving, evaluating and reading data as free. So a
+prediction is an upper limit, and shows where the time would go.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from scripts.benchmark.vocabulary import usual_vocabulary
 
 #: Cards of the table, and the bytes of memory that a process finds on each.
 MEMORY = {"L4": 23.6e9, "W7900": 48e9, "A100": 84e9, "H100": 84e9, "H200": 149e9}
-#: Shares of the stated speed of products, and of memory, that are taken to be reached.
+#: Assumed shares of the vendor's matrix speed and memory bandwidth.
 PRODUCTS, BANDWIDTH = 0.6, 0.9
-#: Bytes for each parameter that norm, clipping and fused AdamW move: gradients read, read and
-#: written; then four fp32 numbers read and three written.
+#: Bytes per parameter that norm, clipping and fused AdamW move: gradients read, read and written;
+#: then four fp32 numbers read and three written.
 _OPTIMIZER = 4 * (1 + 2 + 7)
 
 
 def gpu_defconfigs() -> list[Path]:
-    """Return the defconfigs that are for a GPU: those that compile."""
+    """Return the defconfigs for GPUs: those that compile."""
     paths = sorted((REPOSITORY / "defconfigs").glob("[!.]*"))
     return [path for path in paths if "CONFIG_COMPILE=y" in path.read_text(encoding="utf-8")]
 
 
 def main(given: Sequence[str]) -> str:
-    """Return the table of all GPU defconfigs; `given` are flags that each of them gets, too."""
+    """Return the table of all GPU defconfigs; the flags `given` are added to each."""
     rows = [row for path in gpu_defconfigs() for row in _rows(path, given)]
     titles = ["defconfig", "micro-batch", "GB/step", "TFLOP/step"]
     titles += [f"{name}: tokens/s (MFU)" for name in MEMORY]
@@ -74,7 +74,7 @@ def _rows(path: Path, given: Sequence[str]) -> list[list[str]]:
 
 
 def predict(config: Config) -> dict[str, Any]:
-    """Return what a step of `config` in bf16 is, and how fast each card would make it."""
+    """Return the bytes and FLOP of a step of `config` in bf16, and its speed on each card."""
     vocabulary = usual_vocabulary(config)
     traffic = count(config, vocabulary, "bf16", compiled=bool(config.machine.compile))
     optim = dataclasses.replace(config.optim, precision="bf16")

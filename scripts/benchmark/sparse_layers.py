@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from gpt2.config.errors import UserError
 from gpt2.model.language_model import LanguageModel
 
-#: Rows of the input that one product with a CSR matrix takes. With all 2048 of a batch at once they
-#: leave the cache: a quarter to a half slower for 768 x 3072 (two cores of an AMD EPYC).
+#: Input rows per product with a CSR matrix. All 2048 of a batch at once leave the cache: a quarter
+#: to a half slower for 768 x 3072 (two cores of an AMD EPYC).
 ROWS = 128
 
 
@@ -33,7 +33,7 @@ class CsrLinear(nn.Module):
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the dense layer makes of (..., in): (..., out)."""
+        """Return the dense layer's result on (..., in): (..., out)."""
         parts = torch.split(x.reshape(-1, x.size(-1)), ROWS)
         out = torch.cat([(self.weight @ part.t()).t() for part in parts])  # (N, out)
         out = out.view(*x.shape[:-1], -1)
@@ -50,7 +50,7 @@ def pruned_layers(model: LanguageModel) -> dict[str, nn.Linear]:
 
 
 def is_two_of_four(weight: Tensor) -> bool:
-    """Whether of every 4 entries in a row, counted from its start, at most 2 are not zero."""
+    """Return whether every 4 entries of a row, counted from its start, have at most 2 nonzeros."""
     if weight.size(1) % 4:
         return False
     return int((weight.reshape(-1, 4) != 0.0).sum(dim=1).max()) <= 2
@@ -63,9 +63,9 @@ def sparsity(layers: dict[str, nn.Linear]) -> float:
 
 
 def with_sparse_layers(model: LanguageModel, form: str) -> LanguageModel:
-    """Return a copy of `model` whose pruned layers hold their matrix in `form`. Raises UserError.
+    """Return a copy of `model` whose pruned layers hold their matrix in `form`.
 
-    "2:4" needs a matrix of (32 n, 64 m) in bf16, as torch's kernels do.
+    "2:4" needs a matrix of (32 n, 64 m) in bf16, as torch's kernels do. Raises UserError.
     """
     sparse = copy.deepcopy(model)
     for name, layer in pruned_layers(sparse).items():
@@ -88,7 +88,7 @@ def with_sparse_layers(model: LanguageModel, form: str) -> LanguageModel:
 
 
 def matrix_bytes(model: LanguageModel, names: set[str]) -> int:
-    """Return the bytes that hold the matrices of the layers `names`, indices included."""
+    """Return the bytes of the matrices of the layers `names`, indices included."""
     return sum(_held(model.get_submodule(name).weight) for name in names)
 
 
@@ -105,7 +105,7 @@ def _held(weight: Any) -> int:
 
 @torch.inference_mode()
 def check_same(dense: LanguageModel, sparse: LanguageModel, ids: Tensor) -> None:
-    """Refuse a sparse model that computes something else than the dense one. Raises UserError."""
+    """Raise UserError if the sparse model's results differ from the dense one's."""
     theirs, ours = (model.hidden(ids).float() for model in (sparse, dense))
     tolerance = 1e-4 if next(dense.parameters()).dtype == torch.float32 else 5e-2
     scale = float(ours.abs().max())

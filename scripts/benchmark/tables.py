@@ -7,11 +7,11 @@ from typing import Any
 
 from gpt2.config.text import markdown_table
 
-_IDLE = 0.3  # a load average above this: others are at work
+_IDLE = 0.3  # a higher load average means other work
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Return every result of a report under a heading of its own."""
+    """Return every result of a report under its own heading."""
     return "\n\n".join(_result(report, result) for result in report["results"])
 
 
@@ -84,7 +84,7 @@ def _profile(costs: list[dict[str, Any]]) -> str:
 
 
 def load_remark(load: float) -> str:
-    """Return a sentence if a load average in front of the measurement says that others worked."""
+    """Return a sentence if the load average before the measurement shows other work."""
     return "" if load < _IDLE else f" The machine was not idle (load average {load:.1f} before)."
 
 

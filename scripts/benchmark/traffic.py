@@ -1,8 +1,8 @@
-"""What a training step computes and moves, counted on fake tensors in the form that a GPU takes.
+"""Count what a training step computes and moves on a GPU, on fake tensors.
 
-Nothing runs: tensors have sizes and no numbers. An operation moves what it reads and writes, caches
-ignored. Compiled, number-by-number operations and reductions that follow each other are one kernel:
-it reads what was there before it once, and writes what is still referred to after it.
+Nothing runs: tensors have sizes and no numbers. An operation moves what it reads and writes,
+without caches. Compiled, adjacent elementwise operations and reductions are one kernel: it reads
+each earlier tensor once, and writes those that are used after it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from gpt2.model.form import Form
 from gpt2.model.loss import chunk_mib
 from gpt2.optim.precision import DTYPES
 
-#: Passes of the fused softmax over its logits: it reads them twice and writes them once.
+#: Passes of the fused softmax over its logits: two reads and one write.
 _FUSED_PASSES = 3
 _ATTENTION = "_scaled_dot_product"
-#: Reductions that the compiler joins with what is before and after them.
+#: Reductions that the compiler fuses with their neighbours.
 _REDUCTIONS = ("sum", "mean", "native_layer_norm", "amax", "logsumexp", "linalg_vector_norm")
-#: Number-by-number operations without the tag, and what only fills or copies.
+#: Elementwise operations without the tag, and those that only fill or copy.
 _SIMPLE = ("copy_", "_to_copy", "clone", "native_dropout", "fill_", "zero_", "where")
 _JOINING = ("cat", "stack", "zeros")
-#: What touches a number for each row, whatever the size of the tensor that it is in.
+#: Operations that touch one number per row, whatever the size of the tensor.
 _SPARSE = ("index", "index_put_", "gather", "nll_loss_forward", "embedding")
 _MADE_ONLY = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 
 
 @dataclass
 class Kernel:
-    """A kernel: bytes it moves, FLOP of its matrix products, and whether the loss has it."""
+    """A kernel: bytes it moves, FLOP of its matrix products, and whether it is in the loss."""
 
     name: str
     moved: int
@@ -51,28 +51,28 @@ class Kernel:
 
 @dataclass
 class Traffic:
-    """The kernels of one micro-step, forward and backward, and how many aten operations it is."""
+    """The kernels of one micro-step, forward and backward, and its number of aten operations."""
 
     kernels: list[Kernel] = field(default_factory=list)
     operations: int = 0
 
     @property
     def moved(self) -> int:
-        """Bytes that all kernels move."""
+        """Return the bytes that all kernels move."""
         return sum(kernel.moved for kernel in self.kernels)
 
     @property
     def flops(self) -> float:
-        """FLOP of all matrix products."""
+        """Return the FLOP of all matrix products."""
         return sum(kernel.flops for kernel in self.kernels)
 
     def seconds(self, flops: float, bandwidth: float) -> float:
-        """Return the time at `flops` and `bandwidth` per second: each kernel by its slower one."""
+        """Return the time at `flops` and `bandwidth` per second: each kernel by the slower one."""
         return sum(max(k.flops / flops, k.moved / bandwidth) for k in self.kernels)
 
 
 def count(config: Config, vocabulary: int, precision: str, *, compiled: bool) -> Traffic:
-    """Count a micro-step of `config` on a GPU, the optimizer's part left out."""
+    """Count a micro-step of `config` on a GPU, without the optimizer."""
     chunk = config.model.loss_chunk_mib
     model_config = dataclasses.replace(
         config.model, loss_chunk_mib=None if chunk is None else chunk_mib(chunk, "cuda")
@@ -86,7 +86,7 @@ def count(config: Config, vocabulary: int, precision: str, *, compiled: bool) ->
         shape = (config.train.batch_size, config.model.block_size)
         ids = torch.zeros(shape, dtype=torch.int64)
         counter = _Counter(compiled=compiled)
-        for parameter in model.parameters():  # as in a step that has accumulated some
+        for parameter in model.parameters():  # as in a step that has accumulated gradients
             if config.train.gradient_accumulation > 1:
                 parameter.grad = torch.empty_like(parameter)
         model.body.register_forward_hook(counter.loss_begins)
@@ -101,18 +101,18 @@ def count(config: Config, vocabulary: int, precision: str, *, compiled: bool) ->
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what is done while it is active."""
+    """Counts operations while it is active."""
 
     def __init__(self, *, compiled: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = Traffic()
         self.in_loss = False
         self._compiled = compiled
-        self._read: dict[int, int] = {}  # of the group under way: storages that were there before
+        self._read: dict[int, int] = {}  # storages that the current group reads
         self._written: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
 
     def loss_begins(self, *_: object) -> None:
-        """Take what follows for the loss's: a forward hook of the model's body."""
+        """Count what follows as the loss: a forward hook of the model's body."""
         self.close()
         self.in_loss = True
 
@@ -145,7 +145,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "slopes":
             logits = args[0]
             return Kernel(name, _FUSED_PASSES * logits.nbytes, loss=True)
-        # What an out= operation writes into is among its arguments, and is not read.
+        # The target of an out= operation is an argument, but not read.
         read = list(_tensors((args, {k: v for k, v in kwargs.items() if k != "out"})))
         written = list(_tensors(result))
         if name in _SPARSE:
@@ -165,7 +165,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._written[id(storage)] = (weakref.ref(storage), tensor.nbytes)
 
     def close(self) -> None:
-        """End the group of fused operations that is under way."""
+        """End the current group of fused operations."""
         if not self._written:
             return
         kept = sum(size for storage, size in self._written.values() if storage() is not None)

@@ -1,4 +1,4 @@
-"""Speed and memory of training one configuration, ours and its peers in turns."""
+"""Speed and memory of training one configuration, ours alternating with its peers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from scripts.benchmark.vocabulary import usual_vocabulary
 
 
 def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure one configuration; return all of its numbers. Raises UserError."""
+    """Measure one configuration; return all of its numbers.
+
+    Raises UserError.
+    """
     device = machine.resolve_device(config.machine.device, config.machine.device_index)
-    machine.keep_freed_memory(device)  # as train.py does; here the peers profit, too
+    machine.keep_freed_memory(device)  # as train.py does; it helps the peers, too
     precision = choose(config, device, measure=False).precision
     machine.prepare(config.machine, precision, config.train.seed)
     tokens = contest.synthetic_tokens(config, arguments.vocab_size or usual_vocabulary(config))
@@ -58,7 +61,7 @@ def measure(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
 def _run(
     sides: Sequence[Side], compiled: dict[str, float], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Warm up, time, weigh and profile; the first side is ours."""
+    """Warm up, then measure time and memory, and profile; the first side is ours."""
     ours = sides[0]
     assert isinstance(ours, Ours)
     device, dtype = ours.parts.precision.device, DTYPES[ours.parts.precision.name]

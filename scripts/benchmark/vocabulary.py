@@ -1,4 +1,4 @@
-"""How many ids the random tokens of a bench have."""
+"""The vocabulary size of a bench's random tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GPT2_VOCABULARY, CHARACTERS = 50257, 65
 
 
 def usual_vocabulary(config: Config) -> int:
-    """Return the size of the vocabulary that the data of `config` would have."""
+    """Return the usual vocabulary size of the data of `config`."""
     from gpt2.data.tokenizer import CharTokenizer  # not needed for --help
 
     return CHARACTERS if tokenizer_of(config.data) == CharTokenizer.name else GPT2_VOCABULARY

@@ -1,4 +1,4 @@
-"""Whether the machine has room for another cell: memory of host and GPU, and the disk."""
+"""Decide whether the machine has room for another cell: host and GPU memory, and disk."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from scripts.study.folder import MatrixFolder
 from scripts.study.memory import Memory, predicted_memory
 from scripts.study.records import CellRecord, MatrixRecord
 
-#: More than was predicted: fragments, caches, the driver.
+#: Factor on predicted memory: fragments, caches, the driver.
 _HEADROOM = 1.1
 _DISK_RESERVE = 2**28  # bytes
-#: Seconds in which a started cell may not have taken its memory yet.
+#: Seconds in which a started cell may still grow to its peak memory.
 _GROWING = 120.0
-#: Seconds between two looks at memory that is missing.
+#: Seconds between two checks of missing memory.
 _LOOK_AGAIN = 5.0
-#: Checkpoints that lie on the disk at once while a cell runs: two, the best, and one being written.
+#: Checkpoints on disk at once while a cell runs: two, the best, and one being written.
 _WHILE_RUNNING = 4
 
 
 class Admission:
-    """Says whether a cell can start now; and, while it cannot, why."""
+    """Decides whether a cell can start now and, if not, says why."""
 
     def __init__(
         self, folder: MatrixFolder, matrix: MatrixRecord, say: Callable[[str], None]
     ) -> None:
         self._folder, self._matrix, self._say = folder, matrix, say
         self._waiting: dict[str, float] = {}  # device -> since when
-        self._again: dict[str, float] = {}  # device -> when to look again
+        self._again: dict[str, float] = {}  # device -> time of the next check
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what has finished, and look again at the memory it had."""
+        """Read the memory of finished cells, and check again now."""
         self._again.clear()
         self._known = predicted_memory(self._folder, self._matrix.cells)
 
     def need(self, kind: str) -> Memory | None:
-        """Return the peak memory to expect: of the kind, else the largest of any; None if none."""
+        """Return the expected peak memory: of the kind, else the largest of any, else None."""
         if kind in self._known or not self._known:
             return self._known.get(kind)
         every = self._known.values()
         return Memory(max(m.host for m in every), max(m.device for m in every))
 
     def check_disk_before(self, left: Sequence[CellRecord]) -> None:
-        """Raise UserError when what is left of the matrix cannot fit on the disk."""
+        """Raise UserError when the rest of the matrix cannot fit on the disk."""
         need, free = disk_need(self._matrix, left), machine.disk_free(self._folder.path)
         if need > free:
             raise UserError(
@@ -57,7 +57,10 @@ class Admission:
             )
 
     def on_disk(self, running: int) -> bool:
-        """Whether the disk has room for another cell. Raises UserError if nothing will free it."""
+        """Return whether the disk has room for another cell.
+
+        Raises UserError if waiting cannot free any.
+        """
         largest = max((cell.checkpoint_bytes for cell in self._matrix.cells), default=0)
         need = _WHILE_RUNNING * largest * (running + 1) + _DISK_RESERVE
         free = machine.disk_free(self._folder.path)
@@ -70,7 +73,7 @@ class Admission:
         return free >= need
 
     def check_memory_before(self, left: Sequence[CellRecord]) -> None:
-        """Raise UserError where a cell is known to need more memory than there is at all."""
+        """Raise UserError where a cell needs more memory than the machine has."""
         host, cards = machine.host_memory(), machine.gpus() if self._matrix.gpus else []
         for kind in dict.fromkeys(cell.kind for cell in left):
             need = self._known.get(kind, Memory(0, 0))
@@ -88,17 +91,17 @@ class Admission:
     def in_memory(
         self, kind: str, device: str, beside: Iterable[tuple[str, float]], idle: bool
     ) -> bool:
-        """Whether host and device have the memory of another cell of `kind`.
+        """Return whether host and device have the memory for another cell of `kind`.
 
-        `beside`: kind and age in seconds of the cells that run on this device. Raises UserError
-        when the memory has been missing for longer than the matrix waits and all is idle.
+        `beside`: kind and age in seconds of the cells on this device. Raises UserError when the
+        memory has been missing for longer than MATRIX_WAIT and nothing runs.
         """
         others, now = list(beside), time.monotonic()
         if now < self._again.get(device, 0.0):
             return False
         need = self.need(kind)
         if others and need is None:
-            return False  # alone, until one has shown what they take
+            return False  # run alone, until one has shown its memory
         growing = [self.need(other) for other, age in others if age < _GROWING]
         lack = self._lack(need, [memory for memory in growing if memory], device)
         if lack is None:
@@ -106,14 +109,14 @@ class Admission:
                 self._say(f"{_called(device)} has memory again")
             return True
         self._again[device] = now + _LOOK_AGAIN
-        if not others:  # else ours will end, and free theirs
+        if not others:  # else a cell of ours will end, and free its memory
             self._wait(lack, device, now, idle)
         return False
 
     def _lack(self, need: Memory | None, growing: list[Memory], device: str) -> str | None:
         host = machine.host_memory()
         if host and need:
-            # What train.py wants to stay free; it would refuse to start.
+            # train.py refuses to start with less free memory.
             wanted = int(_HEADROOM * (need.host + sum(m.host for m in growing))) + host.floor
             if wanted > host.available:
                 there = show_size(host.available)

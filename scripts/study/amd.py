@@ -1,8 +1,8 @@
-"""AMD GPUs as the kernel's driver shows them: where there is no nvidia-smi to ask.
+"""AMD GPUs by the kernel driver's files, for machines without nvidia-smi.
 
-The order is that of the topology of KFD, which is the one in which HIP counts, and so torch
-(https://rocm.docs.amd.com, "GPU isolation techniques"). Never run on such a machine: what cannot
-be read is taken for no GPU, and the cells then run as they would without.
+The order is KFD's topology, which is also HIP's and so torch's (https://rocm.docs.amd.com, "GPU
+isolation techniques"). This was never run on such a machine: GPUs that cannot be read are ignored,
+and the cells then run as without them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Where the kernel shows its devices.
+#: The kernel's folder of devices.
 ROOT = Path("/sys/class")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A GPU of the topology: its name there, memory in bytes, and what names it for good."""
+    """A GPU of the topology: its name there, memory in bytes, and its permanent id."""
 
     name: str
     total: int
@@ -25,7 +25,7 @@ class Found:
 
 
 def amd_gpus() -> list[Found]:
-    """Return the AMD GPUs of this machine in HIP's order; none where the driver is not there."""
+    """Return the AMD GPUs of this machine in HIP's order; none without the driver."""
     nodes = (ROOT / "kfd/kfd/topology/nodes").glob("[0-9]*")
     found = [_gpu(node) for node in sorted(nodes, key=lambda node: int(node.name))]
     return [gpu for gpu in found if gpu is not None]

@@ -1,4 +1,4 @@
-"""Axes -> cells: every combination that can be, each as one command line of train.py."""
+"""Expand axes into cells: every possible combination, each as one command line of train.py."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from scripts.study.forecast import dataset, steps
 from scripts.study.search import draw
 from scripts.study.spec import LISTS, RATE, MatrixSpec, is_float, typed
 
-#: Letters of a cell's name before its seed; file systems have 255 for all of it.
+#: Longest cell name before its seed; file systems allow 255 characters in all.
 _LONGEST = 160
 METHOD, SPARSITY = LISTS["MATRIX_PRUNING_METHODS"], LISTS["MATRIX_SPARSITIES"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run of the matrix. `axes` are those that play a part in it, each with its value."""
+    """One run of the matrix. `axes` are those that apply to it, each with its value."""
 
     name: str
     axes: dict[str, str]
     seed: int
     flags: tuple[str, ...]  # of train.py, without --run-dir
-    tuning: bool  # only there to choose a learning rate by
+    tuning: bool  # only used to choose a learning rate
     config: Config = field(repr=False, compare=False)
     #: Axes whose value changes neither time nor memory.
     free: frozenset[str] = field(default=frozenset({SPARSITY, RATE}), repr=False, compare=False)
 
     @property
     def label(self) -> str:
-        """The cell without its seed: what a report has a row for."""
+        """Return the cell's name without its seed: one row of a report."""
         return label_of(self.axes)
 
     @property
     def kind(self) -> str:
-        """Cells of one kind take about the same time and memory."""
+        """Return the kind: cells of one kind take about the same time and memory."""
         return label_of({k: v for k, v in self.axes.items() if k not in self.free})
 
 
 @dataclass
 class Matrix:
-    """The cells in the order in which they run, and what became of the other combinations."""
+    """The cells in running order, and the combinations that are not run."""
 
     spec: MatrixSpec
     cells: list[Cell] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)  # combination, why
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # combination, reason
     shared: list[tuple[str, str]] = field(default_factory=list)  # combination, the equal cell
-    #: Options of all cells that play no part in some: option -> label of the cell -> what it needs.
+    #: Options of all cells that do not apply to some: option -> cell's label -> unmet condition.
     inactive: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -72,7 +72,10 @@ def label_of(axes: dict[str, str]) -> str:
 
 
 def expand(spec: MatrixSpec) -> Matrix:
-    """Make and check every cell. Raises UserError naming the cells that are wrong."""
+    """Build and check every cell.
+
+    Raises UserError naming the cells that are wrong.
+    """
     matrix = Matrix(spec)
     combinations = _combinations(spec, matrix)
     if spec.controls:
@@ -92,7 +95,7 @@ def expand(spec: MatrixSpec) -> Matrix:
 
 @dataclass(frozen=True)
 class _Combination:
-    """Values of the axes, as far as they play a part, and what train.py makes of them.
+    """Values of the axes that apply, and train.py's configuration for them.
 
     flags: of train.py. full: the whole configuration as text, empty where there are problems.
     """
@@ -106,7 +109,7 @@ class _Combination:
 def _add(
     matrix: Matrix, combinations: Sequence[_Combination], seeds: Sequence[int], tuning: bool
 ) -> None:
-    """Add cells, seeds outermost: half a matrix is every cell, half as sure."""
+    """Add cells, seeds in the outer loop: half a matrix has every cell, with half of the seeds."""
     taken = {cell.name for cell in matrix.cells}
     free = frozenset({SPARSITY, RATE, *(d.option for d in matrix.spec.tune if is_float(d.option))})
     for seed in seeds:
@@ -133,7 +136,7 @@ def _add(
 
 
 def _stem(label: str) -> str:
-    """Return a label as a part of a file's name: no other letters, and not too long."""
+    """Return a label as part of a file name: safe characters, limited length."""
     stem = re.sub(r"[^A-Za-z0-9._=+-]", "_", label)
     if len(stem) > _LONGEST:
         stem = f"{stem[:_LONGEST]}-{hashlib.sha256(label.encode()).hexdigest()[:12]}"
@@ -141,8 +144,8 @@ def _stem(label: str) -> str:
 
 
 def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
-    """Return every combination that can be, each once."""
-    distinct: dict[str, _Combination] = {}  # by the full configuration, so that equal ones are one
+    """Return every possible combination, each once."""
+    distinct: dict[str, _Combination] = {}  # by full configuration: equal ones are one
     refused: list[_Combination] = []
     good: set[tuple[str, str]] = set()
     active: set[str] = set()
@@ -167,9 +170,9 @@ def _combinations(spec: MatrixSpec, matrix: Matrix) -> list[_Combination]:
 def _small_dense(
     spec: MatrixSpec, rows: Sequence[_Combination], matrix: Matrix
 ) -> list[_Combination]:
-    """Return the small dense model of every pruned row, each once; without one where none fits.
+    """Return the small dense model of every pruned row, each once; a row may have none that fits.
 
-    Raises UserError where the data are missing: their vocabulary is a part of the model.
+    Raises UserError where the data are missing: their vocabulary is part of the model.
     """
     found: dict[str, _Combination] = {}
     points = draw(len(spec.tune), spec.trials, spec.tune_scramble) if spec.tune else [()]
@@ -206,9 +209,9 @@ def _trials(
     points: Sequence[tuple[float, ...]],
     matrix: Matrix,
 ) -> list[_Combination]:
-    """Return the trials of one combination of axes; itself alone where nothing is tuned.
+    """Return the trials of one combination of axes; only itself where nothing is tuned.
 
-    Raises UserError for a tuned value that the combination refuses, which would cost it a trial.
+    Raises UserError for a tuned value that the combination refuses: it would cost a trial.
     """
     if not spec.tune:
         return [_combine(spec, chosen, matrix)]
@@ -237,8 +240,8 @@ def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combi
     given = {**spec.base, **chosen}
     options = options_of(given)
     gone: list[str] = []
-    # Inactive options go: a sparsity where nothing is pruned, another optimizer's option. One at a
-    # time, since each can make the next inactive, or active again.
+    # Drop inactive options: a sparsity without pruning, another optimizer's option. One at a time,
+    # since each can make others inactive, or active again.
     while inactive := next((name for name in reversed(given) if options.unmet(name)), None):
         del given[inactive]
         gone.append(inactive)
@@ -260,7 +263,7 @@ def _combine(spec: MatrixSpec, chosen: dict[str, str], matrix: Matrix) -> _Combi
 
 
 def options_of(given: dict[str, str]) -> Options:
-    """Return the options of train.py with these values, as flags have them."""
+    """Return the options of train.py with these values, as in flags."""
     options = Options(TRAIN_TREE)
     for name, value in given.items():
         options.give(name, value, flag_of(name))
@@ -273,9 +276,9 @@ def _refuse_what_no_cell_takes(
     good: set[tuple[str, str]],
     active: set[str],
 ) -> None:
-    """Raise UserError for a value that is wrong wherever it stands, and an axis without effect.
+    """Raise UserError for a value that is refused in every cell, and an axis without effect.
 
-    A combination of values that are each good elsewhere makes no sense, and is left out.
+    A combination of values that are each valid elsewhere is left out.
     """
     problems = [
         f"MATRIX_TUNE: {typed(tuned.option)} has no effect in any cell"
@@ -284,7 +287,7 @@ def _refuse_what_no_cell_takes(
     ]
     for option, values in spec.axes.items():
         if option not in active:
-            if option == SPARSITY:  # nothing is pruned at all: a matrix of dense runs
+            if option == SPARSITY:  # no pruning at all: a matrix of dense runs
                 continue
             unmet = options_of({**spec.base}).unmet(option)
             needs = f": it needs {' and '.join(unmet)}" if unmet else ""
@@ -301,5 +304,5 @@ def _refuse_what_no_cell_takes(
 
 
 def needs_train_to_check(config: Config) -> bool:
-    """Return whether only train.py can check these options, since that takes torch."""
+    """Return whether only train.py can check these options, since that needs torch."""
     return plugins.defines(PLUGIN_PACKAGES["OPTIMIZER"], config.optim.optimizer, "check")

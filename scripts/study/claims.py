@@ -1,11 +1,11 @@
-"""Which task of a cluster has which cell: a file for each claim, made by an atomic create.
+"""Which task of a cluster runs which cell: a file for each claim, created atomically.
 
 claims/CELL.N       the N-th claim of a cell: who made it; its modification time is a heartbeat
 claims/CELL.N.free  it was given back
 
-The claim with the largest N counts. Whoever takes a cell over creates N + 1, which one task alone
-can, so no claim is ever removed. No process id is asked for on another machine: Slurm says whether
-a silent task's job is gone, and where it cannot be asked, a long silence does.
+The claim with the largest N counts. To take over a cell, a task creates N + 1, which only one can
+do; so claims are never removed. Process ids of other machines are not checked: Slurm reports
+whether a silent task's job is gone, and if it cannot be asked, a long silence decides.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from gpt2.files.atomic import create_file
 from gpt2.files.json import read_record
 
 FOLDER = "claims"
-#: Seconds between two heartbeats, and after which a silent owner is looked into.
+#: Seconds between two heartbeats, and of silence after which an owner is checked.
 BEAT, SILENT = 15.0, 60.0
-#: Seconds of silence after which an owner is gone that nobody can be asked about.
+#: Seconds of silence after which an owner counts as gone if nothing else is known.
 LOST = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner(Record):
-    """Who made a claim. job: of Slurm, as squeue lists it; life: how often it was requeued."""
+    """The maker of a claim. job: of Slurm, as squeue lists it; life: the number of its requeues."""
 
     host: str
     job: str = ""
@@ -43,7 +43,7 @@ class Owner(Record):
         return f"{job}{self.host}"
 
 
-#: Says whether the job of an owner is gone; None where that cannot be told.
+#: Returns whether the job of an owner is gone; None where unknown.
 Gone = Callable[[Owner], bool | None]
 
 
@@ -53,7 +53,7 @@ def _cannot_tell(_: Owner) -> bool | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """The latest claim of a cell, the `number`-th; `free`: it was given back."""
+    """The latest claim of a cell, number `number`; `free`: it was given back."""
 
     cell: str
     number: int
@@ -62,7 +62,7 @@ class Claim:
 
     @property
     def owner(self) -> Owner:
-        """Who made it; an unknown host while the file is being written, or is damaged."""
+        """Return its maker; an unknown host while the file is incomplete, or if it is damaged."""
         try:
             return read_record(self.path, Owner, "")
         except (OSError, UserError):
@@ -70,7 +70,7 @@ class Claim:
 
     @property
     def beat(self) -> float:
-        """The time of its last heartbeat, asked of the file system anew."""
+        """Return the time of its last heartbeat, read anew from the file system."""
         with self.path.open("rb") as file:  # opening makes NFS look again
             return os.fstat(file.fileno()).st_mtime
 
@@ -84,7 +84,7 @@ class Claims:
 
     @property
     def there(self) -> bool:
-        """Whether anybody ever claimed a cell here."""
+        """Return whether a cell was ever claimed here."""
         return self._path.is_dir()
 
     def latest(self) -> dict[str, Claim]:
@@ -110,7 +110,7 @@ class Claims:
             yield from (name for name in os.listdir(self._path) if not name.startswith(".tmp-"))
 
     def held(self) -> dict[str, Claim]:
-        """Return the claims that count: not given back, and of an owner that is not gone."""
+        """Return the valid claims: not given back, and of an owner that is not gone."""
         claims = {cell: claim for cell, claim in self.latest().items() if not claim.free}
         now = self._now() if claims else 0.0
         return {cell: claim for cell, claim in claims.items() if not self._stale(claim, now)}
@@ -123,17 +123,20 @@ class Claims:
         return silence >= LOST if gone is None else gone
 
     def _now(self) -> float:
-        """Return the time by the clock that heartbeats are written with, where that can be done."""
+        """Return the time by the clock of the heartbeats, if the folder can be written."""
         clock = self._path / f".clock-{self._me.host if self._me else os.uname().nodename}"
         try:
             with clock.open("w") as file:
                 os.utime(clock)
                 return os.fstat(file.fileno()).st_mtime
-        except OSError:  # somebody looks on who may not write
+        except OSError:  # a reader without write permission
             return max((claim.beat for claim in self.latest().values()), default=0.0)
 
     def take(self, cell: str) -> bool:
-        """Claim a cell; return whether it is ours now. Raises OSError."""
+        """Claim a cell; return whether that succeeded.
+
+        Raises OSError.
+        """
         assert self._me is not None, "who only looks on claims nothing"
         before = self.latest().get(cell)
         if before and not before.free and not self._stale(before, self._now()):
@@ -152,9 +155,9 @@ class Claims:
         claim.path.with_name(f"{claim.path.name}.free").touch()
 
     def beat(self) -> list[str]:
-        """Say that our claims are alive; return the cells that others have taken from us.
+        """Renew our claims; return the cells that others have taken over.
 
-        That happens after a silence: the machine was suspended, or cut off from the file system.
+        That happens after a silence: the machine was suspended, or lost the file system.
         """
         lost = []
         for cell, claim in list(self._mine.items()):
@@ -162,6 +165,6 @@ class Claims:
                 del self._mine[cell]
                 lost.append(cell)
             else:
-                with suppress(OSError):  # a file system that is away for a moment ends no cell
+                with suppress(OSError):  # a short outage of the file system ends no cell
                     os.utime(claim.path)
         return lost

@@ -1,4 +1,4 @@
-"""A cell as a command line: what the runner starts, and what a user can paste."""
+"""A cell as a command line: for the runner, and for the user to paste."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scripts.study.records import CellRecord
 
 
 def arguments(cell: CellRecord, run_dir: Path, halvings: int = 0) -> list[str]:
-    """Return the flags of a cell's run, its micro-batch halved so often: the same run, smaller."""
+    """Return the flags of a cell's run, its micro-batch halved `halvings` times: the same run."""
     flags = [*cell.flags]
     if halvings:
         batch, accumulation = cell.batch
@@ -21,12 +21,12 @@ def arguments(cell: CellRecord, run_dir: Path, halvings: int = 0) -> list[str]:
 
 
 def can_halve(cell: CellRecord, halvings: int) -> bool:
-    """Whether the micro-batch can be halved once more with the same effective batch."""
+    """Return whether the micro-batch can be halved once more with the same effective batch."""
     return cell.batch[0] % (2 << halvings) == 0
 
 
 def pasteable(flags: Sequence[str], device: str = "") -> str:
-    """Return the command line for people, to be run in the repository's root."""
+    """Return the command line for people, to run in the repository's root."""
     *others, folder = flags
     path = Path(folder)
     if path.is_relative_to(REPOSITORY):

@@ -1,10 +1,10 @@
-"""Controls of pruning: the rows without which a pruned row says little, added to a matrix.
+"""Controls of pruning: rows that a pruned row must be compared with, added to a matrix.
 
-- Dense, magnitude and random, at every sparsity: what pruning costs, and whether a method beats
-  the simplest criterion, and none at all.
+- Dense, magnitude and random, at every sparsity: what pruning costs, and whether a method beats the
+    simplest criterion, and a random one.
 - A static mask, where a method is sparse from the start: whether moving the mask helps.
 - A small dense model for each pruned row, with as many parameters as the row has on average over
-  its run (Jin et al. 2025, The journey matters): whether to prune at all.
+    its run (Jin et al. 2025, The journey matters): whether to prune at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpt2.planning.average_parameters import average_parameters, parameters_at
 from scripts.reports.option_values import sparse_from_the_start
 
 DENSE = "none"
-#: How far a small model may be from the parameters it stands for: widths come in steps.
+#: Largest relative deviation of a small model's parameters: widths come in steps.
 TOLERANCE = 0.05
 
 
@@ -30,10 +30,10 @@ def lacking(methods: Sequence[str]) -> tuple[str, ...]:
 
 
 def small_model(config: Config, steps: int | None, vocabulary: int) -> dict[str, str] | None:
-    """Return the options of the small dense model that a pruned run is held against.
+    """Return the options of the small dense model that a pruned run is compared with.
 
-    It is the run's model made narrower, at equal depth and heads. steps: of the run; None when
-    time alone ends it. None where no width comes within TOLERANCE of the average parameters.
+    It is the run's model made narrower, at equal depth and heads. steps: of the run; None when only
+    time ends it. Returns None where no width comes within TOLERANCE of the average parameters.
     """
     model = config.model
     if config.prune is None or not config.prune.target_sparsity:

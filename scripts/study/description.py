@@ -1,4 +1,4 @@
-"""What a matrix is: read from .config or YAML, and described as matrix.json has it."""
+"""Read a matrix from .config or YAML, and describe it as in matrix.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from scripts.study.tuning import RATE
 def read_spec(spec: Path | None, config: Path | None, begun: bool) -> RawSpec:
     """Return the matrix of the YAML file `spec`, else of `config`, else of .config.
 
-    `begun`: its folder says enough, so that it needs neither. Raises UserError where there is none.
+    `begun`: its folder suffices, so that neither is needed. Raises UserError where there is none.
     """
     if spec and config:
         raise UserError("--spec names its own config: leave --config out")
@@ -57,9 +57,9 @@ def read_spec(spec: Path | None, config: Path | None, begun: bool) -> RawSpec:
 def with_threads(spec: MatrixSpec, folder: MatrixFolder, of_task: int | None = None) -> MatrixSpec:
     """Divide the cores among the cells that run at once, unless their threads are given.
 
-    They are part of a result: a matrix that was begun keeps its number, whatever runs at once now.
-    `of_task`: the cores of a task of a cluster, 0 where the site decides; None on this machine.
-    Raises UserError where they are unknown and must be divided.
+    Threads are part of a result: a matrix that was begun keeps its number. `of_task`: the cores of
+    a task of a cluster, 0 where the site decides; None on this machine. Raises UserError where they
+    are unknown and must be divided.
     """
     if "NUM_THREADS" in (*spec.base, *spec.axes):
         return spec
@@ -80,7 +80,7 @@ def with_threads(spec: MatrixSpec, folder: MatrixFolder, of_task: int | None = N
 
 
 def with_controls(spec: MatrixSpec, raw: RawSpec, folder: MatrixFolder) -> MatrixSpec:
-    """Add the controls of pruning, unless they are left out, or the matrix began without them."""
+    """Add the controls of pruning, unless switched off, or the matrix began without them."""
     begun = (folder.path / "matrix.json").exists()
     if raw.texts["CONTROLS"] != "y" or (begun and not folder.matrix().controls):
         return spec
@@ -94,9 +94,10 @@ def with_controls(spec: MatrixSpec, raw: RawSpec, folder: MatrixFolder) -> Matri
 
 
 def describe(matrix: Matrix, gpus: str, here: bool = True) -> MatrixRecord:
-    """Return the content of matrix.json. Raises UserError where data are missing.
+    """Return the content of matrix.json.
 
-    `here`: it runs on this machine, whose GPUs are looked up; those of a cluster are the tasks'.
+    `here`: it runs on this machine, whose GPUs are looked up; on a cluster, tasks have their own.
+    Raises UserError where data are missing.
     """
     spec, cells, problems = matrix.spec, list[CellRecord](), dict[str, None]()
     for cell in matrix.cells:
@@ -146,7 +147,10 @@ def describe(matrix: Matrix, gpus: str, here: bool = True) -> MatrixRecord:
 
 
 def _described(cell: Cell) -> CellRecord:
-    """Return a cell as matrix.json has it. Raises UserError where its data are missing."""
+    """Return a cell as in matrix.json.
+
+    Raises UserError where its data are missing.
+    """
     config = cell.config
     tokens, vocabulary = dataset(config)
     return CellRecord(
@@ -166,9 +170,9 @@ def _described(cell: Cell) -> CellRecord:
 
 
 def refuse_another(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
-    """Return notes on what the folder holds already; raise UserError if it is another matrix.
+    """Return notes on the folder's content; raise UserError if it is another matrix.
 
-    Seeds and values may come and go; a cell that was begun stays what it was.
+    Seeds and values may be added and removed; a cell that was begun must not change.
     """
     if not (folder.path / "matrix.json").exists():
         return []
@@ -190,7 +194,7 @@ def refuse_another(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
 
 
 def _without_paths(flags: Sequence[str]) -> list[str]:
-    """Return flags without those that say where data are: what they are, their hash says."""
+    """Return flags without paths of data, whose content is compared by its hash."""
     paths = {
         flag_of(name) for name, note in notes().items() if isinstance(note, Identity) and note.path
     }

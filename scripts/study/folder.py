@@ -1,12 +1,12 @@
-"""The folder of a matrix: its lock, its journal, and what it says of each cell.
+"""The folder of a matrix: its lock, its journal, and the state of each cell.
 
 matrix.json    the matrix: axes, seeds, options of all cells, the cells in their order
-journal.jsonl  what happened: one JSON object a line, synced to the disk before it counts; of
-               tasks of a cluster in journal/, a part for each (journal.py)
+journal.jsonl  what happened: one JSON object per line, synced to disk before it counts; tasks
+               of a cluster write journal/, one part each (journal.py)
 claims/        which task of a cluster has which cell (claims.py)
-cells/NAME/    the run directory of a cell, as train.py makes it
+cells/NAME/    the run directory of a cell, made by train.py
 output/NAME.txt  what its processes printed
-probes.json    what short runs took, for predictions
+probes.json    the cost of short runs, for predictions
 plans.json     the memory that train.py planned, by the kind of cell
 """
 
@@ -35,13 +35,13 @@ from scripts.study.records import (
     Versioned,
 )
 
-#: What a cell is called: as matrix_cells makes it.
+#: The name of a cell, as made by cells.py.
 _NAME = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*")
 _ADVICE = "remove it, or choose another --out"
 
 
 class MatrixFolder:
-    """One matrix on the disk. Reading needs no lock; `open` takes it, for the one who writes."""
+    """One matrix on disk. Reading needs no lock; the writer takes it with `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,10 @@ class MatrixFolder:
         self._journal = Journal(path)
 
     def open(self) -> None:
-        """Make the folder where it is not there, and lock it. Raises UserError."""
+        """Create the folder if needed, and lock it.
+
+        Raises UserError.
+        """
         try:
             occupied = self.path.is_dir() and any(self.path.iterdir())
             if occupied and not (self.path / ".lock").exists():
@@ -72,7 +75,10 @@ class MatrixFolder:
             ) from error
 
     def _take_lock(self) -> TextIO:
-        """Lock the folder. Raises HeldError when that is held for longer than a look takes."""
+        """Lock the folder.
+
+        Raises HeldError when it is locked for longer than a reader needs.
+        """
         advice = (
             "two runners would not see each other: choose an --out on a local disk, or have it "
             "mounted with locks (Lustre: flock)"
@@ -84,7 +90,10 @@ class MatrixFolder:
         return lock_folder(self.path, str(self.path), advice)
 
     def join(self, part: str) -> None:
-        """Open the folder beside others, with a journal `part` of one's own. Raises UserError."""
+        """Open the folder beside other tasks, with an own journal `part`.
+
+        Raises UserError.
+        """
         try:
             self._journal.open(part)
         except OSError as error:
@@ -94,21 +103,27 @@ class MatrixFolder:
             ) from error
 
     def close(self) -> None:
-        """Free the folder for others."""
+        """Release the folder."""
         self._journal.close()
         if self._lock is not None:
             self._lock.close()
 
     def write(self, event: Event) -> None:
-        """Append to the journal; when this returns, the line is on the disk. Raises UserError."""
+        """Append to the journal; when this returns, the line is on disk.
+
+        Raises UserError.
+        """
         self._journal.write(event)
 
     def journal(self) -> list[Event]:
-        """Return the journal, without lines that are cut short or damaged."""
+        """Return the journal, without damaged lines."""
         return self._journal.read()
 
     def matrix(self) -> MatrixRecord:
-        """Return matrix.json. Raises UserError when there is none, or it is of a newer program."""
+        """Return matrix.json.
+
+        Raises UserError when it is missing, or of a newer program.
+        """
         path = self.path / "matrix.json"
         if not path.exists():
             raise UserError(f"{self.path} holds no matrix: 'make test-matrix' begins one")
@@ -120,34 +135,37 @@ class MatrixFolder:
                 code=Exit.CHECKPOINT,
             )
         matrix = read_record(path, MatrixRecord, _ADVICE)
-        # The names become those of folders: none may lead out of this one.
+        # Names become folders: none may lead out of this one.
         for cell in matrix.cells:
             if not _NAME.fullmatch(cell.name):
                 raise UserError(f"{path} is damaged: {cell.name!r} is not a cell")
         return matrix
 
     def write_matrix(self, matrix: MatrixRecord) -> None:
-        """Write matrix.json, whole or not at all."""
+        """Write matrix.json atomically."""
         self._write_json("matrix.json", to_json(matrix))
 
     def probes(self) -> dict[str, Probe]:
-        """Return what short runs took, by the kind of cell."""
+        """Return the costs of short runs, by the kind of cell."""
         return self._by_kind("probes.json", Probe)
 
     def write_probes(self, probes: Mapping[str, Probe]) -> None:
-        """Write probes.json, whole or not at all."""
+        """Write probes.json atomically."""
         self._write_json("probes.json", {kind: to_json(probe) for kind, probe in probes.items()})
 
     def plans(self) -> dict[str, CellPlan]:
-        """Return what train.py planned, by the kind of cell."""
+        """Return train.py's plans, by the kind of cell."""
         return self._by_kind("plans.json", CellPlan)
 
     def write_plans(self, plans: Mapping[str, CellPlan]) -> None:
-        """Write plans.json, whole or not at all."""
+        """Write plans.json atomically."""
         self._write_json("plans.json", {kind: to_json(plan) for kind, plan in plans.items()})
 
     def _by_kind(self, name: str, entry: type[Kind]) -> dict[str, Kind]:
-        """Return the records of a file that has one for each kind of cell. Raises UserError."""
+        """Return the records of a file that has one for each kind of cell.
+
+        Raises UserError.
+        """
         path = self.path / name
         try:
             found = read_record(path, Record, _ADVICE).as_read
@@ -165,15 +183,15 @@ class MatrixFolder:
         return self.cells / cell
 
     def output(self, cell: str) -> Path:
-        """Return the file of what a cell's processes printed."""
+        """Return the file with a cell's printed output."""
         return self.path / "output" / f"{cell}.txt"
 
     def finished(self, cell: str) -> bool:
-        """Whether a cell has its results. Nothing else says so."""
+        """Return whether a cell has its results; only these count."""
         return (self.run_dir(cell) / "summary.json").exists()
 
     def set_aside(self, cell: str) -> None:
-        """Move a cell's run out of the way, to be run anew; nothing is deleted."""
+        """Move a cell's run aside, so that it can run anew; nothing is deleted."""
         if self.run_dir(cell).exists():
             aside = self.path / "set-aside"
             aside.mkdir(exist_ok=True)

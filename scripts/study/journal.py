@@ -1,11 +1,11 @@
-"""What happened in a matrix: a journal in parts, one for each writer, which readers merge.
+"""The journal of a matrix: in parts, one for each writer, which readers merge.
 
 journal.jsonl                the part of runners that hold the lock of the folder
 journal/HOST-JOB.LIFE.jsonl  the part of one task of a cluster; LIFE counts its requeues
 
 Once there are several parts, every line carries `order`: milliseconds since 1970, and later than
-any line its writer had read. So lines of one cell stand in their order although clocks differ: who
-takes a cell over reads the journal first.
+any line its writer had read. So the lines of one cell are in order although clocks differ: who
+takes over a cell reads the journal first.
 """
 
 from __future__ import annotations
@@ -27,33 +27,39 @@ MAIN, PARTS = "journal.jsonl", "journal"
 
 
 class Journal:
-    """The journal of the matrix in `folder`. Reading needs nothing; writing needs `open`."""
+    """The journal of the matrix in `folder`. Only writing needs `open`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._order = 0  # of the last line that was read or written
+        self._order = 0  # of the last line read or written
         self._path = folder / MAIN
         self._handle: int | None = None
 
     def open(self, part: str | None = None) -> None:
-        """Open a part for writing: MAIN, or the one of a task. Raises OSError."""
+        """Open a part for writing: MAIN, or a task's.
+
+        Raises OSError.
+        """
         if part is not None:
             self._path = self._folder / PARTS / f"{part}.jsonl"
             self._path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self._handle).st_size
         if size and os.pread(self._handle, 1, size - 1) != b"\n":
-            os.write(self._handle, b"\n")  # a power cut left half a line: it spoils none after it
+            os.write(self._handle, b"\n")  # half a line, left by a power cut
         self.read()
 
     def close(self) -> None:
-        """Close the part that is written."""
+        """Close the open part."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
     def write(self, event: Event) -> None:
-        """Append a line; when this returns, it is on the disk. Raises UserError."""
+        """Append a line; when this returns, it is on disk.
+
+        Raises UserError.
+        """
         assert self._handle is not None, "the matrix is not open"
         event = replace(event, time=now())
         if (self._folder / PARTS).is_dir():
@@ -71,7 +77,7 @@ class Journal:
             ) from error
 
     def read(self) -> list[Event]:
-        """Return the events of all parts in order, without lines that are cut short or damaged."""
+        """Return the events of all parts in order, without damaged lines."""
         events, _ = read_events(self._folder)
         self._order = max([self._order, *(event.order or 0 for event in events)])
         return events
@@ -84,7 +90,7 @@ def parts(folder: Path) -> list[Path]:
 
 
 def read_events(folder: Path) -> tuple[list[Event], dict[str, int]]:
-    """Return the events of all parts in order, and how many lines of which part are damaged."""
+    """Return the events of all parts in order, and the number of damaged lines by part."""
     found: list[tuple[int, Event]] = []
     damaged: dict[str, int] = {}
     for path in parts(folder):
@@ -93,7 +99,7 @@ def read_events(folder: Path) -> tuple[list[Event], dict[str, int]]:
             if event is None:
                 damaged[path.name] = damaged.get(path.name, 0) + 1
                 continue
-            # A line from before there were parts stands where the file has it.
+            # Old lines without an order stay where the file has them.
             order = order if event.order is None else max(order, event.order)
             found.append((order, event))
     return [event for _, event in sorted(found, key=lambda one: one[0])], damaged

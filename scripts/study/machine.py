@@ -1,4 +1,4 @@
-"""What the machine has for the cells: cores, memory, disk, and GPUs as their driver has them."""
+"""The machine's resources for cells: memory, disk, and GPUs by their driver."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _QUERY = "index,uuid,name,memory.total,memory.free"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: `index` is what CUDA_VISIBLE_DEVICES takes where CUDA_DEVICE_ORDER is PCI_BUS_ID.
+    """A GPU: `index` is for CUDA_VISIBLE_DEVICES with CUDA_DEVICE_ORDER=PCI_BUS_ID.
 
-    Memory in bytes; None where the driver does not tell it.
+    Memory in bytes; None where the driver does not report it.
     """
 
     index: str
@@ -32,20 +32,20 @@ class Gpu:
 
 
 def host_memory() -> HostMemory | None:
-    """Return the memory of the host, or of the control group that has least; None if not known."""
+    """Return the memory of the host, or of the tightest control group; None if unknown."""
     host = Host()
     pools = host.pools() if host.watched else []
     return min(pools, key=lambda pool: pool.available - pool.floor, default=None)
 
 
 def disk_free(folder: Path) -> int:
-    """Return the bytes free on the disk of a folder, or of the first above it that exists."""
+    """Return the bytes free on the disk of a folder, or of its first existing parent."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 def gpus() -> list[Gpu]:
-    """Return the GPUs of this machine; none where no driver tells of them.
+    """Return the GPUs of this machine; none without a driver.
 
     NVIDIA's by nvidia-smi; without that, AMD's by the files of their driver.
     """
@@ -64,21 +64,21 @@ def gpus() -> list[Gpu]:
 def _mebibytes(text: str) -> int | None:
     try:
         return int(float(text) * 2**20)
-    except (ValueError, OverflowError):  # "[N/A]": memory shared with the host, or no rights
+    except (ValueError, OverflowError):  # "[N/A]": memory shared with the host, or no permission
         return None
 
 
 def environment_on(gpu: str) -> dict[str, str]:
-    """Return the environment of a process that shall see one GPU alone; ours where `gpu` is "".
+    """Return the environment of a process on one GPU; ours where `gpu` is "".
 
-    By default CUDA numbers its cards by speed, and nvidia-smi by the bus.
+    By default CUDA numbers cards by speed, nvidia-smi by the bus.
     """
     chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu}
     return {**os.environ, **(chosen if gpu else {})}
 
 
 def gpu_users(uuid: str) -> str:
-    """Say which processes hold memory of a GPU: "process 7 (python), 5000 MiB"; nothing if none."""
+    """Return the processes on a GPU: "process 7 (python), 5000 MiB"; empty if none."""
     rows = _ask("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
     found = [row[1:] for row in rows if len(row) == 4 and row[0] == uuid]
     return "; ".join(f"process {pid} ({name}), {used} MiB" for pid, name, used in found)
@@ -95,7 +95,7 @@ def _ask(query: str) -> list[list[str]]:
 
 
 def chosen_gpus(asked: str, on_cpu: bool) -> list[str]:
-    """Return the GPUs to use, as CUDA_VISIBLE_DEVICES names them; none is the CPU, or whatever is.
+    """Return the GPUs to use, in terms of CUDA_VISIBLE_DEVICES; empty: the CPU, or unknown.
 
     Without GPUS= they are those of CUDA_VISIBLE_DEVICES, or all. Raises UserError for a wrong one.
     """

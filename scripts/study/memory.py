@@ -1,4 +1,4 @@
-"""The memory that cells take: by the plan of train.py before one has run, then as they had it."""
+"""The memory of cells: by train.py's plan before one has run, then as measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Memory:
 def predicted_memory(folder: MatrixFolder, cells: Iterable[CellRecord]) -> dict[str, Memory]:
     """Return the peak memory of each kind of cell.
 
-    As finished cells and short runs had it; of a kind that none was made of, as it was planned.
+    As measured in finished cells and short runs; without these, as planned.
     """
     measured: dict[str, Memory] = {}
 
@@ -62,12 +62,11 @@ def make_plans(
     say: Callable[[str], None],
     gpu: str = "",
 ) -> None:
-    """Have train.py plan a cell of each kind that nothing is known of; plans.json keeps it.
+    """Let train.py plan a cell of each unknown kind, and store the plans in plans.json.
 
-    It plans for `gpu`, as CUDA_VISIBLE_DEVICES names it.
-
-    A kind that cannot be planned is named, and its first cell then runs alone. Raises UserError,
-    exit 6, when a cell cannot fit this machine even with nothing else running.
+    The plan is for `gpu`, in terms of CUDA_VISIBLE_DEVICES. A kind that cannot be planned is named,
+    and its first cell then runs alone. Raises UserError, exit 6, when a cell cannot fit this
+    machine even with nothing else running.
     """
     measured, known = folder.probes(), folder.plans()
     first = {cell.kind: cell for cell in reversed(list(cells))}
@@ -93,7 +92,7 @@ def make_plans(
 
 
 def _plan(command: Sequence[str], here: Path, gpu: str) -> MemoryPlan | str:
-    """Return what train.py plans; in words why it does not."""
+    """Return train.py's plan, or why there is none."""
     try:
         done = subprocess.run(
             command,
@@ -115,7 +114,7 @@ def _plan(command: Sequence[str], here: Path, gpu: str) -> MemoryPlan | str:
 
 
 def _of_cell(plan: MemoryPlan, cell: CellRecord) -> CellPlan:
-    """Return a plan as plans.json keeps it: without what else train.py prints."""
+    """Return a plan as in plans.json."""
     return CellPlan(
         host=plan.host,
         needed=plan.needed,

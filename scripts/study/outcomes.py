@@ -1,4 +1,4 @@
-"""How a cell's process ended, what that means for the cell, and whether it is tried again."""
+"""The end of a cell's process: what it means for the cell, and whether it is tried again."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from scripts.study.records import CellRecord, Failed, Finished, Stopped
 from scripts.study.state import CellState, results
 from scripts.study.views import remaining
 
-#: So often a cell may be stopped by others before that counts as a failure.
+#: Stops from outside after which a cell counts as failed.
 _STOPS = 5
 
 
 @dataclass
 class Running:
-    """A cell that is running on a device: a GPU as CUDA_VISIBLE_DEVICES names it, or ""."""
+    """A running cell and its device: a GPU in terms of CUDA_VISIBLE_DEVICES, or ""."""
 
     cell: CellRecord
     process: CellProcess
@@ -46,7 +46,7 @@ class Outcomes:
         self._tries: Counter[str] = Counter()
 
     def complete_earlier(self, owners: Owners) -> None:
-        """Do for the cells that have finished what a killed runner left undone."""
+        """Complete for finished cells what a killed runner left undone."""
         known = {event.cell for event in self._folder.journal() if isinstance(event, Finished)}
         for name, state in self._states.items():
             if state.status != "finished" or (owners.shared and name in known):
@@ -58,14 +58,14 @@ class Outcomes:
                 owners.release(name)
 
     def count_try(self, name: str, earlier: int = 0) -> None:
-        """Count an attempt of a cell, by which it is decided whether there is another.
+        """Count an attempt of a cell, which limits further ones.
 
         `earlier`: attempts that failed with other tasks.
         """
         self._tries[name] = max(self._tries[name], earlier) + 1
 
     def take(self, one: Running, code: int, stopping: bool) -> None:
-        """Record the end of a cell's process. `stopping`: the runner is told to stop."""
+        """Record the end of a cell's process. `stopping`: the runner was told to stop."""
         name = one.cell.name
         stopped = code == Exit.PREEMPTED and not one.process.ended_for
         if self._folder.finished(name):
@@ -75,7 +75,7 @@ class Outcomes:
             if not stopping:
                 self._say(f"{name}: stopped from outside; it will resume from its checkpoint")
         elif code == Exit.CONFIG and holder(self._folder.run_dir(name)):
-            self._stopped(name, "in use by another process")  # somebody was faster
+            self._stopped(name, "in use by another process")  # another process was faster
         elif stopping and code < 0:
             self._stopped(name, processes.explain(code, one.process))
         else:
@@ -98,7 +98,7 @@ class Outcomes:
         self._say(f"{count_of(self._states)} {name}  loss {shown}  {took}")
 
     def _left(self) -> str:
-        """Return how long the rest takes, where that is known."""
+        """Return the remaining time, if known."""
         seconds = remaining(self._folder, self._folder.matrix(), self._states)
         return f"   left {rough_duration(seconds)}" if seconds else ""
 

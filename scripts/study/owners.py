@@ -1,4 +1,4 @@
-"""Who else runs cells of this matrix: nobody, on one machine; tasks with claims, on a cluster."""
+"""The other runners of this matrix: none on one machine; tasks with claims on a cluster."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from scripts.study.records import ChosenRate, Failed, Finished, Started
 from scripts.study.state import CellState, progress, states
 from scripts.study.tuning import record_choice
 
-#: Seconds between two looks at what others have done.
+#: Seconds between two reads of what others have done.
 _LOOK = 5.0
-#: So often a cell may end with its task, without a further step, before that is its failure.
+#: Times that a cell may end with its task, without a further step, before it counts as failed.
 _LOSSES = 5
 
 
 class Owners(Protocol):
-    """What the runner asks before it takes a cell, and tells when it is done with one."""
+    """The runner's questions before it takes a cell, and its messages when it is done."""
 
     shared: bool
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Bring the states of the cells up to date with what others have done."""
+        """Update the states of the cells with what others have done."""
 
     def take(self, cell: str) -> bool:
-        """Whether this runner may run a cell, which then is its own."""
+        """Return whether this runner may run a cell, which then is its own."""
 
     def adopt(self, cell: str) -> bool:
-        """Whether this runner may record the results that a cell has."""
+        """Return whether this runner may record a cell's results."""
 
     def release(self, cell: str) -> None:
-        """Let others have a cell again."""
+        """Give a cell back to the others."""
 
     def close(self) -> None:
-        """Let others have all that this runner took and did not start."""
+        """Give back all that this runner took and did not start."""
 
     def beat(self) -> list[str]:
-        """Say that this runner is alive; return the cells that were taken from it."""
+        """Report that this runner is alive; return the cells that were taken from it."""
 
     def chosen(self, choose: Callable[[], list[ChosenRate]]) -> list[ChosenRate]:
-        """Return the learning rates that all go by, made by `choose` if nobody has yet."""
+        """Return the learning rates for all, from `choose` if none were chosen yet."""
 
     def awaited(self) -> bool:
-        """Whether a cell that another one has may yet come free."""
+        """Return whether another owner's cell may still become free."""
 
 
 class Nobody:
@@ -63,41 +63,41 @@ class Nobody:
         self._folder = folder
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Nobody else changes anything."""
+        """Do nothing: no other runner changes anything."""
 
     def take(self, cell: str) -> bool:  # noqa: ARG002 - of all
-        """Take any cell."""
+        """Return True."""
         return True
 
     def adopt(self, cell: str) -> bool:  # noqa: ARG002 - of all
-        """Record any results."""
+        """Return True."""
         return True
 
     def release(self, cell: str) -> None:
-        """Nobody waits for it."""
+        """Do nothing: no other runner waits for it."""
 
     def close(self) -> None:
-        """Nobody waits."""
+        """Do nothing."""
 
     def beat(self) -> list[str]:
-        """Nobody takes a cell away."""
+        """Return no cells: no other runner takes any."""
         return []
 
     def chosen(self, choose: Callable[[], list[ChosenRate]]) -> list[ChosenRate]:
-        """Choose anew."""
+        """Choose again."""
         chosen = choose()
         record_choice(self._folder, chosen)
         return chosen
 
     def awaited(self) -> bool:
-        """Nobody else has a cell."""
+        """Return False: no other runner has a cell."""
         return False
 
 
 class Others:
-    """Tasks of a cluster at work in the same folder. `states` is kept up to date in place.
+    """Tasks of a cluster that work in the same folder. `states` is updated in place.
 
-    submission: which one these tasks are of; every submission chooses its learning rates anew.
+    submission: the one these tasks belong to; every submission chooses its learning rates anew.
     """
 
     shared = True
@@ -114,10 +114,10 @@ class Others:
         self._mine: set[str] = set()
         self._looked = self._beaten = float("-inf")
         self._beats: dict[str, float] = {}  # of the claims of others
-        self._idle: tuple[float, dict[str, float]] | None = None  # since when, and the beats then
+        self._idle: tuple[float, dict[str, float]] | None = None  # since when, with the beats then
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Read the journal and the claims, unless that was done a moment ago."""
+        """Read the journal and the claims, but at most every few seconds."""
         if not at_once and time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
@@ -129,12 +129,12 @@ class Others:
             if state.status == "skipped":
                 state.status = "left"  # the queue decides by the rates
             elif name in held and state.status in ("left", "unfinished"):
-                state.status = "running"  # it is about to be started
+                state.status = "running"  # it is about to start
             vars(self._states[name]).update(vars(state))
 
     def take(self, cell: str) -> bool:
-        """Claim a cell, and look once more whether it is still to be run."""
-        if cell in self._mine:  # it was taken, and there was no memory for it yet
+        """Claim a cell, and check again whether it is still to be run."""
+        if cell in self._mine:  # taken before, when memory was missing
             return True
         if not self._claims.take(cell):
             self._states[cell].status = "running"
@@ -151,17 +151,17 @@ class Others:
         return True
 
     def adopt(self, cell: str) -> bool:
-        """Claim a cell that has its results, to record what its owner did not come to say."""
+        """Claim a cell with results, to record what its owner could not."""
         if not self._claims.take(cell):
             return False
         self._mine.add(cell)
         if any(isinstance(one, Finished) and one.cell == cell for one in self._folder.journal()):
-            self.release(cell)  # it came to say that just now
+            self.release(cell)  # its owner has just recorded it
             return False
         return True
 
     def _lost_too_often(self, cell: str) -> bool:
-        """Whether a cell ended with its task again and again without a step; it is failed then."""
+        """Return whether a cell ended with its task repeatedly without a step; it fails then."""
         steps: list[int | None] = []
         for event in self._folder.journal():
             if event.cell == cell:
@@ -176,7 +176,7 @@ class Others:
         return True
 
     def release(self, cell: str) -> None:
-        """Give a claim back, if it still is this task's."""
+        """Give a claim back, if it is still this task's."""
         if cell in self._mine:
             self._mine.discard(cell)
             self._claims.release(cell)
@@ -187,7 +187,7 @@ class Others:
             self.release(cell)
 
     def beat(self) -> list[str]:
-        """Renew the claims, unless that was done a moment ago."""
+        """Renew the claims, but at most every few seconds."""
         if time.monotonic() - self._beaten < claiming.BEAT:
             return []
         self._beaten = time.monotonic()
@@ -206,9 +206,9 @@ class Others:
         return [*read_record(self._choice, _Choice, advice).rates]
 
     def awaited(self) -> bool:
-        """Wait until all other owners have shown that they are alive: a dead one leaves a cell.
+        """Return True until all other owners have proved alive: a dead one leaves a cell.
 
-        Nobody waits for long for an owner that is silent and whose job is there all the same.
+        The wait is limited for an owner that is silent although its job exists.
         """
         now = time.monotonic()
         since, first = self._idle = self._idle or (now, self._beats)
@@ -218,6 +218,6 @@ class Others:
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice(Record):
-    """A file of chosen/: what every task of one submission goes by."""
+    """A file of chosen/: the learning rates of one submission."""
 
     rates: tuple[ChosenRate, ...]

@@ -1,4 +1,4 @@
-"""Options that one value pins for optimizers which would each have their own: a matrix says so."""
+"""Notes on options with one value for all optimizers, where each should have its own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from scripts.study.cells import options_of
 from scripts.study.spec import LISTS, MatrixSpec, typed
 
 _OPTIMIZER = LISTS["MATRIX_OPTIMIZERS"]
-#: What is good for one optimizer and bad for another.
+#: Options whose good values differ between optimizers.
 _SCALES = ("LEARNING_RATE", "WEIGHT_DECAY")
 
 
 def pinned_notes(spec: MatrixSpec) -> list[str]:
-    """Return a note for each option that makes a comparison of optimizers unfair, with a way out.
+    """Return a note for each option that makes a comparison of optimizers unfair, with a remedy.
 
-    A learning rate or weight decay that is given once holds for every optimizer; a beta that is
-    given holds for one of them alone, and others may have another.
+    A learning rate or weight decay that is given once applies to every optimizer. A beta that is
+    given applies to only one of them, and others may have another.
     """
     optimizers = spec.axes.get(_OPTIMIZER, ())
     if len(optimizers) < 2:
@@ -32,7 +32,7 @@ def pinned_notes(spec: MatrixSpec) -> list[str]:
 def for_one_optimizer(base: Iterable[str], optimizers: Sequence[str]) -> list[str]:
     """Return the options of `base` that were chosen for one of several optimizers.
 
-    That is the learning rate, the weight decay, and what one of them alone has.
+    These are the learning rate, the weight decay, and options that only one of them has.
     """
     if len(optimizers) < 2:
         return []

@@ -1,7 +1,7 @@
-"""One precision for all cells of a matrix on a CPU, where --precision auto would measure for each.
+"""One precision for all cells of a matrix on a CPU, where --precision auto would measure in each.
 
-What auto takes there may change between two cells: a machine is loaded for the one and not for the
-other. So it is decided once, before the first cell, and kept in the cells' flags.
+The result of auto may differ between two cells: the machine may be loaded during one of them. So it
+is decided once, before the first cell, and stored in the cells' flags.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scripts.study.cells import Cell, Matrix
 from scripts.study.folder import MatrixFolder
 
 _FLAG = "--precision"
-#: What train.py --measure-precision says of a CPU.
+#: The output of train.py --measure-precision about a CPU.
 _ANSWER = re.compile(r"auto takes (fp32|bf16) on this CPU")
 _PATIENCE = 300
 
@@ -36,10 +36,10 @@ def pin_precision(
     say: Callable[[str], None],
     measure: bool | None,
 ) -> None:
-    """Give the cells in which auto would measure bf16 what it takes now; cells begun stay so.
+    """Give the cells in which auto would measure the present choice; begun cells keep theirs.
 
-    Without `measure`, only what the folder has already is given: a plan changes nothing. None: they
-    run on other machines, and --device cpu is fp32 there, as this one says nothing of theirs.
+    Without `measure`, only a choice in the folder is used: a plan changes nothing. None: the cells
+    run on other machines, of which this one knows nothing; --device cpu is fp32 there.
     """
     there = measure is None
     open_ = [c for c in matrix.cells if (there or has_bf16()) and _asks(c.config, there)]
@@ -64,7 +64,7 @@ def pin_precision(
 
 
 def _asks(config: Config, there: bool) -> bool:
-    """Return whether auto looks for bf16 in a CPU, if that is what the cell is on.
+    """Return whether auto considers bf16, if the cell runs on a CPU.
 
     `there`: on another machine, which may have a GPU.
     """
@@ -76,7 +76,7 @@ def _asks(config: Config, there: bool) -> bool:
 
 
 def _recorded(run: Path) -> str | None:
-    """Return the precision of a run on a CPU, by its record; None on a GPU, or without one."""
+    """Return the precision recorded by a run on a CPU; None on a GPU, or without a record."""
     try:
         record = read_record(run / "run.json", RunRecord, "")
     except (OSError, UserError):
@@ -85,7 +85,7 @@ def _recorded(run: Path) -> str | None:
 
 
 def _given(flags: Sequence[str]) -> str | None:
-    """Return the precision that a cell's flags name."""
+    """Return the precision in a cell's flags."""
     return flags[flags.index(_FLAG) + 1] if _FLAG in flags else None
 
 
@@ -96,7 +96,7 @@ def _with(cell: Cell, precision: str) -> Cell:
 
 
 def _measured(command: Sequence[str], here: Path, say: Callable[[str], None]) -> str | None:
-    """Have train.py measure; None where the cells are on no CPU, or it fails, which is said."""
+    """Let train.py measure; None where the cells do not run on a CPU, or it fails, with a line."""
     try:
         done = subprocess.run(
             command, cwd=here, capture_output=True, text=True, check=False, timeout=_PATIENCE

@@ -1,4 +1,4 @@
-"""One cell's process: started in a group of its own, ended with that group, told by its end."""
+"""One cell's process: started in its own process group, and ended with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpt2.config.errors import Exit
 
-#: What an exit code of train.py says of a run; any other is a crash.
+#: The kind of a failure by train.py's exit code; any other code is a crash.
 KINDS: dict[int, str] = {
     Exit.CONFIG: "config",
     Exit.DATA: "data",
@@ -23,19 +23,19 @@ KINDS: dict[int, str] = {
     Exit.MEMORY: "memory",
     Exit.HANG: "hang",
 }
-#: What a second attempt, from the last checkpoint, can get past.
+#: Failures that a second attempt, from the last checkpoint, can overcome.
 WORTH_ANOTHER = frozenset({"checkpoint", "memory", "hang", "crash"})
-#: Seconds that a process has to save what it has, before it is killed, and bytes that it is given
-#: another second for.
+#: Seconds for a process to save before it is killed, and the bytes for which it gets another
+#: second.
 GRACE, SLOWEST = 60.0, 50e6
 _TAIL_LINES, _TAIL_BYTES = 15, 8192
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG (linux/prctl.h)
 
 
 class CellProcess:
-    """A running cell. `output` gets what it prints, after what is there.
+    """A running cell. Its output is appended to `output`.
 
-    `checkpoint` are the bytes that it saves when it is asked to end.
+    `checkpoint`: the bytes that it saves when it is asked to end.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CellProcess:
     ) -> None:
         self._saving = checkpoint / SLOWEST
         self.started = time.monotonic()
-        self.ended_for: str | None = None  # why it was ended by us
+        self.ended_for: str | None = None  # why the runner ended it
         self._told: float | None = None
         self._output = output
         self._runner = os.getpid()
@@ -62,29 +62,29 @@ class CellProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is the runner's alone
+                start_new_session=True,  # Ctrl-C in the terminal is for the runner only
                 preexec_fn=self._end_with_the_runner,  # noqa: PLW1509 - the other thread waits
             )
 
     def _end_with_the_runner(self) -> None:
-        """In the new process: be told to save and end when the runner dies, also by kill -9."""
+        """In the new process: ask for SIGTERM when the runner dies, also by kill -9."""
         if self._libc is not None:
             self._libc.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
-            if os.getppid() != self._runner:  # it died before this was said
+            if os.getppid() != self._runner:  # it died before this call
                 os._exit(Exit.PREEMPTED)
 
     @property
     def pid(self) -> int:
-        """The process, which leads the group of its own."""
+        """Return the process id, also that of its group."""
         return self._process.pid
 
     @property
     def seconds(self) -> float:
-        """How long it has been running."""
+        """Return how long it has been running."""
         return time.monotonic() - self.started
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while it runs; kills it when its time to save is over."""
+        """Return the exit code, or None while it runs; kill it when its time to save is over."""
         code = self._process.poll()
         told = self._told
         if code is None and told is not None and time.monotonic() - told > GRACE + self._saving:
@@ -94,14 +94,14 @@ class CellProcess:
         return code
 
     def stop(self, why: str | None = None) -> None:
-        """Ask it to save and end, once; it is killed when it does not."""
+        """Ask it to save and end, once; if it does not, poll() kills it."""
         if self._told is None:
             self._told, self.ended_for = time.monotonic(), why
             with suppress(ProcessLookupError):
                 self._process.terminate()
 
     def kill(self) -> None:
-        """Kill it and what it started; nothing else."""
+        """Kill it and what it started, but nothing else."""
         end_group(self.pid, signal.SIGKILL)
 
     def tail(self) -> str:
@@ -114,18 +114,18 @@ class CellProcess:
 
 
 def end_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to a process group, if it is still there."""
+    """Send a signal to a process group, if it still exists."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
 def kind_of(code: int, process: CellProcess) -> str:
-    """Classify how a cell failed, by its exit code."""
+    """Classify a cell's failure, by its exit code."""
     return "hang" if process.ended_for else KINDS.get(code, "crash")
 
 
 def explain(code: int, process: CellProcess) -> str:
-    """Say in words how a process ended."""
+    """Describe how a process ended."""
     if process.ended_for:
         return process.ended_for
     if code == -signal.SIGKILL:

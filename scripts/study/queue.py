@@ -1,4 +1,4 @@
-"""Which cell of a matrix comes next: what is left, in its order, and at the chosen rates alone."""
+"""The queue of cells: what is left, in order, and only at the chosen learning rates."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from scripts.study.records import CellRecord, ChosenRate, MatrixRecord, Skipped,
 from scripts.study.state import CellState, states
 from scripts.study.tuning import chosen_rates, rate_for, tried
 
-#: Failures that are final: the same would happen again.
+#: Failures that are final: they would happen again.
 _FINAL = ("diverged", "memory")
 
 
 def states_at_start(folder: MatrixFolder, matrix: MatrixRecord) -> dict[str, CellState]:
-    """Return the state of every cell as a runner that begins takes it."""
+    """Return the state of every cell for a runner that starts."""
     known = states(folder, (cell.name for cell in matrix.cells), alive=False)
     for state in known.values():
         if state.status == "failed" and state.kind not in _FINAL:
-            state.status = "unfinished"  # its reason may be gone by now
+            state.status = "unfinished"  # its reason may be gone
         if state.status == "skipped":
-            state.status = "left"  # by the rates chosen now it may be wanted
+            state.status = "left"  # the rates chosen now may need it
     return known
 
 
 class CellQueue:
-    """The cells that are to be run, in order; those at another rate than the chosen are skipped."""
+    """The cells to run, in order; those at another rate than the chosen one are skipped."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class CellQueue:
         return None
 
     def pending(self, running: Iterable[CellRecord]) -> list[CellRecord]:
-        """Return the cells that are to be run: first those for tuning, then at chosen rates.
+        """Return the cells to run: first those for tuning, then those at chosen rates.
 
         While others run the last tuning cells these are returned: nothing else can start.
         """
@@ -79,7 +79,7 @@ class CellQueue:
         return cell.tuning and self._states[cell.name].status == "running"
 
     def _at_chosen_rates(self, left: list[CellRecord]) -> list[CellRecord]:
-        """Return the cells at the rates that were chosen; the others are skipped, once."""
+        """Return the cells at the chosen rates; the others are skipped, once."""
         tuning = self._matrix.tuning
         options = tuple(tuning.space or ()) if tuning else ()
         name = "trial" if options else "rate"
@@ -112,10 +112,10 @@ class OtherProcesses:
 
     def __init__(self, folder: MatrixFolder, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
-        self._since: dict[str, float] = {}  # cell -> when it was first found to be run
+        self._since: dict[str, float] = {}  # cell -> when another process was first seen
 
     def hold(self, name: str) -> bool:
-        """Whether another process runs this cell; one of a killed runner is killed in the end."""
+        """Return whether another process runs this cell; a killed runner's is killed in the end."""
         who = holder(self._folder.run_dir(name))
         if not who:
             self._since.pop(name, None)
@@ -127,7 +127,7 @@ class OtherProcesses:
             self._say(f"{name}: {who} still runs it; waiting for it")
         pid = self._last_pid(name)
         waited = time.monotonic() - self._since[name]
-        # Of another machine the number says nothing: here it is another process.
+        # A process number of another machine means another process here.
         if pid and who == f"process {pid} on {platform.node()}" and waited > processes.GRACE:
             processes.end_group(pid, signal.SIGKILL)
         return True

@@ -19,9 +19,13 @@ FORMAT = 1
 class CellRecord(Record):
     """A cell of matrix.json: one run.
 
-    label: its name without the seed. kind: cells of one kind take about the same time and memory.
-    axes: the values of the axes that play a part in it. flags: of train.py, without --run-dir.
-    batch: micro-batch and accumulation. steps: None when time alone ends it. max_time: seconds.
+    label: its name without the seed.
+    kind: cells of one kind take about the same time and memory.
+    axes: the values of the axes that apply to it.
+    flags: of train.py, without --run-dir.
+    batch: micro-batch and accumulation.
+    steps: None when only time ends it.
+    max_time: seconds.
     """
 
     name: str
@@ -42,8 +46,8 @@ class CellRecord(Record):
 class TuningRecord(Record):
     """How a learning rate is chosen: its axis, the seeds for it, and the rule in words.
 
-    With MATRIX_TUNE: space holds the tuned options and their ranges, of which every row has
-    `trials`, drawn by `sampler` with `sampler_seed`; axis then names them all.
+    With MATRIX_TUNE: space holds the tuned options and their ranges; every row has `trials` of
+    them, drawn by `sampler` with `sampler_seed`; axis then names them all.
     """
 
     axis: str
@@ -57,7 +61,7 @@ class TuningRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut(Record):
-    """A combination that is no cell, and why."""
+    """A combination that is not a cell, and why."""
 
     cell: str
     reason: str
@@ -65,7 +69,7 @@ class LeftOut(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SharedCell(Record):
-    """A combination that is equal to another one, whose cell is run for both."""
+    """A combination that equals another one, whose cell is run for both."""
 
     cell: str
     same_as: str
@@ -73,9 +77,11 @@ class SharedCell(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixRecord(Record):
-    """matrix.json: the axes, what holds for all cells, and the cells in the order they run in.
+    """matrix.json: the axes, the options of all cells, and the cells in running order.
 
-    timeout: seconds; None is automatic, 0 is no limit. wait: seconds. gpus: empty for the CPU.
+    timeout: seconds; None is automatic, 0 is no limit.
+    wait: seconds.
+    gpus: empty for the CPU.
     controls: whether the controls of pruning were added; version 1 had none to add.
     """
 
@@ -97,20 +103,20 @@ class MatrixRecord(Record):
     controls: bool = False
 
     def chance(self, cell: CellRecord) -> float:
-        """Return the chance that a cell is run: of rates and trials that are tuned one is taken."""
+        """Return the chance that a cell is run: only one of the tuned rates or trials is used."""
         if self.tuning is None or cell.tuning:
             return 1.0
         return 1.0 / max(1, self.tuning.trials or len(self.axes.get("learning-rate", ())))
 
     @property
     def slots(self) -> int:
-        """How many cells run at once."""
+        """Return how many cells run at once."""
         return self.jobs * max(1, len(self.gpus))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Versioned(Record):
-    """The format of a matrix.json, which says whether the rest can be read."""
+    """The format of a matrix.json, which tells whether the rest can be read."""
 
     format: int
 
@@ -119,8 +125,10 @@ class Versioned(Record):
 class MemoryPlan(Record):
     """The memory of a run as `train.py --plan-json` prints it; sizes in bytes.
 
-    host: peak of the host. needed: peak of the pool, the memory that decides whether the run fits.
-    pool_most: what the pool can give at most; None if unknown. fixes: flags that make it fit.
+    host: peak of the host.
+    needed: peak of the pool, the memory that decides whether the run fits.
+    pool_most: what the pool can give at most; None if unknown.
+    fixes: flags that make it fit.
     """
 
     host: int
@@ -140,7 +148,7 @@ class CellPlan(MemoryPlan):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Record):
-    """An entry of probes.json: what a short run of one kind of cell took."""
+    """An entry of probes.json: the costs of a short run of one kind of cell."""
 
     step_seconds: float
     evaluation_seconds: float
@@ -152,10 +160,10 @@ class Probe(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunCosts(Record):
-    """What a finished run took, by its summary.json.
+    """The costs of a finished run, by its summary.json.
 
-    peak_device_bytes: what tensors took on a GPU; peak_process_bytes: what the process did, with
-    the allocator's reserve and the context; 0 in older files.
+    peak_device_bytes: tensors on a GPU. peak_process_bytes: the whole process there, with the
+    allocator's reserve and the context; 0 in older files.
     """
 
     seconds: float
@@ -166,7 +174,7 @@ class RunCosts(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CellResults(RunCosts):
-    """What the matrix needs of a cell's summary.json; a loss that was not finite is None."""
+    """The matrix's part of a cell's summary.json; a loss of NaN or Inf is None."""
 
     val_loss: float | None
     sparsity_reached: float
@@ -174,9 +182,9 @@ class CellResults(RunCosts):
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Record):
-    """A line of the journal. cell: None where it is about the whole matrix. time: UTC, ISO 8601.
+    """A line of the journal. cell: None for the whole matrix. time: UTC, ISO 8601.
 
-    order: where the line stands among those of all parts (journal.py); None in a single journal.
+    order: the line's place among those of all parts (journal.py); None in a single journal.
     """
 
     EVENT: ClassVar[str] = ""
@@ -187,7 +195,7 @@ class Event(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Begin(Event):
-    """A runner has begun. code: SHA-256 of gpt2/."""
+    """A runner has started. code: SHA-256 of gpt2/."""
 
     EVENT = "begin"
     code: str | None = None
@@ -199,7 +207,7 @@ class Begin(Event):
 class Started(Event):
     """A cell's process has started. shared: beside others. going_on: it resumes.
 
-    Of a task of a cluster: host; job, as squeue lists it; step, the last that was logged before.
+    For a task of a cluster: host; job, as squeue lists it; step, the last logged before.
     """
 
     EVENT = "started"
@@ -253,7 +261,7 @@ class Skipped(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Again(Event):
-    """A user wants a cell run again. anew: from its first step."""
+    """The user wants a cell run again. anew: from its first step."""
 
     EVENT = "again"
     anew: bool = False
@@ -261,10 +269,10 @@ class Again(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenRate(Record):
-    """The learning rate of the cells that have the values `group` of their axes.
+    """The learning rate of the cells with the values `group` of their axes.
 
-    rate: a learning rate, or a trial as trial_text has it; None where none works. losses: the mean
-    of each; None where it is out.
+    rate: a learning rate, or a trial's trial_text; None where none works. losses: the mean of each;
+    None where it is out.
     """
 
     group: dict[str, str] = field(metadata=stored_as("for"))
@@ -306,15 +314,15 @@ _EVENTS: dict[str, type[Event]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Named(Record):
-    """What tells events apart."""
+    """The kind of an event."""
 
     event: str
 
 
 def read_event(line: str) -> Event:
-    """Return the event of a line of the journal; a plain Event of a kind that is not known here.
+    """Return the event of a line of the journal; a plain Event if its kind is unknown.
 
-    Raises ValueError when the line is cut short or damaged.
+    Raises ValueError when the line is damaged.
     """
     value = parse(line)
     return from_json(_EVENTS.get(from_json(_Named, value).event, Event), value)

@@ -1,4 +1,4 @@
-"""Runs the cells of a matrix: many at a time, each to its end, whatever befalls them or itself."""
+"""Run the cells of a matrix: several at a time, surviving failures, kills and restarts."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from scripts.study.records import CellRecord, MatrixRecord, Started
 from scripts.study.state import CellState, progress
 from scripts.study.status_line import StatusLine
 
-#: Seconds between two looks at the processes.
+#: Seconds between two checks of the processes.
 _LOOK = 0.2
 _LEAST_LIMIT, _FIRST_LIMIT, _TIMES_SLOWEST = 600.0, 86400.0, 10.0
 
 
 class Task(Protocol):
-    """What a runner on a cluster is: a task among others, whose time is limited."""
+    """A runner on a cluster: a task among others, with limited time."""
 
     @property
     def owner(self) -> Owner:
-        """Who this task is."""
+        """Return this task's owner record."""
 
     def owners(self, folder: MatrixFolder, states: dict[str, CellState]) -> Owners:
-        """Return the others, who share the cells of the open `folder`."""
+        """Return the other tasks, which share the cells of the open `folder`."""
 
     def enough(self) -> bool:
-        """Whether the task's time is so nearly up that no other cell is to start."""
+        """Return whether the task's time is too short for another cell."""
 
 
 class TimeLimit:
-    """The seconds that a cell may run: as given, 0 for no limit; else many times the slowest."""
+    """The time limit of a cell in seconds: as given (0: none), else many times the slowest."""
 
     def __init__(self, given: int | None, slowest: float) -> None:
         self._given, self._slowest = given, slowest
 
     def observe(self, seconds: float) -> None:
-        """Take in how long a cell took."""
+        """Record how long a cell took."""
         self._slowest = max(self._slowest, seconds)
 
     @property
     def seconds(self) -> float:
-        """The limit now."""
+        """Return the present limit."""
         if self._given is not None:
             return float(self._given) or float("inf")
         if not self._slowest:
@@ -70,10 +70,10 @@ def _notice(_: str, again: bool) -> str:
 
 
 class Runner:
-    """Goes through the cells of `matrix` in the open `folder`: starts processes, waits for them.
+    """Runs the cells of `matrix` in the open `folder`: starts processes, and waits for them.
 
-    `train` is the command that a cell's flags are put behind, run in the folder `here`. `task`:
-    this is a task of a cluster, beside others.
+    `train` is the command to which a cell's flags are appended; it runs in the folder `here`.
+    `task`: this runner is a task of a cluster, beside others.
     """
 
     def __init__(
@@ -97,10 +97,13 @@ class Runner:
         slowest = max((s for state in self._states.values() for s in state.seconds), default=0.0)
         self._limit = TimeLimit(matrix.timeout, slowest)
         self._running: list[Running] = []
-        self._lost: set[str] = set()  # cells that run here and are another task's now
+        self._lost: set[str] = set()  # cells that run here but belong to another task now
 
     def run(self) -> int:
-        """Run what is left; return the exit code. Raises UserError when it cannot go on."""
+        """Run what is left; return the exit code.
+
+        Raises UserError when it cannot continue.
+        """
         with StopRequest(_notice) as stop:
             self._owners.refresh(at_once=True)
             self._outcomes.complete_earlier(self._owners)
@@ -112,7 +115,7 @@ class Runner:
                 while self._step(stop):
                     self._line.show(self._cells_running())
                     time.sleep(_LOOK)
-                if self._task:  # what others, who died since, had no time to record
+                if self._task:  # what others, who died since, could not record
                     self._outcomes.complete_earlier(self._owners)
             finally:
                 self._end_all()
@@ -126,7 +129,7 @@ class Runner:
         return exit_code(self._states)
 
     def _step(self, stop: StopRequest) -> bool:
-        """Take in what ended, start what can start; False when nothing is left to do."""
+        """Handle ended processes, start new ones; False when nothing is left to do."""
         self._take_in_ended(bool(stop))
         for cell in self._owners.beat():
             self._lose(cell)
@@ -143,11 +146,11 @@ class Runner:
         return bool(pending) or self._owners.awaited()
 
     def _enough(self) -> bool:
-        """Whether a task's time is so nearly up that it takes no other cell."""
+        """Return whether a task's time is too short for another cell."""
         return self._task is not None and self._task.enough()
 
     def _lose(self, cell: str) -> None:
-        """Kill the process of a cell that another task has taken over: what it writes is theirs."""
+        """Kill the process of a cell that another task has taken over: it now owns the folder."""
         for one in self._running:
             if one.cell.name == cell:
                 self._say(f"{cell}: another task has taken it over after a silence of this one")
@@ -161,7 +164,7 @@ class Runner:
                 self._running.remove(one)
                 if one.cell.name in self._lost:
                     self._lost.discard(one.cell.name)
-                    continue  # the journal of this cell is another task's
+                    continue  # another task now writes this cell's journal
                 self._outcomes.take(one, code, stopping)
                 self._owners.release(one.cell.name)
                 if self._states[one.cell.name].status == "finished":
@@ -169,7 +172,7 @@ class Runner:
                     self._admission.refresh()
 
     def _fill(self) -> None:
-        """Start cells wherever there is a place for one."""
+        """Start cells wherever there is a free slot."""
         for device in self._matrix.gpus or ("",):
             while True:
                 here = [one for one in self._running if one.device == device]
@@ -192,7 +195,7 @@ class Runner:
         step = progress(self._folder, name, None)[0] if self._task else None
         flags = arguments(cell, run_dir, state.halvings)
         environment = environment_on(device)
-        if self._matrix.slots > 1:  # or each compiles with a process for every core
+        if self._matrix.slots > 1:  # otherwise each compiles with a process per core
             threads = max(1, (os.cpu_count() or 1) // self._matrix.slots)
             environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
         output = self._folder.output(name)
@@ -219,13 +222,13 @@ class Runner:
         state.shared = state.shared or shared
         self._running.append(Running(cell, process, device))
         done = done_of(self._states)
-        if os.environ.get("V") == "1":  # the kernel's custom; the command is in the cell's folder
+        if os.environ.get("V") == "1":  # as for the kernel; the cell's folder has the command
             self._say(f"{name}: {'resumes' if going_on else 'starts'} {done}\n  {command}")
         elif going_on:
             self._say(f"{name}: resumes {done}")
 
     def _end_all(self) -> None:
-        """Let nothing run on when the loop is left by an error."""
+        """Stop all processes when an error ends the loop."""
         for one in self._running:
             one.process.stop()
         while self._running:

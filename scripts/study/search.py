@@ -1,7 +1,7 @@
-"""The search space of MATRIX_TUNE, and the trials that are drawn from it.
+"""The search space of MATRIX_TUNE, and the trials drawn from it.
 
-Trials are the points of a scrambled Halton sequence (Owen 2017, as scipy has it): evenly spread for
-any number of them, and the same for every row, so that all rows search with one budget.
+Trials are the points of a scrambled Halton sequence (Owen 2017, by scipy): evenly spread for any
+number of points, and the same for every row, so that all rows search with one budget.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 from gpt2.config.errors import UserError
 
-#: The sampler as matrix.json names it.
+#: The name of the sampler in matrix.json.
 SAMPLER = "Halton, scrambled (scipy.stats.qmc)"
 _RANGE = re.compile(r"(log:)?(x?)([0-9.eE+-]+)\.\.(x?)([0-9.eE+-]+)")
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """An option that is tuned: from `low` to `high`, on a log scale or not, or one of `values`.
+    """A tuned option: from `low` to `high`, on a log scale or not, or one of `values`.
 
-    relative: the bounds are multiples of the option's default in each row. text: as it was given.
+    relative: the bounds are multiples of the option's default in each row. text: as given.
     """
 
     option: str
@@ -34,10 +34,9 @@ class Dimension:
     values: tuple[str, ...] = ()
 
     def value(self, share: float, own: str | None) -> str:
-        """Return the value at `share` in [0, 1) of the way; `own` is the row's default.
+        """Return the value at `share` in [0, 1) of the range; `own` is the row's default.
 
-        Numbers have four significant digits. Raises ValueError where a multiple of nothing is
-        asked for.
+        Numbers have four significant digits. Raises ValueError for a multiple of a missing default.
         """
         if self.values:
             return self.values[int(share * len(self.values))]
@@ -56,9 +55,9 @@ class Dimension:
 
 
 def dimension(option: str, text: str) -> Dimension:
-    """Return what is tuned by "log:1e-3..1e-2", "log:x0.25..x4", "0..0.3" or "0.03,0.1,0.3".
+    """Return the dimension of "log:1e-3..1e-2", "log:x0.25..x4", "0..0.3" or "0.03,0.1,0.3".
 
-    Raises ValueError saying what is wrong.
+    Raises ValueError naming the problem.
     """
     if ".." not in text:
         values = tuple(dict.fromkeys(value.strip() for value in text.split(",")))
@@ -82,7 +81,7 @@ def dimension(option: str, text: str) -> Dimension:
 
 
 def draw(dimensions: int, trials: int, seed: int) -> list[tuple[float, ...]]:
-    """Return `trials` points in [0, 1) to the power of `dimensions`; the same for equal arguments.
+    """Return `trials` points in [0, 1)^dimensions, the same for equal arguments.
 
     Raises UserError where scipy is not installed.
     """

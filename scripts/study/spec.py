@@ -1,4 +1,4 @@
-"""What a matrix is about: axes, seeds and the options of every cell, out of .config or YAML."""
+"""The specification of a matrix: axes, seeds and options of every cell, from .config or YAML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpt2.config.typed import QUALIFIED
 from scripts.flags import differing
 from scripts.study.search import Dimension, dimension
 
-#: Axes with a list of their own: its symbol in scripts/Kconfig and the option it gives values to.
+#: Axes with their own list: its symbol in scripts/Kconfig and the option of its values.
 LISTS = {
     "MATRIX_OPTIMIZERS": "OPTIMIZER",
     "MATRIX_PRUNING_METHODS": "PRUNING_METHOD",
@@ -50,23 +50,23 @@ class MatrixSpec:
     timeout: int | None  # seconds; None is auto, 0 is no limit
     wait: int
     keep: str
-    where: dict[str, str] = field(default_factory=dict)  # of a base option that was given
+    where: dict[str, str] = field(default_factory=dict)  # origin of each base option given
     tune: tuple[Dimension, ...] = ()
     trials: int = 0
     tune_scramble: int = 0
-    controls: bool = False  # of pruning: small dense models are to be added
-    added: tuple[str, ...] = ()  # pruning methods that nobody asked for: controls
+    controls: bool = False  # of pruning: add small dense models
+    added: tuple[str, ...] = ()  # pruning methods added as controls
 
     @property
     def tuned(self) -> bool:
-        """Whether a learning rate, or a trial, is chosen on seeds that are not reported."""
+        """Return whether a learning rate, or a trial, is chosen on seeds that are not reported."""
         several = len(self.axes.get(RATE, ())) > 1
         return bool(self.tune) or (several and bool(self.tuning_seeds))
 
 
 @dataclass
 class RawSpec:
-    """A matrix as it was given, before any check; each text with where it was given."""
+    """A matrix as given, before any check; each text with its origin."""
 
     texts: dict[str, str] = field(default_factory=dict)  # MATRIX_X, without its prefix
     axes: dict[str, list[str]] = field(default_factory=dict)
@@ -75,12 +75,15 @@ class RawSpec:
     problems: list[str] = field(default_factory=list)
 
     def place(self, name: str) -> str:
-        """Return where something was given."""
+        """Return where a value was given."""
         return self.where.get(name, f"MATRIX_{name}" if name in self.texts else name)
 
 
 def from_config(path: Path) -> RawSpec:
-    """Read the matrix of a .config. Raises UserError when train.py would refuse the file."""
+    """Read the matrix of a .config.
+
+    Raises UserError when train.py would refuse the file.
+    """
     options = Options(ROOT_TREE)
     options.read(path)
     bind(options)
@@ -108,7 +111,10 @@ def from_options(options: Options) -> RawSpec:
 
 
 def add_flags(raw: RawSpec, argv: Sequence[str]) -> None:
-    """Give every cell the flags `argv` of train.py. Raises UserError for wrong ones."""
+    """Add the flags `argv` of train.py to every cell.
+
+    Raises UserError for wrong ones.
+    """
     options, _ = parse("matrix.py", "", argv, NoActions)
     for given in options.given.values():
         choice = options.symbols[given.name].choice
@@ -143,22 +149,25 @@ def _further_axes(raw: RawSpec) -> None:
 
 
 def option_name(text: str) -> str:
-    """Return the option of a name as it is typed: learning-rate is LEARNING_RATE."""
+    """Return the option of a typed name: learning-rate is LEARNING_RATE."""
     return text.removeprefix("--").upper().replace("-", "_")
 
 
 def typed(option: str) -> str:
-    """Return an option's name as it is typed: LEARNING_RATE is learning-rate."""
+    """Return an option's name as users type it: LEARNING_RATE is learning-rate."""
     return flag_of(option).removeprefix("--")
 
 
 def is_float(option: str) -> bool:
-    """Whether an option is a number that is no count: it changes neither time nor memory."""
+    """Return whether an option is a float: its value changes neither time nor memory."""
     return _tree(TRAIN_TREE).is_text(option)
 
 
 def check_spec(raw: RawSpec) -> MatrixSpec:
-    """Return the matrix, every value checked. Raises UserError naming all that is wrong."""
+    """Return the matrix, every value checked.
+
+    Raises UserError naming every problem.
+    """
     problems = list(raw.problems)
     options = _tree(TRAIN_TREE)
     for option, values in raw.axes.items():
@@ -166,7 +175,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     for option, value in raw.base.items():
         if option not in options.names():
             problems.append(f"{raw.place(option)}: {_no_option(options, option)}")
-        # A flag after -- may name one: it is from the command line.
+        # A flag after -- may name the user's code: it is from the command line.
         elif not raw.place(option).startswith("--"):
             problems += [f"{raw.place(option)}: {text}" for text in _own_code(option, value)]
     seeds = _seeds(raw, "SEEDS", problems)
@@ -245,7 +254,7 @@ def _wrong_listed(options: Options, tuned: Dimension) -> Iterable[str]:
 
 @functools.cache
 def _tree(path: Path) -> Options:
-    """Return the options of a tree, to look names up in."""
+    """Return the options of a tree, for looking up names."""
     return Options(path)
 
 
@@ -255,7 +264,7 @@ def _no_option(options: Options, option: str) -> str:
 
 
 def _wrong(options: Options, option: str, values: Sequence[str]) -> Iterable[str]:
-    """Say what is wrong with an axis, as far as it can be said without the rest of a cell."""
+    """Yield the problems of an axis that can be found without the rest of a cell."""
     name = typed(option)
     if option == "SEED":
         yield "seed cannot be an axis: give seeds"

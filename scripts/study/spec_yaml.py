@@ -1,4 +1,4 @@
-"""A matrix kept in a YAML file: every value is a text as it stands, every error has its line.
+"""A matrix in a YAML file: every value is a text as written, and errors name their lines.
 
 name: rates
 config: defconfigs/gpt2-shakespeare-matrix-cpu   # what all cells start from; may be left out
@@ -19,7 +19,7 @@ from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE, TRAIN_TREE
 from scripts.study.spec import SLURM_KEYS, RawSpec, from_config, from_options, option_name
 
-#: Keys with a single text each, and the symbol of scripts/Kconfig whose place they take.
+#: Keys with a single text each, and their symbol in scripts/Kconfig.
 _TEXTS = {
     "name": "NAME",
     "seeds": "SEEDS",
@@ -36,16 +36,19 @@ _TEXTS = {
 }
 _KEYS = (*_TEXTS, "config", "options", "axes", "tune")
 _LARGEST = 1 << 20  # bytes
-#: What else YAML writers mean by yes and no.
+#: Other spellings of yes and no in YAML.
 _YES_OR_NO = {"true": "y", "yes": "y", "on": "y", "false": "n", "no": "n", "off": "n"}
 
 
 def from_yaml(path: Path) -> RawSpec:
-    """Read a matrix. Raises UserError naming every problem with its line."""
-    import yaml  # only whoever keeps a study in a file needs it
+    """Read a matrix.
+
+    Raises UserError naming every problem with its line.
+    """
+    import yaml  # only needed for YAML files
 
     try:
-        # BaseLoader makes no numbers, dates or objects of texts: 3e-4 and no stay as they are.
+        # BaseLoader does not turn texts into numbers, dates or objects: 3e-4 and no stay texts.
         if path.stat().st_size > _LARGEST:
             raise UserError(f"{path}: is larger than any matrix: {_LARGEST:,} bytes are read")
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
@@ -73,7 +76,10 @@ class _Reader:
         self.options = Options(TRAIN_TREE)
 
     def read(self, root: Any) -> RawSpec:
-        """Return what the file asks for. Raises UserError."""
+        """Return the file's matrix.
+
+        Raises UserError.
+        """
         found = self.pairs(root, "the file")
         for key, (key_node, _) in found.items():
             if key not in _KEYS:
@@ -107,19 +113,19 @@ class _Reader:
         return raw
 
     def start(self, found: dict[str, tuple[Any, Any]]) -> RawSpec:
-        """Return what the file starts from: a .config, or the defaults without any axis."""
+        """Return the base of the file: a .config, or the defaults without any axis."""
         if "config" in found:
             (name,) = self.values(found["config"][1])[:1] or [""]
             raw = from_config(REPOSITORY / name)
         else:
             raw = from_options(Options(ROOT_TREE))
         if "axes" in found or "config" not in found:
-            raw.axes.clear()  # the lists of a .config do not show in the file: they do not count
+            raw.axes.clear()  # the .config's lists are not visible in the file: they do not count
         raw.texts["NAME"] = self.path.stem
         return raw
 
     def meant(self, option: str, values: list[str]) -> list[str]:
-        """Return the values of an option as flags have them."""
+        """Return the values of an option as in flags."""
         if option in self.options.names() and self.options.is_bool(option):
             return [_YES_OR_NO.get(value.lower(), value) for value in values]
         return values
@@ -132,7 +138,7 @@ class _Reader:
             return {}
         found: dict[str, tuple[Any, Any]] = {}
         for key, value in node.value:
-            if not isinstance(key.value, str):  # to show it could take for ever: *a: [*a, *a]
+            if not isinstance(key.value, str):  # showing it could take for ever: *a: [*a, *a]
                 self.wrong(key, "a plain name is needed here")
                 continue
             if key.value in found:

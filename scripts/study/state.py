@@ -1,4 +1,4 @@
-"""Where a matrix stands: each cell by its folder and the journal."""
+"""The state of a matrix: each cell by its folder and the journal."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from scripts.study.records import (
 
 @dataclass
 class CellState:
-    """One cell now. status: left, running, unfinished, finished, failed or skipped."""
+    """The state of a cell. status: left, running, unfinished, finished, failed or skipped."""
 
     status: str = "left"
     kind: str | None = None  # of the last failure
     reason: str = ""
     tail: str = ""
-    failures: int = 0  # since a user had it run again
-    halvings: int = 0  # how often the micro-batch was halved for want of memory
-    shared: bool = False  # ran beside others, at least for a part
+    failures: int = 0  # since the user had it run again
+    halvings: int = 0  # of the micro-batch, after out of memory
+    shared: bool = False  # ran beside others, at least in part
     seconds: list[float] = field(default_factory=list)  # of the finished attempt
 
 
@@ -39,7 +39,7 @@ def states(
 ) -> dict[str, CellState]:
     """Return the state of every cell.
 
-    `alive`: a runner is at work, so what was started runs; or the cells that somebody runs.
+    `alive`: a runner is at work, so started cells run; or the cells that are being run.
     """
     known = {name: CellState() for name in cells}
     for event in folder.journal():
@@ -48,7 +48,7 @@ def states(
     for name, state in known.items():
         if folder.finished(name):
             state.status = "finished"
-        elif state.status == "finished":  # its results were taken away
+        elif state.status == "finished":  # its results were removed
             state.status = "left"
         elif state.status == "running" and not (
             alive if isinstance(alive, bool) else name in alive
@@ -58,7 +58,7 @@ def states(
 
 
 def _follow(state: CellState, event: Event) -> None:
-    """Bring the state of a cell up to date with one line of the journal."""
+    """Update the state of a cell with one line of the journal."""
     match event:
         case Started():
             state.status = "running"
@@ -83,14 +83,17 @@ def _follow(state: CellState, event: Event) -> None:
 
 
 def progress(folder: MatrixFolder, cell: str, steps: int | None) -> tuple[int, float | None]:
-    """Return the last logged step of a cell, and which share of its run that is."""
+    """Return the last logged step of a cell, and the share of its run."""
     lines = read_metrics(folder.run_dir(cell))
     step = int(lines[-1]["step"]) if lines else 0
     return step, step / steps if steps else None
 
 
 def results(folder: MatrixFolder, cell: str) -> CellResults:
-    """Return the results of a finished cell. Raises UserError when they cannot be read."""
+    """Return the results of a finished cell.
+
+    Raises UserError when they cannot be read.
+    """
     return read_record(
         folder.run_dir(cell) / "summary.json",
         CellResults,

@@ -1,8 +1,7 @@
-"""The learning rate of each optimizer, chosen by the dense runs of seeds that are not reported.
+"""Choose the learning rate of each optimizer, by dense runs of seeds that are not reported.
 
-With MATRIX_TUNE every row has trials of its own, and the best of these is chosen in the same way.
-
-choose_rate is the one rule for it: the runner and the report both choose by it.
+With MATRIX_TUNE every row has its own trials, and the best of them is chosen in the same way. The
+rule is choose_rate, for the runner and the report.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from scripts.study.spec import RATE as _OPTION
 from scripts.study.state import results
 
 RATE = typed(_OPTION)
-#: Axes of pruning: a rate is not chosen apart for their values.
+#: Axes of pruning: their values share one rate.
 _PRUNING = (typed(LISTS["MATRIX_PRUNING_METHODS"]), typed(LISTS["MATRIX_SPARSITIES"]))
 
 
@@ -35,8 +34,8 @@ def choose(
     """Return the rate, or the trial, of each group of cells by choose_rate.
 
     `cells` are the tuning cells and `losses` their final validation losses by name, infinity where
-    a run failed. A group agrees in all axes but the rate and those of pruning; where `options` are
-    tuned, in all but these, so that every pruner has its own.
+    a run failed. A group agrees in all axes but the rate and those of pruning; with tuned
+    `options`, in all but these, so that every pruning method has its own.
     """
     apart = options or (RATE, *_PRUNING)
     groups: dict[Hashable, tuple[dict[str, str], dict[str, dict[Hashable, float]]]] = {}
@@ -54,7 +53,7 @@ def choose(
 
 
 def rate_for(axes: Mapping[str, str], chosen: Iterable[ChosenRate]) -> str | None:
-    """Return the rate that was chosen for a cell with these values, by the nearest group."""
+    """Return the rate chosen for a cell with these values, by the nearest group."""
     matching = [one for one in chosen if one.group.items() <= axes.items()]
     nearest = max(matching, key=lambda one: len(one.group), default=None)
     return nearest.rate if nearest else None
@@ -70,7 +69,7 @@ def chosen_rates(
 
 
 def record_choice(folder: MatrixFolder, chosen: Iterable[ChosenRate]) -> None:
-    """Write what was chosen to the journal if it is new."""
+    """Write the choice to the journal if it is new."""
     before = [event.rates for event in folder.journal() if isinstance(event, Chosen)]
     if before[-1:] != [tuple(chosen)]:
         folder.write(Chosen(rates=tuple(chosen)))

@@ -1,4 +1,4 @@
-"""The programs of Slurm: started, understood, and what they refuse said in a line."""
+"""Run Slurm's programs, parse their output, and report their errors in a line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import nearest
 from scripts.study.claims import Owner
 
-#: Seconds that an answer may take; a controller at work for others can need some.
+#: Seconds that an answer may take; a busy controller can need some.
 _PATIENCE = 60
-#: Seconds for which an answer about jobs is good: a site does not like to be asked often.
+#: Seconds for which an answer about jobs is reused: sites dislike frequent queries.
 _FRESH = 15.0
-#: What squeue is asked for; wider than any value, so that none is cut.
+#: squeue's output fields; wider than any value, so that none is cut.
 _FIELDS = "JobArrayID:60,RestartCnt:12,State:24,ArrayTaskID:200,NodeList:100,Reason:60"
 
 
@@ -27,10 +27,10 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A line of squeue: the job as ARRAY_TASK, how often it was requeued, its state, where it is.
+    """A line of squeue: the job as ARRAY_TASK, its requeues, its state and its node.
 
-    The plain number would not do: that of one task is that of the whole array, too. waiting: how
-    many tasks of an array a pending line stands for. reason: why it waits.
+    A plain job number would be ambiguous: one task's is also the whole array's. waiting: the tasks
+    that a pending line stands for. reason: why it waits.
     """
 
     number: str
@@ -42,7 +42,7 @@ class Job:
 
 
 def need(*programs: str) -> None:
-    """Raise UserError where a program of Slurm is not there."""
+    """Raise UserError where a program of Slurm is missing."""
     for program in programs:
         if shutil.which(program) is None:
             raise UserError(
@@ -52,7 +52,10 @@ def need(*programs: str) -> None:
 
 
 def ask(*command: str) -> str:
-    """Return what a program of Slurm prints. Raises FailedError; UserError where it is missing."""
+    """Return the output of a program of Slurm.
+
+    Raises FailedError; UserError where the program is missing.
+    """
     need(command[0])
     try:
         done = subprocess.run(
@@ -67,10 +70,10 @@ def ask(*command: str) -> str:
 
 
 def check_partition(name: str, time_limit: int) -> None:
-    """Raise UserError for a partition that the site has not, or one for shorter jobs.
+    """Raise UserError for a partition that does not exist, or only allows shorter jobs.
 
-    Slurm takes a job whose time limit (in seconds) no partition allows, and never starts it. An
-    empty name is that of the site's default partition.
+    Slurm accepts a job whose time limit (in seconds) no partition allows, and never starts it. An
+    empty name is the site's default partition.
     """
     try:
         told = ask("sinfo", "--noheader", "--format=%P|%l").split()
@@ -95,7 +98,7 @@ def check_partition(name: str, time_limit: int) -> None:
 
 
 def largest_array() -> int | None:
-    """Return how many tasks the site lets an array have; None where it does not say."""
+    """Return how many tasks the site allows in an array; None where unknown."""
     try:
         told = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", ask("scontrol", "show", "config"), re.M)
     except FailedError:
@@ -104,7 +107,10 @@ def largest_array() -> int | None:
 
 
 def jobs_named(name: str) -> list[Job]:
-    """Return the jobs of a name that wait or run. Raises FailedError, UserError."""
+    """Return the waiting and running jobs of a name.
+
+    Raises FailedError, UserError.
+    """
     told = ask("squeue", "--noheader", f"--name={name}", f"--Format={_FIELDS}")
     return [_job(line) for line in told.splitlines() if line.strip()]
 
@@ -120,7 +126,7 @@ def _job(line: str) -> Job:
 
 
 def _count(tasks: str) -> int:
-    """Return how many tasks "0-3,7%2" names; one where it is none."""
+    """Return the number of tasks in "0-3,7%2"; a part without numbers counts as one."""
     total = 0
     for part in re.sub(r"[\[\]]|%.*", "", tasks).split(","):
         first, _, last = part.partition("-")
@@ -130,7 +136,7 @@ def _count(tasks: str) -> int:
 
 
 class Jobs:
-    """Answers whether the owner of a claim is gone, by what squeue lists under a job's name."""
+    """Answers whether the owner of a claim is gone, from squeue's list of a job's name."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -138,7 +144,7 @@ class Jobs:
         self._known: Mapping[str, Job] | None = None
 
     def gone(self, owner: Owner) -> bool | None:
-        """Whether the job of an owner has ended, or was begun anew; None when Slurm is silent."""
+        """Return whether the job of an owner has ended or restarted; None without an answer."""
         if time.monotonic() - self._asked > _FRESH:
             try:
                 self._known = {job.number: job for job in jobs_named(self._name)}
@@ -152,7 +158,7 @@ class Jobs:
 
 
 def seconds_left(job: str) -> float | None:
-    """Return the seconds until a job's time limit; None where it has none, or nobody says."""
+    """Return the seconds until a job's time limit; None where it has none, or unknown."""
     try:
         told = ask("squeue", "--noheader", f"--job={job}", "--format=%L").strip()
     except (FailedError, UserError):
@@ -161,7 +167,7 @@ def seconds_left(job: str) -> float | None:
 
 
 def clock_seconds(text: str) -> float | None:
-    """Return the seconds of 1-02:03:04, 2:03:04 or 3:04, as Slurm prints them; None for others."""
+    """Return the seconds of 1-02:03:04, 2:03:04 or 3:04, as Slurm prints them; else None."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""The script that sbatch gets: the site's settings, and one task that is started in it."""
+"""The script for sbatch: the site's settings, and the start of one task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from gpt2.config.schema import REPOSITORY
 from scripts.study.slurm.settings import SlurmSettings
 
-#: What a task starts, followed by --out and --task.
+#: The program of a task, followed by --out and --task.
 ENTRY = REPOSITORY / "scripts" / "matrix.py"
-#: So often a task that was killed is begun again; one that was stopped for its time, always.
+#: Restarts of a task that was killed; one that ran out of time always restarts.
 _DEATHS = 20
 
 _BODY = """
@@ -37,7 +37,7 @@ exit "$code"
 
 
 def script_of(settings: SlurmSettings, name: str, out: Path) -> str:
-    """Return the script of the array job `name` for the matrix in `out`; array= is for sbatch."""
+    """Return the script of the array job `name` for the matrix in `out`; sbatch gets array=."""
     folder = out / "slurm"
     minutes, seconds = divmod(settings.time_limit, 60)
     asked = {
@@ -70,6 +70,6 @@ def script_of(settings: SlurmSettings, name: str, out: Path) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Return a value as sbatch reads it in a line of the script."""
+    """Return a value quoted for a line of sbatch's script."""
     plain = all(letter.isalnum() or letter in "-_./:@%&|,*[]()" for letter in value)
     return value if plain else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,4 +1,4 @@
-"""What is asked of Slurm for a matrix, checked: the menu "Slurm", one field for each entry."""
+"""The checked settings of a matrix for Slurm: the menu "Slurm", one field for each entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from scripts.study.spec import RawSpec
 
-#: Names as Slurm has them; what sbatch reads never meets a shell, and no comma or blank is in it.
+#: Slurm's names: sbatch's values never reach a shell, and contain no comma or blank.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]*")
 _FEATURES = re.compile(r"[A-Za-z0-9_.:&|*\[\]()-]+")
 _MEMORY = re.compile(r"[0-9]+[KMGT]?", re.IGNORECASE)
@@ -22,7 +22,7 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmSettings:
-    """The settings; empty texts and 0 leave a thing to the site. Times in seconds.
+    """The settings; the site decides empty texts and 0. Times in seconds.
 
     lines: of the site's own file, each beginning with #SBATCH.
     """
@@ -41,7 +41,10 @@ class SlurmSettings:
 
 
 def settings_of(raw: RawSpec) -> SlurmSettings | None:
-    """Return the settings; None where the matrix runs here. Raises UserError naming all wrong."""
+    """Return the settings; None where the matrix runs here.
+
+    Raises UserError naming every problem.
+    """
     runners = list(Options(ROOT_TREE).members("MATRIX_RUNNER"))
     if raw.texts["RUNNER"] not in runners:
         value = raw.texts["RUNNER"]

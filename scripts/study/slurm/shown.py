@@ -1,4 +1,4 @@
-"""What 'make matrix-status' says of the jobs of a matrix, as far as this machine can tell."""
+"""The part of 'make matrix-status' about the jobs of a matrix, as far as known here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def held(folder: MatrixFolder) -> Mapping[str, Claim]:
 
 @functools.cache
 def _jobs(name: str) -> Jobs:
-    """Return what is asked about the jobs of a name: by who looks all the time, not each time."""
+    """Return the cached queries about the jobs of a name, for callers that look repeatedly."""
     return Jobs(name)
 
 
 def jobs_of(folder: MatrixFolder, over: bool) -> list[str]:
-    """Return lines on the jobs of the last submission; none where there was none."""
+    """Return lines about the jobs of the last submission; none without a submission."""
     if submission_in(folder.path) is None:
         return []
     try:

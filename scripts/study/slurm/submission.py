@@ -1,4 +1,4 @@
-"""What a submission leaves in the folder of its matrix, which every task compares itself with.
+"""The record of a submission in the folder of its matrix; every task compares itself with it.
 
 slurm/submission.json  which code, packages and data, by hash or version; the name of its jobs
 slurm/matrix.sh        the script that sbatch got
@@ -29,10 +29,15 @@ FOLDER = "slurm"
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(Record):
-    """slurm/submission.json. id: of this submission; jobs: the name of its jobs, of the matrix.
+    """slurm/submission.json.
 
-    code: hash of gpt2/. versions: of Python and packages. data: hash of the meta.json of each
-    folder of tokens. signal, time_limit: seconds. gpus: of a task.
+    id: of this submission.
+    jobs: the name of its jobs, the same for every submission of the matrix.
+    code: hash of gpt2/.
+    versions: of Python and packages.
+    data: hash of the meta.json of each folder of tokens.
+    signal, time_limit: seconds.
+    gpus: of a task.
     """
 
     id: str
@@ -45,12 +50,15 @@ class Submission(Record):
     gpus: int
 
     def write(self, out: Path) -> None:
-        """Write it into the folder of the matrix, whole or not at all."""
+        """Write it into the folder of the matrix, atomically."""
         write_whole(out / FOLDER / "submission.json", json.dumps(to_json(self), indent=1) + "\n")
 
 
 def submission_in(out: Path) -> Submission | None:
-    """Return the last submission of a matrix; None where there was none. Raises UserError."""
+    """Return the last submission of a matrix, or None.
+
+    Raises UserError.
+    """
     try:
         return read_record(out / FOLDER / "submission.json", Submission, "submit again")
     except FileNotFoundError:
@@ -58,13 +66,13 @@ def submission_in(out: Path) -> Submission | None:
 
 
 def name_in(out: Path) -> str:
-    """Return the name that the jobs of a submitted matrix have."""
+    """Return the name of a submitted matrix's jobs; empty if it was not submitted."""
     submission = submission_in(out)
     return submission.jobs if submission else ""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a run needs; none of one missing."""
+    """Return the versions of Python and of a run's packages; "none" for a missing one."""
     found = {"Python": ".".join(platform.python_version_tuple()[:2])}
     for name in requirements("runtime"):
         try:
@@ -75,7 +83,7 @@ def versions() -> dict[str, str]:
 
 
 def data_hashes(folders: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of the meta.json of each folder of tokens, which has their hashes."""
+    """Return the SHA-256 of the meta.json of each folder of tokens, which contains their hashes."""
     return {
         str(folder): hashlib.sha256((folder / "meta.json").read_bytes()).hexdigest()
         for folder in folders
@@ -83,7 +91,7 @@ def data_hashes(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def difference(submission: Submission) -> str:
-    """Say in what this machine differs from the one of the submission; empty where in nothing."""
+    """Return how this machine differs from the submitting one; empty if it does not."""
     for name, version in submission.versions.items():
         here = versions().get(name, "none")
         if here != version:
@@ -104,7 +112,10 @@ def difference(submission: Submission) -> str:
 
 
 def active(out: Path) -> list[Job]:
-    """Return the jobs of a matrix that wait or run. Raises UserError where nobody can say."""
+    """Return the waiting and running jobs of a matrix.
+
+    Raises UserError if Slurm cannot tell.
+    """
     submission = submission_in(out)
     if submission is None:
         return []

@@ -1,4 +1,4 @@
-"""Submits what is left of a matrix as an array job, after all that can be checked before."""
+"""Submit the rest of a matrix as an array job, after every check that can be made before."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from scripts.study.slurm.settings import SlurmSettings
 from scripts.study.slurm.submission import Submission
 from scripts.study.state import CellState, states
 
-#: Bytes a second that a shared file system takes at least, by which a checkpoint is judged.
+#: Assumed bytes per second of a slow shared file system, for saving a checkpoint.
 _SLOW = 100e6
 
 
@@ -44,7 +44,10 @@ def submit(
     settings: SlurmSettings,
     say: Callable[[str], None],
 ) -> int:
-    """Submit what is left; return the exit code. Raises UserError; nothing is submitted then."""
+    """Submit what is left; return the exit code.
+
+    Raises UserError; nothing is submitted then.
+    """
     need("sbatch", "squeue", "scontrol", "sinfo")
     check_partition(settings.partition, settings.time_limit)
     if all(cell.config.machine.device == "cpu" for cell in matrix.cells):
@@ -107,7 +110,7 @@ def _submit(
     script = out / submitted.FOLDER / "matrix.sh"
     write_whole(script, script_of(settings, name, out))
     one.write(out)
-    (out / "journal").mkdir(exist_ok=True)  # from here on, every line has its place among others
+    (out / "journal").mkdir(exist_ok=True)  # from here on, every line has an order
     folder.write(Begin(code=one.code, cells=len(record.cells), jobs=record.jobs))
     known = states(folder, (cell.name for cell in record.cells), alive=False)
     for cell in left:
@@ -132,7 +135,7 @@ def _submit(
 
 
 def _left(folder: MatrixFolder, record: MatrixRecord) -> list[CellRecord]:
-    """Return the cells that are to be run, of those that are tuned as many as will be."""
+    """Return the cells that may still run."""
     known: dict[str, CellState] = states_at_start(folder, record)
     return [c for c in record.cells if known[c.name].status in ("left", "unfinished")]
 
@@ -155,7 +158,7 @@ def _check_times(record: MatrixRecord, settings: SlurmSettings) -> None:
 
 
 def _of_one_machine(out: Path) -> str:
-    """Return the type of a file system that only this machine has; empty for any other."""
+    """Return the type of a file system that only this machine has; else empty."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""One task of a matrix's array job: takes cells until nothing is left, or its time is nearly up."""
+"""One task of a matrix's array job: runs cells until nothing is left, or its time is too short."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PATIENCE = 60.0
 
 
 class SlurmTask:
-    """This process as a task, by what Slurm set in its environment."""
+    """This process as a task, from Slurm's environment variables."""
 
     def __init__(self, submission: Submission) -> None:
         self.submission = submission
@@ -44,22 +44,22 @@ class SlurmTask:
 
     @property
     def part(self) -> str:
-        """The name of this task's part of the journal."""
+        """Return the name of this task's part of the journal."""
         return f"{self.owner.host}-{self.owner.job or self.owner.pid}.{self.owner.life}"
 
     def owners(self, folder: MatrixFolder, states: dict[str, CellState]) -> Owners:
-        """Return the other tasks, with whom the cells in `folder` are shared."""
+        """Return the other tasks, which share the cells in `folder`."""
         jobs = Jobs(self.submission.jobs)
         claims = Claims(folder.path, self.owner, jobs.gone)
         return Others(folder, claims, states, self.submission.id)
 
     def enough(self) -> bool:
-        """Whether a cell that starts now would soon be told to save."""
+        """Return whether a cell that starts now would soon be asked to save."""
         return time.monotonic() > self._last_start
 
 
 def work(folder: MatrixFolder, train: Sequence[str], here: Path, say: Callable[[str], None]) -> int:
-    """Take cells of a submitted matrix; return the exit code, 75 when cells are left.
+    """Run cells of a submitted matrix; return the exit code, 75 when cells are left.
 
     Raises UserError where this machine is not fit for it; the journal then says why.
     """
@@ -94,7 +94,10 @@ def _job_here() -> str:
 
 
 def _wait_for_the_lock(folder: MatrixFolder) -> None:
-    """Wait for the submission to end. Raises UserError where a runner of one machine is at work."""
+    """Wait for the submission to end.
+
+    Raises UserError while a runner on one machine is at work.
+    """
     end = time.monotonic() + _PATIENCE
     while who := holder(folder.path):
         if time.monotonic() > end:
