@@ -150,7 +150,7 @@ class Admission:
 
 
 def disk_need(matrix: MatrixRecord, left: Sequence[CellRecord]) -> int:
-    """Return the bytes that the cells `left` will take: kept checkpoints, and those of a run."""
+    """Return the bytes that the cells `left` will take: kept checkpoints, and running cells."""
     kept = {"none": 0, "all": _WHILE_RUNNING - 1}.get(matrix.keep, 1)
     stays = round(sum(kept * cell.checkpoint_bytes * matrix.chance(cell) for cell in left))
     largest = max((cell.checkpoint_bytes for cell in left), default=0)
