@@ -56,6 +56,7 @@ def test_there_are_commands() -> None:
     assert len([c for c in commands() if c.startswith("python3")]) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make")])
 def test_make_knows_it(command: str) -> None:
     done = subprocess.run(

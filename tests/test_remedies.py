@@ -31,6 +31,8 @@ from tests.run_dir.test_resume import train_killed
 from tests.support import tiny
 from tests.support.messages import names_in, remedies
 
+pytestmark = pytest.mark.slow
+
 TABLE = Path(__file__).with_name("remedies.txt")
 
 
@@ -223,7 +225,6 @@ def test_characters_a_tokenizer_cannot_have(prepared: Callable[..., int], tmp_pa
     assert len(CharTokenizer("abc").encode("ab")) == 2
 
 
-@pytest.mark.slow
 def test_files_of_the_repository_come_back_from_it(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     git = ["git", "-c", "safe.directory=*"]
@@ -248,7 +249,6 @@ def command_in(message: str, before: str) -> list[str]:
     return shlex.split(message.partition(before)[2])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "changed", "format", "missing"])
 def test_damaged_data_are_made_anew_by_the_command_that_is_named(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -376,7 +376,6 @@ def test_folders_of_runs(
     assert tiny.train(data, unfinished, "--max-steps", "3", "--resume") == Exit.OK
 
 
-@pytest.mark.slow
 def test_a_run_of_another_corpus_says_its_whole_command(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from tests.machine.test_ranks import train_ranks
 from tests.run_dir.test_resume import assert_same, train_killed
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 METHODS = [name for name in plugins.names("gpt2.prune.methods") if name != "none"]
 RUN = (
     "--max-steps",
@@ -53,7 +55,6 @@ def zeros(run: Path) -> int:
 PRUNABLE = 2 * (16 * 48 + 16 * 16 + 2 * 16 * 64)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pruned_run_resumes_to_the_same_bits(
     method: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -110,21 +111,18 @@ def test_zeros_stay_in_mixed_precision(
                 assert torch.all((tensor.view(-1, 4) == 0.0).sum(dim=1) == 2)
 
 
-@pytest.mark.slow
 def test_zeros_stay_in_a_compiled_run(data: Path, tmp_path: Path) -> None:
     flags = (*RUN, *pruning("movement"), "--compile", "--dropout", "0")
     assert tiny.train(data, tmp_path / "run", *flags) == Exit.OK
     assert zeros(tmp_path / "run") == round(0.7 * PRUNABLE)
 
 
-@pytest.mark.slow
 def test_a_run_that_time_ends_reaches_its_target(data: Path, tmp_path: Path) -> None:
     flags = ("--max-time", "1", *pruning("magnitude", "--pruning-end", "1.0"))
     assert tiny.train(data, tmp_path / "run", *flags) == Exit.OK
     assert zeros(tmp_path / "run") == round(0.7 * PRUNABLE)
 
 
-@pytest.mark.slow
 def test_pruning_after_the_last_step(data: Path, tmp_path: Path) -> None:
     flags = (*RUN, *pruning("wanda", "--pruning-start", "1.0"))
     assert tiny.train(data, tmp_path / "run", *flags) == Exit.OK
@@ -149,7 +147,6 @@ def test_accumulation_prunes_as_the_big_batch_does(data: Path, tmp_path: Path) -
     assert same > 0.999 * total  # but where rounding decides
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "pattern"), [("magnitude", "lamp"), ("movement", "layer"), ("rigl", "erk")]
 )
@@ -166,7 +163,6 @@ def test_ranks_prune_as_one_does(method: str, pattern: str, data: Path, tmp_path
             torch.testing.assert_close(tensor, expected[key], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_sharded_pruned_run_resumes_with_its_masks(data: Path, tmp_path: Path) -> None:
     more = ("--max-steps", "12", "--checkpoint-interval", "4", "--optimizer", "adamw")
     more += (*pruning("state"), "--shard", "fsdp")
@@ -202,7 +198,6 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_one_shot_and_parts_do_not_go_together(data: Path, tmp_path: Path) -> None:
     done = train_ranks(data, tmp_path / "run", *RUN, *pruning("wanda"), "--shard", "fsdp")
     assert done.returncode != 0

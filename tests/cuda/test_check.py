@@ -51,6 +51,7 @@ def test_a_dry_run_passes(part: str, wanted: list[str], tmp_path: Path) -> None:
     assert text.startswith("### check-gpu, a dry run on a CPU: no result of a card")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     done = run(OUT=str(tmp_path / "out"))

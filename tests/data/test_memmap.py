@@ -150,6 +150,7 @@ def test_shards_that_contradict_themselves(key: str, value: object, tmp_path: Pa
     assert "meta.json is incomplete or damaged" in refused(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_writer_goes_on_where_it_was(tmp_path: Path) -> None:
     for done in (0, 1, 299, 300, 301, 600, 1000):
         folder = tmp_path / str(done)

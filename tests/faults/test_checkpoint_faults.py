@@ -86,6 +86,7 @@ def fingerprint(recorder: RunRecorder) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_damage_leaves_the_live_model_alone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

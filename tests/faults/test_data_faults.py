@@ -28,6 +28,8 @@ from tests.data.test_tokens import make_folder
 from tests.run_dir.test_resume import assert_same
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 RUN = ("--max-steps", "8", "--checkpoint-interval", "1", "--dropout", "0.1")
 
 
@@ -264,7 +266,6 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"), [*(("train.bin", name) for name in CHANGES), ("val.bin", "shrunk")]
 )
@@ -331,7 +332,6 @@ run_entry("train.py", lambda: train.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.slow
 def test_a_file_that_is_cut_short_under_the_map_is_no_sigbus(tmp_path: Path) -> None:
     """Row 29: of the map no page is left, so that a read without a look before it is deadly."""
     data, run = tiny.make_data(tmp_path / "data", characters=20_000), tmp_path / "run"

@@ -27,6 +27,8 @@ from tests.checkpoint.test_store import flip, made, no_warning
 from tests.run_dir.test_resume import train_killed
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("--max-steps", "6", "--dropout", "0.1")
 
 
@@ -153,7 +155,6 @@ runpy.run_path("gpt2/train.py", run_name="__main__")
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_a_real_limit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 8: the system itself refuses more bytes; the process is not killed by SIGXFSZ."""

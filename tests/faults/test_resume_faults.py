@@ -26,6 +26,8 @@ from gpt2.training.recorder import RunRecorder
 from tests.run_dir.test_resume import Killed, assert_same, train_killed
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZERS = [
     name
     for name in plugins.names(PLUGIN_PACKAGES["OPTIMIZER"])
@@ -93,7 +95,6 @@ def refused(data: Path, run: Path, *more: str, code: Exit = Exit.CONFIG) -> str:
     return str(caught.value)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_goes_on_with_everything_on(
     optimizer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +133,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], str]:
     return found
 
 
-@pytest.mark.slow
 def test_borders_of_shards_and_epochs_are_none_of_a_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[tuple[int, int], str]
 ) -> None:
@@ -201,7 +201,6 @@ def test_versions_of_what_computes_nothing_are_no_matter(
     assert_same(run, whole)
 
 
-@pytest.mark.slow
 def test_other_threads_and_portions_end_near(
     data: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -509,6 +509,7 @@ def resident() -> int:
     return int(line.split()[1]) << 10
 
 
+@pytest.mark.slow
 def test_a_spec_whose_keys_are_lists_of_lists_is_refused_at_once(tmp_path: Path) -> None:
     """Names of names of names would be gigabytes if one were shown."""
     path = tmp_path / "spec.yaml"

@@ -20,6 +20,8 @@ from gpt2.session import attempt, session
 from gpt2.training.recorder import RunRecorder
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("--max-steps", "6", "--dropout", "0.1", "--checkpoint-interval", "2")
 Arm = Callable[[str], None]
 
@@ -212,7 +214,6 @@ def test_an_entry_cleans_up_and_ends_by_its_signal(name: str, code: int) -> None
     assert (done.returncode, done.stdout, done.stderr) == (code, "cleaned up\n", "")
 
 
-@pytest.mark.slow
 def test_a_preparation_that_is_terminated_goes_on(tmp_path: Path) -> None:
     source = tmp_path / "text.txt"
     source.write_text("to be or not to be\n" * 3000)

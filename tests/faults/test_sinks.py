@@ -341,6 +341,7 @@ def test_a_host_without_memory_is_said(data: Path, tmp_path: Path) -> None:
     assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_long_run_holds_no_more_than_a_short_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -45,6 +45,7 @@ def test_a_model_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert error.value.code == Exit.MEMORY
 
 
+@pytest.mark.slow
 def test_the_way_out_is_the_same_run(tmp_path: Path) -> None:
     data = tiny.make_data(tmp_path / "data")
     runs = [tmp_path / "big", tmp_path / "small"]

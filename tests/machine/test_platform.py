@@ -72,6 +72,7 @@ def modules() -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_not_everywhere_is_used_in_few_places() -> None:
     users: dict[str, set[str]] = {name: set() for name in USED}
     for path in modules():

@@ -31,6 +31,7 @@ print("done", bool(stop), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_two_ctrl_c_in_one_long_call() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STEP], cwd=REPOSITORY, text=True,

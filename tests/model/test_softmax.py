@@ -172,6 +172,7 @@ def traffic(flags: str) -> Traffic:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "operations", "gigabytes"),
     [

@@ -159,6 +159,7 @@ def test_the_measurement_is_a_ratio_and_draws_nothing(monkeypatch: pytest.Monkey
     assert before.equal(torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_the_precision_and_the_bits(
     tmp_path: Path, arm: Arm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,6 +274,7 @@ def test_moments_in_bf16_take_half_the_state() -> None:
     assert peak_of(half).total <= 4.2e9
 
 
+@pytest.mark.slow
 def test_more_work_never_takes_less() -> None:
     least = gpt2("none", 64, 1)
     before = peak_of(least).total

@@ -23,6 +23,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["magnitude", "rigl"])
 @pytest.mark.parametrize("optimizer", [*STATED, "adamw --optimizer-state-precision bf16"])
 def test_the_bits_are_those_of_clearing_after_every_step(

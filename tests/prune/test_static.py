@@ -118,6 +118,7 @@ def assert_kept(run: Path, start: Path) -> None:
 KEEP = ("--keep-sparsity", "--max-steps", "8", "--checkpoint-interval", "1", "--dropout", "0.1")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_them_and_says_so(
     data: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +158,7 @@ def test_ranks_that_hold_parts_keep_them(data: Path, pruned: Path, tmp_path: Pat
     assert_kept(tmp_path / "run", pruned)
 
 
+@pytest.mark.slow
 def test_what_it_cannot_be_used_with(data: Path, pruned: Path, tmp_path: Path) -> None:
     def said(*more: str) -> str:
         with pytest.raises(UserError) as caught:

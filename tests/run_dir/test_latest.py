@@ -17,6 +17,8 @@ from scripts.reports import output
 from tests.files.test_link import no_links
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,7 +43,6 @@ def use(path: Path) -> None:
     assert report.main(["--runs", str(path), "--to", str(to)]) == Exit.OK
 
 
-@pytest.mark.slow
 def test_without_links_the_newest_run_is_taken(
     data: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_resume_is_bit_exact(
     assert_same(tmp_path / "run", reference)
 
 
+@pytest.mark.slow
 def test_what_may_differ_at_a_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_resume_on_other_data_is_refused(
         tiny.train(own, tmp_path / "run", "--max-steps", "6")
 
 
+@pytest.mark.slow
 def test_the_data_may_have_been_moved(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_kill_between_the_last_save_and_the_results(
     assert_same(tmp_path / "run", whole(*more))
 
 
+@pytest.mark.slow
 def test_a_link_to_a_run_is_the_run(
     data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_batch_that_makes_no_step_has_a_way_out(
         resume.keep_effective_batch(config, tmp_path / "run", 3)
 
 
+@pytest.mark.slow
 def test_a_run_directory_alone_names_how_its_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_nodes_meet() -> None:
     assert second.get("said") == b"hello"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     """One line soon, the error later: host, port, and both settings of this node."""
@@ -75,6 +76,7 @@ def test_a_node_speaks_within_thirty_seconds() -> None:
     assert nodes.SPEAK + nodes._ATTEMPT <= 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_node_that_does_not_come_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     errors = meet((0, 3), (1, 3))
@@ -82,6 +84,7 @@ def test_a_node_that_does_not_come_is_named(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err.count("warning: RDZV=127.0.0.1:") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_two_nodes_of_one_rank() -> None:
     errors = meet((0, 3), (1, 3), (1, 3))

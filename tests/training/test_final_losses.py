@@ -22,6 +22,8 @@ from gpt2.training.evaluation import evaluate
 from gpt2.training.final_losses import FinalLosses, final_losses
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 BLOCK = 8
 META = Meta("text", {"name": "char", "vocab_size": 11}, {"address": "a test"}, {})
 STEPS = ("--max-steps", "2")

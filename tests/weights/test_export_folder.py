@@ -152,6 +152,7 @@ def test_the_characters_of_transformers_are_ours(run: Path, tmp_path: Path) -> N
     assert write("to be", max_new_tokens=2)[0]["generated_text"].startswith("to be")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["sparse", "dense"])
 def test_an_export_is_the_run_to_the_bit(
     form: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

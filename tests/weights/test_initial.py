@@ -17,6 +17,8 @@ from gpt2.session import session
 from tests.run_dir.test_resume import train_killed
 from tests.support import tiny
 
+pytestmark = pytest.mark.slow
+
 MORE = ("--max-steps", "4", "--init-from")
 
 

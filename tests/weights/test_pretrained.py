@@ -492,6 +492,7 @@ def test_the_head_count_of_a_run_counts(data: Path, run: Path, tmp_path: Path) -
         tiny.train(data, tmp_path / "run", *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["none", "random"])
 def test_a_pruned_model_is_not_filled_in_without_a_word(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

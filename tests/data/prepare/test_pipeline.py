@@ -219,6 +219,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return corpus, corpus.parent / "d"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("change", ["text", "limit"])
 def test_another_corpus_starts_over(change: str, killed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -239,6 +240,7 @@ def test_another_corpus_starts_over(change: str, killed: tuple[Path, Path], tmp_
     assert sum("another corpus" in line for line in said) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", ["train-00000.bin", "train-00001.bin", "journal.json"])
 def test_a_damaged_beginning_is_not_gone_on_with(
@@ -256,6 +258,7 @@ def test_a_damaged_beginning_is_not_gone_on_with(
     assert any("damaged" in line for line in said) == (name != "journal.json")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_an_error_keeps_what_was_journaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, folder = write_corpus(tmp_path / "in"), tmp_path / "d"
@@ -275,6 +278,7 @@ def test_an_error_keeps_what_was_journaled(tmp_path: Path, monkeypatch: pytest.M
     assert contents(folder) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_old_shards_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = write_corpus(tmp_path / "in")

@@ -41,6 +41,7 @@ def test_descends_at_its_default_rate(name: str) -> None:
     assert losses[-1] < losses[100] < losses[0]
 
 
+@pytest.mark.slow
 @EVERY_OPTIMIZER
 def test_a_rate_of_zero_trains_nothing(name: str) -> None:
     model = Small()

@@ -60,6 +60,7 @@ def test_a_kernel_takes_the_longer_of_its_two_times() -> None:
     assert (traffic.moved, traffic.flops) == (31, 201.0)
 
 
+@pytest.mark.slow
 def test_predictions_are_below_the_shares_they_assume(capsys: pytest.CaptureFixture[str]) -> None:
     found = roofline.predict(config_of("--model", "gpt2", "--batch-size", "64", "--compile"))
     speeds = [found["cards"][name]["tokens_per_second"] for name in ("L4", "A100", "H100", "H200")]

@@ -87,6 +87,7 @@ def round_trip(seed: int, folder: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seeds", [range(10), pytest.param(range(10, 80), marks=pytest.mark.long)], ids=len
 )

@@ -33,6 +33,7 @@ def report_of(folder: Path, count: int):  # type: ignore[no-untyped-def]
     return compose(f"{count} runs", runs)
 
 
+@pytest.mark.slow
 def test_the_text_grows_with_the_runs_and_not_with_the_pairs(tmp_path: Path) -> None:
     sizes = {}
     for count in (10, 40):

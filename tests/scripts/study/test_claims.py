@@ -91,6 +91,7 @@ def without_links(*_: object) -> None:
     raise PermissionError(1, "no hard links")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("links", [True, False])
 def test_of_many_at_once_one_gets_each(
     tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch

@@ -137,6 +137,7 @@ def test_a_signal_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> N
     assert run(config, out).returncode == 0
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_killed_runner_saves_and_ends(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     runner = subprocess.Popen(command(config, out), stdout=subprocess.DEVNULL)

@@ -100,6 +100,7 @@ def test_a_cell_is_admitted_by_what_its_process_takes(
     assert peak == Memory(5, taken)
 
 
+@pytest.mark.slow
 def test_a_large_checkpoint_has_longer_to_be_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
