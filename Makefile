@@ -186,7 +186,7 @@ list-optimizers:           ## list the optimizers with the size of their state, 
 	@$(SH) $(PY) && become "$$py gpt2/train.py --list-optimizers"
 
 compare: prepare           ## the quick answer within a time: OPTIMIZERS="adamw muon" METHODS="none magnitude" SPARSITIES=0.5 TIME=10m SEEDS=3
-	@$(SH) $(REPORTPY) && become "$$py scripts/compare.py$(if $(TIME), --time $(TIME))$${SEEDS:+ --seeds \"\$$SEEDS\"}$${OPTIMIZERS:+ --optimizers \"\$$OPTIMIZERS\"}$${METHODS:+ --methods \"\$$METHODS\"}$${SPARSITIES:+ --sparsities \"\$$SPARSITIES\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}$(CELL_FLAGS)"
+	@$(SH) $(REPORTPY) && become "$$py scripts/compare.py --quiet$(if $(TIME), --time $(TIME))$${SEEDS:+ --seeds \"\$$SEEDS\"}$${OPTIMIZERS:+ --optimizers \"\$$OPTIMIZERS\"}$${METHODS:+ --methods \"\$$METHODS\"}$${SPARSITIES:+ --sparsities \"\$$SPARSITIES\"}$${OUT:+ --out \"\$$OUT\"}$${JOBS:+ --jobs \"\$$JOBS\"}$${GPUS:+ --gpus \"\$$GPUS\"}$(CELL_FLAGS)"
 
 test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix of .config, or resume it; SPEC=FILE OUT=DIR JOBS=2 GPUS=0,1 V=1 RUNNER=slurm
 	@$(SH) $(REPORTPY) && become "$$py $(STUDY_RUN)$(CELL_FLAGS)"

@@ -1,8 +1,8 @@
 """The quick answer: compare optimizers, pruning methods or sparsities within a given time.
 
-Measures how fast each is here, gives all runs the number of steps that fits, runs them like a
-matrix, and makes the report. The same command continues or repeats nothing. Flags of train.py
-after -- hold for every run.
+It measures how fast each is on this machine, gives all runs the number of steps that fits, runs
+them like a matrix, and makes the report. The same command resumes a comparison that was stopped.
+Flags of train.py after -- apply to every run.
 """
 
 from __future__ import annotations
@@ -29,13 +29,24 @@ from gpt2.config.sizes import in_seconds
 from gpt2.config.text import counted, items, rough_duration
 from scripts.kconfig.start import fitting_defconfig
 from scripts.study import actions
+from scripts.study.at_work import discard
 from scripts.study.cells import expand
 from scripts.study.description import describe
 from scripts.study.folder import MatrixFolder
-from scripts.study.forecast import dataset, probe, steps
-from scripts.study.quick import VARIABLES, Quick, fitting_steps, narrow, of_length
-from scripts.study.records import MatrixRecord
+from scripts.study.forecast import SHORT_SECONDS, SHORT_STEPS, dataset, probe, steps
+from scripts.study.quick import (
+    VARIABLES,
+    Quick,
+    fitting_steps,
+    narrow,
+    of_length,
+    refuse_at_once,
+    refuse_when_known,
+)
+from scripts.study.records import CellRecord, MatrixRecord
 from scripts.study.spec import RawSpec, add_flags, check_spec, from_config
+from scripts.study.state import states
+from scripts.study.views import remaining
 
 #: Steps of the cells that are measured; their short runs have fewer.
 _MEASURED = 100
@@ -50,7 +61,9 @@ def main(argv: Sequence[str]) -> int:
     axes = {option: items(text) for option, text in zip(VARIABLES, texts, strict=True)}
     asked = Quick(axes, given.seeds, given.time)
     config = given.config or REPOSITORY / ".config"
-    raw = from_config(config if given.config or config.exists() else fitting_defconfig())
+    if not given.config and not config.exists():
+        config = fitting_defconfig(given.quiet)
+    raw = from_config(config)
     add_flags(raw, more)
     if given.jobs is not None:
         raw.texts["JOBS"] = given.jobs
@@ -58,37 +71,76 @@ def main(argv: Sequence[str]) -> int:
     for note in narrow(raw, asked):
         actions.say(f"note: {note}")
     folder = MatrixFolder(given.out or REPOSITORY / "runs" / f"matrix-{raw.texts['NAME']}")
-    length, predicted = _length(raw, folder, asked, given.gpus, begun)
-    matrix = of_length(raw, length, folder)
-    record = describe(matrix, given.gpus)
-    rows = len({cell.label for cell in matrix.cells})
-    about = f", about {rough_duration(predicted)}" if predicted else ""
-    actions.say(
-        f"{rows} rows x {counted(asked.seeds, 'seed')} = {len(matrix.cells)} runs of {length:,} "
+    ours = not folder.path.exists()
+    try:
+        length = _length(raw, folder, asked, given.gpus, begun)
+        matrix = of_length(raw, length, folder)
+        record = describe(matrix, given.gpus)
+        actions.say(_what_is_run(folder, record, asked.seeds, length))
+        return actions.run(folder, matrix, record)
+    finally:
+        if ours:  # refused or stopped before anything was trained
+            discard(folder.path)
+
+
+def _what_is_run(folder: MatrixFolder, record: MatrixRecord, seeds: int, length: int) -> str:
+    """Return how many runs there are, of how many steps, and how long what is left takes."""
+    known = states(folder, (cell.name for cell in record.cells), alive=False)
+    left = sum(state.status != "finished" for state in known.values())
+    seconds = remaining(folder, record, known)
+    about = ""
+    if seconds:
+        starts = [probe.other_seconds for probe in folder.probes().values()]
+        start = f" ({rough_duration(max(starts))} to start and end)" if starts else ""
+        one = rough_duration(seconds * record.slots / left)
+        about = f", about {one} a run{start}, {rough_duration(seconds)} in all"
+    if left < len(record.cells):
+        about = f"; {left} are left{about}"
+    rows = len({cell.label for cell in record.cells})
+    return (
+        f"{rows} rows x {counted(seeds, 'seed')} = {len(record.cells)} runs of {length:,} "
         f"steps each{about}; 'make watch' shows them"
     )
-    return actions.run(folder, matrix, record)
 
 
-def _length(
-    raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: float
-) -> tuple[int, float | None]:
-    """Return the steps of every run, and what all of them take; as it was, if it was begun."""
+def _length(raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: float) -> int:
+    """Return the steps of every run: as they were, if it was begun; else as many as fit."""
     if (folder.path / "matrix.json").exists():
         known: MatrixRecord = folder.matrix()
         if known.cells and known.cells[0].steps:
-            return known.cells[0].steps, None
+            return known.cells[0].steps
     base = dict(raw.base)
     record = describe(of_length(raw, _MEASURED, folder), gpus)
+    refuse_at_once(record, asked)
+    kinds = {cell.kind: cell for cell in record.cells}
+    actions.say(
+        f"measuring how long a step of each row takes, in short runs of {SHORT_STEPS} steps: "
+        f"{', '.join(kinds)} (usually seconds each, at most {rough_duration(SHORT_SECONDS)})"
+    )
     folder.open()
     try:
-        failures = probe(folder, record.cells, actions.TRAIN, REPOSITORY, actions.say)
+        for cell in kinds.values():
+            _measure(folder, cell, record.gpus[0] if record.gpus else "")
+            refuse_when_known(record, folder.probes(), asked, begun)
+    except KeyboardInterrupt:
+        actions.say("stopped while measuring; nothing was trained")
+        raise
     finally:
         folder.close()
+    raw.base = base
+    return fitting_steps(record, folder.probes(), asked, begun, _longest(raw))[0]
+
+
+def _measure(folder: MatrixFolder, cell: CellRecord, gpu: str) -> None:
+    """Make the short run of a kind of cell, unless there is one. Raises UserError if it fails."""
+    failures = probe(folder, [cell], actions.TRAIN, REPOSITORY, actions.say, gpu)
     if failures:
         raise UserError(*(f"{kind}: {why}" for kind, why in failures.items()))
-    raw.base = base
-    return fitting_steps(record, folder.probes(), asked, begun, _longest(raw))
+    found = folder.probes()[cell.kind]
+    actions.say(
+        f"{cell.kind}: {found.step_seconds:.2g} s a step, {rough_duration(found.other_seconds)} "
+        f"to start and end, {found.evaluation_seconds:.2g} s an evaluation"
+    )
 
 
 def _longest(raw: RawSpec) -> list[int | None]:
@@ -111,6 +163,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
     found.add_argument("--out", type=Path, help="its folder (default: runs/matrix-compare-...)")
+    found.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # make has said it
     found.add_argument("--jobs", metavar="N", help="runs at a time, on each GPU or on the CPU")
     found.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
     return found

@@ -1,7 +1,7 @@
-"""The test matrix: axes -> cells -> runs. It goes on wherever it was left, also by kill -9.
+"""The test matrix: axes -> cells -> runs. It resumes wherever it was stopped, even by kill -9.
 
 Without --plan, --status or --rerun it runs what is left, prints a table and makes the report.
-Flags of train.py after -- hold for every cell: scripts/matrix.py -- --data-dir DIR.
+Flags of train.py after -- apply to every cell: scripts/matrix.py -- --data-dir DIR.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
-from scripts.reports.study import newest
 from scripts.study import actions
 from scripts.study import views as show
+from scripts.study.at_work import newest
 from scripts.study.cells import expand
 from scripts.study.description import describe, read_spec, with_controls, with_threads
 from scripts.study.folder import MatrixFolder
 from scripts.study.precision import pin_precision
 from scripts.study.slurm.settings import settings_of
 from scripts.study.slurm.submit import submit
-from scripts.study.spec import add_flags, check_spec
+from scripts.study.spec import add_flags, check_spec, from_config
 
 #: Settings of the menu "Test matrix" that have a flag here, too.
 _SETTINGS = {
@@ -50,9 +50,8 @@ def main(argv: Sequence[str]) -> int:
     """Do what `argv` says with a matrix; return the exit code. Raises UserError."""
     own, more = split_at_dashes(argv)
     given = parser().parse_args(own)
-    named = given.out or given.spec or given.config or (REPOSITORY / ".config").exists()
-    if given.status and not named:
-        given.out = newest(REPOSITORY / "runs")  # of which .config need not be
+    if given.status:
+        given.out = _to_show(given.out, bool(given.spec or given.config))
     begun = bool(given.out and (given.status or given.rerun is not None))
     if given.task:
         return actions.take_part(given.out)
@@ -65,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
             raw.where[name] = f"--{flag}"
     folder = MatrixFolder(given.out or REPOSITORY / "runs" / f"matrix-{raw.texts['NAME']}")
     if given.status:
-        print("\n".join(show.status(folder)))
+        print("\n".join(show.measuring(folder.path) or show.status(folder)))
         return Exit.OK
     if given.rerun is not None:
         return actions.rerun(folder, given.rerun)
@@ -83,6 +82,21 @@ def main(argv: Sequence[str]) -> int:
     if slurm:
         return submit(folder, matrix, record, slurm, actions.say)
     return actions.run(folder, matrix, record)
+
+
+def _to_show(out: Path | None, described: bool) -> Path | None:
+    """Return the folder whose status is shown: `out`; else that of the matrix that is described.
+
+    Where none is, or .config describes one of which no run has begun, it is the newest in runs/.
+    """
+    if out or described:
+        return out
+    config = REPOSITORY / ".config"
+    if config.exists():
+        own = REPOSITORY / "runs" / f"matrix-{from_config(config).texts['NAME']}"
+        if own.exists():
+            return own
+    return newest(REPOSITORY / "runs")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,8 +1,9 @@
-"""List, and with --yes remove, what runs/ holds without use: dead runs and extra checkpoints.
+"""List, and with --yes remove, what is useless in runs/: dead runs, checkpoints, empty matrices.
 
-A dead run has no checkpoint and no results, and no process holds it: resuming it would start from
-step 0. An extra checkpoint is one of a finished run that is neither its newest nor its best.
-Results, metrics and logs of a run that trained anything to keep are never removed.
+A dead run has no checkpoint and no results, and no process uses it: resuming it would start from
+step 0. An extra checkpoint is one of a finished run that is neither its newest nor its best. An
+empty matrix has not started any run. Results, metrics and logs of a run that trained anything to
+keep are never removed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from gpt2.files.lock import NAME as LOCK
 from gpt2.files.lock import HeldError, holder, lock_folder
 from gpt2.files.manifest import MANIFEST
 from gpt2.run_dir.records import Summary
+from scripts.study.at_work import is_untrained
 
 #: What train.py puts into a run; a folder that holds anything else is left alone.
 _OURS = {
@@ -62,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     asked = parser.parse_args(argv)
     found = list(useless(asked.runs))
     if not found:
-        print("nothing to remove: no dead run and no extra checkpoint")
+        print("nothing to remove: no dead run, no extra checkpoint and no empty matrix")
         return 0
     total = sum(each.size for each in found)
     for each in found:
@@ -86,6 +88,9 @@ def useless(runs: Path) -> Iterator[Useless]:
             yield from _extra_checkpoints(run)
         elif _is_dead(run):
             yield Useless(run, run, "no checkpoint, no results")
+    for matrix in sorted(path.parent for path in runs.glob("*/cells")):
+        if is_untrained(matrix) and not holder(matrix):
+            yield Useless(matrix, matrix, "a matrix that started no run")
 
 
 def remove(useless: Useless) -> bool:

@@ -1,13 +1,14 @@
-"""Watch a run or a matrix in a browser: a page of this machine that follows what runs.
+"""Watch a run or a matrix in a browser: a page on this machine that follows what runs.
 
-Without --run and --matrix it is the one that was last at work. Ctrl-C ends it; runs go on.
+Without --run and --matrix it shows what runs now, also what starts later; while nothing runs, the
+newest. Ctrl-C ends the page; runs continue.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -22,18 +23,23 @@ from gpt2.config.cli import Parser
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.schema import REPOSITORY
-from scripts.watching.choice import chosen
-from scripts.watching.page import gone, matrix_body, run_body
+from scripts.watching.choice import Watched, chosen
+from scripts.watching.page import gone, matrix_body, measuring_body, run_body
 from scripts.watching.server import WatchServer
-from scripts.watching.view import WatchedMatrix, WatchedRun
+from scripts.watching.view import WatchedRun
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve the page until Ctrl-C. Raises UserError."""
     given = parser().parse_args(argv)
-    watched = chosen(given.run, given.matrix, given.runs)
-    server = WatchServer(given.port, watched.path.name, lambda cell: body_of(watched, cell))
-    print(f"watching {watched.path}\n{server.address}   (Ctrl-C ends this; runs go on)", flush=True)
+    now = chosen(given.run, given.matrix, given.runs)
+    first = now()
+    server = WatchServer(given.port, first.path.name, lambda cell: body_of(now, cell))
+    later = "" if given.run or given.matrix else ", then whatever runs"
+    print(
+        f"watching {first.path}{later}\n{server.address}   (Ctrl-C ends this; runs continue)",
+        flush=True,
+    )
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -43,14 +49,17 @@ def main(argv: Sequence[str]) -> int:
     return Exit.OK
 
 
-def body_of(watched: WatchedRun | WatchedMatrix, cell: str) -> str:
-    """Return the body of the page as things stand, or why there is nothing to see."""
+def body_of(now: Callable[[], Watched], cell: str) -> str:
+    """Return the body of the page of what is to be watched now, or why it shows nothing."""
     try:
-        if isinstance(watched, WatchedMatrix):
-            return matrix_body(watched.look(), cell)
-        return run_body(watched.look())
+        watched = now()
+        if isinstance(watched, WatchedRun):
+            return run_body(watched.look())
+        if (measuring := watched.measuring()) is not None:
+            return measuring_body(measuring)
+        return matrix_body(watched.look(), cell)
     except (UserError, OSError, ValueError) as error:
-        return gone(f"nothing to see now: {error}")
+        return gone(f"nothing to show now: {error}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--run", type=Path, metavar="FOLDER", help="the run to watch")
     what.add_argument("--matrix", type=Path, metavar="FOLDER", help="the matrix to watch")
     found.add_argument(
-        "--port", type=_port, default=0, metavar="N", help="of 127.0.0.1 (default: a free one)"
+        "--port", type=_port, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)"
     )
     found.add_argument("--runs", type=Path, default=REPOSITORY / "runs", help=argparse.SUPPRESS)
     return found
@@ -68,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text} is no port: a number from 1024 to 65535")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1024 to 65535")
     return int(text)
 
 

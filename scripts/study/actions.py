@@ -14,6 +14,7 @@ from gpt2.config.code_hash import code_hash
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import nearest
 from gpt2.config.schema import REPOSITORY
+from gpt2.config.text import counted
 from gpt2.files.lock import holder
 from gpt2.run_dir.folder import write_whole
 from scripts.study import views
@@ -23,6 +24,7 @@ from scripts.study.folder import MatrixFolder
 from scripts.study.forecast import probe
 from scripts.study.memory import make_plans
 from scripts.study.pinned import pinned_notes
+from scripts.study.quick import is_quick
 from scripts.study.records import Again, Begin, CellRecord, End, MatrixRecord
 from scripts.study.runner import Runner
 from scripts.study.slurm import shown
@@ -32,6 +34,7 @@ from scripts.study.slurm.task import work
 from scripts.study.state import states
 
 TRAIN = (sys.executable, "gpt2/train.py")
+RUN_THEM = "'make test-matrix' runs them"
 REPORT = REPOSITORY / "scripts" / "report.py"
 
 
@@ -85,7 +88,9 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
         folder.close()
     print(text)
     if ended not in (Exit.OK, Exit.PREEMPTED):
-        print("'make matrix-rerun CELLS=failed' has what failed run again")
+        print(
+            f"'make matrix-rerun CELLS=failed{_place(folder, record)}' runs the failed cells again"
+        )
     return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
 
 
@@ -137,8 +142,9 @@ def _check_by_train(name: str, flags: Sequence[str]) -> None:
 
 
 def rerun(folder: MatrixFolder, pattern: str) -> int:
-    """Have cells run again: what failed goes on, what has results is set aside and run anew."""
-    names = [cell.name for cell in folder.matrix().cells]
+    """Have cells run again: failed ones resume, those with results are set aside and start anew."""
+    matrix = folder.matrix()
+    names = [cell.name for cell in matrix.cells]
     _open_alone(folder)
     try:
         known = states(folder, names, alive=False)
@@ -156,6 +162,12 @@ def rerun(folder: MatrixFolder, pattern: str) -> int:
             folder.write(Again(cell=name, anew=anew))
     finally:
         folder.close()
-    aside = " (results that were there are in set-aside/)" if chosen else ""
-    print(f"{len(chosen)} cells will be run again{aside}: 'make test-matrix' does")
+    aside = " (earlier results are in set-aside/)" if chosen else ""
+    again = "the same 'make compare' runs them" if is_quick(matrix.name) else RUN_THEM
+    print(f"{counted(len(chosen), 'cell')} will run again{aside}: {again}")
     return Exit.OK
+
+
+def _place(folder: MatrixFolder, record: MatrixRecord) -> str:
+    """Return OUT= with the folder, which no .config names, for a matrix of 'make compare'."""
+    return f" OUT={folder.path}" if is_quick(record.name) else ""

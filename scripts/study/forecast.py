@@ -26,9 +26,9 @@ from scripts.study.records import CellRecord, Probe, RunCosts
 from scripts.study.state import CellState
 
 #: A short run: enough steps that the last third comes after the ramp of pruning.
-_STEPS, _SECONDS = 20, 60
+SHORT_STEPS, SHORT_SECONDS = 20, 60
 _SHORT = (
-    f"--max-steps {_STEPS} --max-time {_SECONDS} --num-epochs 0 --log-interval 1 "
+    f"--max-steps {SHORT_STEPS} --max-time {SHORT_SECONDS} --num-epochs 0 --log-interval 1 "
     "--eval-interval 0 --checkpoint-interval 0 --sample-tokens 0"
 ).split()
 #: Bytes of a checkpoint per parameter: the weight and at most three numbers of optimizer state.
@@ -114,7 +114,7 @@ def _measured(run: Path, wall: float) -> Probe:
     lines = read_metrics(run)
     train = [line for line in lines if "loss" in line]
     times = [b["elapsed"] - a["elapsed"] for a, b in itertools.pairwise(train)]
-    last = times[-max(1, _STEPS // 3) :] or [costs.seconds]
+    last = times[-max(1, SHORT_STEPS // 3) :] or [costs.seconds]
     evaluation = max(0.0, lines[-1]["time"] - train[-1]["time"])
     return Probe(
         step_seconds=statistics.median(last),

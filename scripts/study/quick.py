@@ -12,18 +12,21 @@ from dataclasses import dataclass
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.text import joined, rough_duration
+from gpt2.config.text import counted, joined, rough_duration
 from scripts.study.cells import METHOD, Matrix, expand
 from scripts.study.description import with_threads
 from scripts.study.folder import MatrixFolder
 from scripts.study.pinned import for_one_optimizer
-from scripts.study.records import MatrixRecord, Probe
+from scripts.study.records import CellRecord, MatrixRecord, Probe
 from scripts.study.spec import LISTS, RawSpec, check_spec
 
 #: Share of the time that is planned: the rest is for the report, and for a machine that slows down.
 _PLANNED = 0.85
 #: Evaluations on the way, and lines of metrics; the fewest steps that say anything at all.
 _EVALUATIONS, _LOGGED, _LEAST = 4, 60, 50
+#: Seconds that the shortest run takes at least, and that one takes on an ordinary machine: a
+#: process starts, evaluates and saves.
+_SHORTEST, _ORDINARY = 3.0, 12.0
 #: Letters of the values in a folder's name.
 _LONGEST = 60
 #: Which variable of make gives an axis its values.
@@ -83,8 +86,8 @@ def narrow(raw: RawSpec, asked: Quick) -> list[str]:
     if not dropped:
         return []
     return [
-        f"each optimizer runs with its own defaults: {said} of .config, chosen for one of them, "
-        "left out; in ARGS they hold"
+        f"each optimizer uses its own defaults: {said} of the configuration, chosen for one of "
+        "them, are left out; flags in ARGS apply to all"
     ]
 
 
@@ -107,6 +110,67 @@ def of_length(raw: RawSpec, steps: int, folder: MatrixFolder) -> Matrix:
     return matrix
 
 
+def is_quick(name: str) -> bool:
+    """Return whether 'make compare' made the matrix of this name."""
+    return re.fullmatch("compare-.*-[0-9a-f]{6}", name) is not None
+
+
+def continuation(name: str) -> str:
+    """Return what to say of a matrix of this name that nobody runs: what continues it."""
+    if is_quick(name):
+        return "not running; the same 'make compare' continues it"
+    return "not running; 'make test-matrix' continues it"
+
+
+def refuse_at_once(record: MatrixRecord, asked: Quick) -> None:
+    """Raise UserError where the time is too short even for the starts of all processes."""
+    kinds, runs = len({cell.kind for cell in record.cells}), len(record.cells)
+    processes = kinds + runs / record.slots
+    if processes * _SHORTEST > _PLANNED * asked.seconds:
+        raise UserError(
+            f"TIME: {rough_duration(asked.seconds)} is too short for {counted(runs, 'run')}: "
+            f"starting, evaluating and saving take {_SHORTEST * processes:.0f} s at least; give "
+            f"TIME={math.ceil(processes * _ORDINARY / 60) + 1}m, or fewer SEEDS or rows"
+        )
+
+
+def refuse_when_known(
+    record: MatrixRecord, probes: Mapping[str, Probe], asked: Quick, begun: float
+) -> None:
+    """Raise UserError once the rows that are measured leave no time for the others.
+
+    The time it names counts the others like the slowest that is measured.
+    """
+    known = [cell for cell in record.cells if cell.kind in probes]
+    spent = time.monotonic() - begun
+    if not known or spent + _shortest(known, probes, record.slots) < _PLANNED * asked.seconds:
+        return
+    slowest = max(probes.values(), key=lambda probe: _run_seconds(probe, _LEAST))
+    every = {cell.kind: probes.get(cell.kind, slowest) for cell in record.cells}
+    share = len(every) / len({cell.kind for cell in known})
+    needed = share * spent + _shortest(record.cells, every, record.slots)
+    raise _too_short(len(record.cells), asked, _run_seconds(slowest, _LEAST), needed)
+
+
+def _run_seconds(probe: Probe, steps: int) -> float:
+    """Return how long a run of that many steps takes, from the start of its process to its end."""
+    evaluations = _EVALUATIONS * probe.evaluation_seconds
+    return probe.other_seconds + evaluations + steps * probe.step_seconds
+
+
+def _shortest(cells: Iterable[CellRecord], probes: Mapping[str, Probe], slots: int) -> float:
+    """Return the seconds that all cells take with the fewest steps that say anything."""
+    return sum(_run_seconds(probes[cell.kind], _LEAST) for cell in cells) / slots
+
+
+def _too_short(runs: int, asked: Quick, one: float, needed: float) -> UserError:
+    return UserError(
+        f"TIME: {rough_duration(asked.seconds)} is too short for {runs} runs of at least {_LEAST} "
+        f"steps: one takes {rough_duration(one)} with its start and its evaluations; "
+        f"TIME={math.ceil(needed / _PLANNED / 60) + 1}m is enough, fewer SEEDS or rows take less"
+    )
+
+
 def fitting_steps(
     record: MatrixRecord,
     probes: Mapping[str, Probe],
@@ -119,21 +183,14 @@ def fitting_steps(
     begun: when the question was asked, by time.monotonic. longest: the steps that the runs would
     have without a limit. Raises UserError, with a time that is enough, where too few steps fit.
     """
-    per_step = sum(probes[cell.kind].step_seconds for cell in record.cells) / record.slots
-    fixed = sum(
-        probes[cell.kind].other_seconds + _EVALUATIONS * probes[cell.kind].evaluation_seconds
-        for cell in record.cells
-    ) / record.slots  # fmt: skip
+    cells, slots = record.cells, record.slots
+    per_step = sum(probes[cell.kind].step_seconds for cell in cells) / slots
+    fixed = sum(_run_seconds(probes[cell.kind], 0) for cell in cells) / slots
     spent = time.monotonic() - begun
     steps = int((_PLANNED * asked.seconds - spent - fixed) / per_step)
     if steps < _LEAST:
-        enough = math.ceil((spent + fixed + _LEAST * per_step) / _PLANNED / 60) + 1
-        raise UserError(
-            f"TIME: {len(record.cells)} runs of at least {_LEAST} steps do not fit "
-            f"{rough_duration(asked.seconds)}: starts and evaluations take "
-            f"{rough_duration(fixed)}, a step of all runs {per_step:.2g} s; "
-            f"TIME={enough}m is enough, fewer SEEDS or rows take less"
-        )
+        slowest = max(_run_seconds(probes[cell.kind], _LEAST) for cell in cells)
+        raise _too_short(len(cells), asked, slowest, spent + _shortest(cells, probes, slots))
     steps = min([_round(steps), *(most for most in longest if most)])
     return steps, fixed + steps * per_step
 

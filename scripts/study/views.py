@@ -1,4 +1,4 @@
-"""What is said of a matrix: the plan, where it stands, and a table of what came out."""
+"""What is shown of a matrix: the plan, its status, and a table of results."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from gpt2.config.sizes import show_size
-from gpt2.config.text import last_line, rough_duration
+from gpt2.config.text import counted, last_line, rough_duration
 from gpt2.files.lock import holder
+from gpt2.run_dir.folder import read_metrics
 from scripts.flags import words
 from scripts.study import machine
 from scripts.study.admission import disk_need
+from scripts.study.at_work import is_measuring
 from scripts.study.cells import Matrix
 from scripts.study.folder import MatrixFolder
-from scripts.study.forecast import seconds
+from scripts.study.forecast import SHORT_STEPS, seconds
 from scripts.study.memory import predicted_memory
 from scripts.study.pinned import pinned_notes
+from scripts.study.quick import continuation
 from scripts.study.records import CellRecord, CellResults, MatrixRecord
 from scripts.study.slurm import shown
 from scripts.study.spec import typed
@@ -160,6 +164,19 @@ def remaining(
     return total / (at_once or record.slots)
 
 
+def measuring(path: Path) -> list[str]:
+    """Return the status of a matrix that makes short runs before its first run; else nothing."""
+    if not is_measuring(path):
+        return []
+    lines = read_metrics(path / "probe")
+    step = lines[-1]["step"] if lines else 0
+    done = counted(len(MatrixFolder(path).probes()), "row")
+    return [
+        f"{path}: measuring, by {holder(path)}: {done} measured, a short run is at step {step} of "
+        f"{SHORT_STEPS}; the runs that are compared have not started"
+    ]
+
+
 def status(folder: MatrixFolder) -> list[str]:
     """Return where a matrix stands, as far as files say."""
     record = folder.matrix()
@@ -171,7 +188,7 @@ def status(folder: MatrixFolder) -> list[str]:
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     lines = [f"matrix {record.name} in {folder.path}: {said}"]
     over = counts["finished"] + counts["skipped"] == len(known)
-    idle = "all is done" if over else "not running; 'make test-matrix' continues it"
+    idle = "all is done" if over else continuation(record.name)
     lines += [f"run by {runner}"] if runner else shown.jobs_of(folder, over) or [idle]
     for cell in record.cells:
         state = known[cell.name]

@@ -9,16 +9,21 @@ from html import escape
 
 from scripts.watching.followed import Point
 
-#: The size of a chart and of the small one in a table, and the room for its numbers, in pixels.
-SIZE, SMALL = (380, 190), (120, 28)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 22
-#: Share of the steps whose values, far above all later ones, do not set the scale.
+#: The size of a chart, of one on a card and of the small one in a table, and the room for its
+#: numbers, in pixels.
+SIZE, CARD, SMALL = (480, 220), (380, 190), (120, 28)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 36
+#: Share of the steps whose values do not set the scale of the small ones: far above all later ones,
+#: they would leave nothing to see of what differs.
 _SKIPPED = 0.05
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve. name: said in its tip. colour: a variable of the page's style. dots: at points."""
+    """A curve. name: shown in its tip. colour: a variable of the page's style. dots: at points.
+
+    A single point is drawn as a dot in any case.
+    """
 
     name: str
     points: Sequence[Point]
@@ -26,28 +31,28 @@ class Line:
     dots: bool = False
 
 
-def chart(title: str, lines: Sequence[Line], end: float | None = None) -> str:
-    """Return a chart with axes over steps up to `end`; empty where no line has two points."""
-    drawn = [line for line in lines if len(line.points) > 1]
+def chart(
+    title: str, lines: Sequence[Line], end: float | None = None, size: tuple[int, int] = SIZE
+) -> str:
+    """Return a chart of all points, with axes over steps up to `end`; empty without a point."""
+    drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
-    width, height = SIZE
-    scale = _Scale.of(drawn, end, (_LEFT, width - _RIGHT), (height - _BOTTOM, _TOP))
+    width, height = size
+    values = [value for line in drawn for _, value in line.points]
+    down = (height - _BOTTOM, _TOP)
+    scale = _Scale.of(drawn, end, (_LEFT, width - _RIGHT), down, (min(values), max(values)))
     parts = []
     for value in ticks(scale.low, scale.high):
         y = scale.y(value)
         parts.append(f'<path class="rule" d="M{_LEFT} {y:.1f}H{width - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" class="end">{_short(value)}</text>')
+    low = height - _BOTTOM + 16
     for value in ticks(scale.first, scale.last):
-        parts.append(
-            f'<text x="{scale.x(value):.1f}" y="{height - 6}" class="mid">{_short(value)}</text>'
-        )
-    inside = "".join(_path(line, scale) for line in drawn)
-    top, tall = _TOP - 4, height - _TOP - _BOTTOM + 8
-    parts.append(  # cuts off what is above the scale
-        f'<svg y="{top}" width="{width}" height="{tall}" viewBox="0 {top} {width} {tall}">'
-        f"{inside}</svg>"
-    )
+        parts.append(f'<text x="{scale.x(value):.1f}" y="{low}" class="mid">{_short(value)}</text>')
+    middle = (_LEFT + width - _RIGHT) / 2
+    parts.append(f'<text x="{middle:.1f}" y="{height - 5}" class="mid">step</text>')
+    parts += [_path(line, scale) for line in drawn]
     said = "; ".join(f"{line.name} {_short(line.points[-1][1])}" for line in drawn)
     return (
         f'<figure class="chart"><h3>{escape(title)}</h3>'
@@ -58,17 +63,17 @@ def chart(title: str, lines: Sequence[Line], end: float | None = None) -> str:
 
 def spark(lines: Sequence[Line], limits: tuple[float, float] | None) -> str:
     """Return a chart without axes for a table, whose rows have one scale, `limits`."""
-    drawn = [line for line in lines if len(line.points) > 1]
+    drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
     width, height = SMALL
-    scale = _Scale.of(drawn, None, (1, width - 1), (height - 2, 2), limits)
+    scale = _Scale.of(drawn, None, (3, width - 3), (height - 3, 3), limits)
     inside = "".join(_path(line, scale) for line in drawn)
     return f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true">{inside}</svg>'
 
 
 def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return the range of values of curves without their first steps; None where there is none."""
+    """Return the range of values of curves without their first steps; None without a point."""
     values = [value for line in lines for value in _scaling(line)]
     return (min(values), max(values)) if values else None
 
@@ -120,15 +125,17 @@ def _scaling(line: Line) -> list[float]:
 
 def _path(line: Line, scale: _Scale) -> str:
     places = [(scale.x(step), scale.y(value)) for step, value in line.points]
-    way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     marks = ""
-    if line.dots:
+    if line.dots or len(places) == 1:
         tips = zip(places, line.points, strict=True)
         marks = "".join(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" style="fill:var(--{line.colour})">'
             f"<title>{escape(line.name)}, step {step:,.0f}: {value:.4f}</title></circle>"
             for (x, y), (step, value) in tips
         )
+    if len(places) == 1:
+        return marks
+    way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     name = f"<title>{escape(line.name)}</title>"
     return f'<path class="line" style="stroke:var(--{line.colour})" d="{way}">{name}</path>{marks}'
 

@@ -2,43 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from gpt2.config.errors import UserError
+from gpt2.files.lock import NAME as LOCK
+from gpt2.files.lock import holder
 from gpt2.run_dir.latest import meant
 from scripts.reports.runs import is_run
-from scripts.reports.study import is_matrix, newest
+from scripts.reports.study import is_matrix
+from scripts.study.at_work import is_measuring, last_written, newest, who
 from scripts.watching.view import WatchedMatrix, WatchedRun
 
+Watched = WatchedRun | WatchedMatrix
 
-def chosen(run: Path | None, matrix: Path | None, runs: Path) -> WatchedRun | WatchedMatrix:
-    """Return the run or the matrix that is named, else what was last at work in `runs`.
 
+def chosen(run: Path | None, matrix: Path | None, runs: Path) -> Callable[[], Watched]:
+    """Return what to call for the run or the matrix to watch now.
+
+    That is the one that is named; else what runs in `runs`, and while nothing does, what ran last.
     Raises UserError where there is none.
     """
     if run is not None:
         folder = meant(run)
         if not is_run(folder):
-            raise UserError(f"RUN={run}: is no run directory: it has no config; see make list-runs")
-        return WatchedRun(folder)
+            raise UserError(f"RUN={run}: not a run directory: it has no config; see make list-runs")
+        named: Watched = WatchedRun(folder)
+        return lambda: named
     if matrix is not None:
-        if not is_matrix(matrix):
-            raise UserError(f"MATRIX={matrix}: is no matrix: it has no matrix.json")
-        return WatchedMatrix(matrix)
-    found: list[WatchedRun | WatchedMatrix] = []
-    if (folder_of_matrix := newest(runs)) is not None:
-        found.append(WatchedMatrix(folder_of_matrix))
-    single = [path.parent for path in runs.glob("*/config")]
-    single = [path for path in single if is_run(path) and not path.is_symlink()]
-    if single:
-        found.append(WatchedRun(max(single, key=_last_written)))
-    if not found:
-        raise UserError(f"{runs} holds nothing to watch yet: 'make' trains a run")
-    return max(found, key=lambda one: _last_written(one.path))
+        if not is_matrix(matrix) and not is_measuring(matrix):
+            raise UserError(f"MATRIX={matrix}: not a matrix: it has no matrix.json")
+        named = WatchedMatrix(matrix)
+        return lambda: named
+    return Following(runs)
 
 
-def _last_written(folder: Path) -> float:
-    """Return when a run, or any cell of a matrix, was last written."""
-    files = [folder / name for name in ("config", "metrics.jsonl", "matrix.json", "journal.jsonl")]
-    files += folder.glob("cells/*/metrics.jsonl")
+class Following:
+    """What runs in `runs`, or ran last; it stays the same one for as long as that runs."""
+
+    def __init__(self, runs: Path) -> None:
+        """Raises UserError where there is nothing."""
+        self._runs = runs
+        self._watched = self._found()
+
+    def __call__(self) -> Watched:
+        """Return what to watch now."""
+        if not _at_work(self._watched):
+            found = self._found()
+            if found.path != self._watched.path:
+                self._watched = found
+        return self._watched
+
+    def _found(self) -> Watched:
+        """Return the one that runs, of several the one that was written last; else what ran last.
+
+        Raises UserError where there is none.
+        """
+        found: list[Watched] = []
+        if (matrix := newest(self._runs)) is not None:
+            found.append(WatchedMatrix(matrix))
+        single = [path.parent for path in self._runs.glob("*/config")]
+        found += [WatchedRun(path) for path in single if is_run(path) and not path.is_symlink()]
+        if not found:
+            raise UserError(f"{self._runs} holds nothing to watch yet: 'make' trains a run")
+        return max(found, key=lambda one: (_at_work(one), _last_written(one)))
+
+
+def _at_work(watched: Watched) -> bool:
+    """Return whether a process has it open. The lock of a finished run is not tried."""
+    if isinstance(watched, WatchedMatrix):
+        return bool(who(watched.path))
+    return not (watched.path / "summary.json").exists() and bool(holder(watched.path))
+
+
+def _last_written(watched: Watched) -> float:
+    if isinstance(watched, WatchedMatrix):
+        return last_written(watched.path)
+    files = [watched.path / name for name in ("config", "metrics.jsonl", LOCK)]
     return max((path.stat().st_mtime for path in files if path.exists()), default=0.0)

@@ -1,4 +1,4 @@
-"""The page of what is watched: its frame, and the body that is taken in again and again."""
+"""The page: its frame, and the body that the browser loads again every two seconds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from gpt2.config.sizes import show_size
 from gpt2.config.text import counted, rough_duration
-from scripts.watching.chart import Line, chart, limits_of, spark
-from scripts.watching.view import MatrixView, RunView
+from scripts.study.quick import continuation
+from scripts.watching.chart import CARD, SIZE, Line, chart, limits_of, spark
+from scripts.watching.view import MatrixView, MeasuringView, RunView
 
 _HERE = Path(__file__).resolve().parent
 _SCRIPT = (_HERE / "watch.js").read_text(encoding="utf-8")
@@ -28,10 +29,10 @@ POLICY = (
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-#: The states of a cell in the order in which they are told.
+#: The states of a cell in the order in which they are shown, and other words for some.
 STATES = ("finished", "running", "unfinished", "failed", "left", "skipped")
-_WORDS = {"left": "to run"}  # what is said of a state where its name alone says too little
-#: Seconds without a line of metrics that are worth a word: it evaluates, or it hangs.
+_WORDS = {"left": "to run"}
+#: Seconds without a line of metrics after which the page says so: it evaluates, or it hangs.
 _SILENT = 60.0
 #: Cells whose curves are shown at once, and colours of curves.
 _CARDS, _COLOURS = 12, 8
@@ -70,7 +71,7 @@ def frame(title: str, body: str) -> str:
 
 
 def gone(text: str) -> str:
-    """Return the body where there is nothing to see."""
+    """Return the body of a page that has nothing to show."""
     return f'<p class="gone">{escape(text)}</p>'
 
 
@@ -80,6 +81,29 @@ def run_body(run: RunView) -> str:
         f"<header><h1>{escape(run.name)} {_state(run.status)}</h1>"
         f'<p class="sub">{escape(", ".join(run.facts))}</p></header>'
         f"{_progress(run)}{_numbers(run)}{_charts(run)}"
+    )
+
+
+def measuring_body(matrix: MeasuringView) -> str:
+    """Return the body of a matrix that makes short runs before its first run."""
+    under_way = f"step {matrix.step} of {matrix.steps}" if matrix.step else "starting"
+    rows = "".join(
+        f"<tr><td>{escape(kind)}</td><td>{short.step_seconds:.2g} s</td>"
+        f"<td>{rough_duration(short.other_seconds)}</td></tr>"
+        for kind, short in matrix.done.items()
+    )
+    table = (
+        "<table><thead><tr><th>row</th><th>a step takes</th><th>start and end</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+    return (
+        f'<header><h1>{escape(matrix.name)} <span class="state running">measuring</span></h1>'
+        f'<p class="sub">by {escape(matrix.runner)}</p></header>'
+        f"<p>A short run of {matrix.steps} steps measures how fast each row is. The runs that are "
+        "compared have not started; this page shows them as soon as they do.</p>"
+        f"{_bar([('running', matrix.step / matrix.steps)])}"
+        f'<p class="legend">short run: {under_way}; {counted(len(matrix.done), "row")} measured</p>'
+        f"<section>{table if matrix.done else ''}</section>"
     )
 
 
@@ -114,7 +138,7 @@ def _head(matrix: MatrixView) -> str:
     )
     left = f"about {rough_duration(matrix.left)} left" if matrix.left else ""
     over = matrix.count("finished") + matrix.count("skipped") == len(matrix.cells)
-    idle = "all is done" if over else "not running; 'make test-matrix' continues it"
+    idle = "all is done" if over else continuation(matrix.name)
     said = ", ".join(filter(None, (f"run by {matrix.runner}" if matrix.runner else idle, left)))
     shares = [(name, count / len(matrix.cells)) for name, count in counts if count]
     return (
@@ -129,7 +153,8 @@ def _bar(shares: Iterable[tuple[str, float]]) -> str:
 
 
 def _state(status: str) -> str:
-    return f'<span class="state {escape(status)}">{escape(status)}</span>'
+    word = _WORDS.get(status, status)
+    return f'<span class="state {escape(status)}">{escape(word)}</span>'
 
 
 def _reason(run: RunView) -> str:
@@ -165,12 +190,12 @@ def _text(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _losses(run: RunView) -> str:
+def _losses(run: RunView, size: tuple[int, int] = SIZE) -> str:
     lines = [
         Line("training", run.curves.get("loss", ()), "muted"),
         Line("validation", run.curves.get("val_loss", ()), "series-0", dots=True),
     ]
-    return chart("loss (nats per token): training grey, validation blue", lines, run.steps)
+    return chart("loss (nats per token): training grey, validation blue", lines, run.steps, size)
 
 
 def _charts(run: RunView) -> str:
@@ -180,13 +205,13 @@ def _charts(run: RunView) -> str:
         points = run.curves.get(name, ())
         if any(value for _, value in points):
             found.append(chart(title, [Line(title, points)], run.steps))
-    return f'<div class="cards">{"".join(found)}</div>'
+    return f'<div class="charts">{"".join(found)}</div>'
 
 
 def _card(cell: RunView) -> str:
     return (
         f'<article class="card"><h3>{_link(cell)}</h3>{_progress(cell)}'
-        f"{_numbers(cell)}{_losses(cell)}</article>"
+        f"{_numbers(cell)}{_losses(cell, CARD)}</article>"
     )
 
 
@@ -210,9 +235,9 @@ def _grid(matrix: MatrixView) -> str:
         '<section><h2>Cells</h2><div class="scroll" tabindex="0"><table class="grid"><thead><tr>'
         f"<th>cell</th><th>validation</th><th>mean</th>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
-        '<p class="note">The validation loss in nats per token: the result of a finished cell, the '
-        "last evaluation of one that runs. The mean is of finished cells. A cell leads to its "
-        "curves. Which differences mean something is for <code>make report</code> to say.</p>"
+        '<p class="note">Validation loss in nats per token: the result of a finished cell, the '
+        "last evaluation of a running one. The mean is over the finished cells. Click a cell to "
+        "see its curves. Which differences are significant: <code>make report</code>.</p>"
         "</section>"
     )
 

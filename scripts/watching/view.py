@@ -15,8 +15,10 @@ from gpt2.config.text import last_line
 from gpt2.files.json import read_record
 from gpt2.files.lock import holder
 from gpt2.run_dir.records import RunRecord, Summary
+from scripts.study.at_work import is_measuring
 from scripts.study.folder import MatrixFolder
-from scripts.study.records import CellRecord, MatrixRecord
+from scripts.study.forecast import SHORT_STEPS
+from scripts.study.records import CellRecord, MatrixRecord, Probe
 from scripts.study.slurm import shown
 from scripts.study.state import CellState, states
 from scripts.study.views import remaining
@@ -69,6 +71,21 @@ class MatrixView:
         return sum(cell.status == status for cell in self.cells)
 
 
+@dataclass(frozen=True)
+class MeasuringView:
+    """A matrix before its first run: short runs are made, to see how fast each row is.
+
+    runner: who makes them. done: the rows whose short run has ended. step: of the one under way, of
+    `steps`.
+    """
+
+    name: str
+    runner: str
+    done: Mapping[str, Probe]
+    step: int
+    steps: int
+
+
 class WatchedRun:
     """A run directory that is looked at again and again."""
 
@@ -102,6 +119,16 @@ class WatchedMatrix:
         self._folder = MatrixFolder(path)
         self._runs: dict[str, FollowedRun] = {}
         self._results: dict[str, Summary] = {}
+
+    def measuring(self) -> MeasuringView | None:
+        """Return how far the short runs are while there is no other; None once there is."""
+        if not is_measuring(self.path):
+            return None
+        run = FollowedRun(self.path / "probe")
+        run.refresh()
+        return MeasuringView(
+            self.path.name, holder(self.path), self._folder.probes(), run.step, SHORT_STEPS
+        )
 
     def look(self) -> MatrixView:
         """Return where the matrix stands. Raises UserError when it cannot be read."""

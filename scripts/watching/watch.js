@@ -13,6 +13,8 @@ async function refresh() {
     const text = await answer.text(), focused = document.activeElement && document.activeElement.id;
     const places = [...document.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
     main.innerHTML = text;  // made and escaped by this page's own server
+    const name = document.querySelector("h1");
+    if (name) document.title = name.firstChild.textContent.trim();
     document.querySelectorAll(".scroll").forEach((one, n) => { one.scrollLeft = places[n] || 0; });
     if (focused && document.getElementById(focused)) document.getElementById(focused).focus({ preventScroll: true });
   } catch {

@@ -9,6 +9,7 @@ import pytest
 
 from gpt2.run_dir.folder import RunFolder
 from scripts import prune_runs
+from scripts.study.folder import MatrixFolder
 from tests.scripts.test_list_runs import make_run
 
 
@@ -38,10 +39,18 @@ def runs(tmp_path: Path) -> Path:
         finish(with_steps(make_run(tmp_path, "hurt", "finished"), 1, 2), 2) / "summary.json"
     ).write_text("{")
     (tmp_path / "latest").symlink_to("dead")
+    for name in ("matrix-compare", "matrix-mine", "matrix-trained"):
+        empty = MatrixFolder(tmp_path / name)
+        empty.open()
+        empty.close()
+    (tmp_path / "matrix-mine" / "notes.txt").write_text("mine")
+    (tmp_path / "matrix-trained" / "cells" / "a-seed1").mkdir()
+    (tmp_path / "matrix-trained" / "cells" / "a-seed1" / "metrics.jsonl").write_text("")
     return tmp_path
 
 
-GOES = ["dead", "done/checkpoints/step-00000003", "done/checkpoints/step-00000008"]
+GOES = ["dead", "done/checkpoints/step-00000003", "done/checkpoints/step-00000008",
+        "matrix-compare"]  # fmt: skip
 
 
 def files(runs: Path) -> set[str]:
@@ -56,10 +65,10 @@ def test_it_lists_first_and_removes_on_demand(
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-2] for line in lines if not line.startswith("kept")] == GOES
     assert [line for line in lines if line.startswith("kept: hurt, whose results")]
-    assert last.endswith("in 3 folders: YES=1 removes them")
+    assert last.endswith("in 4 folders: YES=1 removes them")
     assert files(runs) == before
     assert prune_runs.main(["--runs", str(runs), "--yes"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "removed 3 folders"
+    assert capsys.readouterr().out.splitlines()[-1] == "removed 4 folders"
     gone = {name for name in before if name.startswith(tuple(f"{path}/" for path in GOES))}
     assert files(runs) - {f"{run}/.lock" for run in ("done", "dead")} == before - gone
     assert not (runs / "dead").exists()
@@ -77,3 +86,7 @@ def test_a_run_under_way_stays(runs: Path, capsys: pytest.CaptureFixture[str]) -
     finally:
         folder.close()
     assert (runs / "dead" / "config").exists()
+    matrix = MatrixFolder(runs / "matrix-compare")
+    matrix.open()  # it measures
+    assert not any(each.path == matrix.path for each in prune_runs.useless(runs))
+    matrix.close()

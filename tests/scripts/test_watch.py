@@ -17,6 +17,7 @@ from gpt2.config.errors import UserError
 from scripts import watch
 from scripts.watching import server as server_module
 from scripts.watching.server import WatchServer
+from scripts.watching.view import WatchedMatrix
 from tests.support.repository import REPOSITORY
 from tests.support.synthetic import write_run
 from tests.support.watched import write_matrix
@@ -56,7 +57,7 @@ def test_it_serves_a_run_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         assert "1.5000" in page
         shutil.rmtree(run)
         with urllib.request.urlopen(address + "body?cell=x", timeout=30) as answer:
-            assert "nothing to see now" in answer.read().decode()
+            assert "nothing to show now" in answer.read().decode()
     finally:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=30)
@@ -66,7 +67,7 @@ def test_it_serves_a_run_and_ends_with_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("port", ["99999", "-1", "no"])
 def test_a_port_is_a_number(port: str) -> None:
-    with pytest.raises(UserError, match=f"{port} is no port: a number from 1024 to 65535"):
+    with pytest.raises(UserError, match=f"{port} is not a port: give a number from 1024 to 65535"):
         watch.main([f"--port={port}"])
 
 
@@ -77,8 +78,7 @@ def test_a_browser_shows_it_and_takes_in_what_is_new(
     """The body is asked for again, which the page's policy must allow, and is laid out."""
     monkeypatch.setattr(server_module, "FRESH", 0.0)  # the browser's clock runs ahead here
     folder = write_matrix(tmp_path / "m", ("adamw-none", "adamw-magnitude-0.5"), seeds=4)
-    watched, asked = watch.chosen(None, folder.path, tmp_path), list[str]()
-    assert isinstance(watched, watch.WatchedMatrix)
+    watched, asked = WatchedMatrix(folder.path), list[str]()
 
     def body(cell: str) -> str:
         asked.append(cell)

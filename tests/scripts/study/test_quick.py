@@ -13,8 +13,17 @@ from gpt2.config.errors import UserError
 from scripts import compare
 from scripts.study import actions, forecast, process, quick
 from scripts.study.folder import MatrixFolder
-from scripts.study.quick import Quick, fitting_steps, narrow, of_length
-from scripts.study.records import Probe
+from scripts.study.quick import (
+    Quick,
+    continuation,
+    fitting_steps,
+    is_quick,
+    narrow,
+    of_length,
+    refuse_at_once,
+    refuse_when_known,
+)
+from scripts.study.records import CellRecord, Probe
 from scripts.study.spec import RawSpec, add_flags, from_config
 from tests.support.fake_matrix import TRAIN
 from tests.support.small_cells import cell_record, matrix_record
@@ -144,12 +153,44 @@ def test_the_steps_fill_the_time_and_no_more() -> None:
 def test_too_little_time_names_one_that_is_enough() -> None:
     record = matrix_record(*(cell_record(name=f"a{n}", kind="a") for n in range(6)))
     probes, begun = {"a": probe(1.0)}, time.monotonic()
-    with pytest.raises(UserError, match="TIME: 6 runs of at least 50 steps do not fit") as error:
+    with pytest.raises(UserError, match="2 min is too short for 6 runs of at least 50 st") as error:
         fitting_steps(record, probes, asked(seconds=120.0), begun, [])
-    found = re.search(r"TIME=(\d+)m is enough", str(error.value))
+    assert "one takes 59 s" in str(error.value)  # 5 to start, 4 evaluations, 50 steps
+    assert fitting_steps(record, probes, enough(error.value), begun, [])[0] >= 50
+
+
+def enough(error: UserError) -> Quick:
+    """Return the question with the time that an error names."""
+    found = re.search(r"TIME=(\d+)m", str(error))
     assert found
-    again = asked(seconds=60.0 * int(found[1]))
-    assert fitting_steps(record, probes, again, begun, [])[0] >= 50
+    return asked(seconds=60.0 * int(found[1]))
+
+
+def test_too_little_time_is_refused_before_anything_is_measured() -> None:
+    record = matrix_record(*(cell_record(name=f"{k}{n}", kind=k) for k in "ab" for n in range(3)))
+    refuse_at_once(record, asked(seconds=60.0))
+    with pytest.raises(UserError, match=r"TIME: 10 s is too short for 6 runs: .* 24 s at") as error:
+        refuse_at_once(record, asked(seconds=10.0))
+    assert "give TIME=3m, or fewer SEEDS or rows" in str(error.value)
+    refuse_at_once(record, enough(error.value))
+
+
+def test_a_slow_first_row_ends_the_measuring() -> None:
+    record = matrix_record(*(cell_record(name=f"{k}{n}", kind=k) for k in "ab" for n in range(3)))
+    probes, begun = {"a": probe(1.0)}, time.monotonic() - 25.0
+    refuse_when_known(record, {}, asked(seconds=120.0), begun)
+    refuse_when_known(record, probes, asked(seconds=400.0), begun)
+    with pytest.raises(UserError, match="2 min is too short for 6 runs") as error:
+        refuse_when_known(record, probes, asked(seconds=120.0), begun)
+    both = {"a": probe(1.0), "b": probe(1.0)}
+    assert fitting_steps(record, both, enough(error.value), begun - 25.0, [])[0] >= 50
+
+
+def test_a_name_says_what_continues_it() -> None:
+    assert is_quick("compare-adamw-muon-0a1b2c")
+    assert not is_quick("compare-rates")
+    assert continuation("study") == "not running; 'make test-matrix' continues it"
+    assert continuation("compare-a-b-012345") == "not running; the same 'make compare' continues it"
 
 
 @pytest.mark.parametrize(
@@ -162,22 +203,9 @@ def test_wrong_words_on_the_command_line(argument: str, words: str) -> None:
         compare.main(["--optimizers", "adamw muon", argument])
 
 
-@pytest.mark.slow
-def test_it_measures_runs_and_continues_at_the_same_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(actions, "TRAIN", TRAIN)
-    monkeypatch.setattr(actions, "REPORT", tmp_path / "no report")
-    monkeypatch.setattr(process, "GRACE", 0.3)
-    measured = list[str]()
-
-    def short_run(folder: MatrixFolder, cells: object, *_: object) -> dict[str, str]:
-        measured.append(str(folder.path))
-        folder.write_probes({"adamw": probe(0.01), "muon": probe(0.02)})
-        return {}
-
-    monkeypatch.setattr(compare, "probe", short_run)
-    assert forecast.probe is not short_run
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """Return a comparison of two optimizers in tmp_path/out, without its time."""
     meta = {"splits": {"train": {"tokens": 100_000}}, "tokenizer": {"vocab_size": 9}}
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "meta.json").write_text(json.dumps(meta))
@@ -186,17 +214,65 @@ def test_it_measures_runs_and_continues_at_the_same_length(
         f'CONFIG_DATASET_TEXT=y\nCONFIG_DATA_DIR="{tmp_path}"\nCONFIG_DEVICE_CPU=y\n'
         "CONFIG_MAX_STEPS=5000\n"
     )
+    out = str(tmp_path / "out")
+    return ["--config", str(config), "--out", out, "--optimizers", "adamw,muon", "--seeds", "2"]
+
+
+@pytest.mark.parametrize("end", ["too short", "failed", "Ctrl-C"])
+def test_nothing_is_left_where_nothing_was_trained(
+    end: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_run(folder: MatrixFolder, cells: list[CellRecord], *_: object) -> dict[str, str]:
+        assert (tmp_path / "out" / "cells").is_dir()
+        if end == "Ctrl-C":
+            raise KeyboardInterrupt
+        folder.write_probes({cells[0].kind: probe(9.0)})
+        return {cells[0].kind: "it failed"} if end == "failed" else {}
+
+    monkeypatch.setattr(compare, "probe", short_run)
+    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else UserError):
+        compare.main([*command, "--time", "90s"])
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else UserError):
+        compare.main([*command, "--time", "90s"])
+    assert (tmp_path / "out").exists()  # somebody else made it
+
+
+@pytest.mark.slow
+def test_it_measures_runs_and_continues_at_the_same_length(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(actions, "TRAIN", TRAIN)
+    monkeypatch.setattr(actions, "REPORT", tmp_path / "no report")
+    monkeypatch.setattr(process, "GRACE", 0.3)
+    measured = list[str]()
+
+    def short_run(folder: MatrixFolder, cells: list[CellRecord], *_: object) -> dict[str, str]:
+        measured.append(cells[0].kind)
+        folder.write_probes({"adamw": probe(0.01), "muon": probe(0.02)})
+        return {}
+
+    monkeypatch.setattr(compare, "probe", short_run)
+    assert forecast.probe is not short_run
     out = tmp_path / "out"
-    command = ["--config", str(config), "--out", str(out), "--optimizers", "adamw,muon"]
-    command += ["--time", "90s", "--seeds", "2"]
+    command += ["--time", "90s"]
     assert compare.main(command) == 0
     said = capsys.readouterr().out
-    found = re.search(r"2 rows x 2 seeds = 4 runs of ([\d,]+) steps each, about", said)
+    assert "in short runs of 20 steps: adamw, muon (usually seconds each, at most 60 s)" in said
+    assert "adamw: 0.01 s a step, 5 s to start and end, 1 s an evaluation" in said
+    found = re.search(
+        r"2 rows x 2 seeds = 4 runs of ([\d,]+) steps each, about (\d+) s a run", said
+    )
     assert found
+    assert "(5 s to start and end)" in said
     steps = int(found[1].replace(",", ""))
     assert 100 <= steps < 5000
     assert len(list(out.glob("cells/*/summary.json"))) == 4
     assert {cell.steps for cell in MatrixFolder(out).matrix().cells} == {steps}
     assert compare.main(command) == 0  # nothing is measured or run again
-    assert len(measured) == 1
-    assert f"of {found[1]} steps each; 'make watch'" in capsys.readouterr().out
+    assert measured == ["adamw", "muon"]
+    assert f"of {found[1]} steps each; 0 are left; 'make watch'" in capsys.readouterr().out

@@ -376,6 +376,14 @@ def test_without_config_the_status_is_of_the_newest_matrix(
     assert matrix.main(["--status"]) == 0
     said = work.capsys.readouterr().out
     assert f"in {work.out}: 2 finished" in said
+    (work.folder / ".config").write_text("")  # of it no run has begun
+    assert matrix.main(["--status"]) == 0
+    assert f"in {work.out}: 2 finished" in work.capsys.readouterr().out
+    compared = MatrixFolder(work.folder / "runs" / "matrix-compare-a-b-123456")
+    compared.open()
+    assert matrix.main(["--status"]) == 0
+    assert f"{compared.path}: measuring, by process {os.getpid()}" in work.capsys.readouterr().out
+    compared.close()
     assert "validation loss" in said  # the table of results
     assert re.search(r"^adamw-none +2/2 +0[.]\d{4} ", said, re.MULTILINE)
 

@@ -32,7 +32,7 @@ def test_a_line_goes_from_its_first_to_its_last_point() -> None:
     places = [tuple(map(float, pair)) for pair in re.findall(r"([\d.-]+) ([\d.-]+)", way)]
     (x0, y0), (x1, y1), (x2, y2) = places
     assert x1 - x0 == pytest.approx(x2 - x1)
-    assert x2 == pytest.approx((46 + 380 - 18) / 2, abs=0.1)  # half of the run
+    assert x2 == pytest.approx((46 + 480 - 18) / 2, abs=0.1)  # half of the run
     assert y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
     assert y0 < y2
     tips = [e.text for e in root.iter("title")]
@@ -40,7 +40,31 @@ def test_a_line_goes_from_its_first_to_its_last_point() -> None:
     assert "training 2" in (root.find("svg") or root).get("aria-label", "")
 
 
-def test_the_first_steps_do_not_set_the_scale() -> None:
+def test_a_chart_shows_every_point_and_names_its_axis() -> None:
+    points = [(1.0, 11.0), *((float(n), 2.0 + n / 1000) for n in range(10, 200))]
+    root = ET.fromstring(chart("loss", [Line("training", points)], size=(380, 190)))
+    (way,) = [e.get("d", "") for e in root.iter("path") if e.get("class") == "line"]
+    heights = [float(y) for _, y in re.findall(r"([\d.-]+) ([\d.-]+)", way)]
+    assert 8 <= min(heights) < 20  # the first loss is inside, at the top
+    assert max(heights) <= 190 - 36
+    assert "step" in [e.text for e in root.iter("text")]
+
+
+def test_a_single_point_is_a_dot() -> None:
+    lines = [
+        Line("training", [(1.0, 3.0), (9.0, 2.0)]),
+        Line("validation", [(5.0, 2.5)], dots=True),
+    ]
+    root = ET.fromstring(chart("loss", lines))
+    (dot,) = root.iter("circle")
+    assert [e.text for e in dot] == ["validation, step 5: 2.5000"]
+    assert len([e for e in root.iter("path") if e.get("class") == "line"]) == 1
+    alone = ET.fromstring(chart("loss", [Line("training", [(1.0, 3.0)])]))
+    assert len(list(alone.iter("circle"))) == 1
+    assert "<circle" in spark([lines[1]], (2.0, 3.0))
+
+
+def test_the_first_steps_do_not_set_the_scale_of_small_charts() -> None:
     points = [(float(n), 11.0 if n < 5 else 2.0 + n / 1000) for n in range(200)]
     low, high = limits_of([Line("a", points)]) or (0.0, 0.0)
     assert (low, high) == (pytest.approx(2.01), pytest.approx(2.199))
@@ -51,6 +75,6 @@ def test_names_are_escaped_and_nothing_is_no_chart() -> None:
     assert "<script" not in text
     assert "<b>" not in text
     ET.fromstring(text)
-    assert chart("loss", [Line("a", [(0.0, 1.0)])]) == ""
+    assert chart("loss", [Line("a", [])]) == ""
     assert spark([], None) == ""
     assert limits_of([]) is None

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.study.folder import MatrixFolder
+from scripts.study.records import Probe
+from scripts.watch import body_of
 from scripts.watching.page import POLICY, frame, gone, matrix_body, run_body
 from scripts.watching.view import RunView, WatchedMatrix
 from tests.support.watched import write_matrix
@@ -17,6 +20,10 @@ RUN = RunView(
     name="a run", status="running", step=50, steps=200, loss=2.5, tokens_per_second=13012.3,
     memory=350_000_000, left=600.0, facts=("text", "cpu"),
     curves={"loss": [(1.0, 3.0), (50.0, 2.5)], "sparsity": [(1.0, 0.0), (50.0, 0.0)]},
+)  # fmt: skip
+PROBE = Probe(
+    step_seconds=0.25, evaluation_seconds=1.0, other_seconds=5.0, peak_host_bytes=1,
+    peak_device_bytes=1,
 )  # fmt: skip
 EVIL = '<script>alert("1")</script>'
 
@@ -46,7 +53,7 @@ class _Whole(HTMLParser):
 
 
 def text_of(body: str) -> str:
-    return re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", body))
+    return re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", body)).replace("&#x27;", "'")
 
 
 def test_a_run_shows_its_numbers_and_curves_that_are_not_flat() -> None:
@@ -57,6 +64,32 @@ def test_a_run_shows_its_numbers_and_curves_that_are_not_flat() -> None:
     assert _Whole(frame("a run", body)).count["figure"] == 1  # there is no sparsity
     assert "no line for" not in said
     assert "no line for 2 min" in text_of(run_body(replace(RUN, silent=125.0)))
+
+
+def test_a_matrix_that_measures_says_so(tmp_path: Path) -> None:
+    folder = MatrixFolder(tmp_path / "matrix-compare-a-b-123456")
+    folder.open()
+    (folder.path / "probe").mkdir()
+    (folder.path / "probe" / "metrics.jsonl").write_text('{"step": 7, "loss": 2.0}\n')
+    folder.write_probes({"<adamw>": PROBE})
+    body = body_of(lambda: WatchedMatrix(folder.path), "")
+    said = text_of(body)
+    assert "matrix-compare-a-b-123456 measuring" in said
+    assert "have not started" in said
+    assert "step 7 of 20; 1 row measured" in said
+    assert "&lt;adamw&gt; 0.25 s 5 s" in said
+    _Whole(frame("m", body))
+    folder.close()
+    assert "nothing to show now" in body_of(lambda: WatchedMatrix(folder.path), "")
+
+
+def test_a_matrix_that_stands_still_names_what_continues_it(tmp_path: Path) -> None:
+    folder = write_matrix(tmp_path, ("adamw-none",), seeds=2)
+    folder.close()
+    view = WatchedMatrix(tmp_path).look()
+    assert "'make test-matrix' continues it" in text_of(matrix_body(view, ""))
+    quick = replace(view, name="compare-adamw-muon-0a1b2c")
+    assert "the same 'make compare' continues it" in text_of(matrix_body(quick, ""))
 
 
 def test_nothing_of_a_folder_is_markup() -> None:
