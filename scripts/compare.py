@@ -115,7 +115,7 @@ def _length(raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: 
     kinds = {cell.kind: cell for cell in record.cells}
     actions.say(
         f"measuring how long a step of each row takes, in short runs of {SHORT_STEPS} steps: "
-        f"{', '.join(kinds)} (usually seconds each, at most {rough_duration(SHORT_SECONDS)})"
+        f"{', '.join(kinds)} (each trains for {rough_duration(SHORT_SECONDS)} at most, and evaluates)"
     )
     folder.open()
     try:
