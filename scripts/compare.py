@@ -114,8 +114,8 @@ def _length(raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: 
     refuse_at_once(record, asked)
     kinds = {cell.kind: cell for cell in record.cells}
     actions.say(
-        f"measuring how long a step of each row takes, in short runs of {SHORT_STEPS} steps: "
-        f"{', '.join(kinds)} (each trains for {rough_duration(SHORT_SECONDS)} at most, and evaluates)"
+        f"measuring how long a step of each row takes, in short runs of {SHORT_STEPS} steps (each "
+        f"trains for {rough_duration(SHORT_SECONDS)} at most, and evaluates): {', '.join(kinds)}"
     )
     folder.open()
     try:

@@ -89,7 +89,7 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
     print(text)
     if ended not in (Exit.OK, Exit.PREEMPTED):
         print(
-            f"'make matrix-rerun CELLS=failed{_place(folder, record)}' runs the failed cells again"
+            f"'make matrix-rerun CELLS=failed{_place(folder, record)}' makes the failed cells run again"
         )
     return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
 

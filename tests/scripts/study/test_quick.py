@@ -262,10 +262,7 @@ def test_it_measures_runs_and_continues_at_the_same_length(
     command += ["--time", "90s"]
     assert compare.main(command) == 0
     said = capsys.readouterr().out
-    assert (
-        "in short runs of 20 steps: adamw, muon (each trains for 60 s at most, and evaluates)"
-        in said
-    )
+    assert "(each trains for 60 s at most, and evaluates): adamw, muon" in said
     assert "adamw: 0.01 s a step, 5 s to start and end, 1 s an evaluation" in said
     found = re.search(
         r"2 rows x 2 seeds = 4 runs of ([\d,]+) steps each, about (\d+) s a run", said
