@@ -88,9 +88,8 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
         folder.close()
     print(text)
     if ended not in (Exit.OK, Exit.PREEMPTED):
-        print(
-            f"'make matrix-rerun CELLS=failed{_place(folder, record)}' makes the failed cells run again"
-        )
+        where = f" OUT={folder.path}" if is_quick(record.name) else ""  # .config does not name it
+        print(f"'make matrix-rerun CELLS=failed{where}' makes the failed cells run again")
     return report(folder.path, ended) if ended != Exit.PREEMPTED else ended
 
 
@@ -166,8 +165,3 @@ def rerun(folder: MatrixFolder, pattern: str) -> int:
     again = "the same 'make compare' runs them" if is_quick(matrix.name) else RUN_THEM
     print(f"{counted(len(chosen), 'cell')} will run again{aside}: {again}")
     return Exit.OK
-
-
-def _place(folder: MatrixFolder, record: MatrixRecord) -> str:
-    """Return OUT= with the folder, which no .config names, for a matrix of 'make compare'."""
-    return f" OUT={folder.path}" if is_quick(record.name) else ""
