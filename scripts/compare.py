@@ -37,11 +37,13 @@ from scripts.study.forecast import SHORT_SECONDS, SHORT_STEPS, dataset, probe, s
 from scripts.study.quick import (
     VARIABLES,
     Quick,
+    end_of,
     fitting_steps,
     narrow,
     of_length,
     refuse_at_once,
     refuse_when_known,
+    too_slow_to_measure,
 )
 from scripts.study.records import CellRecord, MatrixRecord
 from scripts.study.spec import RawSpec, add_flags, check_spec, from_config
@@ -120,7 +122,7 @@ def _length(raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: 
     folder.open()
     try:
         for cell in kinds.values():
-            _measure(folder, cell, record.gpus[0] if record.gpus else "")
+            _measure(folder, record, cell, asked, begun)
             refuse_when_known(record, folder.probes(), asked, begun)
     except KeyboardInterrupt:
         actions.say("stopped while measuring; nothing was trained")
@@ -131,9 +133,18 @@ def _length(raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: 
     return fitting_steps(record, folder.probes(), asked, begun, _longest(raw))[0]
 
 
-def _measure(folder: MatrixFolder, cell: CellRecord, gpu: str) -> None:
-    """Make the short run of a kind of cell, unless there is one. Raises UserError if it fails."""
-    failures = probe(folder, [cell], actions.TRAIN, REPOSITORY, actions.say, gpu)
+def _measure(
+    folder: MatrixFolder, record: MatrixRecord, cell: CellRecord, asked: Quick, begun: float
+) -> None:
+    """Make the short run of a kind of cell, unless there is one.
+
+    Raises UserError if it fails, or is not over when the time is.
+    """
+    start, end = time.monotonic(), end_of(asked, begun)
+    gpu = record.gpus[0] if record.gpus else ""
+    failures = probe(folder, [cell], actions.TRAIN, REPOSITORY, actions.say, gpu, end)
+    if failures and time.monotonic() >= end:
+        raise too_slow_to_measure(record, cell.kind, asked, time.monotonic() - start)
     if failures:
         raise UserError(*(f"{kind}: {why}" for kind, why in failures.items()))
     found = folder.probes()[cell.kind]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.preparation import prepare_command
-from gpt2.config.text import last_line
+from gpt2.config.text import last_line, rough_duration
 from gpt2.config.typed import Config
 from gpt2.files.json import read_object, read_record
 from gpt2.run_dir.folder import read_metrics
@@ -76,10 +76,12 @@ def probe(
     here: Path,
     say: Callable[[str], None],
     gpu: str = "",
+    until: float = math.inf,
 ) -> dict[str, str]:
     """Make a short run of each kind of cell that none was made of; return why any failed.
 
-    They run on `gpu`, as CUDA_VISIBLE_DEVICES names it.
+    They run on `gpu`, as CUDA_VISIBLE_DEVICES names it, and are stopped at `until`, a time of
+    time.monotonic.
     """
     probes, failures = folder.probes(), dict[str, str]()
     for cell in cells:
@@ -94,13 +96,18 @@ def probe(
         output = folder.path / "output" / "probe.txt"
         process = CellProcess([*train, *flags], here, output, environment_on(gpu))
         try:
-            while (code := process.poll()) is None:
+            while (code := process.poll()) is None and time.monotonic() < until:
                 time.sleep(0.05)
         finally:
             process.kill()
+            while process.poll() is None:  # it writes into the folder that is removed below
+                time.sleep(0.01)
         if code == Exit.OK:
             probes[kind] = _measured(run, time.monotonic() - start)
             folder.write_probes(probes)
+        elif code is None:
+            took = rough_duration(time.monotonic() - start)
+            failures[kind] = f"its short run was stopped after {took}"
         else:
             last = last_line(process.tail())
             failures[kind] = f"its short run failed with exit code {code}: {last}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
-from gpt2.config.text import counted, joined, rough_duration
+from gpt2.config.text import counted, duration, joined, rough_duration
 from scripts.study.cells import METHOD, Matrix, expand
 from scripts.study.description import with_threads
 from scripts.study.folder import MatrixFolder
@@ -128,10 +128,25 @@ def refuse_at_once(record: MatrixRecord, asked: Quick) -> None:
     processes = kinds + runs / record.slots
     if processes * _SHORTEST > _PLANNED * asked.seconds:
         raise UserError(
-            f"TIME: {rough_duration(asked.seconds)} is too short for {counted(runs, 'run')}: "
+            f"TIME: {duration(asked.seconds)} is too short for {counted(runs, 'run')}: "
             f"starting, evaluating and saving take {_SHORTEST * processes:.0f} s at least; give "
             f"TIME={math.ceil(processes * _ORDINARY / 60) + 1}m, or fewer SEEDS or rows"
         )
+
+
+def end_of(asked: Quick, begun: float) -> float:
+    """Return when all runs are to be over, by time.monotonic, as `begun` is."""
+    return begun + _PLANNED * asked.seconds
+
+
+def too_slow_to_measure(record: MatrixRecord, kind: str, asked: Quick, took: float) -> UserError:
+    """Return the error where the time is up before a short run is over, which took so long."""
+    processes = len({cell.kind for cell in record.cells}) + len(record.cells) / record.slots
+    return UserError(
+        f"TIME: {duration(asked.seconds)} is too short: the short run of {kind} was stopped "
+        f"after {rough_duration(took)}, before its evaluation was over; give at least "
+        f"TIME={math.ceil(processes * took / _PLANNED / 60) + 1}m, or a smaller --model"
+    )
 
 
 def refuse_when_known(
@@ -165,7 +180,7 @@ def _shortest(cells: Iterable[CellRecord], probes: Mapping[str, Probe], slots: i
 
 def _too_short(runs: int, asked: Quick, one: float, needed: float) -> UserError:
     return UserError(
-        f"TIME: {rough_duration(asked.seconds)} is too short for {runs} runs of at least {_LEAST} "
+        f"TIME: {duration(asked.seconds)} is too short for {runs} runs of at least {_LEAST} "
         f"steps: one takes {rough_duration(one)} with its start and its evaluations; "
         f"TIME={math.ceil(needed / _PLANNED / 60) + 1}m is enough, fewer SEEDS or rows take less"
     )

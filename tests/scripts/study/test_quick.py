@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def test_the_steps_fill_the_time_and_no_more() -> None:
 def test_too_little_time_names_one_that_is_enough() -> None:
     record = matrix_record(*(cell_record(name=f"a{n}", kind="a") for n in range(6)))
     probes, begun = {"a": probe(1.0)}, time.monotonic()
-    with pytest.raises(UserError, match="2 min is too short for 6 runs of at least 50 st") as error:
+    with pytest.raises(UserError, match="2 min 00 s is too short for 6 runs of at lea") as error:
         fitting_steps(record, probes, asked(seconds=120.0), begun, [])
     assert "one takes 59 s" in str(error.value)  # 5 to start, 4 evaluations, 50 steps
     assert fitting_steps(record, probes, enough(error.value), begun, [])[0] >= 50
@@ -180,7 +181,7 @@ def test_a_slow_first_row_ends_the_measuring() -> None:
     probes, begun = {"a": probe(1.0)}, time.monotonic() - 25.0
     refuse_when_known(record, {}, asked(seconds=120.0), begun)
     refuse_when_known(record, probes, asked(seconds=400.0), begun)
-    with pytest.raises(UserError, match="2 min is too short for 6 runs") as error:
+    with pytest.raises(UserError, match="2 min 00 s is too short for 6 runs") as error:
         refuse_when_known(record, probes, asked(seconds=120.0), begun)
     both = {"a": probe(1.0), "b": probe(1.0)}
     assert fitting_steps(record, both, enough(error.value), begun - 25.0, [])[0] >= 50
@@ -216,6 +217,19 @@ def command(tmp_path: Path) -> list[str]:
     )
     out = str(tmp_path / "out")
     return ["--config", str(config), "--out", out, "--optimizers", "adamw,muon", "--seeds", "2"]
+
+
+def test_a_short_run_ends_when_the_time_is_up(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(actions, "TRAIN", sleeper)
+    monkeypatch.setattr(compare, "end_of", lambda *_: time.monotonic() + 0.1)
+    with pytest.raises(UserError) as error:
+        compare.main([*command, "--time", "90s"])
+    assert "1 min 30 s is too short: the short run of adamw was stopped after" in str(error.value)
+    assert "give at least TIME=2m, or a smaller --model" in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("end", ["too short", "failed", "Ctrl-C"])
