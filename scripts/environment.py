@@ -27,7 +27,8 @@ PIP_ELSEWHERE = (
     "PLATFORM", "PYTHON_VERSION", "IMPLEMENTATION", "ABI", "REPORT",
 )  # fmt: skip
 
-
+#: Said before the packages of the report are installed.
+REPORT_COSTS = "the report draws and tests with them: 60 MB to download, 250 MB on disk, once"
 #: What stands in `made-for` of a .venv that is being made.
 UNFINISHED = "unfinished"
 
@@ -197,12 +198,14 @@ def install(python: Path, lines: list[str]) -> None:
         pip(python, ["--index-url", index, *torch])
         lines = [line for line in lines if line not in torch]
     if lines:
-        pip(python, lines)
+        runtime, report = requirements("runtime"), requirements("report")
+        own = {line for name, line in report.items() if name not in runtime}
+        pip(python, lines, REPORT_COSTS if own.intersection(lines) else "")
 
 
-def pip(python: Path, arguments: list[str]) -> None:
+def pip(python: Path, arguments: list[str], why: str = "") -> None:
     """Run pip install, its output (on a terminal: its progress) on the error stream."""
-    say("installing " + " ".join(arguments))
+    say(f"installing {' '.join(arguments)}" + (f" ({why})" if why else ""))
     quiet = [] if sys.stderr.isatty() else ["-q"]
     run(
         [str(python), "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments],

@@ -1,7 +1,7 @@
 """Write a report of runs: report.html, report.md, results.csv and results.jsonl.
 
-Without arguments it is of the newest matrix in runs/; --matrix names another, --runs any runs or
-folders of runs (one run: its result and curves). It can be made at any time, of half-done work too.
+By default it reports the newest matrix in runs/. --matrix names another; --runs names runs, or
+folders of runs (of one run: its result and curves). Unfinished work can be reported, too.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         dest="matrix",
         type=Path,
         metavar="FOLDER",
-        help="the matrix to report (default: the newest in runs/); --out is the older word for it",
+        help="the matrix to report (default: the newest in runs/); --out is its older name",
     )
     what.add_argument(
         "--runs", type=Path, nargs="+", metavar="RUN", help="runs, or folders that hold runs"
@@ -83,15 +83,15 @@ def parser() -> argparse.ArgumentParser:
         "runs/report)",
     )
     found.add_argument(
-        "--check", action="store_true", help="only say whether there is something to report"
+        "--check", action="store_true", help="only check that there is something to report"
     )
     found.add_argument(
         "--tuning-seeds",
         type=int,
         nargs="*",
         metavar="SEED",
-        help="seeds that only choose learning rates (default: as the matrix says, or else the "
-        "seeds that ran with several rates when others did not; none: nothing is chosen)",
+        help="seeds that only choose learning rates (default: those of the matrix, else the "
+        "seeds that ran with several rates when others did not; no seed: nothing is chosen)",
     )
     found.add_argument(
         "--pooled",
@@ -103,8 +103,8 @@ def parser() -> argparse.ArgumentParser:
         "--equivalence",
         type=_margin,
         metavar="MARGIN",
-        help="also test which rows are equal within MARGIN nats per token, or no worse by it, such "
-        "as 0.005; choose it before you see results (default: not tested)",
+        help="also test which rows are equal, or no worse, within MARGIN nats per token, such as "
+        "0.005; choose it before you see results (default: not tested)",
     )
     return found
 

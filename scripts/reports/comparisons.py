@@ -1,4 +1,4 @@
-"""Tables of one sparsity each: which rows are held against which, and what the test says."""
+"""Tables of one sparsity each: which rows are compared with which, and what the test says."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from scripts.reports.controls import dense_control, reference_control, static_control
 from scripts.reports.equivalence import Equivalence, equivalences
 from scripts.reports.groups import MOST_GROUPS, groups_of, reasons_between
+from scripts.reports.option_values import LENGTH
 from scripts.reports.pooled import Pool, spread_for
 from scripts.reports.rows import (
     DENSE,
-    LENGTH,
     Row,
     differences,
     objections,
@@ -34,7 +35,7 @@ from scripts.reports.statistics import (
 )
 from scripts.reports.worst_case import worst_differences
 
-#: What a row is held against: its own optimizer without pruning, magnitude at the same sparsity,
+#: What a row is compared with: its own optimizer without pruning, magnitude at the same sparsity,
 #: a static mask at the same sparsity, a small dense model of equal average parameters, or any
 #: other row of the table.
 AGAINST_DENSE, AGAINST_REFERENCE, AGAINST_ROW = "dense", "reference", "row"
@@ -45,13 +46,13 @@ AGAINST_STATIC, AGAINST_SMALL = "static", "small"
 class Comparison:
     """Final losses of `row` minus those of `against`, paired by seed.
 
-    objections: why the two cannot be compared; then nothing else is given. p: the test's p value,
+    objections: why the two cannot be compared; nothing else is then given. p: the test's p value,
     corrected: by Holm over the page; both None where no claim is made: of fewer than five
     seeds, or where unequal numbers of seeds failed.
-    detectable: the difference that so many seeds would have shown with a chance of 80 %.
+    detectable: the difference that its seeds would have shown with a chance of 80 %.
     worst: the difference had all failed seeds ended in the worst case, p_worst its p value, by Holm
     over the page; both None where none failed. equivalence: None where no margin was given, or
-    where nothing is claimed of these seeds.
+    where these seeds carry no claim.
     """
 
     row: Row
@@ -78,7 +79,7 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """What is said of the pair.
+        """The verdict on the pair.
 
         One of: refused, uneven, too few, better, worse, equal (to the last digit), undecided, or
         reversible: a claim that the seeds which failed on both sides could undo.
@@ -103,7 +104,7 @@ class Table:
     """The rows of one sparsity, their dense controls of either size, and every comparison.
 
     groups: into how many the rows fall that are not compared with one another, for the `reasons`;
-    0 where every pair was asked about. lone: pairs were left out that have one seed in common.
+    0 where every pair was compared. lone: pairs were left out that have one seed in common.
     """
 
     asked: float
@@ -114,6 +115,27 @@ class Table:
     groups: int = 0
     reasons: tuple[str, ...] = ()
     lone: bool = False
+
+    @property
+    def comparable(self) -> tuple[Comparison, ...]:
+        """The comparisons of rows that can be compared."""
+        return tuple(found for found in self.comparisons if found.difference)
+
+    @cached_property
+    def common_seeds(self) -> frozenset[int]:
+        """The seeds that all rows have."""
+        return frozenset.intersection(*(frozenset(row.seeds) for row in self.rows))
+
+    @cached_property
+    def lowest(self) -> Row | None:
+        """The row of the lowest mean loss over the seeds that all rows have.
+
+        None of one row, and where any row cannot be compared with it.
+        """
+        if len(self.rows) < 2 or self.groups or self.lone or not self.common_seeds:
+            return None
+        found = min(self.rows, key=lambda row: row.loss_over(self.common_seeds).mean)
+        return None if any(objections(found, other) for other in self.rows) else found
 
     @property
     def tested(self) -> int:
@@ -158,7 +180,7 @@ def tables_of(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked in a table, and what is not; see Table."""
+    """The pairs of a table that are compared, and what is left out; see Table."""
 
     pairs: list[Comparison]
     groups: int = 0
@@ -167,13 +189,13 @@ class _Asked:
 
 
 def _asked(own: Sequence[Row], rows: Sequence[Row]) -> _Asked:
-    """Return what is asked in a table, before any answer is looked at."""
+    """Return the pairs of a table that are compared, before any result is looked at."""
     asked = list(_with_controls(own, rows))
     free = [row for row in own if row.method == DENSE] if asked else own
     groups = groups_of(free)
     every = [list(free)] if len(groups) <= MOST_GROUPS else groups
     pairs = [pair for group in every for pair in itertools.combinations(group, 2)]
-    # Of a study of several lengths those of one length are asked about.
+    # Of a study of several lengths those of one length are compared.
     pairs = [p for p in pairs if not differences(*p).keys() & set(LENGTH)] or pairs
     shown = pairs
     if len(free) > MOST_GROUPS:  # of any runs: a pair of single runs says nothing
@@ -255,7 +277,7 @@ def _with_tests(
     family: int,
     equal: Equivalence | None,
 ) -> Comparison:
-    """Return a comparison with what the tests of the page say of it."""
+    """Return a comparison with its results in the tests of the page."""
     spread = spreads[id(found)]
     difference = interval(paired_differences(found.row, found.against), spread)
     size = detectable(

@@ -1,4 +1,4 @@
-"""In what two compared rows differ besides what is compared: said beside every claim.
+"""Other differences between two compared rows, which stand beside every claim.
 
 Two methods differ in more than their criterion, two optimizers in more than their update rule:
 in pattern and schedule, in betas, decay, rate and epsilon. A claim on the whole is no claim on one.
@@ -15,7 +15,7 @@ from scripts.reports.option_values import of_pruning, plain_value
 from scripts.reports.rows import DENSE, MODEL_SIZE, Row, differences, paired
 from scripts.reports.runs import Run
 
-#: Options that together say when weights go; they are told as one.
+#: Options that together say when weights go; they are one item.
 _TIMING = ("PRUNING_SCHEDULE", "PRUNING_START", "PRUNING_END")
 #: What a reader calls an option's last part, where that is another word.
 _WORDS = {"alpha": "beta2", "eps": "epsilon", "sparsity-pattern": "pattern"}

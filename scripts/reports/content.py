@@ -1,4 +1,4 @@
-"""All that a report says, computed once; the page, Markdown and the data files only show it."""
+"""The content of a report, computed once; the page, Markdown and the data files only show it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 
 from scripts.reports.comparisons import Table, tables_of
 from scripts.reports.failures import remarks_on_failures
+from scripts.reports.headline import headlines, tally
 from scripts.reports.horizons import Efficiency, efficiencies
 from scripts.reports.legend import Legend
 from scripts.reports.pooled import Pool, pool_sentences, pools_of
@@ -18,7 +19,7 @@ from scripts.reports.single_run import run_headline
 from scripts.reports.splits import quoted_split, split_note
 from scripts.reports.study import MatrixOutcome
 from scripts.reports.tuning import RATE, Tuning, tune
-from scripts.reports.verdict import Paragraph, headline, verdict
+from scripts.reports.verdict import Paragraph, verdict
 from scripts.reports.words import overlapping, remarks
 
 
@@ -45,10 +46,16 @@ class Report:
         """The run, where the report is of one alone."""
         return self.runs[0] if len(self.runs) == 1 and self.matrix is None else None
 
+    @cached_property
+    def headlines(self) -> list[str]:
+        """The sentences above all others: the result of one run, the answer at each sparsity."""
+        return [run_headline(self.single)] if self.single else headlines(self.tables)
+
     @property
-    def headline(self) -> str:
-        """The one sentence above all others."""
-        return run_headline(self.single) if self.single else headline(self.tables)
+    def tally(self) -> str:
+        """How the tests came out; empty where none was made, or where it is the headline."""
+        text = tally(self.tables)
+        return "" if self.single or text in self.headlines else text
 
     @property
     def split(self) -> str:
@@ -62,7 +69,7 @@ class Report:
 
     @property
     def verdict(self) -> list[Paragraph]:
-        """What is better, by how much, and how sure."""
+        """Which rows are better, by how much, and how sure."""
         return [] if self.single else verdict(self.tables, self.legend)
 
     @cached_property
@@ -72,7 +79,7 @@ class Report:
 
     @property
     def unlike(self) -> bool:
-        """Whether these are any runs, of which one table says most: hardly any two compare."""
+        """Whether hardly any two of these runs compare, so that one table of all says most."""
         compared = [c for table in self.tables for c in table.comparisons]
         paired = any(c.difference and c.difference.count > 1 for c in compared)
         apart = any(table.groups for table in self.tables)
@@ -80,12 +87,12 @@ class Report:
 
     @cached_property
     def legend(self) -> Legend:
-        """What else compared rows differ in, by letters."""
+        """The letters of other differences between compared rows."""
         return Legend(self.tables)
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know before believing the numbers."""
+        """The remarks that a reader needs before believing the numbers."""
         if self.single:
             return [f"{problem}." for problem in self.single.problems]
         found = list(remarks_on_failures(self.rows, self.reported))

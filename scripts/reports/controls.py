@@ -1,4 +1,4 @@
-"""The rows that a pruned row is held against: dense, magnitude, and a static mask."""
+"""The rows that a pruned row is compared with: dense, magnitude, and a static mask."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the magnitude row that `row` is to be held against: same sparsity, else as above.
+    """Return the magnitude row that `row` is compared with: same sparsity, else as above.
 
     Of several it is the one that differs least.
     """
@@ -29,7 +29,7 @@ def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def static_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the row of a static mask that a row which is sparse from the start is held against."""
+    """Return the static row that a row which is sparse from the start is compared with."""
     if row.method == STATIC or not sparse_from_the_start(row.method):
         return None
     return _control(row, rows, STATIC)

@@ -37,7 +37,7 @@ class Curve:
     tokens: tuple[float, ...]
 
     def loss(self, tokens: float) -> float:
-        """Return the loss that the curve has at so many tokens."""
+        """Return the loss of the curve at a number of tokens."""
         return float(self.a * tokens**-self.b + self.c)
 
     def tokens_for(self, loss: float) -> float | None:

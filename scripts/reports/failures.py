@@ -1,7 +1,7 @@
 """Seeds without results, in words: they failed, or they have not finished.
 
-Whether a seed diverges depends on what is compared, so a mean over the seeds that are left can
-flatter the side that lost most.
+Whether a seed diverges depends on the method, so a mean over the seeds that are left can flatter
+the side that lost most.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def reversible(found: Comparison, name: str, difference: str) -> str:
     return (
         f"No claim on {name} against {found.against.label}: over the seeds that both have the "
         f"difference is {difference}, but {counted(count, 'seed')} of each "
-        f"{'has' if count == 1 else 'have'} no results, and in the worst case, with their losses "
-        f"the highest and lowest of these rows, it would be {worst}."
+        f"{'has' if count == 1 else 'have'} no results. In the worst case, with their losses the "
+        f"highest and lowest of these rows, it would be {worst}."
     )
 
 
@@ -62,7 +62,7 @@ def remarks_on_failures(rows: Sequence[Row], reported: Sequence[Run]) -> Iterato
         if row.unfinished:
             yield f"{without_results(row)}: they failed or have not finished."
     if not rows:
-        return  # the page says that nothing has finished
+        return  # the headline says that nothing has finished
     shown = {options_key(row.runs[0]) for row in rows}
     lost: dict[Hashable, list[Run]] = {}
     for run in reported:

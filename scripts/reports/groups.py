@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scripts.reports.rows import Row, objections
 
-#: Groups up to which every pair is told; of more it is said once.
+#: Groups up to which every pair is named; of more only the reasons are.
 MOST_GROUPS = 3
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from scripts.reports.comparisons import Comparison
 from scripts.reports.efficiency import FEWEST_HORIZONS, SPAN, Curve, Factor, factor, fit
-from scripts.reports.option_values import options_key
-from scripts.reports.rows import LENGTH, Row
+from scripts.reports.option_values import LENGTH, options_key
+from scripts.reports.rows import Row
 
 #: Outcomes of which nothing is claimed, and no efficiency either.
 _WITHOUT = ("refused", "uneven", "reversible")

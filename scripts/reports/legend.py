@@ -1,4 +1,4 @@
-"""Letters for what else two compared rows differ in, so that each such difference is told once."""
+"""Letters for other differences between compared rows, so that each is explained once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADING = "What else differs"
 class Legend:
     """A letter for each such difference of a page, in the order of its comparisons.
 
-    Pairs that are not compared have none: the reasons for that are told instead.
+    Pairs that are not compared have none: the page gives the reasons instead.
     """
 
     def __init__(self, tables: Sequence[Table]) -> None:

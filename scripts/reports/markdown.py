@@ -6,34 +6,19 @@ import re
 from collections.abc import Iterator
 
 from scripts.reports.content import Report
-from scripts.reports.overview import overview_grid, usual_text
 from scripts.reports.provenance import common_options, options_text, provenance, spec_text
 from scripts.reports.runs import Run
+from scripts.reports.sections import Sections
 from scripts.reports.single_run import facts, losses_grid, settings_grid
-from scripts.reports.speed_cells import (
-    efficiency_grid,
-    efficiency_notes,
-    speedup_grid,
-    speedup_notes,
-)
-from scripts.reports.speedup import speedups
-from scripts.reports.table_cells import (
-    comparisons_grid,
-    costs_grid,
-    costs_of,
-    details,
-    results_grid,
-)
+from scripts.reports.table_cells import Grid
 from scripts.reports.table_files import markdown_text, plain
-from scripts.reports.tuning import Tuning
-from scripts.reports.tuning_cells import rule, tuning_grid, widths_grid
-from scripts.reports.words import where
 
 
 def as_markdown(report: Report) -> str:
     """Return report.md."""
-    blocks = [f"# {plain(report.title)}", f"**{plain(report.headline)}**"]
-    blocks.append(plain(report.split_note))
+    blocks = [f"# {plain(report.title)}"]
+    blocks += [f"**{plain(text)}**" for text in report.headlines]
+    blocks += [plain(report.tally), plain(report.split_note)]
     blocks += _of_one(report.single) if report.single else _of_rows(report)
     made = "\n".join(
         f"- {plain(title)}: {plain(value)}" for title, value in provenance(report.runs)
@@ -42,7 +27,7 @@ def as_markdown(report: Report) -> str:
     if report.single:
         blocks.append(f"All options: {plain(options_text(report.single.options))}")
     else:
-        blocks.append(f"Options that all rows have alike: {plain(common_options(report.rows))}")
+        blocks.append(f"Options that all rows share: {plain(common_options(report.rows))}")
     if report.matrix:
         blocks.append(_code(spec_text(report.matrix.spec)))
     commands = "\n".join(run.command for run in report.runs if run.command)
@@ -51,59 +36,37 @@ def as_markdown(report: Report) -> str:
 
 
 def _of_one(run: Run) -> list[str]:
-    """Return the result of one run, what is to be known of it, and the text it wrote."""
-    losses = losses_grid(run)
-    blocks = [markdown_text(losses) if losses else ""]
+    """Return the result of one run, its facts, and the text it wrote."""
+    blocks = [_table(losses_grid(run))]
     blocks.append("\n".join(f"- {plain(title)}: {plain(value)}" for title, value in facts(run)))
     blocks += [_items([f"{problem}." for problem in run.problems])]
     if run.sample:
         blocks += ["## Sample", _code(run.sample)]
-    return [*blocks, "## Optimizer and schedule", markdown_text(settings_grid(run))]
+    return [*blocks, "## Optimizer and schedule", _table(settings_grid(run))]
 
 
 def _of_rows(report: Report) -> list[str]:
-    """Return what is said and shown of several runs."""
+    """Return the verdict on several runs, the remarks and the tables."""
     blocks: list[str] = []
     for paragraph in report.verdict:
-        lines = "\n".join(f"- {plain(text)}" for text in paragraph.sentences)
-        blocks.append(f"**{plain(paragraph.heading)}**\n\n{lines}")
+        blocks.append(f"**{plain(paragraph.heading)}**\n\n{_items(list(paragraph.sentences))}")
     if report.remarks:
-        blocks.append("## To know first\n\n" + _items(report.remarks))
-    if report.unlike:
-        blocks += ["## All runs", markdown_text(overview_grid(report.rows))]
-        blocks.append(plain(usual_text(report.rows)))
-        blocks.append(markdown_text(costs_of(report.rows)))
-    for table in report.tables:
-        if report.unlike and not table.comparisons:
-            continue
-        blocks.append(f"## {where(table.asked)}")
-        blocks.append("" if report.unlike else markdown_text(results_grid(table)))
-        blocks.append(_items(details(table)))
-        if table.comparisons:
-            blocks.append(markdown_text(comparisons_grid(table, report.legend)))
-        if found := list(speedups(table.comparisons)):
-            grid = speedup_grid(found, report.shared)
-            blocks += [
-                _items(list(speedup_notes(found))),
-                markdown_text(grid) if grid.lines else "",
-            ]
-        blocks.append("" if report.unlike else markdown_text(costs_grid(table)))
-    if report.efficiencies:
-        blocks += ["## Data efficiency", markdown_text(efficiency_grid(report.efficiencies))]
-        blocks.append(_items(list(efficiency_notes(report.efficiencies))))
-    if report.tuning:
-        blocks += ["## Learning rates", *_tuning(report.tuning)]
-    if report.rate_curves:
-        grid = widths_grid(report.rate_curves)
-        blocks += ["## How wide the valley of the rate is", markdown_text(grid)]
-    blocks += _without_results(report)
-    return blocks
-
-
-def _tuning(tuning: Tuning) -> Iterator[str]:
-    grid = tuning_grid(tuning)
-    yield _items([*rule(tuning), *tuning.remarks])
-    yield markdown_text(grid)
+        blocks.append("## Read this first\n\n" + _items(report.remarks))
+    shown = Sections(report)
+    if shown.overview:
+        blocks += ["## All runs", _table(shown.overview), plain(shown.usual)]
+        blocks.append(_table(shown.overview_costs))
+    for section in shown.by_sparsity:
+        blocks += [f"## {section.heading}", _table(section.results), _items(section.details)]
+        blocks += [_table(section.comparisons), _table(section.speedups)]
+        blocks += [_items(section.speedup_notes), _table(section.costs)]
+    for heading, grid, notes in (
+        ("Data efficiency", shown.efficiencies, shown.efficiency_notes),
+        ("Learning rates", shown.tuning, shown.tuning_notes),
+        ("Range of good learning rates", shown.widths, []),
+    ):
+        blocks += [f"## {heading}", _items(notes), _table(grid)] if grid else []
+    return [*blocks, *_without_results(report)]
 
 
 def _without_results(report: Report) -> Iterator[str]:
@@ -119,6 +82,10 @@ def _without_results(report: Report) -> Iterator[str]:
         yield f"## Left to run\n\n{len(report.matrix.left)} cells: " + plain(
             ", ".join(report.matrix.left)
         )
+
+
+def _table(grid: Grid | None) -> str:
+    return markdown_text(grid) if grid else ""
 
 
 def _items(texts: list[str]) -> str:

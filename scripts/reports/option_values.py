@@ -7,10 +7,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 
 from gpt2.config.effects import not_compared
+from gpt2.config.names import flag_of
 from gpt2.config.options import Options
-from gpt2.config.typed import PruneConfig
+from gpt2.config.typed import TIMES, PruneConfig
 from scripts.reports.runs import Run
 
+#: Options that say how long a run is.
+LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 _KEPT = "KEEP_SPARSITY"
 _PRUNING = {_KEPT, *(field.name.upper() for field in dataclasses.fields(PruneConfig))}
 
@@ -21,6 +24,20 @@ def plain_value(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def setting(name: str, value: str | None) -> str:
+    """Return an option with its value, as a reader says it: max-time no limit."""
+    return f"{flag_of(name).removeprefix('--')} {value_text(name, value)}"
+
+
+def value_text(name: str, value: str | None) -> str:
+    """Return the value of an option, by its symbol, for a reader."""
+    if name in LENGTH and plain_value(value) == 0.0:
+        return "no limit"
+    if name in TIMES and value:
+        return f"{value} s"
+    return "-" if value is None else value or repr("")
 
 
 def not_compared_of(options: Mapping[str, str]) -> set[str]:

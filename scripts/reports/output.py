@@ -28,7 +28,7 @@ def report_of_runs(
 ) -> Report:
     """Return the report of runs, or of folders that hold runs, as compose. Raises UserError."""
     runs = [read_run(folder) for folder in run_folders(given)]
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    title = runs[0].name if len(runs) == 1 else "Comparison of runs"
     _refuse_unreadable(any(run.options for run in runs))
     return compose(title, runs, None, tuning_seeds, pooled, margin)
 
@@ -68,11 +68,12 @@ def texts_of(report: Report) -> dict[str, str]:
 
 def verdict_lines(report: Report) -> list[str]:
     """Return the headline and the verdict of a report for a terminal."""
-    lines = [report.headline, *([report.split_note] if report.split_note else [])]
+    lines = [*report.headlines, *(note for note in (report.tally, report.split_note) if note)]
     if report.single:
         lines += [f"  {title}: {value}" for title, value in facts(report.single)]
     if report.unlike:
-        lines += ["", *terminal_table(overview_grid(report.rows)), "", usual_text(report.rows)]
+        lines += ["", *terminal_table(overview_grid(report.rows))]
+        lines += [usual] if (usual := usual_text(report.rows)) else []
     for paragraph in report.verdict:
         lines += [f"\n{paragraph.heading}", *(f"  {one}" for one in paragraph.sentences)]
     return lines

@@ -15,31 +15,15 @@ from markupsafe import Markup
 
 from scripts.reports import provenance
 from scripts.reports.content import Report
-from scripts.reports.overview import overview_grid, usual_text
 from scripts.reports.pictures import figures
 from scripts.reports.pictures.picture import Picture, slug
 from scripts.reports.pictures.rates import HEADING as RATES
 from scripts.reports.runs import Run
+from scripts.reports.sections import Sections
 from scripts.reports.single_run import facts, losses_grid, settings_grid
-from scripts.reports.speed_cells import (
-    efficiency_grid,
-    efficiency_notes,
-    speedup_grid,
-    speedup_notes,
-)
-from scripts.reports.speedup import speedups
 from scripts.reports.statistics import FEWEST, LEVEL, POWER
-from scripts.reports.table_cells import (
-    comparisons_grid,
-    costs_grid,
-    costs_of,
-    details,
-    results_grid,
-    unfinished_grid,
-)
 from scripts.reports.table_files import downloads
-from scripts.reports.tuning_cells import rule, tuning_grid, widths_grid
-from scripts.reports.words import count_text, percent, where
+from scripts.reports.words import count_text, percent
 
 _HERE = Path(__file__).resolve().parent
 
@@ -95,51 +79,33 @@ def _of_one(run: Run, drawn: Sequence[Picture]) -> dict[str, Any]:
 
 def _of_rows(report: Report, drawn: Sequence[Picture]) -> dict[str, Any]:
     """Return what the page of several runs shows."""
-    sections = [
-        {
-            "heading": where(t.asked),
-            "name": f"sparsity-{slug(t.asked)}" if t.asked else "dense",
-            "results": None if report.unlike else results_grid(t),
-            "details": [] if report.unlike else details(t),
-            "costs": None if report.unlike else costs_grid(t),
-            "comparisons": comparisons_grid(t, report.legend) if t.comparisons else None,
-            "tested": t.tested,
-            "speedups": speedup_grid(found, report.shared) if found else None,
-            "speedup_notes": list(speedup_notes(found)),
-            "pictures": [p for p in drawn if p.asked == t.asked],
-        }
-        for t in report.tables
-        if t.comparisons or not report.unlike
-        for found in [list(speedups(t.comparisons))]
+    shown = Sections(report)
+    sections = shown.by_sparsity
+    there = {section.asked for section in sections}
+    rest = [picture for picture in drawn if picture.asked not in there]
+    pictures = [picture for picture in rest if picture.heading != RATES]
+    lost = shown.unfinished or (report.matrix and (report.matrix.failures or report.matrix.left))
+    places = [("overview", "All runs")] if shown.overview else []
+    places += [(f"table-{number}", each.heading) for number, each in enumerate(sections, 1)]
+    places += [
+        (place, title)
+        for found, place, title in (
+            (pictures, "pictures", "Pictures"),
+            (shown.efficiencies, "efficiency", "Data efficiency"),
+            (shown.tuning, "tuning", "Learning rates"),
+            (shown.widths, "widths", "Range of good rates"),
+            (lost, "unfinished", "Without results"),
+        )
+        if found
     ]
-    shown = {t.asked for t in report.tables if t.comparisons or not report.unlike}
-    pictures = [picture for picture in drawn if picture.asked not in shown]
-    missing = unfinished_grid(report.unfinished) if report.unfinished else None
-    lost = missing or (report.matrix and (report.matrix.failures or report.matrix.left))
-    places = [("overview", "All runs")] if report.unlike else []
-    places += [(f"table-{n}", str(s["heading"])) for n, s in enumerate(sections, 1)]
-    for there, place, title in (
-        (pictures, "pictures", "Pictures"),
-        (report.efficiencies, "efficiency", "Data efficiency"),
-        (report.tuning, "tuning", "Learning rates"),
-        (report.rate_curves, "widths", "Width in the rate"),
-        (lost, "unfinished", "Without results"),
-    ):
-        places += [(place, title)] if there else []
     return {
         "places": places,
-        "overview": overview_grid(report.rows) if report.unlike else None,
-        "overview_costs": costs_of(report.rows) if report.unlike else None,
-        "usual": usual_text(report.rows) if report.unlike else "",
-        "sections": sections,
-        "pictures": [p for p in pictures if p.heading != RATES],
-        "efficiencies": efficiency_grid(report.efficiencies) if report.efficiencies else None,
-        "efficiency_notes": list(efficiency_notes(report.efficiencies)),
-        "tuning": tuning_grid(report.tuning) if report.tuning else None,
-        "widths": widths_grid(report.rate_curves) if report.rate_curves else None,
-        "rate_pictures": [p for p in pictures if p.heading == RATES],
-        "rule": rule(report.tuning) if report.tuning else [],
-        "missing": missing,
+        "shown": shown,
+        "names": [f"sparsity-{slug(s.asked)}" if s.asked else "dense" for s in sections],
+        "pictures_of": [[p for p in drawn if p.asked == s.asked] for s in sections],
+        "pictures": pictures,
+        "rate_pictures": [picture for picture in rest if picture.heading == RATES],
+        "lost": lost,
         "fewest": FEWEST,
         "level": percent(LEVEL),
         "power": percent(POWER),

@@ -1,4 +1,4 @@
-"""How the numbers of a report were made: versions, machines, options, and what differs in them."""
+"""How the numbers of a report were made: versions, machines, options, and their differences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt2.config.names import flag_of
+from scripts.reports.option_values import value_text
 from scripts.reports.rows import Row, differences
 from scripts.reports.runs import Run
-from scripts.reports.table_cells import UNKNOWN, Grid
+from scripts.reports.table_cells import Grid
 
-#: What run.json says of the program and the machine, and what a reader calls it.
+#: The entries of run.json on the program and the machine, by the name a reader knows.
 _PROVENANCE = {
     "commit": "commit",
     "code": "code (SHA-256 of gpt2/)",
@@ -27,7 +28,7 @@ _PROVENANCE = {
 
 
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Return what the runs say of the program, the data and the machine; all values of each."""
+    """Return program, data and machine of the runs, with all values of each."""
     found = [
         (title, values)
         for name, title in _PROVENANCE.items()
@@ -58,13 +59,14 @@ def differing_options(rows: Sequence[Row]) -> Grid:
     names = sorted({name for row in rows[1:] for name in differences(rows[0], row)})
     labels = tuple(f"{row.label} ({row.asked:g})" if row.asked else row.label for row in rows)
     lines = tuple(
-        (flag_of(name), *(row.options.get(name, UNKNOWN) for row in rows)) for name in names
+        (flag_of(name), *(value_text(name, row.options.get(name)) for row in rows))
+        for name in names
     )
     return Grid(("", *labels), lines)
 
 
 def common_options(rows: Sequence[Row]) -> str:
-    """Return the options that all rows have alike, as flags with values."""
+    """Return the options that all rows share, as flags with values."""
     if not rows:
         return ""
     varying = {name for row in rows[1:] for name in differences(rows[0], row)}

@@ -1,6 +1,6 @@
-"""Loss against learning rate: a curve for each optimizer or row, and how wide its valley is.
+"""Loss against learning rate: a curve for each optimizer or row, and its range of good rates.
 
-The width is a result too: a method with a narrow valley needs more tuning.
+The width is a result too: a method with a narrow range needs more tuning.
 """
 
 from __future__ import annotations

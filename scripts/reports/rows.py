@@ -11,25 +11,23 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-from gpt2.config.names import flag_of
 from scripts.reports.letters import letter
 from scripts.reports.option_values import (
     method_of,
     not_compared_of,
     options_key,
     plain_value,
+    setting,
 )
 from scripts.reports.runs import Run
 from scripts.reports.splits import LOSS, VALIDATION, quoted_split
 from scripts.reports.statistics import Interval, interval
 
-#: The method that prunes nothing, and the one that others are held against.
+#: The method that prunes nothing, and the one that others are compared with.
 DENSE, REFERENCE = "none", "magnitude"
-#: Options that say how long a run is.
-LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 #: Options that say how large the model is.
 MODEL_SIZE = ("MODEL", "N_LAYER", "N_HEAD", "N_EMBD")
-#: How far a reached sparsity may be from the asked one, or from that of a row it is held against.
+#: How far a reached sparsity may be from the asked one, or from that of the row compared with it.
 CLOSE = 1e-3
 #: Differences that a name holds, and their length; with more of them rows are called by letters.
 _MOST_WORDS, _LONGEST = 3, 44
@@ -181,16 +179,17 @@ def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
         if ours is None or theirs is None:
             found.append(f"{name} is not on record")
         elif ours != theirs:
-            found.append(f"{name} differs ({_short(ours)}, {_short(theirs)})")
+            found.append(f"{name} differs ({_short(ours)} against {_short(theirs)})")
     for name in ("tokens", "steps"):
-        pairs = [(x.measured(name), y.measured(name)) for x, y in paired(a, b)]
-        if any(x != y for x, y in pairs):
-            found.append(f"{name} differ")
+        pairs = [(x.measured(name) or 0.0, y.measured(name) or 0.0) for x, y in paired(a, b)]
+        unequal = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        if unequal:
+            found.append(f"{name} differ ({unequal[0]:,.0f} against {unequal[1]:,.0f})")
     found += _devices(a, b)
     whole = a.results("sparsity_whole"), b.results("sparsity_whole")
     if same_sparsity and all(whole) and abs(max(whole[0]) - max(whole[1])) > CLOSE:
         found.append(
-            f"sparsity of the whole model differs ({max(whole[0]):.1%}, {max(whole[1]):.1%})"
+            f"sparsity of the whole model differs ({max(whole[0]):.1%} against {max(whole[1]):.1%})"
         )
     return [*found, *_missed(a), *_missed(b)]
 
@@ -207,11 +206,11 @@ def paired_differences(a: Row, b: Row) -> list[float]:
 
 
 def _devices(a: Row, b: Row) -> list[str]:
-    """Return that runs of one seed are of two models of CPU or GPU; not said of unknown ones."""
+    """Return that runs of one seed are of two models of CPU or GPU; nothing for unknown ones."""
     for ours, theirs in paired(a, b):
         names = ours.record.device_name, theirs.record.device_name
         if None not in names and names[0] != names[1]:
-            return [f"device differs ({names[0]}, {names[1]})"]
+            return [f"device differs ({names[0]} against {names[1]})"]
     return []
 
 
@@ -268,7 +267,7 @@ def _named(rows: Sequence[Row]) -> list[Row]:
         ]
         details = [
             ", ".join(
-                [f"{flag_of(name)[2:]} {row.options.get(name, '-')}" for name in sorted(varying)]
+                [setting(name, row.options.get(name)) for name in sorted(varying)]
                 + [f"{name} {_short(row.conditions[name])}" for name in conditions]
             )
             for row in group

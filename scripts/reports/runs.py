@@ -1,7 +1,7 @@
-"""Run directories as the report reads them: options, record, results, curves, and what is wrong.
+"""Run directories as the report reads them: options, record, results, curves, and problems.
 
 Only config, command, run.json, summary.json, metrics.jsonl and sample.txt are read; logs never.
-What cannot be read is said of the run and takes nothing else away.
+A file that cannot be read is a problem of its run, and takes nothing else away.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def read_run(folder: Path) -> Run:
     points, broken = points_of(_text(folder / "metrics.jsonl", problems))
     if broken:
         lines = "a line" if broken == 1 else f"{broken} lines"
-        problems.append(f"metrics.jsonl: {lines} cut short or damaged, left out of the curves")
+        problems.append(f"metrics.jsonl: {lines} cut short or damaged, not in the curves")
     command = _text(folder / "command", problems).strip()
     return Run(
         folder,
@@ -146,8 +146,8 @@ def _results(folder: Path, record: RunRecord, problems: list[str]) -> tuple[Summ
         return None, "ended without a finite loss"
     if lacking:
         problems.append(
-            f"summary.json has no {', '.join(lacking)}: it is of another version, whose results "
-            "cannot be used"
+            f"summary.json has no {', '.join(lacking)}: it is of another version, and its results "
+            "are not used"
         )
         return None, "results of another version"
     return summary, "finished"
@@ -159,7 +159,7 @@ def _state(folder: Path, record: RunRecord) -> str:
         return f"running ({running})"
     if record.status != "running":
         return record.status or "not begun"
-    # Of another's folder, or one that was copied without its lock, nothing can be said.
+    # The lock of another user's folder, or of a copy without its lock, cannot tell.
     return "killed" if os.access(folder / LOCK, os.W_OK) else "running, or killed"
 
 

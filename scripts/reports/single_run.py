@@ -1,4 +1,4 @@
-"""What the report of one run says in the place of a comparison: its result, or how far it is."""
+"""The report of one run: its result, or how far it is."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def losses_grid(run: Run) -> Grid | None:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Return what is to be known of a run beside its losses: a title and a text each."""
+    """Return the facts of a run beside its losses: a title and a text each."""
     return list(_facts(run))
 
 
@@ -134,7 +134,7 @@ def settings_grid(run: Run) -> Grid:
     batch = run.record.effective_batch
     found = [(flag_of(name), options[name]) for name in [*first, *rest]]
     if batch is not None:
-        found.append(("sequences in a step", str(batch)))
+        found.append(("sequences per step", str(batch)))
     return Grid(("option", "value"), tuple(found))
 
 

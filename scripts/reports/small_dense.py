@@ -1,6 +1,6 @@
 """The small dense control: whether sparse training beats a smaller model of as many weights.
 
-A sparse row is held against a dense one of another size whose number of parameters is the average
+A sparse row is compared with a dense one of another size whose number of parameters is the average
 that the sparse row had over its training (Jin et al. 2025, The journey matters: that average, not
 the final number, says what a sparse run learns).
 """

@@ -14,7 +14,7 @@ from scripts.reports.table_cells import UNKNOWN, Grid
 def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:
     """Return when rows reached the final loss of their controls; those that never did left out.
 
-    shared: runs shared a machine, so that seconds say nothing.
+    shared: runs shared a machine, so seconds are left out.
     """
     titles = (
         "",
@@ -44,15 +44,15 @@ def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:
 
 
 def speedup_notes(found: Sequence[Speedup]) -> Iterator[str]:
-    """Yield who never got there, and what these numbers are."""
+    """Yield the rows that never got there, and how the numbers are made."""
     never = [f"{each.row.label} ({each.control.label})" for each in found if each.steps is None]
     if never:
         yield f"Never reached the final loss of the row in brackets: {joined(never)}."
     if len(never) < len(found):
         yield (
-            "The mean validation curve over seeds, between evaluations a straight line, at the "
-            "final sparsity only. Its rate has not yet fallen there, so a run planned to end there "
-            "would be lower: this understates the speed-up, and data efficiency does not."
+            "Read from the mean validation curve over seeds, with straight lines between "
+            "evaluations, at the final sparsity only. A run planned to end there would have a "
+            "lower rate and loss, so this understates the speed-up; data efficiency does not."
         )
 
 

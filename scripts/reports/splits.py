@@ -25,7 +25,7 @@ def quoted_split(reported: Sequence[Run]) -> str:
 
 
 def split_note(reported: Sequence[Run]) -> str:
-    """Say which split the losses are of, and why; empty where no run has finished."""
+    """Name the split of the losses, and why; empty where no run has finished."""
     finished = [run for run in reported if run.finished]
     if not finished:
         return ""
@@ -41,7 +41,7 @@ def split_note(reported: Sequence[Run]) -> str:
     verb = "has" if without == 1 and len(finished) > 1 else "have"
     return (
         f"Losses are of the validation split, by which rates may have been chosen: {which} {verb} "
-        "no test loss, as of data or a version without a test split."
+        "no test loss (older data or an older version)."
     )
 
 

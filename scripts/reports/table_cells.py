@@ -26,8 +26,19 @@ class Grid:
     marks: tuple[str, ...] = ()
 
 
+def without_empty(grid: Grid, first: int = 1) -> Grid:
+    """Return a table without the columns, from number `first` on, that tell nothing of any row."""
+    kept = [
+        column
+        for column in range(len(grid.titles))
+        if column < first or any(line[column] not in (UNKNOWN, "dense") for line in grid.lines)
+    ]
+    lines = tuple(tuple(line[column] for column in kept) for line in grid.lines)
+    return Grid(tuple(grid.titles[column] for column in kept), lines, grid.marks)
+
+
 def results_grid(table: Table) -> Grid:
-    """Return what a table's rows reached, the dense controls above them."""
+    """Return the results of a table's rows, the dense controls above them."""
     rows = (*table.controls, *table.rows)
     titles: tuple[str, ...] = (
         "",
@@ -37,7 +48,7 @@ def results_grid(table: Table) -> Grid:
         "95 % interval",
         "sparsity asked",
         "reached",
-        "seeds done",
+        "seeds",
         "tokens",
         "steps",
     )
@@ -47,11 +58,11 @@ def results_grid(table: Table) -> Grid:
         titles = (*titles, "beats the small dense model")
         found = [beats.get(id(row), UNKNOWN) for row in rows]
         lines = [(*line, each) for line, each in zip(lines, found, strict=True)]
-    return Grid(titles, tuple(lines), _marks(table))
+    return without_empty(Grid(titles, tuple(lines), _marks(table)), first=5)
 
 
 def details(table: Table) -> list[str]:
-    """Return what the letters in the names of a table's rows stand for."""
+    """Return the settings behind the letters in the names of a table's rows."""
     rows = (*table.controls, *table.rows)
     return [f"{row.label}: {row.detail}" for row in rows if row.detail]
 
@@ -72,7 +83,7 @@ def beats_small_dense(table: Table) -> dict[int, str]:
 
 
 def unfinished_grid(runs: Sequence[Run]) -> Grid:
-    """Return the runs without results: what became of each, and how far it came."""
+    """Return the runs without results: the status and last step of each."""
     lines = (
         (run.name, run.status, UNKNOWN if run.last_step is None else str(run.last_step))
         for run in runs
@@ -81,27 +92,29 @@ def unfinished_grid(runs: Sequence[Run]) -> Grid:
 
 
 def costs_grid(table: Table) -> Grid:
-    """Return what a table's rows took, the dense controls above them."""
+    """Return the costs of a table's rows, the dense controls above them."""
     return costs_of((*table.controls, *table.rows), _marks(table))
 
 
 def costs_of(rows: Sequence[Row], marks: tuple[str, ...] = ()) -> Grid:
-    """Return what it took: time over the seeds, the largest memory, sizes on disk."""
+    """Return the costs of rows: mean time over the seeds, the largest memory, sizes on disk."""
     titles = (
         "",
         "seconds",
         "tokens/s",
-        "peak device MB",
-        "peak host MB",
-        "optimizer state MB",
-        "on disk dense MB",
-        "on disk sparse MB",
+        "peak device memory (MB)",
+        "peak host memory (MB)",
+        "optimizer state (MB)",
+        "dense file (MB)",
+        "sparse file (MB)",
     )
-    return Grid(titles, tuple(_cost(row) for row in rows), marks)
+    return without_empty(Grid(titles, tuple(_cost(row) for row in rows), marks))
 
 
 def _marks(table: Table) -> tuple[str, ...]:
-    return ("control",) * len(table.controls) + ("row",) * len(table.rows)
+    """Return how each line is set: controls apart, and the best row only where rows compare."""
+    best = ["best" if row is table.lowest else "row" for row in table.rows]
+    return (*("control" for _ in table.controls), *best)
 
 
 def _result(row: Row) -> tuple[str, ...]:
@@ -136,9 +149,9 @@ def _cost(row: Row) -> tuple[str, ...]:
 
 
 def comparisons_grid(table: Table, legend: Legend) -> Grid:
-    """Return the comparisons of a table, those that were refused with their reasons.
+    """Return the differences between rows of a table that can be compared.
 
-    What else two rows differ in is told by the letters of `legend`.
+    The letters of `legend` stand for what else two rows differ in.
     """
     titles = (
         "",
@@ -155,9 +168,9 @@ def comparisons_grid(table: Table, legend: Legend) -> Grid:
     )
     margin = _margin(table)
     lines = tuple(
-        _comparison(found, margin, legend.mark(found) or UNKNOWN) for found in table.comparisons
+        _comparison(found, margin, legend.mark(found) or UNKNOWN) for found in table.comparable
     )
-    return Grid(titles, lines, tuple(found.outcome for found in table.comparisons))
+    return Grid(titles, lines, tuple(found.outcome for found in table.comparable))
 
 
 def _margin(table: Table) -> float | None:
@@ -177,16 +190,7 @@ def _equivalence(found: Comparison) -> str:
 
 def _comparison(found: Comparison, margin: float | None, also: str) -> tuple[str, ...]:
     difference = found.difference
-    if difference is None:
-        reasons = "; ".join(found.objections)
-        verdict = f"not compared: {reasons}"
-        return (
-            found.row.label,
-            found.against.label,
-            verdict,
-            *(UNKNOWN,) * (7 if margin else 6),
-            also,
-        )
+    assert difference is not None, "these two are not compared"
     return (
         found.row.label,
         found.against.label,

@@ -47,7 +47,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials, the runs that are left to report, and what is to be known of the choice.
+    """All trials, the runs that are left to report, and remarks on the choice.
 
     options: the tuned ones as typed; empty where the learning rate alone is chosen, by dense runs.
     """
@@ -235,7 +235,7 @@ def _remarks(trials: Sequence[Trial]) -> list[str]:
         name = found[0].row
         best = next((trial for trial in found if trial.chosen), None)
         if len({len(trial.losses) for trial in found}) > 1:
-            remarks.append(f"{name}: not every rate has every tuning seed; those are left aside.")
+            remarks.append(f"{name}: not every rate has every tuning seed; those are left out.")
         if best is None:
             remarks.append(f"{name}: no rate has finished on every tuning seed; none is chosen.")
         else:

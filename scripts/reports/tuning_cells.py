@@ -15,20 +15,20 @@ def rule(tuning: Tuning) -> list[str]:
     seeds = ", ".join(map(str, tuning.seeds))
     if tuning.options:
         return [
-            f"Every row runs with the trial of {joined(tuning.options)} whose mean final "
-            f"validation loss was lowest, of its own trials on seeds {seeds}; of equal ones "
-            "with the smaller values; a trial that fails on any of them is out. All rows try the "
-            "same points of the search space. These seeds are not among those reported."
+            f"Every row runs with its best trial of {joined(tuning.options)}: the lowest mean "
+            f"final validation loss on seeds {seeds}, of equal ones the smaller values. A trial "
+            "that fails on any of these seeds is out. All rows try the same points of the search "
+            "space. These seeds are not reported."
         ]
     return [
-        "Each optimizer runs at the rate whose mean final validation loss was lowest, of its dense "
-        f"runs with the tuning seeds ({seeds}); of equal ones at the smaller; a rate that "
-        "fails on any of them is out. These seeds are not among those reported.",
+        "Each optimizer runs at its best rate: the lowest mean final validation loss of its dense "
+        f"runs with the tuning seeds ({seeds}), of equal ones the smaller. A rate that fails on "
+        "any of these seeds is out. These seeds are not reported.",
     ]
 
 
 def widths_grid(curves: Sequence[RateCurve]) -> Grid:
-    """Return how wide the valley of each curve of loss against rate is."""
+    """Return the range of good rates of each curve of loss against rate."""
     titles = (
         "",
         "rates tried",

@@ -1,4 +1,4 @@
-"""Numbers in words, and what is to be known of the runs."""
+"""Numbers in words, and the remarks on a report's runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.reports.runs import Run
 
 #: What a summary counts of steps that went wrong, and what a reader calls it.
 _WRONG = (
-    ("skipped_steps", "step", "skipped, without a finite loss and gradient"),
+    ("skipped_steps", "step", "skipped for NaN or Inf"),
     ("spiked_steps", "step", "skipped as spikes"),
     ("rollbacks", "rollback", "after spikes"),
 )
@@ -28,8 +28,13 @@ def percent(share: float) -> str:
 
 
 def where(asked: float) -> str:
-    """Return the heading of what is at one sparsity."""
+    """Return the heading of one sparsity."""
     return "Without pruning" if asked == 0.0 else f"{percent(asked)} sparsity"
+
+
+def at_sparsity(asked: float) -> str:
+    """Return at which sparsity something is, for the middle of a sentence."""
+    return "without pruning" if asked == 0.0 else f"at {percent(asked)} sparsity"
 
 
 def signed(value: float, digits: int = 4) -> str:
@@ -55,6 +60,38 @@ def range_text(found: Comparison) -> str:
     return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
+def reach_text(found: Comparison, sign: bool = True) -> str:
+    """Return a difference with the half width of its 95 % interval."""
+    difference = found.difference
+    assert difference is not None
+    assert difference.high is not None
+    mean = signed(difference.mean) if sign else f"{abs(difference.mean):.4f}"
+    return f"{mean}{SPACE}{PLUS_MINUS}{SPACE}{difference.high - difference.mean:.4f}"
+
+
+def could_show(found: Sequence[Comparison]) -> str:
+    """Return which differences the seeds of these comparisons would show."""
+    seeds = counted(max(c.difference.count for c in found if c.difference), "seed")
+    sizes = [c.detectable for c in found if c.detectable is not None]
+    if not sizes:
+        return f"{seeds} cannot tell a difference from chance"
+    return f"with {seeds} only differences above about {span_of(sizes, '.2g')} would show"
+
+
+def span_of(values: Sequence[float], form: str) -> str:
+    """Return the least and the largest of some numbers, or the one that they are when rounded."""
+    least, most = f"{min(values):{form}}", f"{max(values):{form}}"
+    return least if least == most else f"{least} to {most}"
+
+
+def name_beside(row: Row, other: Row) -> str:
+    """Return a row's name beside another: without what the names of both have in common."""
+    if row.optimizer != other.optimizer or row.series == other.series:
+        return row.label
+    name, _, detail = row.series.partition(" (")
+    return name if detail == other.series.partition(" (")[2] else row.series
+
+
 def count_text(runs: Sequence[Run]) -> str:
     """Return how many runs there are, and how many of them have results."""
     lost = sum(not run.finished for run in runs)
@@ -78,7 +115,6 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
                 f"{table.groups} groups that are not compared with one another, since they differ "
                 f"in {joined(table.reasons)}."
             )
-    found += _not_compared(tables)
     rows = [row for table in tables for row in table.rows]
     uneven = [row.label for row in rows if len(set(row.results("tokens"))) > 1]
     if uneven:
@@ -100,26 +136,12 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
 
 
 def _wrong_steps(row: Row) -> Iterator[str]:
-    """Yield how many steps of a row's runs were not made, and how often they went back."""
+    """Yield how many steps a row's runs skipped, and how often they were rolled back."""
     for name, what, why in _WRONG:
         counts = [int(run.measured(name) or 0) for run in row.runs]  # older ones lack some
         if total := sum(counts):
             of = sum(count > 0 for count in counts)
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
-
-
-def _not_compared(tables: Sequence[Table]) -> Iterator[str]:
-    """Yield which pairs are not compared, those with the same reasons together."""
-    pairs: dict[tuple[str, ...], list[str]] = {}
-    for table in tables:
-        for c in table.comparisons:
-            if c.objections:
-                at = f" at {percent(table.asked)}" if table.asked else ""
-                text = f"{c.row.label} with {c.against.label}{at}"
-                pairs.setdefault(c.objections, []).append(text)
-    for reasons, names in pairs.items():
-        more = f" and {counted(len(names) - _MOST, 'more pair')}" if len(names) > _MOST else ""
-        yield f"Not compared, since {joined(reasons)}: {'; '.join(names[:_MOST])}{more}."
 
 
 def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
@@ -131,10 +153,7 @@ def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
     if shared:
         yield "Runs shared the machine: their times and speeds are not comparable."
     if len(devices) > 1:
-        yield (
-            "Runs are of different machines or numbers of threads: their times and speeds are "
-            "not comparable."
-        )
+        yield "Machines or threads differ between runs: their times and speeds are not comparable."
 
 
 def overlapping(runs: Sequence[Run]) -> bool:

@@ -212,6 +212,19 @@ def test_a_bare_python_gets_everything_once(site: Site, capsys: pytest.CaptureFi
     assert site.names() == []
 
 
+def test_the_packages_of_the_report_are_announced_with_their_size(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TEXT.replace("# development", "# report\nscipy==1.17.1\n\n# development")
+    (site.root / "requirements.txt").write_text(text)
+    for group, told in (("runtime", False), ("report", True), ("report", False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["environment.py", group])
+            environment.main()
+        line = "installing scipy==1.17.1 (the report draws and tests with them: 60 MB to download"
+        assert (line in capsys.readouterr().err) == told
+
+
 def test_the_path_is_printed_whole_from_elsewhere(
     site: Site, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -137,7 +137,7 @@ def costs(rows: Sequence[Row], look: Look, shared: bool) -> Picture | None:
         axis.set_xlabel(title)
     axes[0].set_ylabel("perplexity")
     _key_below(figure, rows, look)
-    warning = " Runs shared the machine, so that their times are not comparable." if shared else ""
+    warning = " Runs shared the machine: their times are not comparable." if shared else ""
     return Picture(
         "Perplexity against memory, size and time",
         "Lower left is better. The stepped line is the Pareto front of the means: no other row has "

@@ -23,7 +23,7 @@ _DASHES = ("-", "--", ":")
 def curves(table: Table, look: Look, shared: bool = False) -> Picture | None:
     """Draw the validation loss of a table's rows over the run, a panel for each optimizer.
 
-    shared: runs shared a machine, so that their times say nothing.
+    shared: runs shared a machine, so time is no axis.
     """
     where = where_text(table)
     if table.asked == 0.0:
@@ -75,8 +75,8 @@ def _drawn(
     return over_axes(
         f"Loss curves{where}",
         "Validation loss over the whole split: the line is the mean of the seeds, the band reaches "
-        "from the lowest to the highest. The first fifth of a run may be cut off. While a run is "
-        "being pruned its loss is that of a model less sparse than the final one.",
+        "from the lowest to the highest. The first fifth of a run may be cut off. During pruning "
+        "the model is less sparse than at the end.",
         axes,
         draw,
     )

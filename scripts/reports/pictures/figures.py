@@ -26,7 +26,8 @@ def pictures(
 ) -> list[Picture]:
     """Return everything that can be drawn of the runs and of the tables' rows.
 
-    unlike: hardly any two rows compare, so that they share one picture of curves.
+    unlike: hardly any two rows compare. They share one picture of curves, and none that ranks
+    them.
     """
     rows = [row for table in tables for row in table.rows]
     look = Look(rows)
@@ -40,5 +41,6 @@ def pictures(
         else:
             drawn += [curves(table, look, shared) for table in tables]
             drawn.append(against_sparsity(rows, look))
-        drawn += [costs(rows, look, shared), rates(curves_of_rates), *sparse]
+            drawn.append(costs(rows, look, shared))
+        drawn += [rates(curves_of_rates), *sparse]
     return [picture for picture in drawn if picture is not None]

@@ -18,7 +18,7 @@ _DASHES = ("-", "--", ":")
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG element, its heading, what is to be said below it, and of which sparsity it is.
+    """An SVG element, its heading, its caption, and its sparsity.
 
     views: the same over other axes, where it can be switched: (key, word, SVG), this one first.
     """

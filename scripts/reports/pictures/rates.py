@@ -36,8 +36,8 @@ def rates(curves: Sequence[RateCurve]) -> Picture | None:
         HEADING,
         f"Mean final {split} loss over the seeds of every rate; the ring is the one chosen, the "
         f"thick line the rates within {NEAR:g} nats of the best. Trials that failed on a seed show "
-        "the seeds that finished. A wide valley forgives a rate that is off; a best rate at the "
-        "edge may not be the best there is.",
+        "the seeds that finished. A wide range forgives a rate that is off; a best rate at the "
+        "edge may not be the best of all.",
         svg(
             figure,
             "rates",

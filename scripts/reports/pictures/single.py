@@ -73,7 +73,7 @@ def _evaluation_tip(point: Point) -> str:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A small curve: its title, which number it shows, how a value is told, and its colour."""
+    """A small curve: its title, which number it shows, how a value is written, and its colour."""
 
     title: str
     of: Callable[[Point], float | None]

@@ -44,7 +44,7 @@ def test_without_failures_a_difference_is_claimed(tmp_path: Path) -> None:
 def test_no_claim_where_more_seeds_of_one_row_failed(tmp_path: Path) -> None:
     text = page(tmp_path, {"state": (2, 5, 7)})
     assert "Of 1 comparison tested, 1 shows a difference" in text
-    assert "Of 2 more no claim is made" in text
+    assert "No claim is made on 2 more" in text
     assert "state is better" not in text
     assert (
         "No claim on state against adamw + magnitude: 3 of 8 seeds of adamw + state have no "
@@ -53,20 +53,20 @@ def test_no_claim_where_more_seeds_of_one_row_failed(tmp_path: Path) -> None:
     assert (
         "3 of 8 seeds of adamw + state have no results: they failed or have not finished." in text
     )
-    assert "The lowest mean over 5 seeds that all rows have is that of adamw + state" in text
+    assert "Lowest mean over the 5 seeds that all rows have: adamw + state, " in text
 
 
 def test_as_many_failures_on_both_sides_are_said_beside_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path, {"state": (2,), "magnitude": (7,), "none": (7,)}, state=0.50)
     clause = r".*; 1 seed of each without results, which could not undo it\)"
     assert re.search(r"state is better by " + clause, text)
-    assert "The lowest mean over 6 seeds that all rows have" in text
+    assert "Lowest mean over the 6 seeds that all rows have" in text
 
 
 def test_the_lowest_mean_is_over_common_seeds(tmp_path: Path) -> None:
     """The seeds that state lacks are those at which all rows lose most."""
     text = page(tmp_path, {"state": (6, 7, 8)}, none=1.60, state=1.55)
-    assert "The lowest mean over 5 seeds that all rows have is that of adamw + magnitude" in text
+    assert "Lowest mean over the 5 seeds that all rows have: adamw + magnitude, " in text
 
 
 def test_equal_failures_are_said_whatever_the_outcome(tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_equal_failures_are_said_whatever_the_outcome(tmp_path: Path) -> None:
 
 def test_nothing_is_claimed_where_every_pair_lost_unequally(tmp_path: Path) -> None:
     text = page(tmp_path, {"state": (2, 5, 7), "magnitude": (1,)})
-    assert "No claim is made: unequal numbers of seeds have no results" in text
+    assert "No claim: unequal numbers of seeds have no results" in text
     assert "1 of 8 seeds of adamw + magnitude has no results" in text
 
 
 def test_a_method_that_failed_on_every_seed_is_named(tmp_path: Path) -> None:
     """It makes no row, so that no table and no comparison would show that it was tried."""
     text = page(tmp_path, {"state": tuple(range(1, 9))})
-    known = text.partition("## To know first")[2].partition("\n## ")[0]
+    known = text.partition("## Read this first")[2].partition("\n## ")[0]
     assert (
         "adamw + state (state1 and 7 more) has no results for any of 8 seeds, so no table shows it"
         in known.replace("\\", "")
@@ -105,7 +105,7 @@ def test_a_claim_that_failed_seeds_could_undo_is_not_made(tmp_path: Path) -> Non
     assert "state is better" not in text
     assert re.search(
         r"No claim on state against adamw \+ magnitude: over the seeds that both have the "
-        r"difference is .0\.0399 . 0\.0015, but 1 seed of each has no results, and in the worst "
+        r"difference is .0\.0399 . 0\.0015, but 1 seed of each has no results\. In the worst "
         r"case, with their losses the highest and lowest of these rows, it would be \+0\.0002\.",
         text.replace("\xa0", " "),
     )

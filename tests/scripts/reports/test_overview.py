@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
 
 from scripts.report import main
-from scripts.reports.content import compose
+from scripts.reports.content import Report, compose
+from scripts.reports.markdown import as_markdown
 from scripts.reports.output import verdict_lines
 from scripts.reports.overview import overview_grid, usual_options
 from scripts.reports.runs import read_run
+from scripts.reports.sections import Sections
+from scripts.reports.table_cells import results_grid
 from scripts.reports.terminal import terminal_table
+from scripts.reports.text import as_csv
 from tests.support.synthetic import write_run
 
 
@@ -28,7 +34,7 @@ def unlike_runs(folder: Path, count: int) -> Path:
     return folder
 
 
-def report_of(folder: Path, count: int):  # type: ignore[no-untyped-def]
+def report_of(folder: Path, count: int) -> Report:
     runs = [read_run(path) for path in sorted(unlike_runs(folder, count).iterdir())]
     return compose(f"{count} runs", runs)
 
@@ -56,7 +62,8 @@ def test_a_line_says_what_a_run_differs_in(tmp_path: Path) -> None:
     assert usual["N_LAYER"] == "2"
     assert not {"LION_BETA1", "OPTIMIZER", "SEED", "DATA_DIR"} & usual.keys()
     told = {line[0]: line[-1] for line in overview_grid(report.rows).lines}
-    assert list(told) == ["r0", "r1", "r2", "r3"]  # the lowest loss first
+    assert list(told) == [row.runs[0].name for row in report.rows]  # one order everywhere
+    assert list(told) != ["r0", "r1", "r2", "r3"]
     assert told["r0"] == "-"
     assert "learning-rate" in told["r1"]
     assert told["r2"] == "dropout 0.2"
@@ -79,3 +86,48 @@ def test_the_page_has_one_table_of_all(tmp_path: Path) -> None:
     assert page.count('<table class="results">') == 0
     assert "run-00" in page
     assert "## All runs" in (tmp_path / "out" / "report.md").read_text()
+
+
+def unlike_pair(tmp_path: Path) -> Report:
+    """Two runs of other lengths, one of which has a limit of time."""
+    for name, loss, steps, limit in (("a", 1.6, 100, "0"), ("b", 1.5, 50, "90")):
+        options = {"MAX_STEPS": str(steps), "MAX_TIME": limit}
+        write_run(tmp_path / name, loss, options=options, steps=steps, tokens=512 * steps)
+    return compose("2 runs", [read_run(path) for path in sorted(tmp_path.iterdir())])
+
+
+def test_two_unlike_runs_are_told_once_why_they_do_not_compare(tmp_path: Path) -> None:
+    report = unlike_pair(tmp_path)
+    reason = "steps differ (50 against 100)"
+    assert "No claim: these rows cannot be compared" in report.headlines[0]
+    for text in ("\n".join([*verdict_lines(report), *report.remarks]), as_markdown(report)):
+        assert text.count(reason) == 1
+        assert "max-time no limit" in text
+        assert "max-time 90 s" in text
+        assert "max-time 0" not in text
+
+
+def test_no_loss_is_marked_as_best_where_rows_do_not_compare(tmp_path: Path) -> None:
+    (table,) = unlike_pair(tmp_path / "unlike").tables
+    assert table.lowest is None
+    assert set(results_grid(table).marks) == {"row"}
+    for name, loss in (("adamw", 1.6), ("lion", 1.5)):
+        for seed in (1, 2):
+            write_run(tmp_path / "like" / f"{name}{seed}", loss + seed / 100, seed, name)
+    (table,) = compose("like", [read_run(p) for p in (tmp_path / "like").iterdir()]).tables
+    assert dict(zip([row.label for row in table.rows], results_grid(table).marks, strict=True)) == {
+        "adamw dense": "row",
+        "lion dense": "best",
+    }
+
+
+def test_rows_have_one_order_in_every_table(tmp_path: Path) -> None:
+    report = report_of(tmp_path, 10)
+    shown = Sections(report)
+    assert shown.overview is not None
+    assert shown.overview_costs is not None
+    names = [line[1] for line in shown.overview.lines]
+    assert names == [row.label for row in report.rows]
+    assert names == [line[0] for line in shown.overview_costs.lines]
+    ordered = [line["row"] for line in csv.DictReader(io.StringIO(as_csv(report)))]
+    assert names == ordered

@@ -54,7 +54,7 @@ def test_settings_are_of_the_optimizer_and_the_pruning_alone(tmp_path: Path) -> 
     assert shown["--optimizer"] == "adamw"
     assert shown["--adamw-beta2"] == "0.95"
     assert shown["--target-sparsity"] == "0.5"
-    assert shown["sequences in a step"] == "8"
+    assert shown["sequences per step"] == "8"
     assert "--data-dir" not in shown
     dense = dict(settings_grid(read_run(write_run(tmp_path / "dense", 1.5))).lines)
     assert "--target-sparsity" not in dense

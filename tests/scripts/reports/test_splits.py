@@ -44,7 +44,7 @@ def test_all_that_is_said_is_of_the_test_split(tmp_path: Path) -> None:
     assert comparison.difference.mean == pytest.approx(-0.05)
     text = as_markdown(found)
     assert "Losses are of the test split" in text
-    assert "The lowest mean is that of lion dense: loss 1.6800" in text
+    assert "Lowest mean: lion dense, 1.6800" in text
     assert "test loss" in text
     assert "1.5312" not in text  # adamw's validation loss
     page = as_page(found)
