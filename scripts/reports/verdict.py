@@ -112,10 +112,10 @@ def _against_one(members: Sequence[Comparison], legend: Legend) -> Iterator[str]
                 yield f"{outcome.capitalize()} than {against}: {_listed(each, legend)}."
     apart = [c for c in members if c.outcome == "undecided"]
     if apart:
-        each = _listed(sorted(apart, key=_by_difference), legend)
+        names = _listed(sorted(apart, key=_by_difference), legend)
         sizes = span_of([c.detectable for c in apart if c.detectable is not None], ".2g")
         yield (
-            f"Cannot be told apart from {against}: {each}; only differences above about "
+            f"Cannot be told apart from {against}: {names}; only differences above about "
             f"{sizes} would show."
         )
     equal = [_noted(c) for c in members if c.outcome == "equal"]

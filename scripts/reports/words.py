@@ -104,11 +104,11 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
     """Return what a reader must know before believing the numbers, a sentence for each reason."""
     found = []
     for table in tables:
-        at = f" at {percent(table.asked)}"
         if table.lacking:
-            names = shortened([f"{row.label}{at}" for row in table.lacking], _MOST)
+            names = shortened([row.label for row in table.lacking], _MOST)
             verb = "has" if len(table.lacking) == 1 else "have"
-            found.append(f"{names} {verb} no dense control among these runs.")
+            at = at_sparsity(table.asked)
+            found.append(f"{names} {verb} no dense control among these runs, {at}.")
         if table.groups:
             found.append(
                 f"The {len(table.rows)} rows {where(table.asked).lower()} fall into "
