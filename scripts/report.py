@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         dest="matrix",
         type=Path,
         metavar="FOLDER",
-        help="the matrix to report (default: the newest in runs/); --out is its older name",
+        help="the matrix to report (default: the newest in runs/); --out means the same",
     )
     what.add_argument(
         "--runs", type=Path, nargs="+", metavar="RUN", help="runs, or folders that hold runs"

@@ -241,7 +241,7 @@ def test_the_page_draws_loss_against_rate(report: Report) -> None:
     page = as_page(report)
     assert "Loss against learning rate" in page
     assert "adamw dense, learning-rate 2e-3, weight-decay 0.3: 1.5110, chosen" in page
-    assert "Every row runs with the trial of learning-rate and weight-decay" in page
+    assert "Every row runs with its best trial of learning-rate and weight-decay" in page
 
 
 @pytest.mark.slow
