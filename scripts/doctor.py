@@ -1,7 +1,7 @@
-"""Say whether this machine can train, and what is missing: the verdict, then a line for each part.
+"""Report whether this machine can train, and what is missing: a verdict, then a line per part.
 
-It installs nothing and needs nothing but Python: torch is asked only where there is one. The exit
-code is 2 when something that training needs is missing, else 0.
+It installs nothing and needs only Python; torch is used only if installed. The exit code is 2 when
+something that training needs is missing, else 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if __name__ == "__main__":
         sys.path = [str(_here.parent), *(p for p in sys.path if Path(p).resolve() != _here)]
     from gpt2.config.interpreter import continue_in_venv
 
-    continue_in_venv()  # `make` would take it too, so what it has is what counts
+    continue_in_venv()  # `make` uses .venv, so its packages count
 
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
     import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-#: Of the packages for development, the one that is of use in other ways too.
+#: The development package that has other uses, too.
 OPTIONAL = {
     "transformers": "no comparison with it in the bench, fewer tests; training is the same",
     "tkinter": "no 'make guiconfig' (Debian: python3-tk); 'make menuconfig' is the same menu",
 }
-#: Bytes below which memory and disk are called little.
+#: Bytes below which memory and disk are reported as little.
 LEAST_MEMORY, LEAST_DISK = 4 * 10**9, 8 * 10**9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what is there, and what it costs (empty: nothing).
+    """One line: the part, what was found, and what its lack costs (empty: nothing).
 
-    `needed` is what training cannot start without. `mark` stands before a line with a cost.
+    `needed`: training cannot start without it. `mark` is the first word of a line with a cost.
     """
 
     what: str
@@ -67,7 +67,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Look at the machine."""
+    """Yield all findings about the machine."""
     yield python()
     yield from packages()
     yield from torch_findings()
@@ -78,13 +78,13 @@ def findings() -> Iterator[Finding]:
 
 
 def _whether(package: str, cost: str) -> tuple[str, str]:
-    """Return whether a package is there, and `cost` if it is not."""
+    """Return whether a package is installed, and `cost` if it is not."""
     there = importlib.util.find_spec(package) is not None
     return ("installed", "") if there else ("not installed", cost)
 
 
 def python() -> Finding:
-    """Look at the Python that runs this."""
+    """Check the running Python."""
     version = platform.python_version()
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever Python there is
         return Finding("Python", version, "3.11 or newer is needed: make PYTHON=python3.11", True)
@@ -95,13 +95,13 @@ def packages() -> Iterator[Finding]:
     """Compare the installed packages with requirements.txt."""
     runtime = requirements("runtime")
     for name in missing(runtime):
-        if not name.startswith("torch="):  # torch has lines of its own
+        if not name.startswith("torch="):  # torch has its own lines
             cost = "training needs it; the next 'make' installs it into .venv"
             yield Finding("package", f"{name} not installed", cost, needed=True)
 
 
 def optional() -> Iterator[Finding]:
-    """Look for what training does not need: one line for all packages that targets install."""
+    """Check the packages that targets install when needed, in one line."""
     runtime, report = requirements("runtime"), requirements("report")
     others = {
         k: v for k, v in requirements("development").items() if k not in {*runtime, *OPTIONAL}
@@ -122,10 +122,10 @@ def optional() -> Iterator[Finding]:
 
 
 def torch_findings() -> Iterator[Finding]:
-    """Look at torch, and through it at the GPUs."""
+    """Check torch and, through it, the GPUs."""
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a shared library of its own is not there
+    except (ImportError, OSError) as error:  # OSError: one of its shared libraries is missing
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         cost = "training needs it; the next 'make' installs it into .venv"
         yield Finding("torch", f"cannot be used ({reason})", cost, needed=True)
@@ -155,7 +155,7 @@ def torch_findings() -> Iterator[Finding]:
 
 
 def _bf16_of_cpu() -> Finding:
-    """Look for bf16 in this CPU, and for what was measured of it."""
+    """Check this CPU for bf16, and for its measurement."""
     if not has_bf16():
         cost = "--precision bf16 would be emulated, a hundred times slower; auto takes fp32"
         return Finding("bf16", "not in this CPU", cost)
@@ -181,14 +181,14 @@ def _gpu(index: int) -> Iterator[Finding]:
 
 
 def _attention(index: int, dtype: torch.dtype) -> Finding:
-    """Ask torch which kernel it takes for attention on a GPU."""
+    """Check which kernel torch uses for attention on a GPU."""
     import torch
     from torch.nn.attention import SDPBackend
 
     try:
         query = torch.empty((1, 12, 256, 64), dtype=dtype, device=torch.device("cuda", index))
         kernel = SDPBackend(torch._fused_sdp_choice(query, query, query, is_causal=True))
-    except RuntimeError as error:  # such as a card whose memory others have taken
+    except RuntimeError as error:  # such as a card without free memory
         cost = f"no tensor can be made there: {first_line(error)}"
         return Finding("flash kernels", f"unknown for GPU {index}", cost)
     cost = "attention takes torch's plain kernel: slower, and each layer keeps all its scores"
@@ -198,7 +198,7 @@ def _attention(index: int, dtype: torch.dtype) -> Finding:
 
 
 def compiler() -> Finding:
-    """Look for what torch.compile builds with: a C++ compiler and Python's header files."""
+    """Check what torch.compile needs: a C++ compiler and Python's header files."""
     names = [os.environ.get("CXX", ""), "g++", "clang++"]
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     cost = "--compile continues without compiling, and says so"
@@ -210,7 +210,7 @@ def compiler() -> Finding:
 
 
 def memory() -> Finding:
-    """Look at the host's memory and at the limit of the control group."""
+    """Check the host's memory and the limit of the control group."""
     host = Host()
     if not host.watched:
         return Finding("RAM", "unknown: this system has no /proc", "host memory is not watched")
@@ -223,7 +223,7 @@ def memory() -> Finding:
 
 
 def disk(runs: Path) -> Finding:
-    """Look at the space for run directories."""
+    """Check the disk space for run directories."""
     free = disk_free(runs)
     cost = "a run of the 124M model keeps up to 5 GB of checkpoints"
     lack = cost if free < LEAST_DISK else ""

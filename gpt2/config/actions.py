@@ -1,4 +1,4 @@
-"""What an entry shall do now, as opposed to what a run is: flags without a Kconfig symbol."""
+"""Actions of an entry: flags without a Kconfig symbol, which are not options of the run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Annotated
 from gpt2.config.schema import REPOSITORY
 from gpt2.config.typed import Size, Within
 
-#: The link that every start of train.py in runs/ sets to its run.
+#: Link to the newest run; every start of train.py in runs/ sets it.
 LATEST = REPOSITORY / "runs" / "latest"
 
 
 @dataclass(frozen=True)
 class Help:
-    """The help text of an action's flag, and what stands for its value there."""
+    """The help text of an action's flag, and the placeholder of its value."""
 
     text: str
     metavar: str | None = None
@@ -23,12 +23,12 @@ class Help:
 
 @dataclass(frozen=True)
 class NoActions:
-    """No actions: where a command line holds options of a run alone."""
+    """No actions: the command line holds only options of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainActions:
-    """What train.py shall do with the run."""
+    """The actions of train.py."""
 
     run_dir: Annotated[
         Path | None, Help("run directory; an unfinished run in it continues (default: a new one)")
@@ -68,7 +68,7 @@ class TrainActions:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareActions:
-    """What prepare_data.py shall read and how it treats what is there."""
+    """The actions of prepare_data.py."""
 
     input: Annotated[
         Path | None,
@@ -123,7 +123,7 @@ class PrepareActions:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleActions:
-    """What sample.py shall write."""
+    """The actions of sample.py."""
 
     run: Annotated[Path, Help("run directory, or what export.py made of one")] = LATEST
     prompt: Annotated[
@@ -153,7 +153,7 @@ class SampleActions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateActions:
-    """What evaluate.py shall measure."""
+    """The actions of evaluate.py."""
 
     run: Annotated[Path, Help("run directory, or what export.py made of one")] = LATEST
     split: Annotated[
@@ -168,7 +168,7 @@ class EvaluateActions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportActions:
-    """What export.py shall write."""
+    """The actions of export.py."""
 
     run: Annotated[Path, Help("run directory, or what export.py made of one")] = LATEST
     format: Annotated[

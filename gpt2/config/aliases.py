@@ -1,4 +1,4 @@
-"""What nanoGPT and Hugging Face call our flags."""
+"""Names of our flags in nanoGPT and Hugging Face."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt2.config.actions import (
 )
 from gpt2.config.names import flag_of, nearest
 
-#: {their flag without dashes in front: ours, with its value where the flag alone would not do}.
+#: {their flag without leading dashes: ours, with a value if the flag alone is not enough}.
 ALIASES: dict[str, str] = {
     # nanoGPT
     "max-iters": "--max-steps",
@@ -60,7 +60,7 @@ ALIASES: dict[str, str] = {
     "torch-compile": "--compile",
     "fsdp": "--shard fsdp",
     "dataloader-num-workers": "--num-workers",
-    # what else is typed
+    # other common names
     "steps": "--max-steps",
     "iters": "--max-steps",
     "seq-len": "--block-size",
@@ -77,7 +77,7 @@ ALIASES: dict[str, str] = {
 }
 
 
-#: The entries, and what their own flags are.
+#: The entries, and their actions.
 _ENTRIES: dict[str, type[Any]] = {
     "train.py": TrainActions,
     "prepare_data.py": PrepareActions,
@@ -88,17 +88,17 @@ _ENTRIES: dict[str, type[Any]] = {
 
 
 def _has(actions: type[Any], flag: str) -> bool:
-    """Whether an entry with these actions has `flag`."""
+    """Return whether an entry with these actions has `flag`."""
     return flag in {flag_of(field.name) for field in dataclasses.fields(actions)}
 
 
 def with_dashes(flag: str) -> str:
-    """Return a flag as ours are written: --learning_rate -> --learning-rate."""
+    """Return a flag with dashes: --learning_rate -> --learning-rate."""
     return flag.replace("_", "-")
 
 
 def hint(flag: str, known: Iterable[str], most: int = 2, likeness: float = 0.65) -> str:
-    """Return a hint for an unknown flag: what it is called here, or the nearest known ones."""
+    """Return a hint for an unknown flag: its name here, or the nearest known ones."""
     flags = list(known)
     ours = ALIASES.get(with_dashes(flag).lower().lstrip("-"), "")
     if ours.split(" ")[0] in flags:

@@ -1,4 +1,4 @@
-"""Option strings -> the frozen dataclasses of typed.py, with every problem reported at once."""
+"""Turn option texts into the frozen dataclasses of typed.py, reporting every problem at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gpt2.config.typed import (
     Within,
 )
 
-#: The annotations of each dataclass that was asked for: Python evaluates them anew each time.
+#: Cached annotations of each dataclass: Python evaluates them at every call.
 _evaluated: dict[type[Any], dict[str, Any]] = {}
 
 
@@ -40,11 +40,14 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 
 
 class _Unbound:
-    """Stands for a field whose value was refused; the problem is already on the list."""
+    """Marks a field whose value was refused; the problem is already on the list."""
 
 
 def bind(options: Options) -> Config:
-    """Return the typed configuration. Raises UserError naming every problem of every option."""
+    """Return the typed configuration.
+
+    Raises UserError naming every problem of every option.
+    """
     problems = options.check()
     binder = _Binder(options, problems)
     parts = {
@@ -84,7 +87,7 @@ def option_hints(options: Options) -> dict[str, Any]:
 def symbols(kind: type[Any], prefix: str = "") -> dict[str, str]:
     """Return the symbol that each field of dataclass `kind` reads: `prefix` and the field's name.
 
-    A field with the note Named says its symbol itself.
+    The note Named overrides the symbol.
     """
     found = {}
     for field, hint in _hints(kind).items():
@@ -94,7 +97,7 @@ def symbols(kind: type[Any], prefix: str = "") -> dict[str, str]:
 
 
 def own_values(plugin: str, own: Any) -> dict[str, Any]:
-    """Return the values of a plug-in's `Options` by option name, those it stands on included."""
+    """Return the values of a plug-in's `Options` by option name, with those of its base."""
     prefix = plugin.replace("-", "_") + "_"
     names = symbols(type(own), prefix.upper())
     found: dict[str, Any] = {}
@@ -134,7 +137,7 @@ class _Binder:
     def plugin_options(self, choice: str, kind_of: str | None = None) -> Any:
         """Build the `Options` of the plug-in chosen in `choice`; None when it has none.
 
-        `kind_of` is the choice of all plug-ins of its kind, where that is another.
+        `kind_of` is the choice of all plug-ins of its kind, if that is another.
         """
         name = self.options.value(choice)
         package = PLUGIN_PACKAGES[kind_of or choice]
@@ -167,7 +170,7 @@ class _Binder:
 
 
 def unwrap(hint: Any) -> tuple[type[Any], tuple[Any, ...]]:
-    """Return the plain type of an annotation, without None, and the notes attached to it."""
+    """Return the plain type of an annotation, without None, and its notes."""
     notes: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
@@ -178,13 +181,16 @@ def unwrap(hint: Any) -> tuple[type[Any], tuple[Any, ...]]:
 
 
 def convert(text: str, kind: type[Any], notes: tuple[Any, ...] = ()) -> Any:
-    """Convert an option's text to `kind`. Raises ValueError saying what is wrong with it."""
+    """Convert an option's text to `kind`.
+
+    Raises ValueError naming the problem.
+    """
     if kind is bool:
         return text == "y"
     if kind is Path:
         if not text:
             raise ValueError("a path is needed")
-        # Flags hold absolute paths by now, so what is relative is the repository's own.
+        # Paths in flags are absolute by now; relative ones are relative to the repository.
         return REPOSITORY / text
     if kind not in (int, float):
         return kind(text)

@@ -1,4 +1,4 @@
-"""The command line of every entry: its flags from the Kconfig tree, its actions from actions.py."""
+"""The command line of every entry: flags from the Kconfig tree, actions from actions.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gpt2.config.version import VERSION
 Actions = TypeVar("Actions")
 
 
-#: What stands below the flags of --help.
+#: Text after the flags in --help.
 _EPILOGS = {
     "train.py": """\
 examples:
@@ -41,7 +41,7 @@ _FLAG = re.compile(r"--[a-z][a-z0-9_-]*(=|$)")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are UserErrors: one line, and no usage text in front of it."""
+    """An argparse parser whose errors are UserErrors: one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help of 100 columns, whose flags are not broken at their dashes."""
+    """Help of 100 columns that does not break flags at their dashes."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
@@ -67,9 +67,9 @@ def parse(
 ) -> tuple[Options, Actions]:
     """Parse `argv` into options (those in `names`, or all) and an entry's actions.
 
-    Of a flag given twice the last counts, so that a command line can be extended at its end. Bad
-    option values are collected in the returned Options; raises UserError for unknown flags, flags
-    without a value and bad actions, together with what `bind` finds in the options.
+    If a flag is repeated, the last one is used, so that a command line can be extended at its end.
+    Bad option values are collected in the returned Options. Raises UserError for unknown flags,
+    flags without a value and bad actions, together with bind()'s problems of the options.
     """
     options = Options()
     chosen = options.names() if names is None else list(names)
@@ -118,14 +118,14 @@ def parse(
 
 
 def split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Divide a command line at the first --: what the entry takes, and flags of train.py."""
+    """Split a command line at the first --: the entry's own words, and flags of train.py."""
     words = list(argv)
     cut = words.index("--") if "--" in words else len(words)
     return words[:cut], words[cut + 1 :]
 
 
 def _one_list(values: Sequence[str]) -> str:
-    """Join lists of key=value into one; of a key given twice the last counts."""
+    """Join lists of key=value into one; of a repeated key the last is used."""
     parts: dict[str, str] = {}
     for part in ",".join(values).split(","):
         key = part.partition("=")[0]
@@ -135,7 +135,7 @@ def _one_list(values: Sequence[str]) -> str:
 
 
 def _contradictions(found: argparse.Namespace, chosen: Sequence[str]) -> list[str]:
-    """Say where PREFIX:NAME, or cuda:1, and another value of the option that holds it was given."""
+    """Return contradictions of PREFIX:NAME, or cuda:1, with the option that holds the same."""
     problems = []
     for choice, (_, symbol) in QUALIFIED.items():
         if choice in chosen and symbol in chosen:
@@ -158,7 +158,7 @@ def _contradictions(found: argparse.Namespace, chosen: Sequence[str]) -> list[st
 
 
 def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
-    """Join flags to their values, which may so begin with a dash; list what cannot be joined."""
+    """Join flags to values, which may begin with a dash; also return what cannot be joined."""
     valued = {
         text: action.nargs != 0 for action in parser._actions for text in action.option_strings
     }
@@ -168,10 +168,10 @@ def _join(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[st
     while waiting:
         argument = waiting.pop()
         flag, equals, value = argument.partition("=")
-        if flag not in valued and with_dashes(flag) in valued:  # --learning_rate, as nanoGPT has it
+        if flag not in valued and with_dashes(flag) in valued:  # --learning_rate, as in nanoGPT
             flag = with_dashes(flag)
             argument = flag + equals + value
-        # argparse gives a value of "--" as no value at all, and no option of ours takes one.
+        # argparse drops a value of "--", and no option of ours takes one.
         if argument == "--":
             problems.append("unexpected argument -- (see --help)")
         elif flag in valued and (value == "--" or (not equals and waiting[-1:] == ["--"])):
@@ -250,7 +250,7 @@ def _path(text: str) -> Path:
 
 
 def _nodes(options: Options, chosen: Sequence[str]) -> dict[str, kc.MenuNode]:
-    """Return the entry in the menu of every option, in its order."""
+    """Return the menu entry of every option, in menu order."""
     found: dict[str, kc.MenuNode] = {}
     for node in options.kconfig.node_iter(unique_syms=True):
         name = str(node.item.name) if isinstance(node.item, kc.Symbol | kc.Choice) else ""
@@ -260,7 +260,7 @@ def _nodes(options: Options, chosen: Sequence[str]) -> dict[str, kc.MenuNode]:
 
 
 def _is_plugins_own(node: kc.MenuNode) -> bool:
-    """Whether an option is declared beside a plug-in: optimizers/sgd.Kconfig, not Kconfig."""
+    """Return whether an option is declared by a plug-in: optimizers/sgd.Kconfig, not Kconfig."""
     return Path(node.filename).suffix == ".Kconfig"
 
 
@@ -277,7 +277,7 @@ def _add_options(
 
 
 def _help_of(options: Options, name: str, node: kc.MenuNode) -> str:
-    """Return the first sentence of an option's help, and its default or what it needs."""
+    """Return the first sentence of an option's help, and its default or its condition."""
     said = " ".join((node.help or "").split())
     text = re.split(r"(?<=[a-z0-9)][.;]) ", said, maxsplit=1)[0].rstrip(".;") or node.prompt[0]
     value = options.value(name)
@@ -289,7 +289,7 @@ def _help_of(options: Options, name: str, node: kc.MenuNode) -> str:
 
 
 def _add_option(group: Any, options: Options, name: str, text: str | None) -> None:
-    """Add the flag of an option; without a `text` it is not shown in the help."""
+    """Add the flag of an option; without a `text`, --help does not show it."""
     flag = flag_of(name)
     if text is None:
         text = argparse.SUPPRESS
@@ -315,7 +315,7 @@ def _add_option(group: Any, options: Options, name: str, text: str | None) -> No
 
 
 def _flags_first(unknown: list[str]) -> list[str]:
-    """Of unknown arguments, the flags; the rest only where there is no flag they could follow."""
+    """Return the flags among unknown arguments; all of them if there is no flag."""
     flags = [argument for argument in unknown if argument.startswith("--")]
     return flags or unknown
 

@@ -1,4 +1,4 @@
-"""Of which code a run is: a hash of the sources."""
+"""The code version of a run: a hash of the sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def code_hash(root: Path = _PACKAGE) -> str:
     """Return one SHA-256 over the sources below `root`: Python and Kconfig, by path.
 
-    A commit says the same only where nothing is changed; and a commit may change nothing here.
+    A commit is not enough: it may not change these sources, and uncommitted changes have none.
     """
     digest = hashlib.sha256()
     sources = [*root.rglob("*.py"), *root.rglob("*Kconfig")]

@@ -1,4 +1,4 @@
-"""Colour for a terminal: bold, yellow and red, and none where NO_COLOR is set."""
+"""Colour on a terminal: bold, yellow and red; none if NO_COLOR is set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CODES: dict[Style, str] = {"bold": "1", "yellow": "33", "red": "1;31"}
 
 
 def painted(text: str, style: Style, stream: TextIO) -> str:
-    """Return `text` in a style if `stream` is a terminal; unchanged otherwise.
+    """Return `text` in a style if `stream` is a terminal; else unchanged.
 
     https://no-color.org: any value of NO_COLOR but the empty one switches colour off.
     """
@@ -20,5 +20,5 @@ def painted(text: str, style: Style, stream: TextIO) -> str:
 
 
 def draws(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that can do more than print lines."""
+    """Return whether `stream` is a terminal that can do more than print lines."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"

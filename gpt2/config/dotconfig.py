@@ -16,9 +16,9 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True)
 class Line:
-    """A line that says something: of `name` its value as written, "n" where it is not set.
+    """One setting: `name` and its value as written, "n" if it is not set.
 
-    problem: what is wrong with it; the name and the value are then empty.
+    problem: the line's problem; the name and the value are then empty.
     """
 
     number: int
@@ -29,7 +29,10 @@ class Line:
 
 
 def read_text(path: Path) -> str:
-    """Return what a .config holds. Raises UserError when it cannot be read."""
+    """Return the content of a .config.
+
+    Raises UserError when it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -38,7 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def lines_of(text: str) -> Iterator[Line]:
-    """Yield the lines of a .config, without blank ones and comments; one with a problem says it."""
+    """Yield the settings of a .config, without blank lines and comments; bad lines as problems."""
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip()
         unset = _UNSET.fullmatch(line)
@@ -54,6 +57,6 @@ def lines_of(text: str) -> Iterator[Line]:
 
 
 def unquoted(value: str) -> str | None:
-    """Return the text of a value in quotes; None where it is in none, or more follows."""
+    """Return the text of a quoted value; None if it is not quoted, or more follows."""
     quoted = _STRING.fullmatch(value)
     return None if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])

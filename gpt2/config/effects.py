@@ -1,4 +1,4 @@
-"""What an option is to a result, by the notes on its field: read by resume and by the report."""
+"""Which options affect a result, by the notes on their fields; used by resume and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = (DataConfig, ModelConfig, OptimConfig, PruneConfig, TrainConfig, Machin
 def notes() -> dict[str, Note]:
     """Return the note on every option that has one, by its name in lower case.
 
-    That is the name of its field; a plug-in's own option has the plug-in's name in front.
+    The name is its field's; a plug-in's own option has the plug-in's name as prefix.
     """
     kinds: list[tuple[str, type[Any]]] = [("", kind) for kind in _KINDS]
     for package in PLUGIN_PACKAGES.values():
@@ -64,7 +64,7 @@ def product_at_resume() -> tuple[str, ...]:
 
 
 def not_compared(values: Mapping[str, Any]) -> set[str]:
-    """Return the options that make no difference between rows, of a run with these `values`."""
+    """Return the options that do not distinguish rows, for a run with these `values`."""
     return {
         field
         for field, note in notes().items()

@@ -1,8 +1,8 @@
-"""Injection points for the fault tests; inert unless GPT2_FAULT is set.
+"""Injection points for the fault tests; inactive unless GPT2_FAULT is set.
 
-GPT2_FAULT=point:action[:when] arms one point of POINTS. `when` is the passing at which it acts: 3
-is the third alone, 3+ the third and every later one, * every one; without it, the first alone.
-The variable is read once, at the first passing.
+GPT2_FAULT=point:action[:when] arms one point of POINTS. `when` counts the passes: 3 is only the
+third, 3+ the third and all later ones, * all; the default is only the first. The variable is read
+once, at the first pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from gpt2.config.errors import UserError
 
-#: Every point, and what has been done when it is passed. A test holds that the code has these.
+#: Every point, and the state of the program there. A test checks that the code has these.
 POINTS = {
     "run.open": "the folder of a run is about to be opened",
     "run.write": "a small file of a run (run.json, summary.json) is about to be written",
@@ -42,13 +42,13 @@ POINTS = {
     "data.rename": "the files of a corpus take their names",
     "data.meta": "only meta.json is missing",
 }
-#: Seconds that `hang` sleeps: for ever, beside any limit of a test.
+#: Seconds that `hang` sleeps: longer than any limit of a test.
 _FOR_EVER = 3600.0
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What GPT2_FAULT asks for; the passings `first` to `last` act."""
+    """The value of GPT2_FAULT; passes `first` to `last` act."""
 
     name: str
     action: str
@@ -62,8 +62,8 @@ _hits = itertools.count(1)
 def failpoint(name: str) -> None:
     """Pass the injection point `name`: does nothing unless GPT2_FAULT arms it.
 
-    kill and term end the process or tell it to stop, hang stays here, oom is a want of memory,
-    enospc, erofs and eio are what a disk that is full, read-only or broken says.
+    kill ends the process, term asks it to stop, hang sleeps, oom is an out-of-memory error; enospc,
+    erofs and eio are the errors of a full, read-only or broken disk.
     """
     plan = _due(name)
     if plan is None:
@@ -82,9 +82,9 @@ def failpoint(name: str) -> None:
 
 
 def factor(name: str) -> float:
-    """Pass the injection point `name` of a number, and return what to multiply it by.
+    """Pass the injection point `name` of a number; return the factor on it.
 
-    1 unless GPT2_FAULT arms it: nan and inf give that, x20 twenty times as much.
+    1 unless GPT2_FAULT arms it: nan and inf give that, x20 gives 20.
     """
     plan = _due(name)
     if plan is None:
@@ -113,7 +113,7 @@ def _armed() -> _Plan | None:
 
 
 def _due(name: str) -> _Plan | None:
-    """Return the plan if it is for this passing of `name`."""
+    """Return the plan if it applies to this pass of `name`."""
     plan = _armed()
     if plan is None or plan.name != name or not plan.first <= next(_hits) <= plan.last:
         return None

@@ -1,6 +1,6 @@
-"""Which Python runs an entry: one with the packages, that of .venv where the one at hand lacks any.
+"""Choose the Python of an entry: that of .venv if the current one lacks a package.
 
-Needs nothing but the standard library, and runs on older Pythons.
+It needs only the standard library, and runs on older Pythons.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 VENV = REPOSITORY / ".venv"
 OLDEST = (3, 11)
-#: Modules whose names are not those of their packages.
+#: Modules whose names differ from their packages'.
 _MODULES = {"pyyaml": "yaml"}
 
 
 def need_packages(program: str) -> None:
-    """Continue in .venv if this Python lacks a package; exit 2 with one line if that cannot help.
+    """Continue in .venv if this Python lacks a package; exit 2 with one line if that fails.
 
-    Called before anything else is imported.
+    Call it before any other import.
     """
     continue_in_venv()
     lacks = lacking()
@@ -44,12 +44,12 @@ def need_packages(program: str) -> None:
 
 
 def continue_in_venv() -> None:
-    """Replace this process by the same command in .venv, if a package is missing here."""
+    """Restart the same command with .venv's Python, if a package is missing here."""
     python = VENV / "bin" / "python"
     if in_venv() or not _works(python) or not lacking():
         return
     if sys.version_info < (3, 10):  # noqa: UP036 - runs on whatever Python there is
-        return  # it does not know how it was started; need_packages names the version
+        return  # orig_argv is missing; need_packages names the version
     sys.stdout.flush()
     os.execv(python, [str(python), *sys.orig_argv[1:]])
 
@@ -57,7 +57,7 @@ def continue_in_venv() -> None:
 def command(entry: str) -> list[str]:
     """Return the words that start `entry`, a file of the repository, from the current folder.
 
-    By the Python that is running, which has the packages: python3 need not be that one.
+    They use the running Python, which has the packages: python3 may be another one.
     """
     running = Path(sys.executable)
     found = shutil.which("python3")
@@ -66,7 +66,7 @@ def command(entry: str) -> list[str]:
 
 
 def _works(python: Path) -> bool:
-    """Whether a Python is there and may be run: its link may lead into another user's home."""
+    """Return whether a Python exists and may be run: it can link to another user's home."""
     return os.access(python, os.X_OK)
 
 
@@ -76,20 +76,20 @@ def _typed(path: Path) -> str:
 
 
 def in_venv() -> bool:
-    """Whether this Python is that of .venv."""
+    """Return whether this Python is that of .venv."""
     return Path(sys.prefix).resolve() == VENV.resolve()
 
 
 def lacking() -> list[str]:
-    """Return the packages of requirements.txt needed to train that cannot be found."""
+    """Return the missing packages of requirements.txt that training needs."""
     return [name for name in needed() if importlib.util.find_spec(_MODULES.get(name, name)) is None]
 
 
 def needed() -> list[str]:
-    """Return the names of the packages in the first group of requirements.txt, for training."""
+    """Return the packages in the first group of requirements.txt, those for training."""
     names = []
     path = REPOSITORY / "requirements.txt"
-    if not path.exists():  # a copy of gpt2/ alone, whose owner sees to its packages
+    if not path.exists():  # only gpt2/ was copied; its owner installs the packages
         return []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# ") and line != "# runtime":

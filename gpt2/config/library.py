@@ -1,4 +1,4 @@
-"""How an optimizer of a library, or of one's own, is named: po:NAME, module:Class, key=value."""
+"""Names of library optimizers and the user's own: po:NAME, module:Class, key=value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Library:
-    """A package with optimizers, and the versions that were tested: `least` up to `below`."""
+    """A package with optimizers, and its tested versions: from `least` to below `below`."""
 
     module: str
     least: tuple[int, int]
@@ -16,12 +16,12 @@ class Library:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """Return the requirement for pip."""
         low, high = (".".join(map(str, version)) for version in (self.least, self.below))
         return f"{self.module}>={low},<{high}"
 
 
-#: By the prefix of its optimizers' names.
+#: The libraries, by the prefix of their optimizers' names.
 LIBRARIES = {
     "po": Library("pytorch_optimizer", (4, 1), (5, 0)),
     "bnb": Library("bitsandbytes", (0, 50), (0, 51)),
@@ -31,12 +31,12 @@ _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return library prefix, or module, and name of "po:soap" or "module:Class".
+    """Return prefix or module, and name, of "po:soap" or "module:Class".
 
     Raises ValueError when it is neither.
     """
     first, _, second = name.partition(":")
-    if first == "torch":  # a package of optimizers is torch.optim alone
+    if first == "torch":  # torch's optimizers are in torch.optim only
         raise ValueError(
             f"--optimizer {name!r}: the usual optimizers are built in: --optimizer "
             f"{second.lower() or 'adam'}; others of torch are --optimizer torch.optim:CLASS"
@@ -48,12 +48,15 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def is_own_code(name: str) -> bool:
-    """Whether `name` is module:Class, code of the user's own, which no file may have executed."""
+    """Return whether `name` is module:Class, the user's code, which must not run from a file."""
     return name.partition(":")[0] not in LIBRARIES
 
 
 def split_arguments(text: str) -> dict[str, str]:
-    """Return the arguments in "key=value,key2=value2". Raises ValueError."""
+    """Return the arguments in "key=value,key2=value2".
+
+    Raises ValueError.
+    """
     found: dict[str, str] = {}
     for part in text.split(",") if text else []:
         key, equals, value = part.partition("=")

@@ -1,7 +1,7 @@
-"""Options with the values given by flags and .config lines; refuses what Kconfig would ignore.
+"""Options with values from flags and .config lines; refuses what Kconfig would ignore.
 
-kconfiglib only warns about a bad value, and says nothing of a value for a hidden symbol. Here both
-are errors, all collected before any is reported.
+kconfiglib only warns about a bad value, and ignores a value for a hidden symbol. Here both are
+errors, all collected before any is reported.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gpt2.config.names import flag_of, nearest, word_of
 from gpt2.config.schema import TRAIN_TREE, Schema
 from gpt2.config.typed import NUMBERED, PLUGIN_PACKAGES, QUALIFIED
 
-#: What a line of UTF-8 text cannot hold: control characters, line ends, bytes that are no text.
+#: Characters that a line of UTF-8 text cannot hold: controls, line ends, undecodable bytes.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-#: How Python keeps bytes of a command line that are no text in the locale.
+#: How Python represents undecodable bytes of a command line.
 _BYTES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A value given by the user: symbol or choice name, text, and where it was given."""
+    """A value given by the user: symbol or choice name, text, and its origin."""
 
     name: str
     value: str
@@ -46,12 +46,12 @@ class Options(Schema):
     def __init__(self, path: Path = TRAIN_TREE) -> None:
         super().__init__(path)
         self.given: dict[str, Assignment] = {}
-        #: Lines for what no one can set, as it follows from other options.
+        #: Lines that set options which follow from others.
         self.derived: list[Assignment] = []
         self.problems: list[str] = []
 
     def give(self, name: str, value: str, where: str) -> None:
-        """Set option or choice `name`; what is wrong with it is collected, not raised."""
+        """Set option or choice `name`; problems are collected, not raised."""
         if ":" in value and name in QUALIFIED:
             member, symbol = QUALIFIED[name]
             self.give(name, member, where)
@@ -101,7 +101,10 @@ class Options(Schema):
         symbol.set_value(value)
 
     def read(self, path: Path) -> None:
-        """Give every line of a .config file. Raises UserError when it cannot be read."""
+        """Give every line of a .config file.
+
+        Raises UserError when it cannot be read.
+        """
         seen: dict[str, int] = {}
         for line in lines_of(read_text(path)):
             name, where = line.name, f"{path}:{line.number}"
@@ -121,7 +124,7 @@ class Options(Schema):
                 self._read_value(name, line.value, f"{where}: CONFIG_{name}")
 
     def _hint(self, name: str) -> str:
-        """Return what helps with an unknown symbol: what its plug-in lacks, or similar ones."""
+        """Return a hint for an unknown symbol: what its plug-in lacks, or similar names."""
         for choice in PLUGIN_PACKAGES:
             if name.startswith(choice + "_") and choice in self.choices:
                 plugin = word_of(name, choice)
@@ -164,15 +167,15 @@ class Options(Schema):
             symbol = self.symbols[given.name]
             in_file = not given.where.startswith("--")
             if symbol.str_value == given.value and (symbol.visibility or in_file):
-                continue  # also a full file's line for a hidden symbol: nothing is lost
+                continue  # also a full file's line for a hidden symbol
             if symbol.choice and given.value == "n":
                 if not self._chosen(symbol):
                     found.append(f"{given.where} cannot be n: choose another of its group")
             elif given.where == named_by.get(given.name):
-                continue  # the choice that was given this name says what is wrong
+                continue  # the choice with this name reports the problem
             elif unmet := (self.unmet if in_file else self.unmet_flags)(given.name):
                 what = " has no effect here"
-                if symbol.choice and not self.unmet(symbol.choice.name):  # the choice has others
+                if symbol.choice and not self.unmet(symbol.choice.name):  # others can be chosen
                     what = f": {word_of(given.name, symbol.choice.name)!r} cannot be chosen here"
                 found.append(f"{given.where}{what}: it needs {' and '.join(unmet)}")
             elif bounds := self.bounds(given.name):
@@ -189,7 +192,7 @@ class Options(Schema):
         return found
 
     def _half_plugins(self) -> list[str]:
-        """Return what is missing of the plug-ins that are chosen."""
+        """Return what the chosen plug-ins lack."""
         chosen = {name: self.value(name) for name in PLUGIN_PACKAGES if name in self.choices}
         lacking = {
             name: plugins.lack(name, value, [value]) for name, value in chosen.items() if value
@@ -197,7 +200,7 @@ class Options(Schema):
         return [f"{self.origin(name)}: {what}" for name, what in lacking.items() if what]
 
     def value(self, name: str) -> str | None:
-        """Return the text an option ends up with; None when it plays no part here."""
+        """Return the final text of an option; None when it does not apply."""
         if name in self.choices:
             selection = self.choices[name].selection
             return word_of(selection.name, name) if selection else None
@@ -207,7 +210,7 @@ class Options(Schema):
         return value
 
     def default(self, name: str) -> str | None:
-        """Return the text that an option would end up with if it were not given."""
+        """Return the text that an option would have if it were not given."""
         others = Options(self.path)
         for given in self.given.values():
             if given.name != name:

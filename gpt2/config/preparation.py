@@ -1,4 +1,4 @@
-"""The command that prepares the data of a run, as a message names it."""
+"""The command that prepares the data of a run, for messages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _DEFAULT_DATA = REPOSITORY / "data"
 
 
 def needs_input(dataset: str) -> bool:
-    """Whether --input brings the text of `dataset`; False for a name that no corpus has."""
+    """Return whether `dataset` needs --input for its text; False for an unknown name."""
     package = PLUGIN_PACKAGES["DATASET"]
     known = dataset in plugins.names(package)
     return known and bool(plugins.constants(package, dataset).get("NEEDS_INPUT", False))
 
 
 def prepare_command(folder: Path, tokenizer: str | None = None) -> str:
-    """Return the command that makes a data folder DATA_DIR/DATASET, of its default tokenizer."""
+    """Return the command that makes the data folder DATA_DIR/DATASET."""
     folder = folder.absolute()
     command = [*interpreter.command("gpt2/prepare_data.py"), "--dataset", folder.name]
     if needs_input(folder.name):

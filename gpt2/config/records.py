@@ -1,8 +1,8 @@
-"""Typed records of JSON: a dataclass says what is read, and one reader checks it.
+"""Typed records of JSON: a dataclass declares the fields, and one reader checks them.
 
-A field has the key of its name, or the one of stored_as. A field without a default must be there;
-one with a default may be missing, as in a file of an older version. Keys that the class does not
-name, as of a newer version, are kept, and to_json writes them back.
+A field's key is its name, or that of stored_as. A field without a default is required; one with a
+default may be missing, as in a file of an older version. Keys that the class does not name, as of a
+newer version, are kept, and to_json writes them back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
-#: Metadata of a field that is not written while it is None.
+#: Metadata of a field that is not written when it is None.
 OMIT_NONE: Final[Mapping[str, object]] = types.MappingProxyType({"omit_none": True})
 _NAMES: Final = {
     str: "a string",
@@ -28,7 +28,7 @@ _NAMES: Final = {
 
 
 def stored_as(key: str) -> dict[str, str]:
-    """Return the metadata of a field that a file has under another name."""
+    """Return the metadata of a field with another key in the file."""
     return {"key": key}
 
 
@@ -36,8 +36,8 @@ def stored_as(key: str) -> dict[str, str]:
 class Record:
     """A record of a JSON file. `as_read` is the object that it was read from, empty if it is new.
 
-    Fields are of str, bool, int, float (which takes whole numbers, too), Any, other records, and of
-    these X | None, tuple[X, ...], tuple[X, Y] and dict[str, X].
+    Fields may be str, bool, int, float (which takes whole numbers, too), Any, other records, and X
+    | None, tuple[X, ...], tuple[X, Y] and dict[str, X] of these.
     """
 
     as_read: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -47,7 +47,7 @@ Kind = TypeVar("Kind", bound=Record)
 
 
 class _Entry(NamedTuple):
-    """A field of a record: its attribute, its key in JSON, its type, and how it is treated."""
+    """A field of a record: its attribute, its key in JSON, its type, and its options."""
 
     attribute: str
     key: str
@@ -60,7 +60,7 @@ _KNOWN: dict[type[Record], tuple[_Entry, ...]] = {}
 
 
 def from_json(kind: type[Kind], value: Any, name: str = "") -> Kind:
-    """Return the record that a JSON value is; `name` is where the value stands in its file.
+    """Return the record in a JSON value; `name` is the value's place in its file.
 
     Raises ValueError naming the first field that is missing or of another type.
     """
@@ -76,9 +76,9 @@ def from_json(kind: type[Kind], value: Any, name: str = "") -> Kind:
 
 
 def salvage(kind: type[Kind], value: Any) -> tuple[Kind, list[str]]:
-    """Return the record of what can be read in a JSON value, and what is wrong with the rest.
+    """Return a record of the readable part of a JSON value, and the problems of the rest.
 
-    A field of another type has its default. All fields of `kind` must have one.
+    A field of another type gets its default. All fields of `kind` must have one.
     """
     if not isinstance(value, dict):
         return kind(), [f"it is {_name_of(value)}, not an object"]
@@ -95,7 +95,7 @@ def salvage(kind: type[Kind], value: Any) -> tuple[Kind, list[str]]:
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """Return a record as a JSON object: as it was read, with the fields as they are now."""
+    """Return a record as a JSON object: as it was read, with the current fields."""
     found = dict(record.as_read)
     for entry in _entries(type(record)):
         value = getattr(record, entry.attribute)
@@ -105,7 +105,7 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def _entries(kind: type[Record]) -> tuple[_Entry, ...]:
-    """Return the fields of a record class; looked up once."""
+    """Return the fields of a record class; computed once."""
     if kind in _KNOWN:
         return _KNOWN[kind]
     hints = typing.get_type_hints(kind)
@@ -124,7 +124,10 @@ def _entries(kind: type[Record]) -> tuple[_Entry, ...]:
 
 
 def _converted(hint: Any, value: Any, place: str) -> Any:
-    """Return a JSON value as a field of type `hint` has it. Raises ValueError naming `place`."""
+    """Return a JSON value converted to a field of type `hint`.
+
+    Raises ValueError naming `place`.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -144,7 +147,7 @@ def _converted(hint: Any, value: Any, place: str) -> Any:
 
 
 def _tuple(hints: tuple[Any, ...], parts: list[Any], place: str) -> tuple[Any, ...]:
-    """Return a JSON list as a tuple of one type, or of one type for each place."""
+    """Return a JSON list as a tuple of one type, or of one type for each index."""
     if hints[-1] is Ellipsis:
         hints = (hints[0],) * len(parts)
     if len(parts) != len(hints):
@@ -156,7 +159,10 @@ def _tuple(hints: tuple[Any, ...], parts: list[Any], place: str) -> tuple[Any, .
 
 
 def _checked(kind: type, value: Any, place: str) -> Any:
-    """Return a JSON value that is of a type that JSON has. Raises ValueError."""
+    """Return a JSON value of a plain type.
+
+    Raises ValueError if it has another.
+    """
     kinds = (int, float) if kind is float else (kind,)
     # In Python, a bool is an int.
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
@@ -169,7 +175,7 @@ def _name_of(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a field's value as JSON has it."""
+    """Return a field's value as JSON."""
     if isinstance(value, Record):
         return to_json(value)
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""What options a Kconfig tree has: names, members of choices, conditions, ranges."""
+"""The options of a Kconfig tree: names, members of choices, conditions, ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpt2.config.names import word_of
 from gpt2.config.tree import Kconfig, as_flags, setters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: The tree behind train.py's flags, and the root that the .config tools load.
+#: The tree of train.py's flags, and the root that the .config tools load.
 TRAIN_TREE = REPOSITORY / "gpt2" / "Kconfig"
 ROOT_TREE = REPOSITORY / "Kconfig"
 
@@ -32,7 +32,7 @@ class Schema:
         }
 
     def names(self) -> list[str]:
-        """Every option a flag can set, in menu order: named choices and prompted symbols."""
+        """Return every option that a flag can set, in menu order: choices and prompted symbols."""
         found = []
         for node in self.kconfig.node_iter(unique_syms=True):
             item = node.item
@@ -43,9 +43,9 @@ class Schema:
         return found
 
     def outline(self) -> Iterator[tuple[int, str]]:
-        """Yield the menus and the options in menu order: (depth, title), and (0, name) of options.
+        """Yield menus and options in menu order: (depth, title) of menus, (0, name) of options.
 
-        The depth of a menu of the root is 1.
+        A menu of the root has depth 1.
         """
         left = self.names()
         for node in self.kconfig.node_iter():
@@ -59,41 +59,41 @@ class Schema:
                 yield 0, str(node.item.name)
 
     def members(self, choice: str) -> dict[str, str]:
-        """Values a choice can take, each with its symbol's name: {"adamw": "OPTIMIZER_ADAMW"}."""
+        """Return a choice's values with their symbols: {"adamw": "OPTIMIZER_ADAMW"}."""
         return {word_of(sym.name, choice): sym.name for sym in self.choices[choice].syms}
 
     def is_bool(self, name: str) -> bool:
-        """Whether an option is a yes or no of its own."""
+        """Return whether an option is a yes or no."""
         return name in self.symbols and bool(self.symbols[name].orig_type == kc.BOOL)
 
     def is_text(self, name: str) -> bool:
-        """Whether an option's value is a text, as that of every float is in Kconfig."""
+        """Return whether an option's value is a text, as every float is in Kconfig."""
         return name in self.symbols and bool(self.symbols[name].orig_type == kc.STRING)
 
     def unmet(self, name: str) -> list[str]:
-        """Return the conditions that keep a symbol or choice hidden, as Kconfig writes them."""
+        """Return the unmet conditions of a symbol or choice, as Kconfig writes them."""
         return [text for text, met in self.conditions(name).items() if not met]
 
     def unmet_flags(self, name: str) -> list[str]:
-        """Return the same conditions in flags: --optimizer sgd."""
+        """Return the same conditions as flags: --optimizer sgd."""
         return [text for text, met in self.conditions(name, as_flags).items() if not met]
 
     def conditions(self, name: str, said: Callable[[object], str] = _as_written) -> dict[str, bool]:
-        """Return what a symbol or choice needs to be seen, and whether that is met."""
+        """Return the conditions of a symbol or choice, and whether each is met."""
         item = self.choices.get(name) or self.symbols[name]
         found: dict[str, bool] = {}
         for node in item.nodes:
             for part in kc.split_expr(node.prompt[1] if node.prompt else node.dep, kc.AND):
-                if isinstance(part, kc.Choice):  # a member needs what its choice needs
+                if isinstance(part, kc.Choice):  # a member has its choice's conditions
                     found.update(self.conditions(part.name, said))
                 elif part is not self.kconfig.y:
                     found[said(part)] = bool(kc.expr_value(part))
         return found
 
     def bounds(self, name: str) -> str:
-        """Return the range in force of an int symbol as "low..high", or nothing.
+        """Return the current range of an int symbol as "low..high", or nothing.
 
-        Of one that plays no part here it is its first.
+        A symbol that does not apply has its first range.
         """
         if name in self.symbols:
             idle = not kc.expr_value(self.symbols[name].direct_dep)

@@ -1,4 +1,4 @@
-"""A folder for files that live as long as a call: refused in words where there is room for none."""
+"""A temporary folder; a clear error where the disk has no room."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from pathlib import Path
 
 from gpt2.config.errors import UserError
 
-#: What a full disk, a quota and a limit on the size of files (ulimit -f) answer.
+#: Errors of a full disk, a quota and a limit on file sizes (ulimit -f).
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Make a temporary folder, removed at the end. Raises UserError where it takes nothing."""
+    """Make a temporary folder, removed at the end.
+
+    Raises UserError where nothing can be written.
+    """
     try:
         made = tempfile.TemporaryDirectory()
-    except OSError as error:  # a container that is read-only
+    except OSError as error:  # a read-only container
         raise _refused(error) from error
     with made as path:
         try:

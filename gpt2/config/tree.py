@@ -1,4 +1,4 @@
-"""kconfiglib's tree of symbols as we load it: deaf to the environment, reduced to what differs."""
+"""kconfiglib's tree, loaded independently of the environment and reduced to differences."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import kconfiglib as kc
 from gpt2.config import scratch
 from gpt2.config.names import flag_of, word_of
 
-#: In a help text, what becomes the values of a choice: {OPTIMIZER}.
+#: In a help text, {OPTIMIZER} becomes the values of that choice.
 _NAMES = re.compile(r"{([A-Z_]+)}")
 
 
 @contextmanager
 def _neutral_environment() -> Iterator[None]:
-    """Hide the variables that kconfiglib obeys: the command line is the whole truth."""
+    """Hide the variables that kconfiglib obeys: only the command line counts."""
     obeyed = [n for n in os.environ if n in ("srctree", "CONFIG_") or n.startswith("KCONFIG_")]
     hidden = {name: os.environ.pop(name) for name in obeyed}
     try:
@@ -30,22 +30,22 @@ def _neutral_environment() -> Iterator[None]:
 
 
 class Kconfig(kc.Kconfig):  # type: ignore[misc]
-    """kconfiglib's tree, deaf to the environment, whose load keeps only what differs.
+    """kconfiglib's tree, independent of the environment; loading keeps only differences.
 
     A .config on disk is full. Loaded as it is, it would pin every option, and switching the
-    optimizer in the menu would keep the old one's learning rate. So `load_config` reduces it to
-    its minimal form first.
+    optimizer in the menu would keep the old one's learning rate. So `load_config` reduces it to its
+    minimal form first.
     """
 
     def __init__(self, path: Path) -> None:
         with _neutral_environment():
             super().__init__(str(path), warn_to_stderr=False)
-        # Syntax mistakes in our own files are bugs, not the user's.
+        # Syntax errors in our own files are bugs, not the user's.
         assert not self.warnings, self.warnings
         for item in (*self.unique_defined_syms, *self.unique_choices):
             if len(item.nodes) > 1:
                 _join(item)
-        # A minimal file is written in this order: make it the menu's, as in the full file.
+        # A minimal file is written in this order: use the menu's, as in the full file.
         in_menu = [node.item for node in self.node_iter(unique_syms=True)]
         self.unique_defined_syms[:] = [item for item in in_menu if isinstance(item, kc.Symbol)]
         for node in self.node_iter():
@@ -54,7 +54,7 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
                 node.help = self._with_names(node.help)
 
     def _with_names(self, text: str) -> str:
-        """Put the values of a choice where a help text has its name in braces."""
+        """Replace the names of choices in braces in a help text by their values."""
 
         def values(match: re.Match[str]) -> str:
             choice = self.named_choices[match[1]]
@@ -65,7 +65,7 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
     def load_config(
         self, filename: str | None = None, replace: bool = True, verbose: None = None
     ) -> str:
-        """Load `filename` reduced to what differs from the defaults."""
+        """Load `filename` reduced to its differences from the defaults."""
         message: str = super().load_config(filename, replace, verbose)
         with scratch.folder() as folder:
             minimal = str(folder / "minimal")
@@ -75,16 +75,16 @@ class Kconfig(kc.Kconfig):  # type: ignore[misc]
 
 
 def _join(item: kc.Symbol | kc.Choice) -> None:
-    """Make the several definitions of an option or choice one, as if one file had all of it.
+    """Merge the definitions of an option or choice into one, as if one file had all of it.
 
-    Plug-ins add members to a choice, and defaults to an option that is defined elsewhere. The one
-    definition with a prompt stays, and what the others add counts only where that one does. A
-    choice goes to where its first members were, since options that depend on them follow there.
-    Its general default, which is its last, is its first member.
+    Plug-ins add members to a choice, and defaults to an option that is defined elsewhere. The only
+    definition with a prompt stays; what the others add applies only where it does. A choice moves
+    to the place of its first members, since options that depend on them follow there. Its general
+    default, which is its last, is its first member.
     """
     prompted = [node for node in item.nodes if node.prompt]
     if not prompted:
-        return  # what only plug-ins select is not in the menu
+        return  # options that only plug-ins select are not in the menu
     places = ", ".join(f"{node.filename}:{node.linenr}" for node in prompted)
     assert len(prompted) == 1, f"{item.name} has several prompts: {places}"
     (shown,) = prompted
@@ -120,21 +120,21 @@ def _children(node: kc.MenuNode) -> list[kc.MenuNode]:
 
 
 def _hang(parent: kc.MenuNode, children: list[kc.MenuNode]) -> None:
-    """Give `parent` these children in place of its own."""
+    """Replace the children of `parent` by these."""
     parent.list = children[0] if children else None
     for child, following in zip(children, [*children[1:], None], strict=True):
         child.parent, child.next = parent, following
 
 
 def _replace(node: kc.MenuNode, others: list[kc.MenuNode]) -> None:
-    """Put `others` into the menu in place of `node`."""
+    """Replace `node` in the menu by `others`."""
     siblings = _children(node.parent)
     at = next(i for i, sibling in enumerate(siblings) if sibling is node)
     _hang(node.parent, [*siblings[:at], *others, *siblings[at + 1 :]])
 
 
 def setters(condition: object) -> str:
-    """Say what sets a symbol that has no prompt of its own; nothing for any other condition."""
+    """Return what sets a symbol that has no prompt; empty for any other condition."""
     symbol = condition[1] if isinstance(condition, tuple) else condition
     if not isinstance(symbol, kc.Symbol) or any(node.prompt for node in symbol.nodes):
         return ""
@@ -145,9 +145,9 @@ def setters(condition: object) -> str:
 
 
 def as_flags(condition: object) -> str:
-    """Return a condition of Kconfig in flags: OPTIMIZER_SGD -> --optimizer sgd.
+    """Return a Kconfig condition as flags: OPTIMIZER_SGD -> --optimizer sgd.
 
-    What no flag sets directly is said by what sets it, and else as Kconfig writes it.
+    A symbol without a flag is described by what sets it, else as in Kconfig.
     """
     if isinstance(condition, tuple):
         if condition[0] in (kc.AND, kc.OR):

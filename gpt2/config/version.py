@@ -1,3 +1,3 @@
-"""The version of this program. CHANGES.md says what is in each."""
+"""The version of this program. CHANGES.md lists the changes of each."""
 
 VERSION = "2.0.0"

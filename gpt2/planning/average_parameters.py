@@ -1,7 +1,7 @@
-"""How many parameters a run trains on average over its steps, known before it begins.
+"""The average number of parameters that a run trains, known before it begins.
 
-Jin et al. 2025, The journey matters: that average, not the number at the end, says what a run that
-prunes while it trains can learn.
+Jin et al. 2025, The journey matters: this average, not the number at the end, tells what a run that
+prunes during training can learn.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from gpt2.config.typed import Config, ModelConfig
 from gpt2.planning.step_shape import parameter_count
 from gpt2.prune.schedule import average_sparsity
 
-#: Square matrices of width x width that a --prune-scope has in each block.
+#: Matrices of width x width in each block, by --prune-scope.
 _SQUARES = {"blocks": 12, "attention": 4, "mlp": 8, "all": 12}
 
 
 def parameters_at(model: ModelConfig, width: int, vocabulary: int) -> int:
-    """Return the number of parameters that `model` has when it is `width` wide."""
+    """Return the number of parameters of `model` at another width."""
     return parameter_count(model.n_layer, width, model.block_size, vocabulary, model.bias)
 
 
 def average_parameters(config: Config, steps: int, vocabulary: int) -> float:
-    """Return the mean over the `steps` of a run of the parameters that are not pruned."""
+    """Return the mean number of unpruned parameters over the `steps` of a run."""
     model, prune = config.model, config.prune
     whole = parameters_at(model, model.n_embd, vocabulary)
     if prune is None:

@@ -1,4 +1,4 @@
-"""What was measured here and is kept: the peak of a card over the plan, a CPU's gain by bf16."""
+"""Measurements kept on this machine: a card's peak over the plan, a CPU's gain from bf16."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from gpt2.files.atomic import replace_file
 from gpt2.files.json import read_object
 from gpt2.machine.processor import bf16_instructions, processor_name
 
-#: Not part of the repository: it says something of this machine.
+#: Not part of the repository: it describes this machine.
 FILE = Path(__file__).resolve().parents[2] / ".memory.json"
-#: The same of CPUs: how many times as fast as fp32 bf16 is.
+#: For CPUs: the speed of bf16 over fp32.
 GAINS = FILE.with_name(".bf16.json")
 
-#: What --precision auto asks of bf16 on a CPU: 1.3 times the speed, and a margin of 10 % for a
+#: Gain for which --precision auto takes bf16 on a CPU: 1.3 times the speed, and 10 % margin for a
 #: measurement of half a second.
 LEAST_GAIN = 1.3 * 1.1
-#: Width below which it takes fp32 unmeasured: steps were 0.8 to 1.0 times as fast in bf16 at 96 and
-#: 128 wide on a Zen 4, and 1.4 times at 256, since casts and small products cost the same.
+#: Smallest width for bf16 on a CPU; narrower models take fp32 unmeasured. On a Zen 4, bf16 steps
+#: had 0.8 to 1.0 times the speed at widths 96 and 128, and 1.4 times at 256, since casts and small
+#: products cost the same.
 LEAST_WIDTH = 256
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What --precision auto came to, and why; `decided`: a measurement would not change it."""
+    """The outcome of --precision auto, and why; `decided`: a measurement would not change it."""
 
     precision: str
     why: str
@@ -35,7 +36,7 @@ class Choice:
 
 
 def ratio_of(card: str, file: Path = FILE) -> float | None:
-    """Return reserved over planned bytes as measured on `card`; None where nothing was measured.
+    """Return reserved over planned bytes as measured on `card`; None without a measurement.
 
     Raises UserError for a file that cannot be read.
     """
@@ -54,13 +55,13 @@ def ratio_of(card: str, file: Path = FILE) -> float | None:
 
 
 def store_ratio(card: str, ratio: float, file: Path = FILE) -> None:
-    """Keep what was measured on `card`."""
+    """Store the measurement on `card`."""
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     replace_file(file, json.dumps({**found, card: round(ratio, 4)}, indent=2) + "\n")
 
 
 def gain_of(cpu: str, file: Path = GAINS) -> float | None:
-    """Return how many times as fast as fp32 bf16 was on `cpu`; None where it was not measured.
+    """Return the speed of bf16 over fp32 on `cpu`; None without a measurement.
 
     Raises UserError for a file that cannot be read.
     """
@@ -79,19 +80,19 @@ def gain_of(cpu: str, file: Path = GAINS) -> float | None:
 
 
 def store_gain(cpu: str, gain: float, file: Path = GAINS) -> None:
-    """Keep how many times as fast as fp32 bf16 was on `cpu`."""
+    """Store the speed of bf16 over fp32 on `cpu`."""
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     replace_file(file, json.dumps({**found, cpu: round(gain, 3)}, indent=2) + "\n")
 
 
 def cpu_key() -> str:
-    """Return what a gain is kept under: the CPU's model, its instructions, and torch's version."""
+    """Return the key of a gain: the CPU's model, its instructions, and torch's version."""
     instructions = ", ".join(bf16_instructions())
     return f"{processor_name()} ({instructions}), torch {metadata.version('torch')}"
 
 
 def kept_choice(width: int, file: Path = GAINS) -> Choice:
-    """Return what --precision auto is on this CPU for a model `width` wide, by what was measured.
+    """Return the outcome of --precision auto for a model of this width, from stored measurements.
 
     Imports no torch. Raises UserError for a file that cannot be read.
     """
@@ -107,7 +108,7 @@ def kept_choice(width: int, file: Path = GAINS) -> Choice:
 
 
 def choice_by(gain: float) -> Choice:
-    """Return what --precision auto is where bf16 is `gain` times as fast as fp32."""
+    """Return the outcome of --precision auto where bf16 is `gain` times as fast as fp32."""
     enough = gain >= LEAST_GAIN
     why = f"bf16 is {gain:.2f} times as fast on this CPU, {LEAST_GAIN:.2f} are asked for"
     return Choice("bf16" if enough else "fp32", why, decided=True)

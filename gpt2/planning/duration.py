@@ -1,4 +1,4 @@
-"""How long a run takes on this CPU, before it starts."""
+"""Predict how long a run takes on this CPU, before it starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt2.model.build import forward_cost
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of a run: steps, sequences in each, seconds (None: no limit).
+    """The rest of a run: steps, sequences in each, seconds (None: no limit).
 
     validation, test: tokens of these splits.
     """
@@ -27,7 +27,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Seconds of a run on this CPU. busy: the load of the machine when that was measured, or 0."""
+    """Seconds of a run on this CPU. busy: the load during the measurement, or 0."""
 
     training: float
     evaluation: float
@@ -35,11 +35,11 @@ class Predicted:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole run."""
+        """Return the seconds of the whole run."""
         return self.training + self.evaluation
 
     def __str__(self) -> str:
-        """Say it: about 1 to 3 min (of which evaluation is 40 s), measured on a busy machine."""
+        """Return the prediction as text: about 1 to 3 min, its parts, and the machine's load."""
         text = f"about {predicted_duration(self.seconds)}"
         if self.evaluation > 0.2 * self.seconds:
             parts = rough_duration(self.training), rough_duration(self.evaluation)
@@ -50,16 +50,16 @@ class Predicted:
 
 
 def predicted(config: Config, parameters: int, left: Left) -> Predicted:
-    """Predict how long the steps and evaluations that are left take on this CPU."""
+    """Predict how long the remaining steps and evaluations take on this CPU."""
     model = config.model
-    weights = parameters - model.block_size * model.n_embd  # positions take part in no product
+    weights = parameters - model.block_size * model.n_embd  # positions are in no product
     trained = left.steps * left.sequences * model.block_size
     seconds = device.predict_cpu_seconds(3.0 * forward_cost(model, weights, trained))
     if left.seconds is not None:
         seconds = min(seconds, max(0.0, left.seconds))
     interval = config.train.eval_interval
     evaluated = (1 + (left.steps // interval if interval else 0)) * left.validation
-    evaluated += 2 * left.test  # alone, and behind validation
+    evaluated += 2 * left.test  # alone, and after validation
     load = processor.load()
     return Predicted(
         seconds,

@@ -1,7 +1,7 @@
 """Follow the storages of tensors: what operations allocate, and what is freed.
 
-A storage is taken when an operation returns a tensor of it, and given back when no tensor refers to
-it any more. Works alike on ordinary tensors and on fake ones, which have sizes and no numbers.
+A storage is taken when an operation returns a tensor of it, and freed when no tensor refers to it
+any more. This works on ordinary tensors and on fake ones, which have sizes but no numbers.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gpt2.planning.ledger import KINDS, Ledger
 
 _aten = torch.ops.aten
-#: Names a tensor's kind of memory, an index of KINDS.
+#: Returns a tensor's kind of memory, an index of KINDS.
 Kind = Callable[[Tensor], int]
 _ACTIVATIONS = KINDS.index("activations")
 
 
 class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Books in a ledger the storages of the tensors that operations make while it is active.
+    """Records in a ledger the storages of the tensors that operations make while it is active.
 
-    Tensors in `known` are not counted; others made before count once `add` is given them.
-    kind: what new storages are held for. backward: whether the backward pass is under way.
-    cpu_kernels: whether the kernels that are planned are those of a CPU, which copy more.
+    known: these tensors are not counted; other existing tensors count once `add` gets them.
+    kind: what new storages are used for.
+    backward: whether the backward pass is under way.
+    cpu_kernels: whether CPU kernels are planned, which copy more.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._found[id(storage)] = weakref.ref(storage)
 
     def add(self, tensor: Tensor, kind: int) -> None:
-        """Count a tensor's storage as KINDS[kind]: a new one, or one that becomes that now."""
+        """Count a tensor's storage as KINDS[kind]: a new one, or one that changes its kind."""
         storage = tensor.untyped_storage()
         key, size = id(storage), storage.nbytes()
         if key in self._kinds:
@@ -71,10 +72,10 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run an operation and count what it made."""
+        """Run an operation and count its results."""
         if self.backward and func is _aten.add.Tensor and not torch.is_grad_enabled():
             # The engine sums the gradients of a tensor in place, but not under a dispatch mode.
-            # What is made again for a checkpoint runs with gradients enabled.
+            # Recomputation for a checkpoint runs with gradients enabled.
             return args[0].add_(args[1])
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
@@ -96,7 +97,7 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.add(tensor, self.kind(tensor))
 
     def _inside(self, func: Any, args: Sequence[Any], result: Any) -> int:
-        """Return the bytes of copies in another format that an operation makes inside itself."""
+        """Return the bytes of casts that an operation makes inside itself."""
         if func is _aten.log_softmax.int_out:
             logits = args[0]
             reads_it = logits.dtype == torch.float16 and not self._cpu_kernels
@@ -108,10 +109,10 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _mixed(func: Any, args: Sequence[Any], result: Tensor) -> int:
-    """Return what a CPU copies to compute number by number on tensors of several formats.
+    """Return the bytes that a CPU copies for an elementwise operation on several dtypes.
 
-    It brings what it reads, and what it writes into, to the format in which it computes. A GPU does
-    so in registers.
+    It casts its inputs, and what it writes into, to the dtype in which it computes. A GPU does so
+    in registers.
     """
     read = [a for a in args if isinstance(a, Tensor) and a.is_floating_point() and a.ndim > 0]
     if not read or not isinstance(result, Tensor):

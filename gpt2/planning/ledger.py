@@ -1,4 +1,4 @@
-"""A ledger of bytes: what is held, by kind, and the moment of each phase at which most is."""
+"""A ledger of bytes: what is held, by kind, and the peak of each phase."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpt2.machine.device import KEPT
 
-#: What memory is held for, in the order in which a plan lists it.
+#: Kinds of memory, in the order of the plan.
 KINDS = (
     "parameters",
     "gradients",
@@ -27,10 +27,10 @@ NOTHING: Bytes = (0,) * (2 * _COUNT)
 
 @dataclass(frozen=True)
 class Peak:
-    """The moment at which most is held: bytes by kind, and the phase it falls in.
+    """The moment of most memory: bytes by kind, and its phase.
 
-    resident: what a process on a CPU comes to hold. Its heap keeps small blocks, and those of one
-    kind seldom fit into the holes of another; large ones go back to the system at once.
+    resident: the memory of a CPU process. Its heap keeps small blocks, and those of one kind rarely
+    fit into the holes of another; large blocks return to the system at once.
     """
 
     phase: str
@@ -39,7 +39,7 @@ class Peak:
 
     @property
     def total(self) -> int:
-        """All bytes."""
+        """Return all bytes."""
         return sum(self.held.values())
 
 
@@ -47,7 +47,7 @@ class Peak:
 class Phase:
     """A phase of a step: what is held at its peak.
 
-    small, large: most bytes that small blocks of each kind, and all large blocks, came to.
+    small, large: the most bytes in small blocks of each kind, and in all large blocks.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Phase:
     large: int
 
     def shifted(self, by: Bytes) -> Phase:
-        """Return the same phase with more held from before it until after it."""
+        """Return the same phase with `by` more held all the time."""
         return Phase(
             self.name,
             plus(self.peak, by),
@@ -65,7 +65,7 @@ class Phase:
         )
 
     def towards(self, other: Phase, times: int) -> Phase:
-        """Return the phase as far beyond this one as `times` the way from this to `other`."""
+        """Return the phase `times` as far from this one as `other` is: linear extrapolation."""
         return Phase(
             self.name,
             between(self.peak, other.peak, times),
@@ -99,10 +99,10 @@ def peak_over(phases: Sequence[Phase]) -> Peak:
 
 
 class Ledger:
-    """Adds up what is taken and given back, phase by phase."""
+    """Counts what is taken and freed, phase by phase."""
 
     def __init__(self) -> None:
-        #: Phases that have ended, by the keys they were begun with.
+        #: Finished phases, by the keys they were begun with.
         self.phases: dict[str, Phase] = {}
         self._held = [0] * (2 * _COUNT)
         self._name = ""
@@ -112,26 +112,26 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """Bytes held now."""
+        """Return the bytes held now."""
         return self._total
 
     @property
     def highest(self) -> int:
-        """Most bytes held at once in the phase that is under way."""
+        """Return the most bytes held at once in the current phase."""
         return self._highest
 
     @property
     def held(self) -> Bytes:
-        """Bytes held now."""
+        """Return the bytes held now, by kind."""
         return tuple(self._held)
 
     def begin(self, name: str, *keys: str) -> None:
-        """End the phase that is under way, and begin another, to be found by `keys`."""
+        """End the current phase, and begin another, which is stored under `keys`."""
         self.end()
         self._name, self._keys = name, keys
 
     def end(self) -> None:
-        """End the phase that is under way."""
+        """End the current phase."""
         phase = Phase(self._name, self._peak, tuple(self._small_peak), self._large_peak)
         self.phases.update(dict.fromkeys(self._keys, phase))
         self._name, self._keys = "", ()
@@ -143,7 +143,7 @@ class Ledger:
         self._large_peak, self._highest = self._large, self._total
 
     def take(self, kind: int, size: int) -> None:
-        """Hold `size` bytes more of KINDS[kind]."""
+        """Add `size` bytes of KINDS[kind]."""
         self._total += size
         if size < KEPT:
             self._held[kind] += size
@@ -156,7 +156,7 @@ class Ledger:
             self._highest, self._peak = self._total, self.held
 
     def give(self, kind: int, size: int) -> None:
-        """Hold `size` bytes less of KINDS[kind]."""
+        """Remove `size` bytes of KINDS[kind]."""
         self._total -= size
         if size < KEPT:
             self._held[kind] -= size

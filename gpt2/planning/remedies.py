@@ -1,4 +1,4 @@
-"""Whether a run fits, and if not, the smallest changes that make it: plain numbers in and out."""
+"""Whether a run fits, and if not, the cheapest changes that make it fit; plain numbers only."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from gpt2.planning.ledger import Peak
 from gpt2.planning.step import peak_of
 from gpt2.planning.step_shape import FP32, StepShape
 
-#: The allocator rounds and leaves holes: what it reserves over what is allocated. Assumed; a figure
-#: measured on the card takes its place.
+#: The allocator's reserve over the allocated bytes, since it rounds and leaves holes. Assumed; a
+#: measurement on the card replaces it.
 RESERVED = 1.06
-#: What the heap of a process on a CPU takes over what lies in it. Measured (docs/benchmarks.md).
+#: The heap of a CPU process over its content. Measured (docs/benchmarks.md).
 HEAP = 1.07
-#: What CUDA itself takes of a card. Assumed.
+#: Memory of a card that CUDA itself takes. Assumed.
 CONTEXT = 600_000_000
-#: Changes that are shown.
+#: Number of changes that are shown.
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """Memory that the step takes from: its name, its bytes, and what is not the step's.
+    """The memory available to a step: its name, its bytes, and other uses.
 
-    reserved: bytes that are taken of it over those allocated, as a factor. besides: bytes that
-    others take, such as CUDA or Python. size None: how large it is is not known. heap: it is a
-    process's memory on a CPU, see Peak.resident. most: its bytes if no other program had any.
+    size: its bytes; None: unknown.
+    reserved: factor from allocated to taken bytes.
+    besides: bytes for other uses, such as CUDA or Python.
+    heap: it is a process's memory on a CPU, see Peak.resident.
+    most: its bytes if no other program used any.
     """
 
     name: str
@@ -45,18 +47,18 @@ class MemoryBudget:
         return round(self.reserved * taken) + self.besides
 
     def fits(self, shape: StepShape, roughly: bool = False) -> bool:
-        """Whether a step of `shape` fits; `roughly`: whether what it never exceeds does."""
+        """Return whether a step of `shape` fits; `roughly`: whether its upper bound does."""
         peak = bound_of if roughly else peak_of
         return self.size is None or self.needed(peak(shape)) <= self.size
 
 
-#: Turns a step into one that needs less.
+#: Turns a step into one that needs less memory.
 Changed = Callable[[StepShape], StepShape]
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A way to compute the same step, or nearly: the flags that choose it, and what it costs."""
+    """A way to compute the same step, or almost: its flags, and what it costs."""
 
     flags: str
     cost: str
@@ -65,7 +67,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change that makes a run fit: flags, cost in words, and the step it gives."""
+    """A change that makes a run fit: flags, cost in words, and the resulting step."""
 
     flags: str
     cost: str
@@ -73,7 +75,7 @@ class Remedy:
 
 
 def micro_batches(effective: int, most: int) -> Iterator[int]:
-    """Yield the micro-batches of at most `most` that divide `effective`, the largest first."""
+    """Yield the micro-batches up to `most` that divide `effective`, the largest first."""
     return (size for size in range(min(most, effective), 0, -1) if effective % size == 0)
 
 
@@ -81,10 +83,10 @@ def largest(shape: StepShape, effective: int, most: int, budget: MemoryBudget) -
     """Return the largest micro-batch that fits, of those that divide the effective batch.
 
     A peak takes a good part of a second, and is nearly affine in the micro-batch: the search tries
-    the size at which a straight line crosses what there is.
+    the size at which a straight line crosses the budget.
     """
     sizes = [0, *sorted(micro_batches(effective, most))]
-    held = shape.checkpoint + FP32 * shape.parameters  # with gradients, whatever the micro-batch
+    held = shape.checkpoint + FP32 * shape.parameters  # with gradients, for any micro-batch
 
     def at(place: int) -> StepShape:
         return with_batch(shape, sizes[place], effective)
@@ -92,7 +94,7 @@ def largest(shape: StepShape, effective: int, most: int, budget: MemoryBudget) -
     def needed(place: int) -> int:
         return budget.needed(peak_of(at(place)) if place else Peak("", {"parameters": held}, held))
 
-    low, high = 0, len(sizes) - 1  # the one fits, the other does not
+    low, high = 0, len(sizes) - 1  # low fits, high does not
     if budget.size is not None and needed(low) > budget.size:
         return None
     if budget.fits(at(high)):
@@ -118,10 +120,10 @@ def with_batch(shape: StepShape, size: int, effective: int) -> StepShape:
 def remedies(
     shape: StepShape, effective: int, budget: MemoryBudget, ways: Sequence[Alternative]
 ) -> list[Remedy]:
-    """Return changes with which `shape` fits, those that cost least first.
+    """Return changes with which `shape` fits, the cheapest first.
 
-    Each of `ways` is tried with the micro-batch that fits, the first of none at all; one that only
-    fits with a micro-batch no larger than a cheaper one's is left out.
+    Each of `ways` is tried with the largest micro-batch that fits, and first no change at all. A
+    way that fits no larger micro-batch than a cheaper one is left out.
     """
     found: list[Remedy] = []
     held = 0

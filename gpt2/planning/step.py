@@ -1,4 +1,4 @@
-"""The peak of a training step: traced for a few layers, and extrapolated to all."""
+"""The peak of a training step: traced for a few layers, extrapolated to all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GRADIENTS = KINDS.index("gradients")
 
 
 def peak_of(shape: StepShape) -> Peak:
-    """Return the peak of a step, from the second one on, when all optimizer state is there."""
+    """Return the peak of a step after the first, when all optimizer state exists."""
     traced = _of_layers(shape)
     held = NOTHING
     for kind, size in (
@@ -34,7 +34,7 @@ def peak_of(shape: StepShape) -> Peak:
 
 
 def _brief(name: str, held: Bytes, size: int) -> Phase:
-    """Return a phase in which a block of `size` bytes of workspace is held for a moment."""
+    """Return a phase in which a block of `size` bytes of workspace is held briefly."""
     peak, count = plus(held, block("workspace", size)), len(KINDS)
     return Phase(name, peak, peak[:count], sum(peak[count:]))
 

@@ -1,4 +1,4 @@
-"""A plan for people and for programs: memory by kind, disk, length, time, verdict and way out."""
+"""A plan for people and programs: memory by kind, disk, length, time, verdict and remedies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gpt2.planning.ledger import KINDS
 from gpt2.planning.plan import Planned
 from gpt2.planning.step import peak_of
 
-#: Checkpoints that lie there at once: the two last, the best, and the one being written.
+#: Most checkpoints on disk at once: the last two, the best, and the one being written.
 _CHECKPOINTS = 4
 
 
 def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None) -> dict[str, Any]:
-    """Return the plan as JSON, bytes and seconds; None is what is not known.
+    """Return the plan as JSON, in bytes and seconds; None: unknown.
 
-    `data` are the splits where they are prepared; `steps` the length of the run.
+    `data` are the splits if they are prepared; `steps` is the length of the run.
     """
     config, shape, budget = planned.config, planned.shape, planned.budget
     peak = peak_of(shape)
@@ -59,7 +59,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
 
 
 def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
-    """Return the plan as text; `told` are its facts."""
+    """Return the plan as text; `told` is the result of facts()."""
     budget = planned.budget
     micro = f"{told['batch_size']} x {told['block_size']} tokens"
     if told["gradient_accumulation"] > 1:
@@ -101,7 +101,7 @@ def _length(told: dict[str, Any]) -> str:
 
 
 def without_gpu(planned: Planned) -> list[str]:
-    """Say that the plan is for the CPU where nobody asked for that; nothing otherwise."""
+    """Return a line if the plan is for the CPU though --device did not say so; else none."""
     if planned.device.type != "cpu" or planned.config.machine.device != "auto":
         return []
     return [
@@ -111,7 +111,7 @@ def without_gpu(planned: Planned) -> list[str]:
 
 
 def verdict(planned: Planned, told: dict[str, Any]) -> list[str]:
-    """Say whether it fits; where it does not, what would."""
+    """Return whether it fits, and changes that make it fit."""
     size = planned.budget.size
     if size is None:
         return [f"verdict: cannot tell whether it fits: {planned.budget.name} is unknown"]

@@ -1,4 +1,4 @@
-"""What the menus say of an entry: a menu's main values behind its title; the help before the rest.
+"""The menu's entries: a menu's main values after its title, and the help before the rest.
 
 Both menus of kconfiglib, on a terminal and in a window, are modules whose functions are replaced.
 """
@@ -15,7 +15,7 @@ import kconfiglib as kc
 from gpt2.config.names import flag_of, word_of
 from gpt2.config.tree import Kconfig
 
-#: What stands behind the title of a menu. A part whose option has no value is left out.
+#: Values shown after the title of a menu; a part whose option has no value is left out.
 GLANCE = {
     "Data": ("{DATASET}", "tokenizer {TOKENIZER}"),
     "Model": ("{MODEL}", "{N_LAYER} layers", "{N_EMBD} wide", "context {BLOCK_SIZE}"),
@@ -34,25 +34,25 @@ GLANCE = {
         "seeds {MATRIX_SEEDS}",
     ),
 }
-#: Columns that an entry may take, and those of a help text: a terminal has 80.
+#: Columns of an entry, and of a help text: a terminal has 80.
 _ENTRY, _TEXT = 78, 76
 _ARROW = "  --->"
 
 
 def improve(menu: Any, tree: Kconfig, flags: Container[str]) -> None:
-    """Make a menu of kconfiglib, a module, show this. `flags` are the options that have one."""
+    """Make kconfiglib's menu module show this. `flags` are the options that have one."""
     entry, info = menu._node_str, menu._info_str
     menu._node_str = lambda node: with_values(tree, node, entry(node))
-    menu._help_info = lambda _: "\n"  # it stands first
+    menu._help_info = lambda _: "\n"  # the help is shown first
     menu._choice_syms_info = members
     menu._info_str = lambda node: help_first(node, info, flags)
 
 
 def with_values(tree: Kconfig, node: kc.MenuNode, entry: str) -> str:
-    """Return the text of an entry; that of a menu of GLANCE with its main values, at most a row.
+    """Return the text of an entry; a menu in GLANCE with its main values, at most one line.
 
-    Loading leaves untouched options unset (see Kconfig.load_config), of which kconfiglib would say
-    that each is new.
+    Loading leaves untouched options unset (see Kconfig.load_config); kconfiglib would mark each as
+    new.
     """
     if node.item != kc.MENU or not (values := glance(tree, node.prompt[0])):
         return entry.replace(" (NEW)", "")
@@ -64,7 +64,7 @@ def with_values(tree: Kconfig, node: kc.MenuNode, entry: str) -> str:
 
 
 def glance(tree: Kconfig, title: str) -> str:
-    """Return the main values of a menu, with commas between; nothing for other menus."""
+    """Return the main values of a menu, comma-separated; empty for other menus."""
     parts = []
     for part in GLANCE.get(title, ()):
         names = re.findall("{([A-Z_]+)}", part)
@@ -75,7 +75,7 @@ def glance(tree: Kconfig, title: str) -> str:
 
 
 def _value(tree: Kconfig, name: str) -> str:
-    """Return the value of an option; nothing where it plays no part, or 0 sets no limit."""
+    """Return the value of an option; empty where it does not apply, or 0 means no limit."""
     if name in tree.named_choices:
         selection = tree.named_choices[name].selection
         return word_of(selection.name, name) if selection else ""
@@ -85,7 +85,7 @@ def _value(tree: Kconfig, name: str) -> str:
 
 
 def members(choice: kc.Choice) -> str:
-    """Return the members of a choice as the menu calls them, each with its flag's word."""
+    """Return the members of a choice as in the menu, each with its flag's word."""
     words = {symbol: word_of(symbol.name, choice.name) for symbol in choice.syms}
     width = max(map(len, words.values()))
     lines = []
@@ -97,7 +97,7 @@ def members(choice: kc.Choice) -> str:
 
 
 def help_first(node: kc.MenuNode, info: Callable[[kc.MenuNode], str], flags: Container[str]) -> str:
-    """Return the information on an entry: prompt, help and flag, then what kconfiglib knows."""
+    """Return the information on an entry: prompt, help and flag, then kconfiglib's."""
     item = node.item
     if not (isinstance(item, kc.Symbol | kc.Choice) and node.prompt):
         return info(node)

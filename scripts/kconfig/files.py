@@ -1,4 +1,4 @@
-"""Reading and writing .config for the tools: nothing is written that train.py would refuse."""
+"""Read and write .config for the tools; what train.py would refuse is not written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refuse_wrong(tree: Kconfig) -> None:
 
 
 def problems_of(path: Path) -> list[str]:
-    """Return what is wrong with the lines of a .config."""
+    """Return the problems of the lines of a .config."""
     try:
         return read(path).check()
     except UserError as error:
@@ -43,17 +43,20 @@ def problems_of(path: Path) -> list[str]:
 
 
 def read(path: Path) -> Options:
-    """Read a .config into the whole tree, its problems collected in the result."""
+    """Read a .config into the whole tree; problems are collected in the result."""
     options = Options(ROOT_TREE)
     options.read(path)
     return options
 
 
 def write(options: Options, path: Path) -> None:
-    """Write the full .config of `options`, which must be right. Raises UserError."""
+    """Write the full .config of `options`.
+
+    Raises UserError, also for options that train.py would refuse.
+    """
     refuse_wrong(options.kconfig)
     with writing(path):
-        try:  # the library compares what is there with what is to be written
+        try:  # the library compares the old content with the new
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             path.replace(path.with_name(path.name + ".old"))
@@ -64,7 +67,7 @@ def write(options: Options, path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a file system refuses into a UserError that names `path`."""
+    """Turn errors of the file system into a UserError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -72,7 +75,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def unmentioned(options: Options) -> list[str]:
-    """Return the options that could be set and that no line gives, in menu order."""
+    """Return the options that could be set and that no line sets, in menu order."""
     found = []
     for name in options.names():
         if name in options.choices:

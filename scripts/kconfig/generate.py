@@ -15,17 +15,18 @@ from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import Auto
 from scripts.kconfig.files import read, write
 
-#: What randconfig gives to options whose values are text: these, where they are allowed.
+#: Values that randconfig gives to text options, where they are allowed.
 _NUMBERS = ("0", "1e-4", "0.003", "0.05", "0.1", "0.25", "0.5", "0.9", "0.99", "1", "2", "100")
-#: Share of the options that randconfig touches.
+#: Share of the options that randconfig changes.
 _TOUCHED = 0.7
 
 
 def merge(config: Path, fragments: Sequence[str]) -> None:
-    """Apply fragments in order to `config`, or to the defaults when there is none.
+    """Apply fragments in order to `config`, or to the defaults if it does not exist.
 
-    As in the menu, what `config` leaves at its default follows the default when that changes.
-    Raises UserError, and writes nothing, when a line of a fragment is wrong or has no effect.
+    As in the menu, options that `config` leaves at their default follow the default when it
+    changes. Raises UserError, and writes nothing, when a line of a fragment is wrong or has no
+    effect.
     """
     if not fragments:
         raise UserError('merge needs files: make merge FRAGMENTS="a b"')
@@ -67,7 +68,7 @@ def _shown(value: str | None) -> str:
 
 
 def _apply(merged: Options, fragment: str) -> dict[str, str]:
-    """Give the lines of `fragment`; return {option: file and line}."""
+    """Apply the lines of `fragment`; return {option: file and line}."""
     options = read(Path(fragment))
     merged.problems += options.problems
     found = {}
@@ -83,9 +84,9 @@ def _apply(merged: Options, fragment: str) -> dict[str, str]:
 
 
 def _forget_what_is_void(merged: Options, base: str) -> None:
-    """Take back what `base` gave and the fragments made void: their report says what became of it.
+    """Drop values of `base` that the fragments made ineffective; the fragments' lines report it.
 
-    Taking one back can make another void, or good again, so only one goes at a time.
+    Dropping one can change others, so only one is dropped at a time.
     """
     while void := next((g for g in merged.given.values() if _is_void(merged, g, base)), None):
         del merged.given[void.name]
@@ -97,9 +98,9 @@ def _is_void(merged: Options, given: Assignment, base: str) -> bool:
 
 
 def randconfig(config: Path, seed: str) -> None:
-    """Make `config` a random one that train.py accepts; the same one for the same `seed`.
+    """Replace `config` by a random one that train.py accepts, determined by `seed`.
 
-    Without a seed (an empty text) it takes one and says which. Raises UserError for a wrong one.
+    Without a seed (an empty text) it draws one and prints it. Raises UserError for a wrong one.
     """
     if seed and not re.fullmatch(r"[0-9]{1,18}", seed):
         raise UserError(f"SEED={seed} is not a whole number: make randconfig SEED=1")
@@ -110,14 +111,14 @@ def randconfig(config: Path, seed: str) -> None:
         try:
             bind(options)
         except UserError:
-            continue  # options that contradict each other, such as a width and its heads
+            continue  # contradicting options, such as a width and its heads
         break
     write(options, config)
     print(f"{config.name} is random; 'make randconfig SEED={number}' makes it again")
 
 
 def scattered(rng: random.Random) -> Options:
-    """Return options with random values, each allowed by itself; together they may not be."""
+    """Return options with random values, each valid by itself, but perhaps not together."""
     options = Options(ROOT_TREE)
     hints = option_hints(options)
     for name in options.names():
@@ -140,7 +141,7 @@ def _drawn(rng: random.Random, options: Options, name: str, hint: Any) -> str:
     if any(isinstance(note, Auto) for note in notes) and rng.random() < _TOUCHED:
         return "auto"
     fitting = [text for text in _NUMBERS if kind in (int, float) and _fits(text, kind, notes)]
-    # What is no number is a path or a name, of which only the default is known to be good.
+    # Text that is not a number is a path or a name: only the default is known to be valid.
     return rng.choice(fitting or [options.value(name) or ""])
 
 
@@ -153,6 +154,6 @@ def _fits(text: str, kind: type[Any], notes: tuple[Any, ...]) -> bool:
 
 
 def alldefconfig(config: Path) -> None:
-    """Make `config` the defaults."""
+    """Replace `config` by the defaults."""
     write(Options(ROOT_TREE), config)
     print(f"{config.name} is now the defaults")

@@ -1,4 +1,4 @@
-"""The tools that ask their user: menuconfig, guiconfig, oldconfig."""
+"""The interactive tools: menuconfig, guiconfig, oldconfig."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scripts.kconfig.start import fitting_defconfig, read_or_start
 
 
 class MenuTree(Kconfig):
-    """The tree behind the menus: what train.py would refuse is neither loaded nor saved.
+    """The tree of the menus: values that train.py would refuse are neither loaded nor saved.
 
     The menu shows an OSError in a dialog.
     """
@@ -33,7 +33,10 @@ class MenuTree(Kconfig):
     def load_config(
         self, filename: str | None = None, replace: bool = True, verbose: None = None
     ) -> str:
-        """Check, then load. Raises OSError."""
+        """Check, then load.
+
+        Raises OSError.
+        """
         path = Path(filename or kc.standard_config_filename())
         if filename is None and not path.exists():
             path = fitting_defconfig()
@@ -49,7 +52,10 @@ class MenuTree(Kconfig):
         save_old: bool = True,
         verbose: None = None,
     ) -> str:
-        """Check, then write. Raises OSError."""
+        """Check, then write.
+
+        Raises OSError.
+        """
         try:
             refuse_wrong(self)
         except UserError as error:
@@ -59,13 +65,13 @@ class MenuTree(Kconfig):
         return message
 
     def entitle(self, more: str = "") -> None:
-        """Make the title that of the mainmenu, with `more` behind it."""
+        """Set the title to that of the mainmenu, followed by `more`."""
         title, condition = self.top_node.prompt
         title = title.partition(": ")[0] + (f": {more}" if more else "")
         self.top_node.prompt = (title, condition)
 
     def differs(self, path: Path) -> bool:
-        """Whether saving to `path` would change it."""
+        """Return whether saving to `path` would change it."""
         with scratch.folder() as folder:
             draft = folder / "config"
             super().write_config(str(draft), HEADER)
@@ -73,7 +79,10 @@ class MenuTree(Kconfig):
 
 
 def menuconfig(config: Path) -> None:
-    """Run the menu on a terminal. Raises UserError without one."""
+    """Run the menu on a terminal.
+
+    Raises UserError without one.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError(
             "menuconfig needs a terminal; without one take a defconfig ('make list-defconfigs'), "
@@ -94,7 +103,7 @@ def menuconfig(config: Path) -> None:
     menu._error = lambda text: said(_without_errno(text))
 
     def is_valid(symbol: kc.Symbol, text: str) -> bool:
-        """Check what was typed, at once: Kconfig knows no fractions."""
+        """Check the typed value at once: Kconfig has no fractions."""
         if not valid(symbol, text):
             return False
         if problem := wrong_value(text, hints.get(symbol.name, str)):
@@ -108,18 +117,18 @@ def menuconfig(config: Path) -> None:
 
 
 def _without_errno(text: str) -> str:
-    """Return what kconfiglib says of a file, without the name of an error number."""
+    """Return kconfiglib's message about a file, without the name of an error number."""
     return re.sub(r" \(errno: [A-Z]+\)$", "", text)
 
 
 def _in_words(line: str) -> str:
-    """Return a line of the keys, which calls help and search by these names."""
+    """Return a line of the menu's keys with our words for help and search."""
     line = line.replace("[/] Jump to symbol", "[/] Search")
     return line.replace("[?] Symbol info", "[?] Help       ")
 
 
 def wrong_value(text: str, hint: Any) -> str:
-    """Say what is wrong with a value of an option whose annotation is `hint`; empty if nothing."""
+    """Return the problem of a value of an option with annotation `hint`; empty if valid."""
     kind, notes = unwrap(hint)
     automatic = text == "auto" and any(isinstance(note, Auto) for note in notes)
     if not text or automatic or kind not in (int, float):
@@ -132,7 +141,10 @@ def wrong_value(text: str, hint: Any) -> str:
 
 
 def guiconfig(config: Path) -> None:
-    """Run the menu in a window. Raises UserError where none can be opened."""
+    """Run the menu in a window.
+
+    Raises UserError where none can be opened.
+    """
     if lack := _lack_of_windows():
         raise UserError(f"guiconfig needs {lack}; 'make menuconfig' is the same menu on a terminal")
     import guiconfig as menu
@@ -141,7 +153,7 @@ def guiconfig(config: Path) -> None:
     menu.messagebox = _Boxes(menu.messagebox)
 
     def is_valid(dialog: Any, entry: Any, symbol: kc.Symbol, text: str) -> bool:
-        """Check what was typed, at once, as in the menu on a terminal."""
+        """Check the typed value at once, as in the menu on a terminal."""
         if not valid(dialog, entry, symbol, text):
             return False
         if problem := wrong_value(text, hints.get(symbol.name, str)):
@@ -154,7 +166,7 @@ def guiconfig(config: Path) -> None:
 
 
 class _Boxes:
-    """tkinter's messagebox, whose errors name no error numbers."""
+    """tkinter's messagebox, without error numbers in its errors."""
 
     def __init__(self, boxes: Any) -> None:
         self._boxes = boxes
@@ -168,7 +180,7 @@ class _Boxes:
 
 
 def _lack_of_windows() -> str:
-    """Return what keeps a window from being opened, or nothing."""
+    """Return why no window can be opened; empty if one can."""
     try:
         import tkinter
     except ImportError:
@@ -189,24 +201,25 @@ def _show(menu: Any, config: Path) -> None:
         raise UserError(*problems, "correct these lines, or let 'make olddefconfig' drop them")
     os.environ["KCONFIG_CONFIG"] = str(config)
     tree = MenuTree(ROOT_TREE)
-    if not config.exists():  # what was printed is hidden by the menu
+    if not config.exists():  # the menu hides what was printed
         start = fitting_defconfig(quiet=True).name
         tree.entitle(f"no {config.name} yet, started from {start}")
     improve(menu, tree, Options().names())
-    # An option that is at its default is not new: do not ask whether to save when nothing changed.
+    # An option at its default is not new: do not ask to save when nothing changed.
     menu._needs_save = lambda: tree.differs(config)
     menu.menuconfig(tree)
 
 
 def oldconfig(config: Path) -> None:
-    """Ask about each option that `config` does not mention, and bring it up to date.
+    """Ask about each option that `config` does not mention, and update it.
 
-    Raises UserError, and leaves `config` as it is, when the answers end early or contradict.
+    Raises UserError, and leaves `config` unchanged, when the answers end early or contradict each
+    other.
     """
     options = read_or_start(config)
     dropped = options.check()
     hints = option_hints(options)
-    # An answer can open further options, or close some that were to be asked about.
+    # An answer can add further questions, or remove some.
     while new := unmentioned(options):
         _ask(options, new[0], hints.get(new[0], str))
     write(options, config)
@@ -229,7 +242,7 @@ def _ask(options: Options, name: str, hint: Any) -> None:
             print(item.nodes[0].help or "No help.")
             continue
         if not (answer or default) and (needed := _needed(hint)):
-            problem = needed  # the rest of the answers would else be lost at the end
+            problem = needed  # otherwise the other answers would be lost at the end
         else:
             problem = _take(options, name, answer or default, hint if answer else str)
         if not problem:
@@ -238,7 +251,7 @@ def _ask(options: Options, name: str, hint: Any) -> None:
 
 
 def _answer(stream: TextIO | None, name: str) -> str:
-    """Return a line of `stream`, which is None when the standard input was closed."""
+    """Return a line of `stream`, which is None when standard input was closed."""
     try:
         line = stream.readline() if stream else ""
     except UnicodeDecodeError:
@@ -253,7 +266,7 @@ def _answer(stream: TextIO | None, name: str) -> str:
 
 
 def _needed(hint: Any) -> str:
-    """Return what to say where an option without a default gets no value; nothing if it may."""
+    """Return the message for an option without a default and value; empty if it needs none."""
     return "".join(note.message for note in unwrap(hint)[1] if isinstance(note, Required))
 
 

@@ -1,4 +1,4 @@
-"""The tools that only look at .config files: explain, listnewconfig, diffconfig."""
+"""The tools that only read .config files: explain, listnewconfig, diffconfig."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from scripts.kconfig.start import read_or_start
 
 
 def explain(config: Path, option: str) -> None:
-    """Print all there is to know about one option. Raises UserError for an unknown one."""
+    """Print everything about one option.
+
+    Raises UserError for an unknown one.
+    """
     name = option.strip().lstrip("-").upper().replace("-", "_").removeprefix("CONFIG_")
     options = read_or_start(config)
     for problem in options.check():
         print(f"not counted: {problem}", file=sys.stderr)
-    train = Options().names()  # the root's tree has more, for the test matrix: those are no flags
+    train = Options().names()  # the root's tree also has options of matrices, without flags
     flags = {known: flag_of(known) if known in train else "" for known in options.names()}
     for choice in options.choices:
         for word, member in options.members(choice).items():
@@ -62,13 +65,16 @@ def explain(config: Path, option: str) -> None:
 
 
 def _on_this_cpu(options: Options) -> str:
-    """Return what --precision auto takes on this CPU, by what is kept. Raises UserError."""
+    """Return the result of --precision auto on this CPU, from stored measurements.
+
+    Raises UserError.
+    """
     choice = kept_choice(int(options.value("N_EMBD") or LEAST_WIDTH))
     return f"{choice.precision}, as {choice.why}"
 
 
 def _unknown(option: str, name: str, flags: Mapping[str, str]) -> str:
-    """Say that there is no such option, and which ones may be meant."""
+    """Return that the option does not exist, and which ones may be meant."""
     if not name:
         return "which option? make explain OPTION=learning-rate"
     if ours := ALIASES.get(name.lower().replace("_", "-")):
@@ -94,7 +100,7 @@ def _source(options: Options, name: str) -> str:
 def _limits(options: Options, name: str) -> str:
     if name in options.choices:
         members = list(options.members(name))
-        if name in QUALIFIED:  # of which one types po:NAME
+        if name in QUALIFIED:  # users type po:NAME
             members.remove(QUALIFIED[name][0])
             members += [*(f"{prefix}:NAME" for prefix in LIBRARIES), "module:Class"]
         return ", ".join(members)
@@ -117,16 +123,16 @@ def listnewconfig(config: Path) -> None:
     for name in unmentioned(options):
         item = options.choices.get(name)
         symbol = item.selection if item else options.symbols[name]
-        # The kernel's way: a line for the option, not the comment that a .config has for n.
+        # As in the kernel: a line for the option, not a .config's comment for n.
         print(
             f"CONFIG_{symbol.name}=n" if symbol.str_value == "n" else symbol.config_string.strip()
         )
 
 
 def diffconfig(old: Path, new: Path) -> None:
-    """Print what differs between the lines of two files, as the kernel's diffconfig does.
+    """Print the differences between the lines of two files, as the kernel's diffconfig does.
 
-    First what only `old` has, then what has another value, then what only `new` has.
+    First lines that only `old` has, then changed ones, then lines that only `new` has.
     """
     before, after = _lines(old), _lines(new)
     for name in sorted(before.keys() - after.keys()):
@@ -139,7 +145,7 @@ def diffconfig(old: Path, new: Path) -> None:
 
 
 def _lines(path: Path) -> dict[str, str]:
-    """Return {name: value as written} of a .config of any version, so also of unknown options."""
+    """Return {name: value as written} of a .config of any version, also for unknown options."""
     found = list(lines_of(read_text(path)))
     if problems := [f"{path}:{line.number}: {line.problem}" for line in found if line.problem]:
         raise UserError(*problems)

@@ -1,4 +1,4 @@
-"""The configuration where there is no .config yet: one for `make`, the menus and explain alike."""
+"""The configuration without a .config: the same for `make`, the menus and explain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFCONFIGS = REPOSITORY / "defconfigs"
 
 
 def fitting_defconfig(quiet: bool = False) -> Path:
-    """Return the defconfig for this machine, and say which and why on the error stream."""
+    """Return the defconfig for this machine, and print which and why on stderr."""
     import torch
 
     if torch.cuda.is_available():
@@ -31,7 +31,7 @@ def fitting_defconfig(quiet: bool = False) -> Path:
 
 
 def read_or_start(config: Path) -> Options:
-    """Read `config`; where there is none, read the defconfig that `make` would take.
+    """Read `config`; if it does not exist, read the defconfig that `make` would use.
 
     Raises UserError when it cannot be read.
     """
