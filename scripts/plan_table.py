@@ -85,15 +85,14 @@ def table() -> Iterator[str]:
         yield from rows(*size)
     yield ""
     yield (
-        "Computed, none of it measured on a GPU: bf16 AMP, AdamW, flash attention, dropout 0, "
-        "`--loss-chunk-mib 64` (the default of a GPU, 512, takes up to 1.2 GB more), "
-        "accumulation 1, 10^9 bytes allocated; columns are micro-batch x context. `state` is "
-        "`--optimizer-state-precision`. Accumulating adds "
+        "Computed, not measured on a GPU: bf16 AMP, AdamW, flash attention, dropout 0, no "
+        "accumulation, `--loss-chunk-mib 64`. The default of a GPU, 512, takes up to 1.2 GB more. "
+        "GB are 10^9 bytes allocated; columns are micro-batch x context; `state` is "
+        "`--optimizer-state-precision`. Accumulation keeps the gradients, which adds "
         + ", ".join(f"{_parameters(*size[1:]) * FP32 / 1e9:.1f}" for size in SIZES)
-        + f" GB (gradients that are kept) for the four sizes. A card needs about "
-        f"{RESERVED - 1:.0%} and {CONTEXT / 1e9:.1f} GB more (assumed). Whatever the batch, "
-        "1.5 B parameters with AdamW in fp32 are "
-        f"{16 * _parameters(*SIZES[-1][1:]) / 1e9:.1f} GB."
+        + f" GB for the four sizes. A card needs about {RESERVED - 1:.0%} and "
+        f"{CONTEXT / 1e9:.1f} GB more (assumed). At any batch size, 1.5 B parameters with AdamW in "
+        f"fp32 take {16 * _parameters(*SIZES[-1][1:]) / 1e9:.1f} GB."
     )
 
 

@@ -38,14 +38,17 @@ MEASURED: dict[str, tuple[float, str]] = {}
 
 PAGE = """# Optimizers
 
-The optimizers that `--optimizer` accepts, and measurements by `make check-optimizers` on {date}
+Every optimizer that `--optimizer` accepts. `make check-optimizers` measured this page on {date}
 with torch {torch}, {versions}.
 
-All of them passed the battery of `tests/support/conformance.py` on a tiny GPT on a CPU. They
-descend, do nothing at a rate of 0, follow the schedule, update the tied matrix once, stay finite
-in fp32, bf16 and fp16 with loss scaling, leave no trace of a skipped step, and resume to the
-identical result. Each trains matrices and embeddings with weight decay, and vectors without.
-Optimizers that compile their steps (`ao:`) ran uncompiled here.
+All of them passed the tests of `tests/support/conformance.py` on a tiny GPT on a CPU:
+
+- they lower the loss, change nothing at a learning rate of 0, and follow the schedule;
+- they update the tied matrix once, and decay matrices and embeddings but not vectors;
+- they stay finite in fp32, bf16 and fp16 with loss scaling;
+- a skipped step leaves no trace, and a resume is bit-exact.
+
+Optimizers that compile their steps (`ao:`) ran uncompiled here. The columns:
 
 - State: bytes per parameter after one step, on a model of half a million parameters.
 - Weight decay: `decoupled` subtracts rate x decay x weight; `L2` adds decay x weight to the

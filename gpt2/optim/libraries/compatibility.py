@@ -70,13 +70,13 @@ COMPATIBLE: dict[str, dict[str, Compatible]] = {
         **_each("adamuon muon muonclip normuon", _MUON),
         **_each("alice dash spam", Compatible(random=True)),
         "adafactor": Compatible(arguments={"relative_step": False, "scale_parameter": False}),
-        "adamp": Compatible(decay="own", note="less where it takes weights for scale-invariant"),
+        "adamp": Compatible(decay="own", note="less where it finds weights scale-invariant"),
         "adams": Compatible(decay="own", note="inside its denominator"),
         "fadam": Compatible(decay="own", note="through its preconditioner"),
         "focus": Compatible(decay="own", note="through a mean of the weights"),
         "madgrad": Compatible(decay="own", note="its starting point"),
         "mars": Compatible(reserved=("lr_1d", "weight_decay_1d")),
-        "sgdp": Compatible(decay="own", note="less where it takes weights for scale-invariant"),
+        "sgdp": Compatible(decay="own", note="less where it finds weights scale-invariant"),
     },
     "bnb": {
         **_each(
@@ -96,14 +96,14 @@ COMPATIBLE: dict[str, dict[str, Compatible]] = {
     },
 }
 
-_CLOSURE = "it wants to compute the loss itself (a closure)"
+_CLOSURE = "it needs to compute the loss itself (a closure)"
 _SECOND = "it needs second derivatives (create_graph)"
-_MODEL = "it wants the model and steps within the backward pass"
-_TWO_MODES = "its weights for evaluation are others than those it trains (train and eval modes)"
+_MODEL = "it needs the model and steps within the backward pass"
+_TWO_MODES = "its evaluation weights differ from its training weights (train and eval modes)"
 _PROJECTOR = "its low-rank projections are objects that no checkpoint can hold"
 _BUILT_IN = "it is torch's, which is built in: --optimizer {}"
 _WRAPPER = "it is a wrapper around another optimizer"
-_PAGED = "its pages are for CUDA, where it was not tested"
+_PAGED = "its paged memory needs CUDA, where it was not tested"
 
 REFUSED: dict[str, dict[str, str]] = {
     "po": {
@@ -113,32 +113,31 @@ REFUSED: dict[str, dict[str, str]] = {
         **_each("adahessian sophiah", _SECOND),
         **_each(
             "emofact emolynx emonavi",
-            "it scales its steps by the loss, which a closure "
-            "would give; without one that part is off",
+            "it scales its steps by the loss from a closure; without one that part is off",
         ),
         **_each("schedulefreeadamw schedulefreeradam schedulefreesgd splus", _TWO_MODES),
         **_each("apollo conda fira galore", _PROJECTOR),
         "a2grad": "it ignores the learning rate",
-        "adago": "it moves at a learning rate of 0",
+        "adago": "it changes weights at a learning rate of 0",
         "adashift": "it keeps a queue, which no checkpoint can hold",
-        "apollodqn": "it warms up by itself and ignores the schedule meanwhile",
+        "apollodqn": "it has a warm-up of its own, during which it ignores the schedule",
         "asgd": "it fails at a learning rate of 0, and a skipped step leaves traces",
         "bsam": "it needs the number of samples, and noise in the weights during the forward pass",
         "demo": "it sends its own messages between ranks and needs another package (einops)",
         "distributedmuon": "it sends its own messages between ranks; po:muon does not",
-        "ftrl": "it computes weights from its sums alone and so forgets the initial ones",
+        "ftrl": "it computes weights from its sums alone, which discards the initial weights",
         "gravity": "it fails at a learning rate of 0",
-        "kate": "its steps grow until they are not finite",
-        "lars": "it hardly moves at any rate from 0.001 to 100",
+        "kate": "its steps grow until they overflow",
+        "lars": "it hardly trains at any rate from 0.001 to 100",
         "kron": "without another package (opt_einsum) its products take minutes",
         "lorarite": "it needs the two factors of LoRA",
         "magma": _WRAPPER,
-        "nero": "it moves weights at a learning rate of 0",
+        "nero": "it changes weights at a learning rate of 0",
         "ranger21": "it needs the number of steps and has a schedule of its own",
         "sara": "it trains only the weights that were smallest at the start, for fine-tuning",
         "scalableshampoo": "it keeps objects that no checkpoint can hold",
-        "spectralsphere": "it takes matrices alone",
-        "srmm": "it moves weights at a learning rate of 0",
+        "spectralsphere": "it accepts matrices only",
+        "srmm": "it changes weights at a learning rate of 0",
     },
     "bnb": {
         **_each(
@@ -150,5 +149,5 @@ REFUSED: dict[str, dict[str, str]] = {
         **_each("rmsprop rmsprop32bit rmsprop8bit", "it does not stay finite in fp16"),
         "ademamix32bit": "it fails in its first step",
     },
-    "ao": {"_adamw": "it is for weights that are quantised", "cpuoffloadoptimizer": _WRAPPER},
+    "ao": {"_adamw": "it is for quantized weights", "cpuoffloadoptimizer": _WRAPPER},
 }
