@@ -80,15 +80,21 @@ DEFCONFIGS := $(addprefix defconfig-,$(notdir $(wildcard defconfigs/*)))
 all: train                 ## prepare the data, train, evaluate, show a sample (the default)
 
 train: prepare             ## train as .config says; ARGS="--max-steps 20" adds flags, TIME=5m, NPROC=2 ranks, NNODES=2 NODE_RANK=0 RDZV=host:port
-	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet --fit$${ARGS:+ -- $$ARGS}")" && show "$$py$(RANKS) gpt2/train.py $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --quiet --$(LIMIT)$(MORE)")" && show "$$py$(RANKS) gpt2/train.py $$flags"
 
-# ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts here, too.
+# So that a run that was stopped can say what make's own last line means.
+train resume: export GPT2_STARTED_BY := make
+
+# ARGS is prepare_data.py's where nothing else is made; else it is another's, whose --data-dir counts
+# here, too. That of train is checked here, before anything takes time; that of cells is theirs to check.
 PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
+TRAINS := $(filter all train,$(or $(MAKECMDGOALS),all))
+TYPED_FOR_DATA := $(if $(PREPARE_ALONE),,$(if $(TRAINS), --$(LIMIT)$(MORE), --unchecked --$(MORE)))
 prepare:                   ## tokenize the corpus, unless that is done
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(if $(PREPARE_ALONE),,$${ARGS:+ -- $$ARGS})")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(TYPED_FOR_DATA)")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
 
 plan:                      ## estimate memory, disk and time, and whether it fits; ARGS="--plan-for 24G"
-	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --fit$${ARGS:+ -- $$ARGS}")" && show "$$py gpt2/train.py --plan $$flags$(LIMIT)$(MORE)"
+	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --$(LIMIT)$(MORE)")" && show "$$py gpt2/train.py --plan $$flags"
 
 options-page:              ## regenerate docs/options.md from the Kconfig files
 	@$(SH) $(PY) && become "$$py scripts/options_page.py --write docs/options.md"
@@ -97,7 +103,7 @@ plan-table:                ## memory of all four sizes by batch, as in docs/memo
 	@$(SH) $(PY) && become "$$py scripts/plan_table.py"
 
 resume:                    ## continue the newest unfinished run
-	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --unfinished runs")" && show "$$py$(RANKS) gpt2/train.py $$flags$(MORE)"
+	@$(SH) $(PY) && $(NOHUP) flags="$$(eval "$$py scripts/flags.py --unfinished runs --$(MORE)")" && show "$$py$(RANKS) gpt2/train.py $$flags"
 
 sample:                    ## write text with the newest run; ARGS='--prompt "ROMEO:"'
 	@$(SH) $(PY) && show "$$py gpt2/sample.py$(MORE)"

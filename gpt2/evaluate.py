@@ -21,6 +21,12 @@ from gpt2.config.cli import parse
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import Exit, UserError
 
+#: What the numbers mean.
+UNITS = (
+    "lower is better; loss: -log(probability of the right token), on average; perplexity: "
+    "e^loss, as if choosing among that many equally likely tokens; bits per byte: comparable "
+    "between tokenizers"
+)
 #: The options of a run that apply here.
 OPTIONS = ("DATA_DIR", "PRECISION", "BATCH_SIZE", "DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 
@@ -79,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
         f"step {trained.step}, {actions.split}: loss {loss:.6f} nats per token, "
         f"perplexity {perplexity(loss):.4f}, {bits:.6f} bits per byte ({precision.name})"
     )
+    print(UNITS)
     return 0
 
 

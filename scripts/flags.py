@@ -2,7 +2,7 @@
 
 Without a .config it takes the defconfig that fits the machine, and says which and why. With
 --unfinished it prints the flags of the newest unfinished run, and its --run-dir. What follows a --
-are flags of train.py: it prints them, too, or with --fit only leaves out what they make void.
+are flags of train.py: they are checked, take the place of the file's, and are printed, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import itertools
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -24,6 +24,7 @@ if __name__ == "__main__":
 
 from gpt2.config import interpreter
 from gpt2.config.actions import TrainActions
+from gpt2.config.aliases import with_dashes
 from gpt2.config.bind import bind
 from gpt2.config.cli import Parser, parse, split_at_dashes
 from gpt2.config.entry import run_entry
@@ -32,28 +33,31 @@ from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
-from gpt2.config.typed import PATHS, QUALIFIED
+from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
 from gpt2.run_dir.folder import unfinished
-from scripts.kconfig.start import fitting_defconfig
+from scripts.kconfig import start
 
 #: The options that prepare_data.py has too.
 DATA_OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
+#: What train.py answers and ends with, whatever else is given.
+_ANSWERS = {"-h", "--help", "--help-all", "--version"}
 
 
 def main() -> int:
-    """Print one line of flags. Raises UserError when the .config is wrong."""
+    """Print one line of flags. Raises UserError when the .config or what follows is wrong."""
     parser = Parser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", default=REPOSITORY / ".config")
     parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
     parser.add_argument("--unfinished", type=Path, help="folder of runs to look through")
     parser.add_argument("--quiet", action="store_true", help="do not say which defconfig it takes")
     parser.add_argument(
-        "--fit",
+        "--unchecked",
         action="store_true",
-        help="leave out what does not apply with the flags after --",
+        help="what follows -- is not for train.py alone: only pass it on",
     )
     own, typed = split_at_dashes(sys.argv[1:])
     arguments = parser.parse_args(own)
+    checked = typed if not arguments.unchecked else []
     path, extra = arguments.config, []
     if arguments.unfinished:
         runs = unfinished(arguments.unfinished)
@@ -61,64 +65,118 @@ def main() -> int:
             raise UserError(f"{arguments.unfinished} holds no unfinished run")
         path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
-        path = fitting_defconfig(arguments.quiet)
-    found = flags(path, None, extra)  # what is wrong is wrong before the data are prepared, too
-    if arguments.data:
-        found, typed = flags(path, DATA_OPTIONS), of_data(typed)
-    elif arguments.fit:
-        found, typed = fitting(path, found, typed), []
-    print(shlex.join([*found, *typed]))
+        _refuse_what_is_wrong_anyway(checked)
+        path = start.fitting_defconfig(arguments.quiet)
+    found = flags(path, extra)  # what is wrong is wrong before the data are prepared, too
+    if checked:
+        found = settled(path, found, checked, say=not arguments.data)
+    else:
+        found += typed
+    print(shlex.join(of_data(found) if arguments.data else found))
     return 0
 
 
-def fitting(path: Path, found: list[str], typed: Sequence[str]) -> list[str]:
-    """Return the flags `found` in the file at `path` without those that do not apply with `typed`.
+def _refuse_what_is_wrong_anyway(typed: Sequence[str]) -> None:
+    """Raise UserError where no defconfig that `make` may take goes with the flags `typed`.
 
-    With --optimizer adamw a file's options of Muon do not. They are named on the error stream, and
-    so is a learning rate that was chosen for the file's optimizer.
+    Which one it takes is for torch to say, whose import takes seconds.
     """
+    problems = []
+    for name in (start.CPU_DEFCONFIG, start.GPU_DEFCONFIG) if typed else ():
+        path = start.DEFCONFIGS / name
+        try:
+            settled(path, flags(path), typed, say=False)
+        except UserError as error:
+            problems.append(error)
+        else:
+            return
+    if problems:
+        raise problems[0]
+
+
+def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -> list[str]:
+    """Return the command line of the flags `found` in the file at `path` and those `typed` after.
+
+    Each flag stands there once: as it was typed last. Those of the file that do not apply with
+    `typed` are left out: with --optimizer adamw a file's options of Muon. If asked to `say` so, the
+    error stream names them, and a learning rate that was chosen for the file's optimizer.
+    Raises UserError, in the name of train.py, for what that would refuse.
+    """
+    if _ANSWERS & set(typed):
+        return [*found, *typed]
+    own = {_flag_in(word) for word in typed if word.startswith("--")}
+    kept = [words for words in _grouped(found) if _flag_in(words[0]) not in own]
+    theirs = {_flag_in(words[0]) for words in kept}
+    left: list[list[str]] = []
     try:
-        options, _ = parse("train.py", "", [*found, *typed], TrainActions)
-    except UserError:
-        return found  # train.py says what is wrong
-    if options.problems:
-        return found
-    own = {word.partition("=")[0].replace("--no-", "--") for word in typed if word[:2] == "--"}
-    void = [name for name in options.names() if options.unmet(name) and flag_of(name) not in own]
-    flagged = {flag_of(name) for name in void}
-    kept: list[str] = []
-    left: list[str] = []
-    taken = kept
-    for word in found:
-        if word.startswith("--"):
-            taken = left if word.partition("=")[0].replace("--no-", "--") in flagged else kept
-        taken.append(word)
-    if left:
-        print(f"not used with {shlex.join(typed)}: {shlex.join(left)}", file=sys.stderr)
+        options, _ = parse("train.py", "", [*itertools.chain(*kept), *typed], TrainActions)
+        void = {flag_of(name) for name in options.names() if options.unmet(name)} & theirs
+        if void and not options.problems:
+            left = [words for words in kept if _flag_in(words[0]) in void]
+            kept = [words for words in kept if words not in left]
+            options, _ = parse("train.py", "", [*itertools.chain(*kept), *typed], TrainActions)
+        bind(options)
+    except UserError as error:
+        # The file is right by itself: what is said of its flags follows from what was typed.
+        first_words = [message.split()[0].strip(":,") for message in error.messages]
+        said = zip(first_words, error.messages, strict=True)
+        messages = [message for word, message in said if _flag_in(word) not in theirs]
+        raise UserError(
+            *(messages or error.messages), code=error.code, program="train.py"
+        ) from error
+    if say and left:
+        shown = shlex.join(itertools.chain(*left))
+        print(f"not used with {shlex.join(typed)}: {shown}", file=sys.stderr)
     rate = flag_of("LEARNING_RATE")
-    if flag_of("OPTIMIZER") in own and rate in found and rate not in own:
+    if say and flag_of("OPTIMIZER") in own and rate in theirs:
         value = options.value("LEARNING_RATE")
         print(
             f"{path.name} has {rate} {value}, which stays; the default of "
             f"{options.value('OPTIMIZER')} is {options.default('LEARNING_RATE') or 'none'}",
             file=sys.stderr,
         )
-    return kept
+    return [*itertools.chain(*kept), *_once(typed)]
 
 
-def of_data(typed: Sequence[str]) -> list[str]:
+def _grouped(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield each flag of a command line with the value behind it."""
+    group: list[str] = []
+    for word in words:
+        if word.startswith("--") and group:
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
+
+
+def _flag_in(word: str) -> str:
+    """Return the flag that a word of a command line gives: --no-bias=x -> --bias."""
+    flag = with_dashes(word.partition("=")[0])
+    return f"--{flag.removeprefix('--no-')}" if flag.startswith("--no-") else flag
+
+
+def _once(typed: Sequence[str]) -> list[str]:
+    """Return words without the flags that are given again behind, which count."""
+    groups = list(_grouped(typed))
+    last = {_flag_in(words[0]): number for number, words in enumerate(groups)}
+    return [
+        word
+        for number, words in enumerate(groups)
+        if last[_flag_in(words[0])] == number or words[0].partition("=")[0] in REPEATABLE.values()
+        for word in words
+    ]
+
+
+def of_data(found: Sequence[str]) -> list[str]:
     """Return the words of a train.py command line that prepare_data.py has to know, too."""
     wanted = [flag_of(name) for name in DATA_OPTIONS]
-    found: list[str] = []
-    for word, following in itertools.zip_longest(typed, typed[1:]):
-        flag, equals, _ = word.partition("=")
-        if flag in wanted:
-            found += [word] if equals or following is None else [word, following]
-    return found
+    groups = [words for words in _grouped(found) if _flag_in(words[0]) in wanted]
+    return [word for words in groups for word in words]
 
 
-def flags(path: Path, names: Sequence[str] | None = None, more: Sequence[str] = ()) -> list[str]:
-    """Return the flags of the .config at `path` (of `names`, or all), and `more` after them.
+def flags(path: Path, more: Sequence[str] = ()) -> list[str]:
+    """Return the flags of the .config at `path`, and `more` after them.
 
     Raises UserError naming all that is wrong.
     """
@@ -127,8 +185,7 @@ def flags(path: Path, names: Sequence[str] | None = None, more: Sequence[str] = 
     bind(options)
     found: list[str] = []
     for name, value in differing(options).items():
-        if names is None or name in names:
-            found += words(name, value, options.is_bool(name))
+        found += words(name, value, options.is_bool(name))
     found += more
     _refuse_own_code(path, found)
     return found

@@ -20,6 +20,7 @@ from gpt2.config.cli import Parser
 from gpt2.config.dotconfig import lines_of, read_text
 from gpt2.config.entry import run_entry
 from gpt2.config.errors import UserError
+from gpt2.config.names import value_text
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
 from gpt2.config.typed import QUALIFIED
@@ -113,7 +114,10 @@ def _special(values: Values, shipped: dict[str, Values]) -> str:
     apart = {name: _differing(values, other) for name, other in shipped.items()}
     nearest = min(apart, key=lambda name: len(apart[name]))
     names = apart[nearest]
-    shown = [f"{name.lower().replace('_', '-')} {values[name]}" for name in names[:_MOST]]
+    shown = [
+        f"{name.lower().replace('_', '-')} {value_text(name, values[name])}"
+        for name in names[:_MOST]
+    ]
     shown += [f"{len(names) - _MOST} more"] if len(names) > _MOST else []
     return nearest + (": " + ", ".join(shown) if shown else "")
 

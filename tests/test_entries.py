@@ -76,7 +76,9 @@ def test_every_token_of_a_split_counts_once(
             nats += float(trained.model(window[None, :-1], window[None, 1:])) * (len(window) - 1)
     assert evaluate.main(["--run", str(run), "--split", split, "--device", "cpu"]) == Exit.OK
     out = capsys.readouterr().out
-    found = re.fullmatch(r"step 12, (.+): loss ([\d.]+) nats .*, ([\d.]+) bits per byte .*\n", out)
+    said, units = out.splitlines()
+    found = re.fullmatch(r"step 12, (.+): loss ([\d.]+) nats .*, ([\d.]+) bits per byte .*", said)
+    assert units.startswith("lower is better; loss: -log(probability of the right token)")
     assert found, out
     assert found[1] == split
     assert float(found[2]) == pytest.approx(nats / (len(ids) - 1), abs=2e-6)

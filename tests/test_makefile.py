@@ -140,6 +140,35 @@ def test_a_broken_config_stops_make(tree: Path) -> None:
     assert not (tree / "runs").exists()
 
 
+@pytest.mark.parametrize("target", ["train", "plan", "all", "resume"])
+def test_a_wrong_flag_is_answered_before_anything_else(target: str, tree: Path) -> None:
+    if target == "resume":
+        (tree / "runs" / "one").mkdir(parents=True)
+        shutil.copy(tree / "defconfigs" / "tiny", tree / "runs" / "one" / "config")
+    done = make(tree, target, "ARGS=--bf16")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, last = done.stderr.splitlines()
+    assert first == "train.py: error: unknown flag --bf16; here it is --precision bf16 (see --help)"
+    assert last.startswith("make: *** ")
+
+
+def test_a_flag_of_the_file_that_is_typed_again_is_shown_once(tree: Path) -> None:
+    make(tree, "defconfig-tiny")
+    done = make(tree, "plan", "TIME=5m", "ARGS=--max-steps 2 --optimizer muon --device cpu")
+    (shown,) = [line for line in done.stdout.splitlines() if "gpt2/train.py" in line]
+    assert shown.count("--max-steps") == 1
+    assert shown.endswith(" --max-time 5m --max-steps 2 --optimizer muon --device cpu")
+
+
+@pytest.mark.slow
+def test_a_stopped_run_says_what_makes_error_means(tree: Path) -> None:
+    make(tree, "defconfig-tiny")
+    stopped = make(tree, "train", "ARGS=--device cpu", GPT2_FAULT="step.begin:term:2")
+    means = "which only means: stopped early, can be resumed"
+    assert stopped.stdout.splitlines()[-1] == f'make adds "Error 75", {means}'
+    assert stopped.stderr.splitlines()[-1].endswith("train] Error 75")
+
+
 @pytest.mark.slow
 def test_variables_count_only_when_typed(tree: Path) -> None:
     make(tree, "defconfig-tiny")

@@ -244,6 +244,22 @@ def test_a_context_longer_than_the_text(data: Path, tmp_path: Path) -> None:
     assert tiny.train(data, tmp_path / "run", *more, "8") == Exit.OK
 
 
+def test_a_text_shorter_than_a_context_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text("to be or not to be. " * 20)
+    given = ["--input", str(tmp_path / "in.txt"), "--data-dir", str(tmp_path), "--force"]
+    assert prepare_data.main([*given, "--tokenizer", "char"]) == Exit.OK
+    (line,) = capsys.readouterr().err.splitlines()
+    tokens = re.search(r"warning: (\d+) training tokens, and one sequence of the default", line)
+    assert tokens, line
+    below = ("--max-steps", "1", "--block-size", str(int(tokens[1]) - 1), "--batch-size", "1")
+    assert tiny.train(tmp_path, tmp_path / "run", *below) == Exit.OK
+    (tmp_path / "in.txt").write_text("to be or not to be. " * 100)
+    assert prepare_data.main([*given, "--tokenizer", "char"]) == Exit.OK
+    assert "warning" not in capsys.readouterr().err
+
+
 def command_in(message: str, before: str) -> list[str]:
     """The command that a message names after the word `before`."""
     return shlex.split(message.partition(before)[2])

@@ -111,7 +111,7 @@ def _code(program: str, main: Callable[[], int]) -> int:
         alone = os.environ.get("WORLD_SIZE", "1") == "1"  # whatever a batch system says of RANK
         if alone or not error.everywhere or os.environ.get("RANK", "0") == "0":
             for message in error.messages:
-                print(f"{program}: {_error()} {message}", file=sys.stderr)
+                print(f"{error.program or program}: {_error()} {message}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

@@ -25,3 +25,8 @@ def remove_harmful() -> None:
     for name in list(os.environ):
         if any(name == one or (one.endswith("_") and name.startswith(one)) for one in REMOVED):
             del os.environ[name]
+
+
+def started_by_make() -> bool:
+    """Whether the Makefile started this process, whose exit code make will report, too."""
+    return os.environ.get("GPT2_STARTED_BY") == "make"

@@ -25,10 +25,18 @@ class UserError(Exception):
 
     `messages` each name a flag, file or value and the way out; `code` is the exit code.
     `everywhere`: of several ranks all meet it, or the first one does, which alone says it.
+    `program`: the entry whose error it is, where another one found it.
     """
 
-    def __init__(self, *messages: str, code: Exit = Exit.CONFIG, everywhere: bool = True) -> None:
+    def __init__(
+        self,
+        *messages: str,
+        code: Exit = Exit.CONFIG,
+        everywhere: bool = True,
+        program: str = "",
+    ) -> None:
         super().__init__("\n".join(messages))
         self.messages = messages
         self.code = code
         self.everywhere = everywhere
+        self.program = program

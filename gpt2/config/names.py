@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 
+from gpt2.config.typed import LIMITS
+
 
 def flag_of(name: str) -> str:
     """Return the flag of a symbol: GRAD_CLIP -> --grad-clip."""
@@ -15,6 +17,11 @@ def word_of(member: str, choice: str) -> str:
     """Return what stands for a choice's member in a flag: PRECISION_BF16 -> bf16, _2_4 -> 2:4."""
     word = member[len(choice) + 1 :].lower()
     return word.replace("_", ":" if re.fullmatch("[0-9]+_[0-9]+", word) else "-")
+
+
+def value_text(name: str, value: object) -> str:
+    """Return the value of an option for people: 0 of a limit is "no limit"."""
+    return "no limit" if name in LIMITS and str(value) in ("0", "0.0") else str(value)
 
 
 def nearest(name: str, known: list[str], most: int = 3, likeness: float = 0.5) -> str:

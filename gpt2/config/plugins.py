@@ -16,7 +16,8 @@ from gpt2.config.errors import UserError
 from gpt2.config.text import pip_install
 from gpt2.config.typed import PLUGIN_PACKAGES
 
-_LIGHT = {"__future__", "dataclasses", "typing"}
+#: Modules that import nothing heavy, beside those of gpt2.config.
+_LIGHT = {"__future__", "dataclasses", "typing", "gpt2.optim.libraries.names"}
 
 
 def names(package: str) -> list[str]:
@@ -81,8 +82,8 @@ def options_class(package: str, name: str) -> type[Any] | None:
     """Return the `Options` dataclass of a plug-in without importing the plug-in itself.
 
     Plug-ins import torch, which takes seconds; their options must be checked before that. So the
-    class is taken out of the source and executed with the imports that are the standard library's
-    or gpt2.config's: `Options` may use nothing else. None when the plug-in has no options.
+    class is taken out of the source and executed with the imports that are light: the standard
+    library's and gpt2.config's. `Options` may use nothing else. None when the plug-in has none.
     """
     path = _folder(package) / f"{name.replace('-', '_')}.py"
     if not path.is_file():

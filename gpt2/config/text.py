@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 def counted(count: int, noun: str) -> str:
@@ -42,6 +43,12 @@ def first_line(error: BaseException) -> str:
 def last_line(text: str) -> str:
     """Return the last line of a text; empty where it has none."""
     return "".join(text.splitlines()[-1:])
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as the user would type it: relative where it is below the current folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def pip_install(what: str) -> str:

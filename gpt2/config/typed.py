@@ -31,6 +31,8 @@ NUMBERED = {"DEVICE": ("cuda", "DEVICE_INDEX")}
 
 #: Options of seconds, whose flags take 90s, 5m and 1h too.
 TIMES = ("MAX_TIME",)
+#: Options of which 0 is no limit.
+LIMITS = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 #: Options that are lists of key=value with commas between: the flag that adds one.
 REPEATABLE = {"OPT_ARGS": "--opt-arg"}
 

@@ -34,7 +34,7 @@ class Console:
         self._log_lost = False
         self._bar: tqdm[Any] | None = None
         self._drawn = 0.0  # when the bar was drawn last
-        self._last = ""  # the text of the last logged step
+        self._last = ""  # the text of the last step shown
 
     def say(self, text: str = "", bold: bool = False) -> None:
         """Print lines."""
@@ -92,6 +92,7 @@ class Console:
     def move(self, fraction: float, text: str) -> None:
         """Move the bar of a terminal, a few times a second at most; nothing goes to the log."""
         if self.live:
+            self._last = text
             self._draw(fraction, text)
 
     def phase(self, text: str, begins: bool = False) -> None:
@@ -103,7 +104,7 @@ class Console:
         assert self._bar is not None
         self._drawn = time.monotonic()
         self._bar.set_description_str(text, refresh=False)
-        self._bar.n = fraction
+        self._bar.n = max(self._bar.n, fraction)  # it never steps back
         self._show(sys.stderr, self._bar.refresh)
 
     def end(self) -> None:

@@ -17,7 +17,7 @@ from gpt2.config.actions import LATEST, TrainActions
 from gpt2.config.bind import bind, own_values
 from gpt2.config.effects import free_at_resume, product_at_resume
 from gpt2.config.errors import UserError
-from gpt2.config.names import flag_of
+from gpt2.config.names import flag_of, value_text
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY
 from gpt2.config.text import counted
@@ -279,7 +279,7 @@ def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
     if _product(before) == _product(now):
         free |= set(product_at_resume())  # the steps see the same samples
     problems = [
-        f"{flag_of(name)} is {now.get(name)} but the run in {path} has {before.get(name)}; "
+        f"{flag_of(name)} is {_told(now, name)} but the run in {path} has {_told(before, name)}; "
         "leave it as it was, or choose another --run-dir"
         for name in sorted(before.keys() | now.keys())
         if name not in free and before.get(name) != now.get(name)
@@ -288,6 +288,10 @@ def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
         problems += _other_data(path, read_json(path, "run.json")["data"], data)
     if problems:
         raise UserError(*problems)
+
+
+def _told(values: dict[str, Any], name: str) -> str:
+    return value_text(name.upper(), values.get(name))
 
 
 def _other_data(path: Path, began: dict[str, Any], data: Meta) -> list[str]:

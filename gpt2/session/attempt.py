@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt2.checkpoint import store
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.text import shown_path
 from gpt2.config.typed import Config
 from gpt2.data.batches import validation_batches
 from gpt2.data.tokenizer import from_description
@@ -255,7 +256,7 @@ class Attempt:
     def _preempted(self) -> int:
         self.record["stopped_by"] = self.stop.signal
         self._end("preempted", Exit.PREEMPTED)
-        way = f"the same command and --run-dir {messages.shown(self.folder.path)}"
+        way = f"the same command and --run-dir {shown_path(self.folder.path)}"
         if self.folder.path.parent == RUNS:
             way = f"make resume (or {way})"
         if self.stop.low_memory:
@@ -263,6 +264,8 @@ class Attempt:
         by = "Ctrl-C" if self.stop.signal == "SIGINT" else self.stop.signal
         self.console.say(f"stopped ({by}) after step {self.progress.step}, checkpoint saved")
         self.console.say(f"resume with: {way}")
+        for line in messages.make_adds(Exit.PREEMPTED) if self.parts.ranks.world_size == 1 else ():
+            self.console.say(line)
         return Exit.PREEMPTED
 
     def _finish(self, losses: FinalLosses) -> None:

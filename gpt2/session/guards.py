@@ -10,13 +10,13 @@ from torch import nn
 
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.sizes import show_size
+from gpt2.config.text import shown_path
 from gpt2.config.typed import Config, MachineConfig
 from gpt2.machine import host_memory as memory
 from gpt2.machine.ranks import TIMEOUT, DistributedContext
 from gpt2.machine.signals import StopRequest
 from gpt2.machine.watchdog import LONG, Watchdog
 from gpt2.run_dir.folder import RunFolder, now, read_json
-from gpt2.session.messages import shown
 from gpt2.training.loop import Progress, Recorder, Step
 
 #: Smallest --hang-timeout auto per step, in seconds: for a plain run, for a compiled run, which may
@@ -70,8 +70,8 @@ def watchdog(config: Config, folder: RunFolder, ranks: DistributedContext) -> Wa
     def last_words(reason: str) -> None:
         line = (
             f"hung: {reason}; the stacks above say where; the last checkpoint is intact: the "
-            f"same command with --run-dir {shown(folder.path)} resumes; what may take longer needs "
-            "a larger --hang-timeout (seconds, 0 waits for ever)"
+            f"same command with --run-dir {shown_path(folder.path)} resumes; what may take longer "
+            "needs a larger --hang-timeout (seconds, 0 waits for ever)"
         )
         _speak_last(folder, line, Exit.HANG, stacks=True)
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2.config.environment import started_by_make
+from gpt2.config.errors import Exit
 from gpt2.config.sizes import show_size
-from gpt2.config.text import counted, duration, rough_duration
+from gpt2.config.text import counted, duration, rough_duration, shown_path
 from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.model.language_model import LanguageModel
@@ -65,6 +67,11 @@ def startup(
     }
     for line in startup_summary(known):
         console.say(line)
+    if batches.sequences < batches.effective_batch:
+        for_all = (progress.steps or 0) * batches.effective_batch * batches.block_size
+        console.warn(
+            short_text(known["tokens"], batches.effective_batch, batches.block_size, for_all)
+        )
     device = parts.precision.device
     if emulated(parts.precision.name, device):
         console.warn(_EMULATED[device.type])
@@ -82,7 +89,7 @@ def startup(
     if progress.step or not parts.ranks.first:
         return
     if (other := equal_unfinished(config, folder)) is not None:
-        path = shown(other)
+        path = shown_path(other)
         console.say(
             f"an unfinished run with the same options is in {path}: --run-dir {path} resumes it"
         )
@@ -108,7 +115,7 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
     if known["steps"] is not None:
         lines.append(
             f"{counted(known['steps'], 'step')} of {counted(known['batch'], 'sequence')} "
-            f"({known['batch'] * known['block']:,} tokens), {known['epochs']:.1f} epochs"
+            f"({known['batch'] * known['block']:,} tokens): {_reading(known['epochs'])}"
         )
     if known["pruning"]:
         lines.append(
@@ -119,7 +126,28 @@ def startup_summary(known: Mapping[str, Any]) -> list[str]:
         lines.append(f"zeros kept: {known['kept']:.2%} of the prunable weights stay zero")
     if known["max_time"]:
         lines.append(f"at most {duration(known['max_time'])} of training")
-    return [*lines, f"run directory {shown(known['folder'])}"]
+    return [*lines, f"run directory {shown_path(known['folder'])}"]
+
+
+def _reading(epochs: float) -> str:
+    """Return how often a run reads its text: 8.0 times, or 63.8% of it."""
+    if epochs < 1.0:
+        return f"reads {epochs:.1%} of the training text"
+    return f"reads the training text {epochs:,.1f} times"
+
+
+def short_text(tokens: int, batch: int, block: int, every: int) -> str:
+    """Return a warning: `tokens` are too few for one step of `batch` different sequences.
+
+    block: tokens of a sequence. every: tokens that the run reads in all; 0 if not known.
+    """
+    line = (
+        f"the training text has only {tokens:,} tokens, and one step reads {batch * block:,} "
+        f"({counted(batch, 'sequence')} of {block})"
+    )
+    if every:
+        line += f"; the run reads {every:,}, so each about {every / tokens:,.0f} times"
+    return f"{line}: the model will learn the text by heart; give a longer text"
 
 
 def cpu_warning(time: Predicted) -> list[str]:
@@ -167,29 +195,40 @@ def final_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         *lines,
         f"{counted(summary['steps'], 'step')}, {summary['tokens']:,} tokens in "
         f"{duration(summary['seconds'])} ({speed}), {memory}",
-        f"run directory {shown(folder)}",
+        f"run directory {shown_path(folder)}",
         *_next(folder),
     ]
 
 
 def _next(folder: Path) -> list[str]:
     """Return commands to try next; make targets take the newest run of the usual folder."""
+    run = shlex.quote(shown_path(folder))
     if folder.parent == RUNS:
         ways = {
-            "make sample ARGS='--tokens 500'": "more text",
-            f"make report RUNS={shlex.quote(shown(folder))}": "loss curves",
+            "make sample ARGS='--tokens 500'": "let it write more",
+            f"make report RUNS={run}": "a page with its loss curves",
             "make menuconfig": "change an option; make trains again",
+            'make compare OPTIMIZERS="adamw muon" TIME=10m': "which one is better",
+            "docs/tutorial.md": "an hour with it, step by step",
         }
     else:
-        run = shlex.quote(shown(folder))
         ways = {
-            f"python3 gpt2/sample.py --run {run} --tokens 500": "more text",
-            f"python3 gpt2/evaluate.py --run {run}": "the loss again",
-            f"python3 scripts/report.py --runs {run}": "loss curves",
+            f"python3 gpt2/sample.py --run {run} --tokens 500": "let it write more",
+            f"python3 gpt2/evaluate.py --run {run}": "measure the loss again",
+            f"python3 scripts/report.py --runs {run}": "a page with its loss curves",
+            "docs/tutorial.md": "an hour with it, step by step",
         }
     width = max(map(len, ways))
-    lines = [f"{command:{width}}    {what}" for command, what in ways.items()]
+    lines = [f"{command:{width}}   {what}" for command, what in ways.items()]
     return [f"next: {lines[0]}", *(f"      {line}" for line in lines[1:])]
+
+
+def make_adds(code: Exit, resumable: bool = True) -> list[str]:
+    """Return what make's own last line means, if make started this process; else nothing."""
+    if not started_by_make():
+        return []
+    meaning = "stopped early, can be resumed" if resumable else "stopped early, nothing is broken"
+    return [f'make adds "Error {code.value}", which only means: {meaning}']
 
 
 def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | None) -> str:
@@ -212,23 +251,25 @@ def stopping(signal: str, doing: str, step_seconds: float | None, saved: int | N
 def stopping_early(_: str, again: bool) -> str:
     """Return the answer to a stop request while the run is still being built."""
     if again:
-        return "stopped at once; the run had not started"
+        said = "stopped at once; the run had not started"
+        return "\n".join([said, *make_adds(Exit.INTERRUPTED, resumable=False)])
     return "stopping once the run has started; Ctrl-C again stops now, and nothing is lost"
 
 
 def stopped_at_once(saved: int | None, folder: Path) -> str:
     """Return the answer to the second Ctrl-C; `saved` is the step of the last checkpoint."""
-    if saved is None:
-        return "stopped at once; nothing was saved"
-    way = f"the same command with --run-dir {shown(folder)}"
-    if folder.parent == RUNS:
-        way = "make resume"
-    return f"stopped at once; nothing saved since step {saved}: {way} continues from there"
+    said = "stopped at once; nothing was saved"
+    if saved is not None:
+        way = f"the same command with --run-dir {shown_path(folder)}"
+        if folder.parent == RUNS:
+            way = "make resume"
+        said = f"stopped at once; nothing saved since step {saved}: {way} continues from there"
+    return "\n".join([said, *make_adds(Exit.INTERRUPTED, saved is not None)])
 
 
 def way_back(saved: int | None, folder: Path) -> str:
     """Return how to resume a run that ended; `saved` is the step of the last checkpoint."""
-    again = f"the same command with --run-dir {shown(folder)}"
+    again = f"the same command with --run-dir {shown_path(folder)}"
     if saved is None:
         return f"then {again} starts it again: there was no checkpoint yet"
     way = f"make resume (or {again})" if folder.parent == RUNS else again
@@ -246,9 +287,3 @@ def _skipped(summary: Mapping[str, Any]) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count:,}"
-
-
-def shown(path: Path) -> str:
-    """Return a path as the user would type it: relative where it is below the current folder."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

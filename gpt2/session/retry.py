@@ -9,7 +9,7 @@ import torch
 
 from gpt2.checkpoint.optimizer_state import load_random_state, random_state
 from gpt2.config.errors import Exit, UserError
-from gpt2.config.text import first_line
+from gpt2.config.text import first_line, shown_path
 from gpt2.config.typed import Config, TrainConfig
 from gpt2.machine.out_of_memory import (
     ERRORS,
@@ -23,7 +23,6 @@ from gpt2.machine.ranks import DistributedContext
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import RunFolder, read_json
 from gpt2.run_dir.resume import with_batch, write_batch
-from gpt2.session.messages import shown
 from gpt2.training.loop import Parts, Progress
 from gpt2.training.rollback import Rollback, RolledBackError
 
@@ -155,7 +154,7 @@ def explain_out_of_memory(
         held = breakdown(parts.optimizer, device)
         batch, way = training.batch_size, way_out(training)
         if smaller_batch(batch) is not None:
-            way += f"; the same command with these and --run-dir {shown(folder.path)} resumes"
+            way += f"; the same command with these and --run-dir {shown_path(folder.path)} resumes"
         raise UserError(
             f"out of memory with --batch-size {batch} after step {progress.step} ({held}): {way}",
             code=Exit.MEMORY,

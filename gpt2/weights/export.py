@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpt2.config.actions import ExportActions
 from gpt2.config.errors import UserError
+from gpt2.config.text import shown_path
 from gpt2.data.tokenizer import from_description
 from gpt2.files.atomic import replaced_folder
 from gpt2.run_dir.latest import meant
@@ -39,11 +40,16 @@ def export(actions: ExportActions) -> None:
             f"--out {out}: cannot be written ({error.strerror}); nothing was changed; make room, "
             "or choose another folder"
         ) from error
-    print(f"exported step {step} of {actions.run} to {out}")
+    print(f"exported step {step}{_whose(actions.run, out)} to {shown_path(out)}")
     if not is_export(actions.run) and not (actions.run / "summary.json").exists():
         print("  the run is unfinished: --force exports it again when it has its results")
     for line in _account(tensors, written, actions.dtype):
         print(f"  {line}")
+
+
+def _whose(run: Path, out: Path) -> str:
+    """Name the run of an export, unless its folder lies in it and so names it."""
+    return "" if out.is_relative_to(run.resolve()) else f" of {shown_path(run.resolve())}"
 
 
 def _free_folder(actions: ExportActions) -> Path:
@@ -80,8 +86,8 @@ def _account(tensors: Mapping[str, Tensor], written: int, dtype: str) -> Iterato
         yield f"{negative:,} of the zeros are negative; a sparse file stores those as values"
     width = {"fp32": 4, "bf16": 2}[dtype]
     yield (
-        f"weights: {written:,} bytes, {written / (width * entries):.3f} of dense {dtype} "
-        f"({width * entries:,} bytes)"
+        f"file of weights: {written:,} bytes, {written / (width * entries):.1%} of the size of all "
+        f"weights unpacked in {dtype} ({width * entries:,} bytes)"
     )
     if dtype == "bf16":
         yield "bf16 keeps 8 significant bits of fp32's 24: the losses differ a little"

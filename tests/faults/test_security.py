@@ -228,11 +228,15 @@ def test_no_nasty_text_is_executed(tmp_path: Path) -> None:
     assert taken == list(NASTY[:3])  # all are names that a folder may have
 
 
-#: Stands for a Python: says it is one, prints the flags it was given, keeps what others get.
+#: Stands for a Python: says it is one, prints the flags it was given and what was typed behind --,
+#: keeps what others get.
 STAND_IN = """#!/bin/sh
 case "$1" in
   scripts/environment.py) printf '%s\\n' "$0" ;;
-  scripts/flags.py) cat "$STAND_IN_FLAGS" ;;
+  scripts/flags.py)
+    printf '%s' "$(cat "$STAND_IN_FLAGS")"
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+    for word; do [ "$word" = -- ] || printf ' %s' "$word"; done ;;
   *) for word; do printf '%s\\0' "$word"; done > "$STAND_IN_SAID" ;;
 esac
 """

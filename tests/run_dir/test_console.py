@@ -61,6 +61,26 @@ def test_the_line_of_the_last_step_stays(
     assert log.getvalue() == "step 9/9  loss 1.0\n"
 
 
+def test_the_bar_never_steps_back(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C the step that was shown last stays, not that of the last line in the log."""
+    terminal, log = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = Console(log)
+    console.begin(0.0)
+    for fraction, text in ((0.40, "step 400/1000"), (0.42, "step 420/1000")):
+        clock[0] += 1.0
+        (console.progress if text == "step 400/1000" else console.move)(fraction, text)
+    clock[0] += 1.0
+    console.phase("saving the checkpoint of step 421 ...", begins=True)
+    console.progress(0.41, "step 421/1000")  # the clock of all ranks may be behind
+    console.end()
+    frames = terminal.getvalue().split("\r")
+    percents = [int(frame.split("%")[0]) for frame in frames if "%" in frame]
+    assert percents == sorted(percents)
+    assert "step 421/1000" in frames[-1]
+    assert log.getvalue() == "step 400/1000\nstep 421/1000\n"
+
+
 def test_without_a_terminal_only_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err, log = io.StringIO(), io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)

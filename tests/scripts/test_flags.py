@@ -80,21 +80,90 @@ def test_options_of_another_optimizer_are_left_out_and_named(
         "# CONFIG_MUON_NESTEROV is not set", "CONFIG_BATCH_SIZE=7",
     )  # fmt: skip
     whole = ["--optimizer", "muon", "--learning-rate", "0.02", "--muon-adamw-lr", "0.01"]
-    assert set(whole) | {"--no-muon-nesterov"} <= set(printed(capsys, "--fit", str(path)))
-    assert main("--fit", str(path), "--", "--optimizer", "adamw") == 0
+    assert set(whole) | {"--no-muon-nesterov"} <= set(printed(capsys, str(path)))
+    assert main(str(path), "--", "--optimizer", "adamw") == 0
     said = capsys.readouterr()
     found = shlex.split(said.out)
-    options, _ = parse("train.py", "", [*found, "--optimizer", "adamw"], TrainActions)
+    assert (found.count("--optimizer"), found[-2:]) == (1, ["--optimizer", "adamw"])
+    options, _ = parse("train.py", "", found, TrainActions)
     config = bind(options)
     assert (config.optim.learning_rate, config.train.batch_size) == (0.02, 7)
     assert "not used with --optimizer adamw: " in said.err
     assert "--muon-adamw-lr 0.01" in said.err
     assert "--no-muon-nesterov" in said.err
     assert "has --learning-rate 0.02, which stays; the default of adamw is 6e-4" in said.err
-    # What was typed itself stays for train.py to refuse, and what is unknown.
-    for typed in (["--muon-momentum", "0.5"], ["--optimizer", "adamv"], ["--nothing"]):
-        assert main("--fit", str(path), "--", *typed) == 0
-        assert "--muon-adamw-lr" in capsys.readouterr().out
+    assert main("--data", str(path), "--", "--optimizer", "adamw") == 0  # the preparation is silent
+    assert capsys.readouterr().err == ""
+
+
+def test_each_flag_is_printed_once_as_it_was_typed_last(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(
+        "CONFIG_BATCH_SIZE=7", "# CONFIG_BIAS is not set", "CONFIG_MAX_TIME=9", "CONFIG_SEED=3"
+    )
+    typed = ["--max-time", "5m", "--bias", "--batch_size=8", "--max-time", "10m", "--run-dir", "r"]
+    kept = ["--bias", "--batch_size=8", "--max-time", "10m", "--run-dir", "r"]
+    assert printed(capsys, str(path), "--", *typed) == ["--seed", "3", *kept]
+    given = [
+        "--optimizer",
+        "po:soap",
+        "--learning-rate",
+        "1",
+        "--opt-arg",
+        "a=1",
+        "--opt-arg",
+        "b=2",
+    ]
+    assert printed(capsys, str(path), "--", *given)[-len(given) :] == given  # these add up
+    assert printed(capsys, str(path), "--", "--help")[-1] == "--help"  # for train.py to answer
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--bf16"], ["unknown flag --bf16; here it is --precision bf16 (see --help)"]),
+        (["--optimizer", "adamv"], ["--optimizer 'adamv' is unknown; did you mean "]),
+        (["--adamw-beta1", "0.5"], ["--adamw-beta1 has no effect here: it needs --optimizer "]),
+        (["--batch-size", "many"], ["--batch-size: 'many' is not a whole number"]),
+        (["--plan-for", "24"], ["--plan-for: "]),
+        # Nothing is said of the file's options that go with Muon.
+        (["--optimizer", "adamw", "--seed", "-1"], ["--seed: -1 is out of range"]),
+        (["--optimizer", "adamw", "--bf16"], ["unknown flag --bf16"]),
+        (["--optimizer", "po:sopa"], ["--optimizer po:sopa: pytorch_optimizer has no 'sopa'"]),
+    ],
+)
+@pytest.mark.parametrize("mode", [[], ["--data"]])
+def test_what_is_wrong_is_said_at_once_in_the_name_of_train(
+    mode: list[str],
+    typed: list[str],
+    said: list[str],
+    write_config: WriteConfig,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = (
+        "CONFIG_OPTIMIZER_MUON=y",
+        'CONFIG_MUON_ADAMW_LR="0.01"',
+        'CONFIG_LEARNING_RATE="0.02"',
+    )
+    with pytest.raises(UserError) as caught:
+        main(*mode, str(write_config(*lines)), "--", *typed)
+    messages = caught.value.messages
+    assert [a.startswith(b) for a, b in zip(messages, said, strict=True)] == [True] * len(said), (
+        messages
+    )
+    assert caught.value.program == "train.py"
+    assert capsys.readouterr() == ("", "")
+    # What is for other programs, as the cells of a matrix, is theirs to check.
+    assert main("--data", "--unchecked", str(write_config(*lines)), "--", *typed) == 0
+
+
+def test_without_a_config_what_is_wrong_is_said_before_torch_is_imported(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "fitting_defconfig", lambda _: pytest.fail("torch was asked"))
+    with pytest.raises(UserError, match="here it is --precision bf16"):
+        main(str(machine / ".config"), "--data", "--", "--bf16")
 
 
 def test_only_what_differs_is_printed(
@@ -267,7 +336,10 @@ def test_flags_of_train_that_prepare_has_to_know(
     config = write_config("CONFIG_DATASET_TEXT=y")
     typed = ["--max-steps", "3", "--data-dir", "/big", "--dataset=tinystories", "--seed", "1"]
     said = printed(capsys, str(config), "--data", "--", *typed)
-    assert said == ["--dataset", "text", "--data-dir", "/big", "--dataset=tinystories"]
+    assert said == ["--data-dir", "/big", "--dataset=tinystories"]
     options, _ = parse("prepare_data.py", "", said, PrepareActions, PREPARE_OPTIONS)
     assert bind(options).data.dataset == "tinystories"
-    assert printed(capsys, str(config), "--", *typed) == ["--dataset", "text", *typed]
+    assert printed(capsys, str(config), "--data", "--unchecked", "--", "--data-dir", "/big") == [
+        "--dataset", "text", "--data-dir", "/big",
+    ]  # fmt: skip
+    assert printed(capsys, str(config), "--", *typed) == typed

@@ -243,9 +243,20 @@ def test_the_account_is_right(
     tensors = weights(run)
     entries = sum(tensor.numel() for tensor in tensors.values())
     zeros = sum(int((tensor == 0.0).sum()) for tensor in tensors.values())
-    assert f"exported step 6 of {run} to {out}" in said
+    assert f"exported step 6 of {run.resolve()} to {out}" in said
     assert f"75.00% of the attention and MLP matrices, {zeros / entries:.2%} of all" in said
-    assert f"{size:,} bytes, {size / (4 * entries):.3f} of dense fp32 ({4 * entries:,}" in said
+    share = f"{size / (4 * entries):.1%} of the size of all weights unpacked in fp32"
+    assert f"{size:,} bytes, {share} ({4 * entries:,} bytes)" in said
+
+
+def test_an_export_in_its_run_is_named_once_from_where_one_stands(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "runs" / "one")
+    (tmp_path / "runs" / "latest").symlink_to("one")
+    monkeypatch.chdir(tmp_path)
+    said = printed(capsys, export.main, "--run", "runs/latest")
+    assert said.splitlines()[0] == "exported step 6 to runs/one/export/hf"
 
 
 def test_the_folder_is_found_in_the_run_by_default(run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from gpt2.config import plugins
@@ -11,6 +12,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.names import nearest
 from gpt2.config.options import Options
 from gpt2.config.preparation import needs_input
+from gpt2.config.text import counted
 from gpt2.config.typed import PLUGIN_PACKAGES, DataConfig
 from gpt2.data.corpus import Request
 from gpt2.data.declaration import tokenizer_of
@@ -65,6 +67,14 @@ def run(options: Options, actions: PrepareActions) -> None:
                 code=Exit.INTERRUPTED,
             ) from None
     print(f"prepared in {folder}: {meta.summary()}")
+    tokens, block = meta.splits["train"].tokens, int(options.value("BLOCK_SIZE") or 0)
+    if tokens <= block:
+        print(
+            f"warning: {counted(tokens, 'training token')}, and one sequence of the default "
+            f"--block-size {block} needs {block + 1:,}: give a longer text, or train with a "
+            f"--block-size below {tokens:,} (the model will learn so short a text by heart)",
+            file=sys.stderr,
+        )
 
 
 def _check(actions: PrepareActions) -> None:

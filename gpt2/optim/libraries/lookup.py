@@ -21,7 +21,8 @@ from gpt2.config.names import nearest
 from gpt2.config.text import pip_install
 from gpt2.optim.groups import parameter_groups
 from gpt2.optim.libraries.arguments import parameters, typed_arguments
-from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED, Compatible
+from gpt2.optim.libraries.compatibility import COMPATIBLE, Compatible
+from gpt2.optim.libraries.names import refusal
 
 Optimizer = torch.optim.Optimizer
 
@@ -86,27 +87,15 @@ def find(name: str) -> Found:
     first, second = split_name(name)
     if is_own_code(name):
         return Found(name, _own_class(first, second), Compatible(decay="unknown"))
-    if reason := REFUSED[first].get(second):
-        raise UserError(f"--optimizer {name} cannot be used here: {reason}")
+    if reason := refusal(name):
+        raise UserError(reason)
     known = classes(first)
-    if second in COMPATIBLE[first] and second in known:
-        return Found(name, known[second](), COMPATIBLE[first][second])
-    if second in known:
+    if second not in known:  # of another version than was tested
         raise UserError(
-            f"--optimizer {name} is not in the table of versions tested: "
-            "make check-optimizers tests what gpt2/optim/libraries/compatibility.py names"
+            f"--optimizer {name}: {LIBRARIES[first].module} has no {second!r} here, in another "
+            "version than was tested (make list-optimizers prints all)"
         )
-    longer = [name for name in REFUSED[first] if name.startswith(second)]
-    if len(longer) == 1:
-        raise UserError(
-            f"--optimizer {name}: {first}:{longer[0]} exists but cannot be used here: "
-            f"{REFUSED[first][longer[0]]}"
-        )
-    hint = nearest(second, sorted(COMPATIBLE[first]))
-    raise UserError(
-        f"--optimizer {name}: {LIBRARIES[first].module} has no {second!r}{hint} "
-        "(make list-optimizers prints all)"
-    )
+    return Found(name, known[second](), COMPATIBLE[first][second])
 
 
 def check(name: str, given: Mapping[str, str], weight_decay: float, ranks: int) -> None:

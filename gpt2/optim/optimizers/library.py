@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import torch
 
-from gpt2.config.library import split_arguments, split_name
+from gpt2.config.library import split_arguments
 from gpt2.config.typed import Named, OptimConfig
 from gpt2.optim.libraries import lookup
+from gpt2.optim.libraries.names import refusal
 
 #: State at a weight's index need not belong to that weight: SOAP's moments are rotated.
 STATE_ELSEWHERE = True
@@ -23,11 +24,12 @@ class Options:
     arguments: Annotated[str, Named("OPT_ARGS")]
 
     def __post_init__(self) -> None:
-        """Check the syntax of both, before any library is imported.
+        """Check the name and the syntax of the arguments, before any library is imported.
 
         Raises ValueError.
         """
-        split_name(self.name)
+        if reason := refusal(self.name):
+            raise ValueError(reason)
         split_arguments(self.arguments)
 
 

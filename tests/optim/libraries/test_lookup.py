@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import sys
@@ -112,7 +113,10 @@ def test_of_two_optimizers_the_last_counts() -> None:
     ("argv", "complaint"),
     [
         (("--optimizer", "adamv"), "did you mean adam or"),
-        (("--optimizer", "po:sopa"), "pytorch_optimizer has no 'sopa'; did you mean"),
+        (
+            ("--optimizer", "po:sopa"),
+            "pytorch_optimizer has no 'sopa' that was tested; did you mean",
+        ),
         (("--optimizer", "po:"), "'po:' names no optimizer: use po:NAME, bnb:NAME, ao:NAME"),
         (("--optimizer", "po:adahessian"), "second derivatives"),
         (("--optimizer", "po:adamw"), "built in: --optimizer adamw"),
@@ -136,9 +140,27 @@ def test_bad_names_are_refused_with_one_line(argv: tuple[str, ...], complaint: s
     assert complaint in refusal(*argv)
 
 
+def test_a_wrong_name_is_said_before_the_rate_and_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lookup, "classes", lambda _: pytest.fail("the library was imported"))
+    with pytest.raises(UserError) as caught:
+        bind(parse("train.py", "", ("--optimizer", "po:sophia"), TrainActions)[0])
+    name, rate = caught.value.messages
+    assert name.startswith("--optimizer po:sophia: po:sophiah exists but cannot be used here")
+    assert rate.startswith("--learning-rate is needed")
+
+
+def test_a_name_that_the_installed_version_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lookup, "classes", lambda _: {})
+    assert "pytorch_optimizer has no 'soap' here" in refusal("--optimizer", "po:soap")
+
+
 def test_a_newer_name_is_refused_until_it_was_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(COMPATIBLE["po"], "soap")
-    assert "not in the table of versions tested" in refusal("--optimizer", "po:soap")
+    assert "has no 'soap' that was tested" in refusal("--optimizer", "po:soap")
 
 
 def test_a_missing_library_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +176,7 @@ def test_other_versions_are_refused(
     version: str, right: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """3.9 has a SPAM whose clipping works on a copy."""
+    importlib.import_module("pytorch_optimizer")  # its packages look at versions, too
     monkeypatch.setattr(lookup.metadata, "version", lambda _: version)
     if right:
         check("po:soap")
@@ -353,7 +376,7 @@ def test_a_file_has_no_code_executed(
     assert evaluate.main(["--run", str(run)]) == 0
     assert sample.main(["--run", str(run), "--tokens", "3"]) == 0
     with pytest.raises(UserError) as caught:
-        flags.flags(run / "config", None, ["--run-dir", str(run)])
+        flags.flags(run / "config", ["--run-dir", str(run)])
     message = caught.value.messages[0]
     assert f"names code of your own ({mine}:Mine)" in message
     _, _, *argv = shlex.split(message.partition("want to run: ")[2])
