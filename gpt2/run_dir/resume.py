@@ -279,8 +279,9 @@ def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
     if _product(before) == _product(now):
         free |= set(product_at_resume())  # the steps see the same samples
     problems = [
-        f"{flag_of(name)} is {_told(now, name)} but the run in {path} has {_told(before, name)}; "
-        "leave it as it was, or choose another --run-dir"
+        f"{flag_of(name)} is {value_text(name.upper(), now.get(name))} but the run in {path} has "
+        f"{value_text(name.upper(), before.get(name))}; leave it as it was, or choose another "
+        "--run-dir"
         for name in sorted(before.keys() | now.keys())
         if name not in free and before.get(name) != now.get(name)
     ]
@@ -288,10 +289,6 @@ def _refuse_other_options(path: Path, config: Config, data: Meta) -> None:
         problems += _other_data(path, read_json(path, "run.json")["data"], data)
     if problems:
         raise UserError(*problems)
-
-
-def _told(values: dict[str, Any], name: str) -> str:
-    return value_text(name.upper(), values.get(name))
 
 
 def _other_data(path: Path, began: dict[str, Any], data: Meta) -> list[str]:

@@ -116,6 +116,17 @@ def test_a_run_goes_on_in_half_the_memory(
         tiny.train(data, tmp_path / "run", *more)
 
 
+def test_a_limit_of_0_is_said_in_words(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert tiny.train(data, run, "--max-steps", "2") == Exit.OK
+    (run / "summary.json").unlink()
+    with pytest.raises(UserError) as caught:
+        tiny.train(data, run, "--max-steps", "2", "--max-time", "60", "--num-epochs", "3")
+    said = "\n".join(caught.value.messages)
+    assert f"--max-time is 60 but the run in {run} has no limit; " in said
+    assert f"--num-epochs is 3.0 but the run in {run} has no limit; " in said
+
+
 def test_a_resume_with_another_step_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
