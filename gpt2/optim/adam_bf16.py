@@ -16,15 +16,12 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from gpt2.machine.shards import local_shard
+from gpt2.optim import stochastic_rounding as rounding
 from gpt2.optim.groups import fused_where_possible
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 #: Most numbers whose moments are in fp32 at once.
 AT_ONCE = 2**22
-#: Odd constants that spread places, steps and batches over 32 bits, as signed numbers.
-_PLACE, _STEP, _BATCH = -1640531535, -2048144789, -1028477387
-#: Shifts and factors of a mixing function (C. Wellons, hash-prospector, "lowbias32").
-_MIX = ((16, 2146121005), (15, -2073254261), (16, 1))
 
 
 @dataclass
@@ -35,6 +32,19 @@ class _Piece:
     gradient: Tensor
     moments: list[Tensor]
     step: Tensor
+
+    def cut(self, sizes: list[int]) -> list[_Piece]:
+        """Return stretches of these sizes: the last counts the step, the others a copy of it."""
+        if len(sizes) == 1:
+            return [self]
+        moments = zip(*(moment.split(sizes) for moment in self.moments), strict=True)
+        steps = [*(self.step.clone() for _ in sizes[1:]), self.step]
+        return [
+            _Piece(weight, gradient, list(pair), step)
+            for weight, gradient, pair, step in zip(
+                self.weight.split(sizes), self.gradient.split(sizes), moments, steps, strict=True
+            )
+        ]
 
 
 class Bf16StateAdam(torch.optim.Adam):
@@ -52,6 +62,8 @@ class Bf16StateAdam(torch.optim.Adam):
         *,
         decoupled: bool,
     ) -> None:
+        #: Whether the rounding is one compiled kernel.
+        self.compiled = False
         super().__init__(
             groups,
             betas=betas,
@@ -60,6 +72,13 @@ class Bf16StateAdam(torch.optim.Adam):
             decoupled_weight_decay=decoupled,
         )
 
+    def compile(self) -> None:
+        """Compile the rounding, which changes no bit. Raises RuntimeError where that fails."""
+        device = self.param_groups[0]["params"][0].device
+        start = torch.zeros((), dtype=torch.int32, device=device)
+        rounding.rounded_moments(torch.zeros((2, 64), device=device), start)
+        self.compiled = True
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
@@ -67,11 +86,13 @@ class Bf16StateAdam(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        number = 0
-        for group in self.param_groups:
-            for pieces in _batches(self._held(group)):
-                self._update(group, pieces, number)
-                number += 1
+        batches = [
+            (group, pieces) for group in self.param_groups for pieces in _batches(self._held(group))
+        ]
+        if batches:
+            scratch = _Scratch([pieces for _, pieces in batches], rounds=not self.compiled)
+            for number, (group, pieces) in enumerate(batches):
+                self._update(group, pieces, number, scratch)
         return loss
 
     def _held(self, group: dict[str, Any]) -> Iterator[_Piece]:
@@ -84,23 +105,25 @@ class Bf16StateAdam(torch.optim.Adam):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=place)
                 for key in MOMENTS:
                     state[key] = torch.zeros_like(parameter, dtype=torch.bfloat16)
-            moments = [local_shard(state[key]).view(-1) for key in MOMENTS]
-            gradient = local_shard(parameter.grad).reshape(-1)
-            yield _Piece(local_shard(parameter).view(-1), gradient, moments, state["step"])
+            weight, *moments = (_flat(t) for t in (parameter, *(state[key] for key in MOMENTS)))
+            gradient = local_shard(parameter.grad)
+            gradient = gradient if gradient.ndim == 1 else gradient.reshape(-1)
+            yield _Piece(weight, gradient, moments, state["step"])
 
-    def _update(self, group: dict[str, Any], pieces: list[_Piece], number: int) -> None:
+    def _update(
+        self, group: dict[str, Any], pieces: list[_Piece], number: int, scratch: _Scratch
+    ) -> None:
         sizes = [len(piece.weight) for piece in pieces]
-        count, device = sum(sizes), pieces[0].weight.device
-        bits = random_bits(count, pieces[0].step.to(device), number)
-        wide = [torch.empty(count, dtype=torch.float32, device=device) for _ in MOMENTS]
-        parts = [list(whole.split(sizes)) for whole in wide]
-        for place, views in enumerate(parts):
-            torch._foreach_copy_(views, [piece.moments[place] for piece in pieces])
+        wide = scratch.wide[: 2 * sum(sizes)].view(2, -1)
+        start = rounding.offset(pieces[0].step.to(wide.device), number)
+        parts = [row.split(sizes) for row in wide.unbind()]
+        moments = [piece.moments[place] for place in range(2) for piece in pieces]
+        torch._foreach_copy_([*parts[0], *parts[1]], moments)
         adam(
             [piece.weight for piece in pieces],
             [piece.gradient for piece in pieces],
-            parts[0],
-            parts[1],
+            list(parts[0]),
+            list(parts[1]),
             [],
             [piece.step for piece in pieces],
             foreach=False,
@@ -115,10 +138,30 @@ class Bf16StateAdam(torch.optim.Adam):
             eps=group["eps"],
             maximize=False,
         )
-        round_by_chance(wide[0], bits)
-        round_by_chance(wide[1], bits.bitwise_right_shift_(16))
-        for place, views in enumerate(parts):
-            torch._foreach_copy_([piece.moments[place] for piece in pieces], views)
+        if self.compiled:
+            parts = [row.split(sizes) for row in rounding.rounded_moments(wide, start)]
+        else:
+            drawn = scratch.drawn[: wide.numel()].view(2, -1)
+            rounding.round_moments(wide, scratch.places[: wide.size(1)], start, drawn)
+        torch._foreach_copy_(moments, [*parts[0], *parts[1]])
+
+
+class _Scratch:
+    """Memory that all batches of a step share: both moments in fp32 and, for rounding, bits."""
+
+    def __init__(self, batches: list[list[_Piece]], *, rounds: bool) -> None:
+        most = max(sum(len(piece.weight) for piece in pieces) for pieces in batches)
+        device = batches[0][0].weight.device
+        self.wide = torch.empty(2 * most, dtype=torch.float32, device=device)
+        if rounds:
+            self.drawn = torch.empty(2 * most, dtype=torch.int32, device=device)
+            self.places = rounding.places(most, device)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Return this rank's numbers of a tensor in one dimension, sharing its memory."""
+    own = local_shard(tensor)
+    return own if own.ndim == 1 else own.view(-1)
 
 
 def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -126,45 +169,16 @@ def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
     room = AT_ONCE
     for whole in pieces:
-        start, size = 0, len(whole.weight)
-        while start < size:
-            end = min(size, start + room)
-            batch.append(_stretch(whole, start, end))
-            start, room = end, room - (end - start)
+        left = len(whole.weight)
+        sizes: list[int] = []
+        while left:
+            sizes.append(min(left, AT_ONCE if sizes else room))
+            left -= sizes[-1]
+        for piece in whole.cut(sizes) if sizes else []:
+            batch.append(piece)
+            room -= len(piece.weight)
             if not room:
                 yield batch
                 batch, room = [], AT_ONCE
     if batch:
         yield batch
-
-
-def _stretch(whole: _Piece, start: int, end: int) -> _Piece:
-    """Return a part of `whole`; its last one counts the step, the others a copy of the count."""
-    return _Piece(
-        whole.weight[start:end],
-        whole.gradient[start:end],
-        [moment[start:end] for moment in whole.moments],
-        whole.step if end == len(whole.weight) else whole.step.clone(),
-    )
-
-
-def random_bits(count: int, step: Tensor, number: int) -> Tensor:
-    """Return 32 random bits for each of `count` places, int32 on the device of `step` (0-d).
-
-    They follow from place, step and `number` alone. No generator is asked: it would have to be
-    seeded by the step, which only the device knows, since that is where steps are refused.
-    """
-    bits = torch.arange(count, dtype=torch.int32, device=step.device)
-    bits.mul_(_PLACE).add_(step.to(torch.int32) * _STEP + number * _BATCH % 2**31)
-    for shift, factor in _MIX:
-        upper = (bits >> shift).bitwise_and_(2 ** (32 - shift) - 1)  # without the sign's copies
-        bits.bitwise_xor_(upper).mul_(factor)
-    return bits
-
-
-def round_by_chance(wide: Tensor, bits: Tensor) -> None:
-    """Round fp32 numbers in place to ones of bf16: up as often as they are near to that.
-
-    The lower 16 of the random `bits` (int32) decide. What is one of bf16 stays.
-    """
-    wide.view(torch.int32).add_(bits & 0xFFFF).bitwise_and_(-0x10000)

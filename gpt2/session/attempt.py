@@ -28,6 +28,7 @@ from gpt2.model.fused_softmax import check_compiler
 from gpt2.model.generate import Sampling, stream
 from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import IGNORED
+from gpt2.optim.adam_bf16 import Bf16StateAdam
 from gpt2.optim.precision import DTYPES
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.folder import SAMPLE, RunFolder, now, read_metrics
@@ -210,6 +211,8 @@ class Attempt:
                 batches = validation_batches(self.data["val"], block, size, self.device)
                 self.model.eval()(*next(batches))
             self.model.train()
+            if isinstance(self.parts.optimizer, Bf16StateAdam):
+                self.parts.optimizer.compile()
 
         failure = compile_or_fall_back(self.model.body, trial)
         self.model.train()

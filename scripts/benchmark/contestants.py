@@ -19,6 +19,7 @@ from gpt2.machine.ranks import DistributedContext
 from gpt2.model.build import build_model
 from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import IGNORED
+from gpt2.optim.adam_bf16 import Bf16StateAdam
 from gpt2.optim.precision import DTYPES
 from gpt2.training.assembly import build_parts
 from gpt2.training.compilation import compile_or_fall_back
@@ -318,7 +319,13 @@ def compile_side(side: Side) -> float:
     part = side.model.transformer if isinstance(side, Ours) else side.model
     assert isinstance(part, nn.Module)
     start = time.perf_counter()
-    failure = compile_or_fall_back(part, side.trial)
+
+    def trial() -> None:
+        side.trial()
+        if isinstance(side.optimizer, Bf16StateAdam):
+            side.optimizer.compile()
+
+    failure = compile_or_fall_back(part, trial)
     side.optimizer.zero_grad(set_to_none=True)
     if failure is not None:
         flag = "--compile" if isinstance(side, Ours) else f"--against {side.name}"

@@ -24,7 +24,9 @@ from gpt2.config.typed import Config
 from gpt2.model.build import empty_model
 from gpt2.model.form import Form
 from gpt2.model.loss import chunk_mib
-from gpt2.optim.precision import DTYPES
+from gpt2.optim.adam_bf16 import Bf16StateAdam
+from gpt2.optim.precision import DTYPES, Precision
+from gpt2.training.assembly import build_optimizer
 
 #: Passes of the fused softmax over its logits: two reads and one write.
 _FUSED_PASSES = 3
@@ -100,6 +102,29 @@ def count(config: Config, vocabulary: int, precision: str, *, compiled: bool) ->
     return counter.found
 
 
+def count_update(config: Config, vocabulary: int, *, compiled: bool) -> Traffic:
+    """Count the optimizer's part of a step on a GPU, from the second step on.
+
+    Only for optimizers that decide on the device whether a step is made.
+    """
+    with FakeTensorMode():
+        model = empty_model(config.model, vocabulary)
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        optimizer = build_optimizer(config, model)
+        if hasattr(optimizer, "on_device"):
+            optimizer.on_device = True
+        if isinstance(optimizer, Bf16StateAdam):
+            optimizer.compiled = compiled
+        precision = Precision("fp32", torch.device("cpu"))
+        skip = torch.zeros((), dtype=torch.bool)
+        precision.step(optimizer, skip)
+        counter = _Counter(compiled=False)
+        with counter:
+            precision.step(optimizer, skip)
+    return counter.found
+
+
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations while it is active."""
 
@@ -148,6 +173,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # The target of an out= operation is an argument, but not read.
         read = list(_tensors((args, {k: v for k, v in kwargs.items() if k != "out"})))
         written = list(_tensors(result))
+        if result is None:  # it works in place on lists
+            written = list(_mutated(func, args, kwargs))
+            read = read[len(written) :] if name == "_foreach_copy_" else read
         if name in _SPARSE:
             largest = max(tensor.nbytes for tensor in read)
             read = [tensor for tensor in read if tensor.nbytes < largest]
@@ -192,6 +220,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for one in value:
             yield from _tensors(one)
+
+
+def _mutated(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    """Yield what an operation writes into; gradients are marked, too, which none of ours scales."""
+    names = (argument.name for argument in func._schema.arguments)
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    for argument in func._schema.arguments:
+        if argument.is_write and argument.name != "grads":
+            yield from _tensors(given.get(argument.name))
 
 
 def _flops(func: Any, name: str, args: Any, kwargs: Any, result: Any) -> float:

@@ -29,7 +29,7 @@ from gpt2.machine import device as machine
 from gpt2.machine.out_of_memory import is_exhaustion, release
 from gpt2.model.attention import flash_attention, kernel_taken
 from gpt2.model.loss import chunked_loss, full_loss, rows_within
-from gpt2.optim.adam_bf16 import random_bits
+from gpt2.optim.stochastic_rounding import random_bits
 from gpt2.prune import masks, topk
 from scripts.benchmark.contestants import Ours, synthetic_tokens
 

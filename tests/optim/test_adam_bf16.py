@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from gpt2.checkpoint.store import load_last
 from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
-from gpt2.optim import adam_bf16
-from gpt2.optim.adam_bf16 import MOMENTS, random_bits, round_by_chance
+from gpt2.optim import adam_bf16, stochastic_rounding
+from gpt2.optim.adam_bf16 import MOMENTS
 from gpt2.optim.groups import parameter_groups
+from gpt2.optim.precision import Precision
 from tests.support import conformance, tiny
 from tests.support.conformance import CHECKS, Subject
 from tests.support.small import PACKAGE, Small, bound, build, run
@@ -78,6 +80,38 @@ def test_what_is_kept_is_half() -> None:
         assert state.keys() == {"step", *MOMENTS}
 
 
+@pytest.mark.parametrize("at_once", [10**6, 50])
+def test_compiled_it_is_the_same_to_the_bit(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that is skipped among them; test_stochastic_rounding.py compiles the kernel itself."""
+    monkeypatch.setattr(adam_bf16, "AT_ONCE", at_once)
+    formula = stochastic_rounding.moments_by_formula
+    calls: list[int] = []
+
+    def counted(wide: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(wide.size(1))
+        return formula(wide, start)
+
+    monkeypatch.setattr(stochastic_rounding, "_compiled", lambda: counted)
+    results = []
+    for compiled in (False, True):
+        model = Small()
+        optimizer = build("adamw", model, rate=0.01, **BF16)
+        assert isinstance(optimizer, adam_bf16.Bf16StateAdam)
+        if compiled:
+            optimizer.compile()
+        assert optimizer.compiled is compiled
+        run(optimizer, model, 3)
+        model.give_gradients(3)
+        Precision("fp32", torch.device("cpu")).step(optimizer, torch.tensor(True))
+        run(optimizer, model, 2)
+        assert bool(calls) is compiled
+        results.append((model.copies(), optimizer.state))
+    (weights, state), (others, other_state) = results
+    assert all(torch.equal(others[key], value) for key, value in weights.items())
+    for one, other in zip(state.values(), other_state.values(), strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in ("step", *MOMENTS))
+
+
 def test_a_slow_second_moment_falls() -> None:
     """With beta2 0.999 and no more gradients; rounded to the nearest it would stay for ever."""
     steps, kept = 300, 0.999**300
@@ -97,51 +131,6 @@ def test_a_slow_second_moment_falls() -> None:
     for _ in range(steps):
         nearest = (nearest.float() * 0.999).bfloat16()
     assert torch.equal(nearest.float(), first)
-
-
-@pytest.mark.parametrize("value", [1.003, -1.003, 3.0e-9, -7.7e20])
-def test_rounding_is_right_in_the_mean(value: float) -> None:
-    count = 2**16
-    wide = torch.full((count,), value)
-    round_by_chance(wide, random_bits(count, torch.tensor(5.0), 0))
-    assert torch.equal(wide.bfloat16().float(), wide)
-    found = wide.unique().double()
-    assert len(found) == 2
-    assert found[0] < value < found[1]
-    assert float(found[1] - found[0]) <= abs(value) / 127
-    mean = float(wide.double().mean())
-    assert abs(mean - value) < 0.01 * float(found[1] - found[0])
-
-
-def test_what_is_of_bf16_is_not_rounded() -> None:
-    values = torch.tensor([0.0, -0.0, 1.0, -1.5, 2.0**-133, torch.inf, -torch.inf, torch.nan])
-    wide = values.repeat(100)
-    round_by_chance(wide, torch.full((800,), -1, dtype=torch.int32))
-    torch.testing.assert_close(wide, values.repeat(100), equal_nan=True, atol=0.0, rtol=0.0)
-    assert torch.equal(wide.signbit(), values.repeat(100).signbit())
-
-
-def test_random_bits_are_the_mixing_functions() -> None:
-    """Against whole numbers of Python; and they depend on place, step and batch."""
-
-    def expected(place: int, step: int, number: int) -> int:
-        x = place * 0x9E3779B1 + step * 0x85EBCA6B + number * 0xC2B2AE35 % 2**31
-        x %= 2**32
-        x ^= x >> 16
-        x = x * 0x7FEB352D % 2**32
-        x ^= x >> 15
-        x = x * 0x846CA68B % 2**32
-        x ^= x >> 16
-        return x - 2**32 if x >= 2**31 else x
-
-    for step, number in ((0, 0), (1, 0), (70_000, 13)):
-        found = random_bits(500, torch.tensor(float(step)), number).tolist()
-        assert found == [expected(place, step, number) for place in range(500)]
-    drawn = [random_bits(2**16, torch.tensor(float(s)), n) for s, n in ((1, 0), (2, 0), (1, 1))]
-    halves = [(bits >> shift) & 0xFFFF for bits in drawn for shift in (0, 16)]
-    together = torch.corrcoef(torch.stack(halves).double()).fill_diagonal_(0.0)
-    assert float(together.abs().max()) < 0.02
-    assert all(abs(float(half.double().mean()) - 32767.5) < 300.0 for half in halves)
 
 
 @pytest.mark.slow

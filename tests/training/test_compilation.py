@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from gpt2.config.errors import Exit
+from gpt2.optim import stochastic_rounding
 from gpt2.training import compilation
 from tests.support import tiny
 
@@ -88,6 +90,36 @@ def test_without_a_compiler_the_run_goes_on(
     assert record["compiled"] is False
     assert record["compile_failure"] == "no C++ compiler was found"
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "eager")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_moments_in_bf16_are_rounded_by_a_compiled_kernel(
+    broken: bool,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """To the same bits; where it cannot be compiled, the run continues without and says so."""
+    more = ("--max-steps", "3", "--optimizer-state-precision", "bf16")
+    assert tiny.train(data, tmp_path / "eager", *more) == Exit.OK
+    calls = []
+
+    def kernel(wide: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(wide.size(1))
+        if broken:
+            raise RuntimeError("no C++ compiler was found\nand much more")
+        return stochastic_rounding.moments_by_formula(wide, start)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
+    monkeypatch.setattr(stochastic_rounding, "_compiled", lambda: kernel)
+    capsys.readouterr()
+    assert tiny.train(data, tmp_path / "run", *more, "--compile") == Exit.OK
+    assert len(calls) == (1 if broken else 10)  # a trial; three groups in each step
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["compiled"] is not broken
+    assert ("no C++ compiler was found" in capsys.readouterr().err) is broken
+    assert tiny.checkpoint_bytes(tmp_path / "run") == tiny.checkpoint_bytes(tmp_path / "eager")
 
 
 def test_out_of_memory_is_no_compiler_failure(monkeypatch: pytest.MonkeyPatch) -> None:
