@@ -111,6 +111,8 @@ class Ours:
     def trial(self) -> None:
         """Run forward and backward over one step's batches."""
         forward_backward(self.parts, self.progress.step)
+        if isinstance(self.optimizer, Bf16StateAdam):
+            self.optimizer.compile()
 
     def run(self, steps: int) -> None:
         """Train `steps` steps in the real loop."""
@@ -319,13 +321,7 @@ def compile_side(side: Side) -> float:
     part = side.model.transformer if isinstance(side, Ours) else side.model
     assert isinstance(part, nn.Module)
     start = time.perf_counter()
-
-    def trial() -> None:
-        side.trial()
-        if isinstance(side.optimizer, Bf16StateAdam):
-            side.optimizer.compile()
-
-    failure = compile_or_fall_back(part, trial)
+    failure = compile_or_fall_back(part, side.trial)
     side.optimizer.zero_grad(set_to_none=True)
     if failure is not None:
         flag = "--compile" if isinstance(side, Ours) else f"--against {side.name}"
