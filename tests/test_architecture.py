@@ -389,7 +389,7 @@ ENVIRONMENT = {
     "gpt2/machine/device.py": {"CUBLAS_WORKSPACE_CONFIG"},
     "gpt2/machine/ranks.py": {"WORLD_SIZE", "LOCAL_WORLD_SIZE"},  # torchrun's
     "gpt2/data/tokenizer.py": {"TIKTOKEN_CACHE_DIR"},
-    "gpt2/run_dir/trackers/wandb.py": {"WANDB_MODE"},
+    "gpt2/run_dir/trackers/wandb.py": {"WANDB_MODE", "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL"},
 }
 
 

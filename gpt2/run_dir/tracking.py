@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import queue
 import threading
@@ -35,23 +36,51 @@ class Tracker(Protocol):
 
 
 class LibraryRun:
-    """A Tracker around a library's run with log(values, step=) and finish(), as several have."""
+    """A Tracker around a library's run with log(values, step=) and finish(), as several have.
 
-    def __init__(self, run: Any, as_text: Callable[[str], Any]) -> None:
-        """Wrap `run`; `as_text` makes the library show a text with its line breaks."""
+    Such a library cannot take a value back. A run that was killed resumes from its last checkpoint
+    and repeats some steps: their values are not logged again.
+    """
+
+    def __init__(self, run: Any, as_text: Callable[[str], Any], folder: Path) -> None:
+        """Wrap `run`; `as_text` makes the library show a text with its line breaks.
+
+        `folder` is the tracker's own. Its file `logged` has the last step of every group of names.
+        """
         self._run, self._as_text = run, as_text
+        self._path = folder / "logged"
+        self._logged = _read_steps(self._path)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of a step."""
-        self._run.log(dict(values), step=step)
+        self._log(step, values)
 
     def text(self, step: int, name: str, text: str) -> None:
         """Log a text that the model wrote after a step."""
-        self._run.log({name: self._as_text(text)}, step=step)
+        self._log(step, {name: self._as_text(text)})
+
+    def _log(self, step: int, values: Mapping[str, Any]) -> None:
+        groups = {name.partition("/")[0] for name in values}
+        if all(step <= self._logged.get(group, -1) for group in groups):
+            return
+        self._run.log(dict(values), step=step)
+        self._logged.update(dict.fromkeys(groups, step))
+        aside = self._path.with_name("logged.tmp")
+        aside.write_text(json.dumps(self._logged), encoding="utf-8")
+        aside.replace(self._path)
 
     def close(self) -> None:
         """End the run in the library."""
         self._run.finish()
+
+
+def _read_steps(path: Path) -> dict[str, int]:
+    """Return what `path` has; nothing where a power cut damaged it: values are then there twice."""
+    try:
+        steps = json.loads(path.read_text(encoding="utf-8"))
+        return {str(group): int(step) for group, step in steps.items()}
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 #: Opens the tracker of a run: its folder, its name, the options of the run and of the tracker.

@@ -18,7 +18,7 @@ from gpt2.config import plugins
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.typed import PLUGIN_PACKAGES
 from gpt2.run_dir import tracking
-from tests.support import tiny, warm
+from tests.support import tiny
 
 PACKAGE = PLUGIN_PACKAGES["TRACKER"]
 STEPS = ("--max-steps", "3")
@@ -351,8 +351,8 @@ def test_tensorboard_is_given_scalars_by_step(
     calls: list[tuple[Any, ...]] = []
 
     class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            calls.append(("open", folder))
+        def __init__(self, folder: str, purge_step: int) -> None:
+            calls.append(("open", folder, purge_step))
 
         def add_text(self, name: str, text: str, step: int = 0) -> None:
             calls.append(("text", name, text, step))
@@ -360,38 +360,61 @@ def test_tensorboard_is_given_scalars_by_step(
         def add_scalar(self, name: str, value: float, step: int) -> None:
             calls.append(("scalar", name, value, step))
 
+        def flush(self) -> None:
+            calls.append(("flush",))
+
         def close(self) -> None:
             calls.append(("close",))
 
     fake = types.ModuleType("torch.utils.tensorboard")
     vars(fake)["SummaryWriter"] = SummaryWriter
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    tracker = plugins.load(PACKAGE, "tensorboard").open(
-        tmp_path, "run-1", {"seed": 1, "bias": True}, None
-    )
-    tracker.log(3, {"loss": 2.0, "learning_rate": 0.5})
+    plugin = plugins.load(PACKAGE, "tensorboard")
+    tracker = plugin.open(tmp_path, "run-1", {"seed": 1, "bias": True}, None)
+    tracker.log(3, {"train/loss": 2.0, "train/learning_rate": 0.5})
     tracker.text(3, "sample", "one\ntwo")
+    tracker.log(2, {"train/loss": 3.0})  # after a rollback
     tracker.close()
+    options = ("text", "options", "    bias = True\n    seed = 1", 0)
     assert calls == [
-        ("open", str(tmp_path)),
-        ("text", "options", "    bias = True\n    seed = 1", 0),
-        ("scalar", "loss", 2.0, 3),
-        ("scalar", "learning_rate", 0.5, 3),
+        ("open", str(tmp_path), 3),
+        options,
+        ("scalar", "train/loss", 2.0, 3),
+        ("scalar", "train/learning_rate", 0.5, 3),
+        ("flush",),
         ("text", "sample", "    one\n    two", 3),
         ("close",),
+        ("open", str(tmp_path), 2),
+        options,
+        ("scalar", "train/loss", 3.0, 2),
+        ("flush",),
+        ("close",),
     ]
+    # A run can resume by an evaluation after a step whose own values are there for good.
+    calls.clear()
+    tracker = plugin.open(tmp_path, "run-1", {}, None)
+    tracker.log(4, {"val/loss": 2.0})
+    tracker.close()
+    assert calls[0] == ("open", str(tmp_path), 5)
 
 
-@pytest.mark.slow
-def test_the_event_files_of_tensorboard_hold_the_losses(data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    run = tmp_path / "run"
-    flags = [*tiny.flags(data, run, "--tracker", "tensorboard", *STEPS)]
-    done = warm.run(["gpt2/train.py", *flags], dict(os.environ))
-    assert done.returncode == Exit.OK, done.stderr
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run / "tracker")).Reload()
-    losses = [(line["step"], line["loss"]) for line in tiny.metrics(run) if "loss" in line]
-    found = [(event.step, event.value) for event in events.Scalars("train/loss")]
-    assert found == [(step, pytest.approx(loss)) for step, loss in losses]
+def test_a_library_is_given_no_step_twice(tmp_path: Path) -> None:
+    fake = FakeTrackio()
+    first = tracking.LibraryRun(fake, str, tmp_path)
+    for step in (1, 2, 3):
+        first.log(step, {"train/loss": float(step)})
+    again = tracking.LibraryRun(fake, str, tmp_path)  # killed, and resumed after step 1
+    for step in (2, 3, 4):
+        again.log(step, {"train/loss": -1.0})
+    again.log(3, {"val/loss": 9.0})
+    again.text(4, "sample", "text")
+    assert [step for step, _ in fake.logged] == [1, 2, 3, 4, 3, 4]
+    assert fake.logged[2:] == [
+        (3, {"train/loss": 3.0}),
+        (4, {"train/loss": -1.0}),
+        (3, {"val/loss": 9.0}),
+        (4, {"sample": "text"}),
+    ]
+    (tmp_path / "logged").write_text("{")  # damaged by a power cut
+    tracking.LibraryRun(fake, str, tmp_path).log(1, {"train/loss": 1.0})
+    assert fake.logged[-1] == (1, {"train/loss": 1.0})

@@ -12,23 +12,45 @@ from gpt2.run_dir.tracking import Tracker, as_code
 
 
 class _Events:
-    def __init__(self, writer: SummaryWriter) -> None:
-        self._writer = writer
+    """Event files, of which each replaces what the earlier ones have of its steps.
+
+    A run that was killed resumes from its last checkpoint and repeats some steps, as it does after
+    a rollback.
+    """
+
+    def __init__(self, folder: Path, options: str) -> None:
+        self._folder, self._options = str(folder), options
+        self._writer: SummaryWriter | None = None
+        self._step = 0
+
+    def _at(self, step: int, repeats: int) -> SummaryWriter:
+        """Return the writer for `step`; `repeats` is the first step that is logged again."""
+        if self._writer is not None and step >= self._step:
+            self._step = step
+            return self._writer
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._step = SummaryWriter(self._folder, purge_step=repeats), step
+        self._writer.add_text("options", self._options)
+        return self._writer
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        # An evaluation can be repeated without the training step before it.
+        trained = any(name.startswith("train/") for name in values)
+        writer = self._at(step, step if trained else step + 1)
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
+        writer.flush()  # or it keeps two minutes to itself, and a kill would lose them
 
     def text(self, step: int, name: str, text: str) -> None:
-        self._writer.add_text(name, as_code(text), step)
+        self._at(step, step + 1).add_text(name, as_code(text), step)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def open(folder: Path, name: str, config: Mapping[str, Any], options: None) -> Tracker:
     """Write event files into `folder`, and the options as a text."""
-    writer = SummaryWriter(str(folder))
     lines = "\n".join(f"{key} = {config[key]}" for key in sorted(config))
-    writer.add_text("options", as_code(lines))
-    return _Events(writer)
+    return _Events(folder, as_code(lines))

@@ -31,4 +31,4 @@ def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -
         resume="allow",
         embed=False,
     )
-    return LibraryRun(run, lambda text: trackio.Markdown(as_code(text)))
+    return LibraryRun(run, lambda text: trackio.Markdown(as_code(text)), folder)

@@ -34,6 +34,8 @@ def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode not in _LOCAL and not wandb.login(prompt=False):
         raise RuntimeError(f"WANDB_MODE is {mode}, which needs `wandb login` first")
+    # Versions from 0.31 on keep lines to themselves for 15 s, which a kill would lose.
+    os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")
     run = wandb.init(
         project=options.project,
         entity=options.entity or None,
@@ -46,4 +48,4 @@ def open(folder: Path, name: str, config: Mapping[str, Any], options: Options) -
         resume="allow",
         settings=wandb.Settings(console="off", silent=True),  # the console is ours
     )
-    return LibraryRun(run, lambda text: wandb.Html(f"<pre>{html.escape(text)}</pre>"))
+    return LibraryRun(run, lambda text: wandb.Html(f"<pre>{html.escape(text)}</pre>"), folder)
