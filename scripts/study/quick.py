@@ -86,8 +86,8 @@ def narrow(raw: RawSpec, asked: Quick) -> list[str]:
     if not dropped:
         return []
     return [
-        f"each optimizer uses its own defaults: {said} of the configuration, chosen for one of "
-        "them, are left out; flags in ARGS apply to all"
+        f"left out of the configuration: {said}, chosen for one optimizer; each uses its own "
+        "defaults, and flags in ARGS apply to all"
     ]
 
 

@@ -144,7 +144,7 @@ def ticks(low: float, high: float) -> list[float]:
     """Return three to six round numbers between two others."""
     if not high > low:
         return []
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     size = next(n * power for n in (1, 2, 2.5, 5, 10) if n * power >= rough)
     first = math.ceil(low / size)

@@ -12,6 +12,7 @@ from gpt2.config.dotconfig import lines_of
 from gpt2.config.errors import UserError
 from gpt2.config.records import Kind
 from gpt2.config.text import last_line
+from gpt2.config.typed import QUALIFIED
 from gpt2.files.json import read_record
 from gpt2.files.lock import holder
 from gpt2.run_dir.records import RunRecord, Summary
@@ -105,10 +106,11 @@ class WatchedRun:
             status = "finished"
         elif status == "preempted" or (status == "running" and not holder(self.path)):
             status = "unfinished"
-        max_steps, max_time = _limits(self.path / "config")
+        lines = _config(self.path / "config")
+        max_steps, max_time = _limits(lines)
         limits = record.planned_steps or max_steps, max_time
         view = _view(self._run, self.path.name, status, limits, summary)
-        return replace(view, facts=tuple(_facts(record, summary)))
+        return replace(view, facts=tuple(_facts(lines, record, summary)))
 
 
 class WatchedMatrix:
@@ -202,21 +204,40 @@ def _record(path: Path, kind: type[Kind]) -> Kind:
         return kind()
 
 
-def _limits(config: Path) -> tuple[int | None, float | None]:
-    """Return --max-steps and --max-time of a config; None where they set no limit."""
-    wanted = {"MAX_STEPS": 0, "MAX_TIME": 0}
+def _config(path: Path) -> dict[str, str]:
+    """Return the values in the config of a run by symbol; nothing where it cannot be read."""
     with suppress(OSError, ValueError):
-        for line in lines_of(config.read_text(encoding="utf-8")):
-            if line.name in wanted:
-                wanted[line.name] = int(line.value.strip('"'))
-    return wanted["MAX_STEPS"] or None, float(wanted["MAX_TIME"]) or None
+        lines = lines_of(path.read_text(encoding="utf-8"))
+        return {line.name: line.value.strip('"') for line in lines if not line.problem}
+    return {}
 
 
-def _facts(record: RunRecord, summary: Summary) -> list[str]:
-    """Return what else is worth a word of a single run."""
+def _limits(config: Mapping[str, str]) -> tuple[int | None, float | None]:
+    """Return --max-steps and --max-time of a config; None where they set no limit."""
+    with suppress(ValueError):
+        steps, seconds = (int(config.get(name) or 0) for name in ("MAX_STEPS", "MAX_TIME"))
+        return steps or None, float(seconds) or None
+    return None, None
+
+
+def _member(config: Mapping[str, str], choice: str) -> str:
+    """Return the word of a choice, such as OPTIMIZER, as its flag has it; "" where none is set."""
+    own = QUALIFIED[choice][1] if choice in QUALIFIED else ""
+    words = [
+        name.removeprefix(f"{choice}_").lower()
+        for name, value in config.items()
+        if name.startswith(f"{choice}_") and value == "y" and "PRECISION" not in name
+    ]
+    return config.get(own) or "".join(words[:1])
+
+
+def _facts(config: Mapping[str, str], record: RunRecord, summary: Summary) -> list[str]:
+    """Return what else to show of a single run."""
+    pruning = _member(config, "PRUNING_METHOD")
     data = record.data.dataset if record.data else None
     device = f"{record.device} ({record.device_name})" if record.device else None
-    known = [data, device, record.precision]
+    known = [_member(config, "OPTIMIZER"), pruning if pruning != "none" else "dense"]
+    known += [data, device, record.precision]
     if summary.parameters:
         known.append(f"{summary.parameters / 1e6:.1f} M parameters")
     if summary.test_loss is not None:

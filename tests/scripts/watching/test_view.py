@@ -87,6 +87,9 @@ def test_a_single_run(tmp_path: Path) -> None:
     view = WatchedRun(done).look()
     assert (view.status, view.val_loss, view.memory) == ("finished", 1.5, 200_000_000)
     assert "test loss 1.6000" in view.facts
+    assert view.facts[:2] == ("adamw", "dense")
+    pruned = write_run(tmp_path / "pruned", 1.5, optimizer="muon", method="magnitude")
+    assert WatchedRun(pruned).look().facts[:2] == ("muon", "magnitude")
     assert WatchedRun(write_run(tmp_path / "bad", None)).look().status == "failed"
     for name in ("run.json", "config"):
         (done / name).write_text('{"planned_steps":')
