@@ -13,9 +13,9 @@ from scripts.watching.followed import Point
 #: numbers, in pixels.
 SIZE, CARD, SMALL = (480, 220), (380, 190), (120, 28)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 36
-#: Share of the steps whose values do not set the scale of the small ones: far above all later ones,
-#: they would leave nothing to see of what differs.
-_SKIPPED = 0.05
+#: Share of the steps whose values do not set the scale of the small ones, if a curve has at least
+#: that many points: far above all later ones, they would leave nothing to see of what differs.
+_SKIPPED, _MANY = 0.05, 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def spark(lines: Sequence[Line], limits: tuple[float, float] | None) -> str:
 
 
 def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return the range of values of curves without their first steps; None without a point."""
+    """Return the range of values of curves, of long ones without the first steps; or None."""
     values = [value for line in lines for value in _scaling(line)]
     return (min(values), max(values)) if values else None
 
@@ -119,7 +119,7 @@ class _Scale:
 def _scaling(line: Line) -> list[float]:
     """Return the values that set the scale."""
     steps = [step for step, _ in line.points]
-    from_here = steps[0] + _SKIPPED * (steps[-1] - steps[0]) if steps else 0.0
+    from_here = steps[0] + _SKIPPED * (steps[-1] - steps[0]) if len(steps) >= _MANY else 0.0
     return [value for step, value in line.points if step >= from_here]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -34,8 +34,8 @@ STATES = ("finished", "running", "unfinished", "failed", "left", "skipped")
 _WORDS = {"left": "to run"}
 #: Seconds without a line of metrics after which the page says so: it evaluates, or it hangs.
 _SILENT = 60.0
-#: Cells whose curves are shown at once, and colours of curves.
-_CARDS, _COLOURS = 12, 8
+#: Running cells with a card of their own, colours of rows, and cells whose curves share a chart.
+_CARDS, _COLOURS, _OVERLAID = 12, 8, 24
 #: The further curves of one run: a title, and the numbers of metrics.jsonl.
 _FURTHER = (
     ("learning rate", "learning_rate"),
@@ -221,7 +221,10 @@ def _grid(matrix: MatrixView) -> str:
     rows: dict[str, dict[int | None, list[RunView]]] = {}
     for cell in matrix.cells:
         rows.setdefault(cell.label, {}).setdefault(cell.seed, []).append(cell)
-    curves = {label: _row_curves(row.values()) for label, row in rows.items()}
+    curves = {
+        label: _row_curves(row.values(), "val_loss", number)
+        for number, (label, row) in enumerate(rows.items())
+    }
     limits = limits_of([line for lines in curves.values() for line in lines])
     head = "".join(f"<th>seed {seed}</th>" for seed in seeds)
     lines = []
@@ -238,16 +241,33 @@ def _grid(matrix: MatrixView) -> str:
         '<p class="note">Validation loss in nats per token: the result of a finished cell, the '
         "last evaluation of a running one. The mean is over the finished cells. Click a cell to "
         "see its curves. Which differences are significant: <code>make report</code>.</p>"
-        "</section>"
+        f"{_overlaid(rows)}</section>"
     )
 
 
-def _row_curves(row: Iterable[Sequence[RunView]]) -> list[Line]:
+def _overlaid(rows: Mapping[str, Mapping[int | None, Sequence[RunView]]]) -> str:
+    """Return charts of all cells in the colours of their rows; empty where they are many."""
+    cells = sum(len(found) for row in rows.values() for found in row.values())
+    if len(rows) > _COLOURS or cells > _OVERLAID:
+        return ""
+    charts = []
+    for title, name in (("validation loss", "val_loss"), ("training loss", "loss")):
+        lines = [
+            line
+            for number, row in enumerate(rows.values())
+            for line in _row_curves(row.values(), name, number, dots=name == "val_loss")
+        ]
+        charts.append(chart(f"{title} (nats per token) of all cells, in the colours above", lines))
+    return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _row_curves(
+    row: Iterable[Sequence[RunView]], name: str, number: int, dots: bool = False
+) -> list[Line]:
+    """Return a curve of each cell of a row, in the colour of the row's number."""
+    colour = f"series-{number % _COLOURS}"
     cells = [cell for found in row for cell in found]
-    return [
-        Line(cell.name, cell.curves.get("val_loss", ()), f"series-{number % _COLOURS}")
-        for number, cell in enumerate(cells)
-    ]
+    return [Line(cell.name, cell.curves.get(name, ()), colour, dots) for cell in cells]
 
 
 def _mean(row: Iterable[Sequence[RunView]]) -> str:

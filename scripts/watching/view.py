@@ -236,8 +236,8 @@ def _facts(config: Mapping[str, str], record: RunRecord, summary: Summary) -> li
     pruning = _member(config, "PRUNING_METHOD")
     data = record.data.dataset if record.data else None
     device = f"{record.device} ({record.device_name})" if record.device else None
-    known = [_member(config, "OPTIMIZER"), pruning if pruning != "none" else "dense"]
-    known += [data, device, record.precision]
+    method = pruning if pruning != "none" else "dense"
+    known = [_member(config, "OPTIMIZER"), method, data, device, record.precision]
     if summary.parameters:
         known.append(f"{summary.parameters / 1e6:.1f} M parameters")
     if summary.test_loss is not None:

@@ -68,6 +68,7 @@ def test_the_first_steps_do_not_set_the_scale_of_small_charts() -> None:
     points = [(float(n), 11.0 if n < 5 else 2.0 + n / 1000) for n in range(200)]
     low, high = limits_of([Line("a", points)]) or (0.0, 0.0)
     assert (low, high) == (pytest.approx(2.01), pytest.approx(2.199))
+    assert limits_of([Line("short", [(50.0, 3.0), (100.0, 2.5), (150.0, 2.4)])]) == (2.4, 3.0)
 
 
 def test_names_are_escaped_and_nothing_is_no_chart() -> None:

@@ -115,7 +115,7 @@ def test_a_matrix_has_all_cells_and_the_chosen_one_whole(tmp_path: Path) -> None
     name = "adamw-none-seed1"
     chosen = matrix_body(view, name)
     assert f"{name} finished close" in text_of(chosen)
-    assert _Whole(chosen).count["figure"] == 2 + 4  # loss, rate, norm, speed
+    assert _Whole(chosen).count["figure"] == 2 + 4 + 2  # loss, rate, norm, speed; of all cells
     assert matrix_body(view, "../../etc/passwd") == body
     folder.close()
 
