@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gpt2.config.bind import bind
 from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.model import generate
+from gpt2.session import attempt
 from gpt2.train import main
 from gpt2.weights.trained import load_trained
 from tests.support import tiny
@@ -95,6 +97,27 @@ def test_sample_is_fixed_by_its_seed(run: Path, capsys: pytest.CaptureFixture[st
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("to be")
     assert len(texts[0]) == len("to be") + 40 + 1
+
+
+def test_train_and_sample_compute_a_text_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fp32 that is not rounded to TF32, after training in 16 bits, too."""
+    seen: list[str] = []
+
+    def stream(*_: object) -> Iterator[list[int]]:
+        seen.append(torch.get_float32_matmul_precision())
+        yield [1]
+
+    monkeypatch.setattr(attempt, "stream", stream)
+    monkeypatch.setattr(generate, "stream", stream)
+    data, run = tiny.make_data(tmp_path / "data"), tmp_path / "run"
+    flags = ["--max-steps", "1", "--precision", "bf16", "--sample-tokens", "1"]
+    assert tiny.train(data, run, *flags) == Exit.OK
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")  # as in a process of its own
+    assert sample.main(["--run", str(run), "--prompt", "to be"]) == Exit.OK
+    assert seen == ["highest", "highest"]
 
 
 def test_several_samples_are_those_of_several_seeds(

@@ -149,6 +149,7 @@ class ModelConfig:
     bias: bool
     flash_attention: bool
     activation_checkpointing: Annotated[str, ResultNeutral()]
+    residual_precision: str | None
     loss: str
     loss_chunk_mib: int | None
     init_from: Annotated[Path | None, Identity(path=True)]

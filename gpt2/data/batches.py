@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt2.config import faults
+from gpt2.config.errors import Exit, UserError
 from gpt2.data.integrity import WatchedFiles
 from gpt2.data.memmap import IdArray
 from gpt2.data.tokens import TokenFile
+from gpt2.machine.out_of_memory import is_exhaustion
 from gpt2.model.loss import IGNORED
 
 _CACHED_EPOCHS = 2  # a batch may span two epochs
@@ -260,4 +262,16 @@ def _on_device(host: Tensor, device: torch.device) -> Tensor:
 
 def _host_tensor(array: NDArray[np.int64], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory() if device.type == "cuda" else tensor
+    if device.type != "cuda":
+        return tensor
+    try:
+        return tensor.pin_memory()
+    except RuntimeError as error:
+        if not is_exhaustion(error):
+            raise
+        # It is said in the words of a full device, which a smaller micro-batch would mend.
+        raise UserError(
+            "out of host memory: a batch cannot be pinned for the GPU, which itself is not full; "
+            "end other programs, or raise the limit of locked memory (ulimit -l), and resume",
+            code=Exit.MEMORY,
+        ) from error

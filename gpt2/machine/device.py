@@ -10,6 +10,8 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,20 @@ def prepare(config: MachineConfig, precision: str, seed: int) -> None:
     # fp32 means fp32: TF32 is used only for what autocast leaves in fp32.
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     torch.manual_seed(seed)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Context in which products of fp32 numbers are never rounded to TF32, whatever `prepare` set.
+
+    Of a run in 16 bits prepare() lets them be, and no other program does.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def keep_freed_memory(device: torch.device) -> None:

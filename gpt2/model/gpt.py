@@ -79,14 +79,34 @@ class Mlp(nn.Module):
         return self.form.dropout(x, self.dropout, self.training)
 
 
+class Norm(nn.LayerNorm):
+    """Layer normalisation of the residual stream, in the stream's format; its sums are fp32.
+
+    fp32 is left to autocast, which returns fp32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (N, C) normalised."""
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        # Autocast would widen x, and keep the wide one for the backward pass.
+        with torch.autocast(x.device.type, enabled=False):
+            weight: Tensor = self.weight
+            bias: Tensor | None = self.bias
+            if x.device.type != "cpu":  # whose kernel takes fp32 with x, and else has sums like x
+                weight = weight.to(x.dtype)
+                bias = None if bias is None else bias.to(x.dtype)
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
 class Block(nn.Module):
     """One layer: attention and feed-forward, each behind a norm and added to its input."""
 
     def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_1 = Norm(config.n_embd, bias=config.bias)
         self.attn = Attention(config, form)
-        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_2 = Norm(config.n_embd, bias=config.bias)
         self.mlp = Mlp(config, form)
         self.recompute = config.activation_checkpointing == "full"
         self.random = config.dropout > 0.0
@@ -138,8 +158,9 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.h = nn.ModuleList(Block(config, form) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_f = Norm(config.n_embd, bias=config.bias)
         self.dropout, self.form = config.dropout, form
+        self.half_residual = config.residual_precision == "bf16"
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the hidden states (B*T, C) of the tokens `ids` (B, T), which follow the cache.
@@ -149,6 +170,9 @@ class Transformer(nn.Module):
         start = cache.length if cache else 0
         positions = torch.arange(start, start + ids.size(1), device=ids.device)
         x = (self.wte(ids) + self.wpe(positions)).flatten(0, 1)
+        if self.half_residual and torch.is_autocast_enabled(x.device.type):
+            # Every sum that follows is of its format, and so is what the norms keep.
+            x = x.to(torch.bfloat16)
         x = self.form.dropout(x, self.dropout, self.training)
         for layer, block in enumerate(self.h):
             x = block(x, ids.size(0), cache.layers[layer] if cache else None)
@@ -174,7 +198,7 @@ class GPT(LanguageModel):
             return full_loss(hidden, weight, targets.flatten())
         assert self.config.loss_chunk_mib is not None
         fused = self.config.loss == "fused"
-        mib = chunk_mib(self.config.loss_chunk_mib, hidden.device.type)
+        mib = chunk_mib(self.config.loss_chunk_mib, hidden.device.type, fused)
         half = half_logits(hidden, self.form, fused)
         rows = rows_within(mib, self.vocab_size, half)
         return chunked_loss(hidden, weight, targets.flatten(), rows, self.form, fused=fused)

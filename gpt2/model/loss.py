@@ -24,6 +24,7 @@ _ALIGNED = 16
 #: MiB of logits held at once when the device decides. On a GPU every chunk costs kernel launches
 #: and a pass over the head's gradient.
 _CHUNK_MIB = {"cuda": 512}
+_CHUNK_MIB_FUSED = {"cuda": 1024}  # which holds nothing besides: less than the other with its 512
 _CHUNK_MIB_ELSEWHERE = 64
 
 
@@ -80,7 +81,9 @@ class _ChunkedLoss(torch.autograd.Function):
             head = softmax.head
             counted = targets != IGNORED
             own = targets.where(counted, 0)  # ignored rows need some valid index
-            grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+            # fp32 also where `hidden` has 16 bits: backward scales it, and then rounds it once.
+            wide = torch.promote_types(hidden.dtype, torch.float32)
+            grad_hidden = torch.empty_like(hidden, dtype=wide) if needs_hidden else None
             by_tiles = tiles(device, compute, form)
             total = _HeadGradient(weight, head, by_tiles) if needs_weight else None
             parts = zip(
@@ -105,6 +108,7 @@ class _ChunkedLoss(torch.autograd.Function):
             loss = torch.cat(losses).sum() / count
         ctx.save_for_backward(count)
         ctx.gradients = grad_hidden, total and total.sum
+        ctx.dtype = hidden.dtype
         return loss
 
     @staticmethod
@@ -116,7 +120,7 @@ class _ChunkedLoss(torch.autograd.Function):
         # In place: a copy, as large as the embedding, would raise the peak.
         scale = grad / count
         hidden, weight = (g if g is None else g.mul_(scale.to(g.dtype)) for g in gradients)
-        return hidden, weight, None, None, None, None
+        return hidden if hidden is None else hidden.to(ctx.dtype), weight, None, None, None, None
 
 
 class _HeadGradient:
@@ -158,9 +162,9 @@ def _product(product: Tensor, factor: Tensor | None, out: Tensor) -> None:
         torch.mul(product, factor.to(product.dtype).unsqueeze(1), out=out)
 
 
-def chunk_mib(asked: int, device: str) -> int:
+def chunk_mib(asked: int, device: str, fused: bool = False) -> int:
     """Return --loss-chunk-mib for a `device` type: `asked`, or its default when that is 0."""
-    return asked or _CHUNK_MIB.get(device, _CHUNK_MIB_ELSEWHERE)
+    return asked or (_CHUNK_MIB_FUSED if fused else _CHUNK_MIB).get(device, _CHUNK_MIB_ELSEWHERE)
 
 
 def half_logits(hidden: Tensor, form: Form, fused: bool) -> bool:

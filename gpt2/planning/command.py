@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def show(config: Config, actions: TrainActions) -> int:
         vocabulary = GPT2_VOCAB_SIZE
     if actions.auto_batch:
         config = choose_batch(config, vocabulary, actions.plan_for)
-    planned = plan(config, vocabulary, actions.plan_for)
+    planned = plan(config, vocabulary, actions.plan_for, run=actions.run_dir)
     steps = config.train.max_steps or None
     if data is not None:
         steps = length_of(config, data["train"], 1)
@@ -67,9 +68,10 @@ def refuse_or_fit(
     if begun:
         assert actions.run_dir is not None
         computed = keep_effective_batch(config, actions.run_dir, ranks.world_size)
-    if bounded(computed) and plan(computed, vocab_size, bounds=True, here=ranks.here).surely_fits:
+    planning = functools.partial(plan, computed, vocab_size, here=ranks.here, run=actions.run_dir)
+    if bounded(computed) and planning(bounds=True).surely_fits:
         return config
-    planned = plan(computed, vocab_size, here=ranks.here)
+    planned = planning()
     if not planned.fits:
         told = facts(planned, None, None)
         first = without_gpu(planned)

@@ -15,7 +15,7 @@ from gpt2.config.typed import Config, ModelConfig
 from gpt2.machine.device import resolve_device
 from gpt2.machine.processor import has_bf16, loaded
 from gpt2.model.build import build_model
-from gpt2.optim.precision import resolve_precision
+from gpt2.optim.precision import DTYPES, resolve_precision
 from gpt2.planning.calibration import (
     GAINS,
     LEAST_WIDTH,
@@ -25,6 +25,7 @@ from gpt2.planning.calibration import (
     kept_choice,
     store_gain,
 )
+from gpt2.run_dir.folder import read_json
 
 #: Seconds of the measurement, and its fewest pairs of passes.
 _SECONDS, _LEAST_PAIRS = 0.5, 3
@@ -38,6 +39,7 @@ _SHAPE = {
     "dropout": 0.0,
     "flash_attention": True,
     "activation_checkpointing": "none",
+    "residual_precision": "fp32",
     "loss": "chunked",
     "loss_chunk_mib": 0,
 }
@@ -54,6 +56,21 @@ def choose(config: Config, device: torch.device, measure: bool, file: Path = GAI
         return Choice(resolve_precision(asked, device), "", decided=True)
     choice = kept_choice(config.model.n_embd, file)
     return _measured(config.model, file) if measure and not choice.decided else choice
+
+
+def begun(config: Config, device: torch.device, run: Path | None) -> Choice | None:
+    """Return the precision in which the run in `run` was begun, where auto goes on with it.
+
+    None where there is no such run, or it was begun on a device of another type. Raises UserError
+    for a run.json that cannot be read.
+    """
+    if config.optim.precision != "auto" or run is None or not (run / "run.json").is_file():
+        return None
+    record = read_json(run, "run.json")
+    precision, there = record["precision"], record["device"].partition(":")[0]
+    if precision not in DTYPES or there != device.type:
+        return None
+    return Choice(precision, record.get("precision_why") or "", decided=True)
 
 
 def report(config: Config, file: Path = GAINS) -> str:

@@ -101,6 +101,7 @@ def sample_model() -> LanguageModel:
         bias=True,
         flash_attention=True,
         activation_checkpointing="none",
+        residual_precision=None,
         loss="full",
         loss_chunk_mib=None,
         init_from=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,7 @@ from gpt2.model.attention import kernel_chosen
 from gpt2.model.loss import chunk_mib
 from gpt2.planning import probe
 from gpt2.planning.calibration import ratio_of
-from gpt2.planning.cpu_precision import choose
+from gpt2.planning.cpu_precision import begun, choose
 from gpt2.planning.remedies import (
     CONTEXT,
     HEAP,
@@ -83,10 +84,11 @@ def plan(
     plan_for: int | None = None,
     bounds: bool = False,
     here: int = 1,
+    run: Path | None = None,
 ) -> Planned:
     """Plan a run of `config` on this machine, or on a GPU of `plan_for` bytes.
 
-    `here` processes of the run share this machine.
+    `here` processes of the run share this machine. One that resumes in `run` keeps its precision.
 
     With `bounds`, optimizer and pruning are taken at what none of them exceeds, which takes no
     time; otherwise they are tried. Raises UserError.
@@ -95,7 +97,9 @@ def plan(
     device = torch.device("cuda")
     if not plan_for:
         device = machine.resolve_device(where.device, where.device_index)
-    if plan_for and config.optim.precision == "auto":
+    if began := begun(config, device, run):
+        precision = began.precision
+    elif plan_for and config.optim.precision == "auto":
         precision = "bf16"
     else:
         precision = choose(config, device, measure=False).precision
@@ -121,7 +125,7 @@ def _step_shape(
     config: Config, vocab_size: int, device: torch.device, precision: str, there: bool
 ) -> StepShape:
     model, train = config.model, config.train
-    cuda, asked = device.type == "cuda", model.loss_chunk_mib
+    cuda, asked, fused = device.type == "cuda", model.loss_chunk_mib, model.loss == "fused"
     return StepShape(
         layers=model.n_layer,
         heads=model.n_head,
@@ -135,10 +139,11 @@ def _step_shape(
         attention=_attention(config, device, precision, there),
         dropout=model.dropout > 0.0,
         cpu_kernels=not cuda,
-        chunk_mib=None if asked is None else chunk_mib(asked, device.type),
-        tall=device.type == "cpu" and precision == "fp32" and model.loss != "fused",
-        fused=model.loss == "fused",
+        chunk_mib=None if asked is None else chunk_mib(asked, device.type, fused),
+        tall=device.type == "cpu" and precision == "fp32" and not fused,
+        fused=fused,
         checkpointing=model.activation_checkpointing,
+        half_residual=model.residual_precision == "bf16",
         state=0,
         step=0,
         copied=train.async_checkpoint and device.type == "cpu",

@@ -18,12 +18,14 @@ from gpt2.model.build import build_model, empty_model
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import Precision
 from gpt2.planning.follow import Follow
+from gpt2.planning.ledger import KINDS
 from gpt2.training.assembly import build_optimizer, build_pruner, may_be_zero
 
 #: The models that pruning is tried on. They are wide enough that what it looks at in pieces is more
 #: than a piece (prune/threshold.py).
 _WIDTHS, _LAYERS, _BLOCK, _VOCABULARY = (256, 512), 1, 32, 512
 _EVENTS = 2
+_STATE = KINDS.index("optimizer state")
 
 
 def of_optimizer(config: Config, vocab_size: int, device: str) -> tuple[int, int]:
@@ -82,19 +84,23 @@ def _update_at_once(optimizer: torch.optim.Optimizer) -> None:
 def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
     """Return the bytes that pruning holds, and what an event holds besides for a moment.
 
-    Held are so many bytes for each prunable weight; for a moment, so many and a constant for each
-    weight of the largest matrix: two small models tell which.
+    Held are so many bytes for each prunable weight; for a moment, so many for each weight of the
+    largest matrix, so many for each other weight, and a constant: three small models tell which.
     """
     if config.prune is None and not config.model.keep_sparsity:
         return 0, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        (_, less, fewer), (held, more, many) = (_pruned(_small(config, w)) for w in _WIDTHS)
-    slope = max(0.0, (more - less) / (max(many) - max(fewer)))
+        (few, less, fewer), (held, more, many) = (_pruned(_small(config, w)) for w in _WIDTHS)
+        kept, deep, twice = _pruned(_small(config, _WIDTHS[0], 2 * _LAYERS))
     with torch.device("meta"):
         model = empty_model(config.model, vocab_size)
     counts = _counts(config, model)
-    event = more + slope * (max(counts) - max(many))
+    # The masks that the first event makes are held from then on, and not for a moment.
+    other = max(0.0, (deep - less - (kept - few)) / (sum(twice) - sum(fewer)))
+    here, small, wide = (sum(some) - max(some) for some in (counts, fewer, many))
+    slope = max(0.0, (more - less - other * (wide - small)) / (max(many) - max(fewer)))
+    event = more + slope * (max(counts) - max(many)) + other * (here - wide)
     return round(held * sum(counts) / sum(many)), round(event)
 
 
@@ -125,6 +131,10 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
             pruner.observe(skip)
         optimizer.step()
         optimizer.zero_grad()
+        for state in optimizer.state.values():  # made unseen, and no part of an event
+            for tensor in state.values():
+                if isinstance(tensor, torch.Tensor):
+                    follow.add(tensor, _STATE)
         with follow:
             follow.ledger.begin("event")
             before = follow.ledger.total
@@ -134,10 +144,10 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
     return held, largest, _counts(config, model)
 
 
-def _small(config: Config, width: int) -> Config:
+def _small(config: Config, width: int, layers: int = _LAYERS) -> Config:
     """Return the same configuration of a model of `width`, which sees one sequence."""
     model = dataclasses.replace(
-        config.model, n_layer=_LAYERS, n_head=2, n_embd=width, block_size=_BLOCK
+        config.model, n_layer=layers, n_head=2, n_embd=width, block_size=_BLOCK
     )
     prune = config.prune
     if prune is not None and prune.calibration_sequences is not None:

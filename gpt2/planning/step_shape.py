@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Bytes of a number in fp32, in which weights, gradients and the residual stream are held.
+#: Bytes of a number in fp32, in which weights and gradients are held.
 FP32 = 4
 
 
@@ -28,6 +28,7 @@ class StepShape:
     chunk_mib: MiB of logits at a time, None for all at once. tall: they are one fp32 buffer.
     fused: they are one buffer in the format of the products, and counted in 16 bits.
     checkpointing: `none`, `selective` or `full`.
+    half_residual: the residual stream is held in bf16, and not in fp32.
     state, step: bytes of the optimizer's state, and of its step's temporary tensors.
     masks, event: bytes that pruning holds, and of a pruning event's temporary tensors.
     copied: a copy of the checkpoint is held too, to be written while training continues.
@@ -54,6 +55,7 @@ class StepShape:
     masks: int = 0
     event: int = 0
     copied: bool = False
+    half_residual: bool = False
 
     @property
     def mixed(self) -> bool:

@@ -91,6 +91,7 @@ def _config(shape: StepShape) -> ModelConfig:
         bias=shape.bias,
         flash_attention=shape.attention != "written out",
         activation_checkpointing=shape.checkpointing,
+        residual_precision="bf16" if shape.half_residual else "fp32",
         loss="full" if shape.chunk_mib is None else "fused" if shape.fused else "chunked",
         loss_chunk_mib=shape.chunk_mib,
         init_from=None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from gpt2.machine.shards import full_tensor, shard_like
+from gpt2.machine.shards import full_tensor, is_sharded, shard_like
 from gpt2.prune.allocation import (
     GROUPED,
     choose,
@@ -26,9 +26,11 @@ class Score:
     """A method's score of each weight; the highest stay. Some scores accumulate over steps.
 
     state_keys: the entries of the optimizer state that it reads.
+    slow: whether an event computes each score once and keeps them all, 4 bytes per weight.
     """
 
     state_keys: tuple[str, ...] = ()
+    slow: bool = False
 
     def score(self, name: str, weight: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return a number for every weight of parameter `name`, of its shape, never NaN.
@@ -72,7 +74,7 @@ class GradualPruner(MaskedPruner):
         """Prune the lowest scores: of all weights, or of each matrix, row or group."""
         context = self.context
         if context.pattern == "global" or context.pattern in GROUPED:
-            make = [functools.partial(self._keys, name) for name in context.weights]
+            make = [self._makes(name, weight) for name, weight in context.weights.items()]
             chosen = smallest(make, count_of(sparsity, context.prunable))
             for name, pruned in zip(context.weights, chosen, strict=True):
                 self.masks.set(name, pruned)
@@ -97,6 +99,12 @@ class GradualPruner(MaskedPruner):
                 weight = self.context.weights[name]
                 part = shard_like(tensor.to(weight.device), weight)
                 self.scoring.load(name, part)
+
+    def _makes(self, name: str, weight: Tensor) -> Callable[[], Tensor]:
+        """Return what makes the keys of a parameter, as often as it is called."""
+        make = functools.partial(self._keys, name)
+        # Where ranks hold the weights in shards, there is no room for all keys on each.
+        return functools.cache(make) if self.scoring.slow and not is_sharded(weight) else make
 
     def _keys(self, name: str) -> Tensor:
         weight = self.context.weights[name]

@@ -300,12 +300,14 @@ class Attempt:
         """Return the token ids of a sample; fewer when asked to stop."""
         prompt, count = [self.data["val"].first()], self.config.train.sample_tokens
         found: list[int] = []
-        for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
-            found.append(token)
-            self.console.phase(f"writing a sample ... {len(found) / count:.0%}", len(found) == 1)
-            self.dog.alive()
-            if self._may_stop():
-                break
+        with machine.exact_products():  # as sample.py has them: the same text from one seed
+            for (token,) in stream(self.model, prompt, count, Sampling(temperature=0.8, seed=0)):
+                found.append(token)
+                said = f"writing a sample ... {len(found) / count:.0%}"
+                self.console.phase(said, len(found) == 1)
+                self.dog.alive()
+                if self._may_stop():
+                    break
         return found
 
     def _end(self, status: str, code: int) -> None:

@@ -17,11 +17,9 @@ from gpt2.machine.device import resolve_device
 from gpt2.machine.host_memory import Host
 from gpt2.machine.processor import has_bf16
 from gpt2.machine.ranks import DistributedContext
-from gpt2.optim.precision import DTYPES
 from gpt2.planning.calibration import LEAST_WIDTH, Choice
 from gpt2.planning.command import refuse_or_fit
-from gpt2.planning.cpu_precision import choose
-from gpt2.run_dir.folder import read_json
+from gpt2.planning.cpu_precision import begun, choose
 from gpt2.run_dir.resume import refuse_other_options
 from gpt2.session.guards import check_host
 from gpt2.training.assembly import check_optimizer, refuse_pruning
@@ -84,23 +82,12 @@ def _precision(
 
     The first rank measures, for all ranks.
     """
-    began = None if config.optim.precision != "auto" or run is None else _began(run, device)
+    began = begun(config, device, run)
     choice: Choice = ranks.gather(began or choose(config, device, measure=ranks.first))[0]
     asked_here = config.model.n_embd >= LEAST_WIDTH and has_bf16()  # else auto does not measure
     if choice.why and asked_here and not began and ranks.first:
         print(f"--precision auto: {choice.precision}, as {choice.why}", flush=True)
     return choice
-
-
-def _began(run: Path, device: torch.device) -> Choice | None:
-    """Return the precision of a run that began on a device of this type; None for others."""
-    if not (run / "run.json").is_file():
-        return None
-    record = read_json(run, "run.json")
-    precision, there = record["precision"], record["device"].partition(":")[0]
-    if precision not in DTYPES or there != device.type:
-        return None
-    return Choice(precision, record.get("precision_why") or "", decided=True)
 
 
 def _say_nothing(_: str) -> None:

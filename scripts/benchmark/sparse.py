@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2.config.actions import NoActions
 from gpt2.config.bind import bind
@@ -46,6 +47,12 @@ OPTIONS = ("DEVICE", "DEVICE_INDEX", "NUM_THREADS")
 #: Sequences of the batch, and the most tokens that one sequence grows by in a turn.
 BATCH, LONGEST = 8, 64
 _AMPERE = (8, 0)
+#: Kernels that need no plan for each number of keys: cuDNN, which torch prefers on an H100, does.
+_FOR_ANY_LENGTH = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 #: What --sparse makes use of; the other flags of the bench are about training.
 _USED = ("sparse", "steps", "repeats", "warmup", "json")
 
@@ -139,8 +146,9 @@ def write_one(model: LanguageModel, ids: Tensor) -> int:
     """Let one sequence grow token by token, as sample.py does; return the tokens."""
     count = min(LONGEST, ids.size(1))
     cache = Cache(model.config.n_layer, count)
-    for position in range(count):
-        model.logits(ids[:1, position : position + 1], cache)
+    with sdpa_kernel(_FOR_ANY_LENGTH):
+        for position in range(count):
+            model.logits(ids[:1, position : position + 1], cache)
     return count
 
 

@@ -36,6 +36,8 @@ _REDUCTIONS = ("sum", "mean", "native_layer_norm", "amax", "logsumexp", "linalg_
 #: Elementwise operations without the tag, and those that only fill or copy.
 _SIMPLE = ("copy_", "_to_copy", "clone", "native_dropout", "fill_", "zero_", "where")
 _JOINING = ("cat", "stack", "zeros")
+#: What writes into its first argument, or a tensor like it, without reading it.
+_UNREAD = ("copy_", "fill_", "zero_", "new_ones", "new_zeros", "ones_like", "zeros_like")
 #: Operations that touch one number per row, whatever the size of the tensor.
 _SPARSE = ("index", "index_put_", "gather", "nll_loss_forward", "embedding")
 _MADE_ONLY = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
@@ -76,9 +78,9 @@ class Traffic:
 def count(config: Config, vocabulary: int, precision: str, *, compiled: bool) -> Traffic:
     """Count a micro-step of `config` on a GPU, without the optimizer."""
     chunk = config.model.loss_chunk_mib
-    model_config = dataclasses.replace(
-        config.model, loss_chunk_mib=None if chunk is None else chunk_mib(chunk, "cuda")
-    )
+    if chunk is not None:
+        chunk = chunk_mib(chunk, "cuda", config.model.loss == "fused")
+    model_config = dataclasses.replace(config.model, loss_chunk_mib=chunk)
     form = Form(tall=False, cuda=True, byte_masks=True, unmasked=True)
     mixed = precision != "fp32"
     with contextlib.ExitStack() as stack:
@@ -157,6 +159,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.found.operations += 1
         if func.is_view or name in _MADE_ONLY:  # type: ignore[attr-defined]
             return result
+        if name in _UNREAD:
+            args = args[1:]
         inputs, outputs = list(_tensors((args, kwargs or {}))), list(_tensors(result))
         if self._compiled and not self.in_loss and _fuses(func, name):
             self._join(inputs, outputs)

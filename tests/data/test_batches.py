@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt2.config.errors import Exit, UserError
 from gpt2.data.batches import (
     IGNORED,
     BatchOrder,
@@ -23,6 +24,7 @@ from gpt2.data.batches import (
     steps_for,
     validation_batches,
 )
+from gpt2.machine.out_of_memory import is_exhaustion
 
 Ids = NDArray[np.uint16]
 
@@ -223,6 +225,33 @@ def test_a_gpu_gets_the_same() -> None:
             assert x.is_cuda
             assert y.is_cuda
             assert torch.equal(x.cpu(), make(text(206)).train(step, 1)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_full_host_is_not_taken_for_a_full_device(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cudaHostAlloc says "out of memory" too; a smaller micro-batch would not mend that."""
+
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", full)
+    ids = np.arange(40, dtype=np.uint16)
+    made = TrainBatches(ids, BatchOrder(8, 2, 1, 1), "cuda", workers)
+    with made:
+        made._read_ahead(0, -1)
+        with pytest.raises(UserError, match=r"out of host memory: a batch .*ulimit") as caught:
+            made.train(0, 0)
+    assert caught.value.code == Exit.MEMORY
+    assert not is_exhaustion(caught.value)
+
+    def lost(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lost)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(validation_batches(ids, 8, 2, "cuda"))
 
 
 @pytest.mark.parametrize(("kind", "waits"), [("cuda", False), ("mps", True), ("cpu", True)])

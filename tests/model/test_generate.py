@@ -31,6 +31,7 @@ def model_of(dropout: float = 0.0, seed: int = 1, flash: bool = True) -> GPT:
         bias=True,
         flash_attention=flash,
         activation_checkpointing="none",
+        residual_precision=None,
         loss="full",
         loss_chunk_mib=None,
         init_from=None,

@@ -32,7 +32,7 @@ def config_of(**changes: Any) -> ModelConfig:
             TINY
             | rest
             | {"loss": loss, "loss_chunk_mib": None}
-            | dict.fromkeys(("init_from", "keep_sparsity"))
+            | dict.fromkeys(("init_from", "keep_sparsity", "residual_precision"))
             | changes
         )
     )

@@ -28,7 +28,7 @@ def config_of(**changes: Any) -> ModelConfig:
             shape
             | rest
             | {"loss": "full", "loss_chunk_mib": None}
-            | dict.fromkeys(("init_from", "keep_sparsity"))
+            | dict.fromkeys(("init_from", "keep_sparsity", "residual_precision"))
             | changes
         )
     )

@@ -25,6 +25,7 @@ def model_of(bias: bool) -> GPT:
             bias=bias,
             flash_attention=True,
             activation_checkpointing="none",
+            residual_precision=None,
             loss="full",
             loss_chunk_mib=None,
             init_from=None,

@@ -159,6 +159,37 @@ def test_the_measurement_is_a_ratio_and_draws_nothing(monkeypatch: pytest.Monkey
     assert before.equal(torch.get_rng_state())
 
 
+@pytest.mark.parametrize(
+    ("asked", "recorded", "device", "planned"),
+    [
+        ("auto", "bf16", "cpu", "bf16"),
+        ("auto", "fp32", "cpu", "fp32"),
+        ("auto", "fp16", "cuda:0", "kept"),
+        ("fp32", "bf16", "cpu", "fp32"),
+    ],
+)
+def test_the_plan_of_a_resumed_run_goes_by_its_record(
+    asked: str, recorded: str, device: str, planned: str, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And not by the measurement that is kept now, which says something else each time."""
+    kept = "fp32" if recorded == "bf16" else "bf16"
+    monkeypatch.setattr(
+        cpu_precision, "kept_choice", lambda *_: Choice(kept, "a test says so", decided=True)
+    )
+    data, run = tiny.make_data(tmp_path / "data"), tmp_path / "run"
+    run.mkdir()
+    tokenizer = {"name": "char", "vocab_size": 65}
+    record = {
+        "effective_batch": 4, "precision": recorded, "device": device,
+        "data": {"data_hash": "", "tokenizer": tokenizer},
+    }  # fmt: skip
+    (run / "run.json").write_text(json.dumps(record))
+    assert tiny.train(data, run, "--precision", asked, "--plan-json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["precision"] == (kept if planned == "kept" else planned)
+
+
 @pytest.mark.slow
 def test_a_resume_keeps_the_precision_and_the_bits(
     tmp_path: Path, arm: Arm, monkeypatch: pytest.MonkeyPatch

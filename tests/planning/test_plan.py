@@ -141,6 +141,13 @@ def test_pruning_holds_a_bit_for_each_weight_and_its_scores(method: str, bits: i
     assert 4 * 768 * 768 * 4 < shape.event < 200e6
 
 
+def test_random_numbers_that_an_event_keeps_are_planned() -> None:
+    """Drawn once for an event of a global threshold: 4 bytes for each weight that may go."""
+    ways = ("--sparsity-pattern global", "--sparsity-pattern layer")
+    kept, drawn = (planned(f"--pruning-method random {way}").shape.event for way in ways)
+    assert kept - drawn == pytest.approx(4 * (12 * 12 - 4) * 768**2, rel=0.1)
+
+
 def test_trying_leaves_the_random_generators_alone() -> None:
     import torch
 

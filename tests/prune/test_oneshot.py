@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -84,6 +85,32 @@ def test_sparsegpt_errs_less_than_wanda_and_that_less_than_magnitude(
     assert errors[1] < 0.9 * errors[2]
     if pattern == "2:4":
         assert torch.all((by_sparsegpt.view(-1, 4) == 0.0).sum(dim=1) == 2)
+
+
+def test_sparsegpt_never_computes_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the run's products are in: the paper's code turns it off, too."""
+    seen: list[str] = []
+    add, compensate = Tensor.addmm_, sparsegpt._compensate
+
+    def noting(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def noted(*given: Tensor) -> Tensor:
+            seen.append(torch.get_float32_matmul_precision())
+            return function(*given)
+
+        return noted
+
+    monkeypatch.setattr(Tensor, "addmm_", noting(add))
+    monkeypatch.setattr(sparsegpt, "_compensate", noting(compensate))
+    weight, inputs = layer(12, 20)
+    torch.set_float32_matmul_precision("high")
+    try:
+        pruner = sparsegpt.Compensated(weight, DEFAULTS)
+        pruner.see(inputs)
+        pruner.prune(120, "layer")
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["highest", "highest"]
 
 
 def test_sparsegpt_with_independent_inputs_is_magnitude_and_moves_nothing() -> None:

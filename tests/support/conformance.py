@@ -192,6 +192,7 @@ def shape(dropout: float, width: int) -> ModelConfig:
         bias=True,
         flash_attention=True,
         activation_checkpointing="none",
+        residual_precision=None,
         loss="full",
         loss_chunk_mib=None,
         init_from=None,

@@ -30,6 +30,7 @@ def small_gpt(seed: int = 1, width: int = 16, layers: int = 2) -> GPT:
         bias=True,
         flash_attention=True,
         activation_checkpointing="none",
+        residual_precision=None,
         loss="full",
         loss_chunk_mib=None,
         init_from=None,

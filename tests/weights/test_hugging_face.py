@@ -24,6 +24,7 @@ CONFIG = ModelConfig(
     bias=True,
     flash_attention=True,
     activation_checkpointing="none",
+    residual_precision=None,
     loss="full",
     loss_chunk_mib=None,
     init_from=None,

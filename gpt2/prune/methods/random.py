@@ -19,6 +19,8 @@ from gpt2.prune.seeded_random import uniform
 class Random(Score):
     """A random number for each weight, drawn from the run's seed: the same at every event."""
 
+    slow = True  # drawn on the CPU, so that every device has the same numbers
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
 

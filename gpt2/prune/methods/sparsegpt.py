@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gpt2.config.errors import UserError
 from gpt2.config.typed import Within
+from gpt2.machine.device import exact_products
 from gpt2.prune.allocation import GROUPED, apportion, choose
 from gpt2.prune.base import PruningContext
 from gpt2.prune.oneshot import OneShotPruner
@@ -44,10 +45,12 @@ class Compensated:
         self.options = options
         self.hessian = torch.zeros(weight.size(1), weight.size(1), device=weight.device)
 
+    @exact_products()  # TF32 would round H in its fourth digit, and the paper's code turns it off
     def see(self, inputs: Tensor) -> None:
         """Add inputs (N, in) to H."""
         self.hessian.addmm_(inputs.t(), inputs)
 
+    @exact_products()
     def prune(self, count: int, pattern: str, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return which `count` weights of `rows` to prune, and the compensated weights there.
 

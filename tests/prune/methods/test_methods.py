@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -236,6 +237,30 @@ def test_random_is_of_the_seed_alone_and_nested() -> None:
     assert not (found[1, 0.3] & ~found[1, 0.6]).any()
     overlap = (found[1, 0.6] & found[2, 0.6]).float().mean()
     assert overlap == pytest.approx(0.36, abs=0.03)  # two independent draws
+
+
+def test_random_draws_once_an_event_and_chooses_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two events of a global threshold, whose three passes drew three times before."""
+    random, found = method("random"), {}
+    drawn: Counter[str] = Counter()
+    score = random.Random.score
+
+    def counted(self: Any, name: str, weight: Tensor, state: Any) -> Tensor:
+        drawn[name] += 1
+        return score(self, name, weight, state)
+
+    monkeypatch.setattr(random.Random, "score", counted)
+    for once in (True, False):
+        monkeypatch.setattr(random.Random, "slow", once)
+        drawn.clear()
+        schedule = SparsitySchedule("linear", 0.0, 1.0, 0.6, 10)
+        pruner = random.build(setting_of(small_gpt(), schedule=schedule, seed=3), None)
+        for step in (50, 100):
+            pruner.apply(step, step / 100)
+        assert set(drawn.values()) == {2 if once else 6}
+        found[once] = masks(pruner)
+    for name, mask in found[True].items():
+        assert torch.equal(mask, found[False][name])
 
 
 @pytest.mark.parametrize("name", ["rigl", "set"])

@@ -9,6 +9,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,22 @@ def patterned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert tiny.train(data, path, "--max-steps", "1", *WIDE) == Exit.OK
     tiny.prune_two_of_four(path)
     return path
+
+
+def test_text_that_grows_takes_no_kernel_with_a_plan_for_each_length() -> None:
+    seen: list[bool] = []
+
+    class Model:
+        config = SimpleNamespace(n_layer=1)
+
+        def logits(self, *_: object) -> None:
+            seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    model: Any = Model()
+    assert bench_sparse.write_one(model, torch.zeros((1, 3), dtype=torch.int64)) == 3
+    assert seen == [False] * 3
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
 @pytest.mark.parametrize("bias", [True, False])
