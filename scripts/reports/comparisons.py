@@ -158,7 +158,7 @@ def tables_of(
     for own, each in zip(groups, asked, strict=True):
         pruned = [row for row in own if row.method != DENSE]
         controls = {
-            id(control): control
+            id(control)
             for find in (dense_control, small_control)
             for row in pruned
             if (control := find(row, rows))
@@ -167,7 +167,7 @@ def tables_of(
             Table(
                 own[0].asked,
                 own,
-                tuple(control for key, control in controls.items() if control not in own),
+                tuple(row for row in rows if id(row) in controls and row not in own),
                 tuple(itertools.islice(tested, len(each.pairs))),
                 tuple(row for row in pruned if dense_control(row, rows) is None),
                 each.groups,

@@ -10,6 +10,9 @@ from scripts.reports.horizons import Efficiency
 from scripts.reports.speedup import Speedup
 from scripts.reports.table_cells import UNKNOWN, Grid
 
+#: Names in a sentence; of more only their number is given.
+_MOST = 5
+
 
 def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:
     """Return when rows reached the final loss of their controls; those that never did left out.
@@ -46,7 +49,9 @@ def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:
 def speedup_notes(found: Sequence[Speedup]) -> Iterator[str]:
     """Yield the rows that never got there, and how the numbers are made."""
     never = [f"{each.row.label} ({each.control.label})" for each in found if each.steps is None]
-    if never:
+    if len(never) > _MOST:
+        yield f"{len(never)} of {len(found)} pairs never reached the final loss of the control."
+    elif never:
         yield f"Never reached the final loss of the row in brackets: {joined(never)}."
     if len(never) < len(found):
         yield (
