@@ -50,12 +50,15 @@ from scripts.study.spec import RawSpec, add_flags, check_spec, from_config
 from scripts.study.state import states
 from scripts.study.views import remaining
 
-#: Steps of the cells that are measured; their short runs have fewer.
+#: Steps of the measured cells; their short runs have fewer.
 _MEASURED = 100
 
 
 def main(argv: Sequence[str]) -> int:
-    """Plan, run and report the comparison; return the exit code. Raises UserError."""
+    """Plan, run and report the comparison; return the exit code.
+
+    Raises UserError.
+    """
     begun = time.monotonic()
     own, more = split_at_dashes(argv)
     given = parser().parse_args(own)
@@ -155,13 +158,13 @@ def _measure(
 
 
 def _longest(raw: RawSpec) -> list[int | None]:
-    """Return the steps that each run would have as .config has it."""
+    """Return the steps of each run by .config alone."""
     cells = {cell.label: cell for cell in expand(check_spec(raw)).cells}.values()
     return [steps(cell.config, dataset(cell.config)[0]) for cell in cells]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before the --."""
+    """Return the parser of the flags before the --."""
     found = Parser(prog="compare.py", description=__doc__, allow_abbrev=False)
     found.add_argument("--optimizers", default="", metavar="NAMES", help="such as 'adamw muon'")
     found.add_argument("--methods", default="", metavar="NAMES", help="such as 'none magnitude'")

@@ -1,9 +1,9 @@
-"""Print a Python that has what requirements.txt names, making .venv if the one at hand has not.
+"""Print a Python with the packages of requirements.txt, making .venv if the current one lacks any.
 
-Runs on a bare Python >= 3.11. The Python at hand is taken unchanged when it has every package of
-the group that is asked for; else .venv gets what is missing, on top of a torch that is there (one
-built for ROCm or for another CUDA, say). A .venv of another version of Python is left alone: this
-one then gets .venv-3.X beside it.
+Runs on a bare Python >= 3.11. The current Python is used unchanged when it has every package of the
+group asked for. Otherwise .venv gets what is missing, on top of an installed torch (such as one
+built for ROCm or another CUDA). A .venv of another Python version is kept: this one then gets
+.venv-3.X beside it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VENV = REPOSITORY / ".venv"
-#: The oldest torch the code runs on; an installed one at least so new is kept as it is.
+#: The oldest torch the code runs on; an installed one that is not older is kept.
 OLDEST_TORCH = (2, 10)
 GROUPS = ("runtime", "report", "development")
-#: Settings of pip, by which it would install elsewhere, into another Python, or something else.
+#: Settings of pip that would install elsewhere, into another Python, or something else.
 PIP_ELSEWHERE = (
     "TARGET", "PREFIX", "ROOT", "PYTHON", "REQUIREMENT", "EDITABLE", "DRY_RUN", "NO_DEPS",
     "PLATFORM", "PYTHON_VERSION", "IMPLEMENTATION", "ABI", "REPORT",
@@ -29,7 +29,7 @@ PIP_ELSEWHERE = (
 
 #: Said before the packages of the report are installed.
 REPORT_COSTS = "the report draws and tests with them: 60 MB to download, 250 MB on disk, once"
-#: What stands in `made-for` of a .venv that is being made.
+#: Content of `made-for` while a .venv is being made.
 UNFINISHED = "unfinished"
 
 
@@ -52,8 +52,8 @@ def requirements(group: str) -> dict[str, str]:
 def missing(wanted: dict[str, str]) -> list[str]:
     """Return the requirement lines that the running Python does not satisfy.
 
-    Runtime packages are taken in the version they are there in, those of the report and the tools
-    of development (whose pictures and verdicts change with the version) only in the pinned one.
+    Runtime packages may have any installed version. Those of the report and of development, whose
+    pictures and verdicts depend on the version, must have the pinned one.
     """
     runtime = requirements("runtime")
     unmet = []
@@ -72,12 +72,12 @@ def missing(wanted: dict[str, str]) -> list[str]:
 
 
 def new_enough(torch: str) -> bool:
-    """Whether the code runs on this version of torch."""
+    """Return whether the code runs on this version of torch."""
     return tuple(int(part) for part in re.findall(r"\d+", torch)[:2]) >= OLDEST_TORCH
 
 
 def main() -> None:
-    """Print the path of the Python to use; progress goes to the error stream."""
+    """Print the path of the Python to use; progress goes to stderr."""
     group = sys.argv[1] if len(sys.argv) > 1 else GROUPS[0]
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever Python there is
         raise UnusableError("Python 3.11 or newer is needed: make PYTHON=python3.11")
@@ -100,9 +100,9 @@ def main() -> None:
 
 
 def own_venv() -> Path:
-    """Return the .venv of the Python at hand; where that is of another version, the one beside it.
+    """Return the .venv of this Python; if that is of another version, one beside it.
 
-    So two people, or two shells, of different Pythons do not undo each other's.
+    So two people, or two shells, with different Pythons do not replace each other's.
     """
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     theirs = made_for(VENV)[0]
@@ -112,9 +112,9 @@ def own_venv() -> Path:
 
 
 def made_for(folder: Path) -> list[str]:
-    """Return what a .venv was made for, as at_hand() says it; its first entry is empty if unknown.
+    """Return what a .venv was made for, as in at_hand(); its first entry is empty if unknown.
 
-    Of one that was not made here only the version of its Python is known.
+    If it was not made here, only its Python version is known.
     """
     stamp, settings = folder / "made-for", folder / "pyvenv.cfg"
     if stamp.exists():
@@ -125,7 +125,7 @@ def made_for(folder: Path) -> list[str]:
 
 
 def unfit(folder: Path) -> str:
-    """Return why a .venv has to be made anew; empty where it can be used as it is."""
+    """Return why a .venv has to be made again; empty where it can be used."""
     before, now = made_for(folder), at_hand()
     if not folder.exists():
         return "once"
@@ -139,14 +139,14 @@ def unfit(folder: Path) -> str:
 
 
 def at_hand() -> list[str]:
-    """Return what a .venv is made for: Python's version, the torch it shares, another index."""
+    """Return what a .venv is made for: Python's version, the shared torch, another index."""
     site = shared_torch()
     index = os.environ.get("TORCH_INDEX", "")
     return [f"{sys.version_info[0]}.{sys.version_info[1]}", site, "" if site else index]
 
 
 def shared_torch() -> str:
-    """Return the folder of the torch of the Python at hand, or nothing when it cannot be used."""
+    """Return the folder of this Python's torch; empty when it cannot be used."""
     try:
         torch = metadata.distribution("torch")
     except metadata.PackageNotFoundError:
@@ -155,9 +155,9 @@ def shared_torch() -> str:
 
 
 def make_venv(folder: Path, why: str) -> None:
-    """Make a .venv, without packages; it shares the torch of the Python at hand."""
+    """Make a .venv without packages; it shares this Python's torch."""
     say(f"making {folder.name} ({why})")
-    if folder.is_symlink():  # what it leads to is somebody else's
+    if folder.is_symlink():  # its target may be somebody else's
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -170,8 +170,8 @@ def make_venv(folder: Path, why: str) -> None:
     python = folder / "bin" / "python"
     if site := shared_torch():
         say(f"using the torch in {site}")
-        # A .pth file works for a virtualenv and for conda too, where --system-site-packages would
-        # show the base installation's packages. What torch needs may lie in another folder than it.
+        # A .pth file works for virtualenv and conda, too; --system-site-packages would add the base
+        # installation's packages. torch may need packages from another folder than its own.
         folders = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
         purelib = run([str(python), "-c", "import sysconfig as s; print(s.get_path('purelib'))"])
         Path(purelib.strip(), "python_at_hand.pth").write_text("\n".join(folders) + "\n")
@@ -204,7 +204,7 @@ def install(python: Path, lines: list[str]) -> None:
 
 
 def pip(python: Path, arguments: list[str], why: str = "") -> None:
-    """Run pip install, its output (on a terminal: its progress) on the error stream."""
+    """Run pip install with its output (on a terminal: its progress) on stderr."""
     say(f"installing {' '.join(arguments)}" + (f" ({why})" if why else ""))
     quiet = [] if sys.stderr.isatty() else ["-q"]
     run(
@@ -217,13 +217,13 @@ def pip(python: Path, arguments: list[str], why: str = "") -> None:
 
 
 def pip_environment() -> dict[str, str]:
-    """Return the environment for pip: this one, without what would have it install elsewhere.
+    """Return the environment for pip: this one, without settings that install elsewhere.
 
-    Indexes, proxies, certificates, caches and constraints stay as they are.
+    Indexes, proxies, certificates, caches and constraints are kept.
     """
     elsewhere = {f"PIP_{name}" for name in PIP_ELSEWHERE}
     kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
-    return {**kept, "PIP_USER": "0"}  # over `user = true` of a pip.conf
+    return {**kept, "PIP_USER": "0"}  # overrides `user = true` in a pip.conf
 
 
 def run(
@@ -232,7 +232,10 @@ def run(
     stdout: int = subprocess.PIPE,
     environment: dict[str, str] | None = None,
 ) -> str:
-    """Run a command and return its output. Raises UnusableError with `failure`."""
+    """Run a command and return its output.
+
+    Raises UnusableError with `failure`.
+    """
     done = subprocess.run(command, stdout=stdout, text=True, check=False, env=environment)
     if done.returncode:
         raise UnusableError(failure)
@@ -240,7 +243,7 @@ def run(
 
 
 def say(text: str) -> None:
-    """Tell the user what takes time."""
+    """Print what takes time."""
     print(text, file=sys.stderr, flush=True)
 
 

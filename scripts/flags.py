@@ -37,7 +37,7 @@ from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
 from gpt2.run_dir.folder import unfinished
 from scripts.kconfig import start
 
-#: The options that prepare_data.py has too.
+#: The options that prepare_data.py has, too.
 DATA_OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
 #: What train.py answers and ends with, whatever else is given.
 _ANSWERS = {"-h", "--help", "--help-all", "--version"}
@@ -169,7 +169,7 @@ def _once(typed: Sequence[str]) -> list[str]:
 
 
 def of_data(found: Sequence[str]) -> list[str]:
-    """Return the words of a train.py command line that prepare_data.py has to know, too."""
+    """Return the words of a train.py command line that prepare_data.py needs, too."""
     wanted = [flag_of(name) for name in DATA_OPTIONS]
     groups = [words for words in _grouped(found) if _flag_in(words[0]) in wanted]
     return [word for words in groups for word in words]
@@ -192,14 +192,14 @@ def flags(path: Path, more: Sequence[str] = ()) -> list[str]:
 
 
 def differing(options: Options) -> dict[str, str]:
-    """Return what differs from the defaults and is a flag, as {option: value}."""
+    """Return the options that differ from the defaults and have a flag, as {option: value}."""
     found: dict[str, str] = {}
     allowed = _train_names()
     held = {symbol for _, symbol in QUALIFIED.values()}
     for name, value in options.minimal().items():
         if name not in allowed or name in held:
             continue
-        # po:soap says more than library.
+        # po:soap is more specific than library.
         named = name in QUALIFIED and value == QUALIFIED[name][0]
         found[name] = str(options.value(QUALIFIED[name][1])) if named else value
     return found
@@ -207,24 +207,24 @@ def differing(options: Options) -> dict[str, str]:
 
 @functools.cache
 def _train_names() -> frozenset[str]:
-    """Return what train.py has a flag for: the root's tree has more, the axes of the matrix."""
+    """Return the options with a flag of train.py: the root's tree has more, such as matrix axes."""
     return frozenset(Options().names())
 
 
 def words(name: str, value: str, yes_or_no: bool) -> list[str]:
-    """Return the words of a command line that give an option its value."""
+    """Return the words of a command line that set an option."""
     flag = flag_of(name)
     if yes_or_no:
         return [flag if value == "y" else flag.replace("--", "--no-", 1)]
     if name in PATHS:
         return [flag, str(REPOSITORY / value) if value else ""]
     if value.startswith("-"):
-        return [f"{flag}={value}"]  # or it would be taken for a flag
+        return [f"{flag}={value}"]  # otherwise it would look like a flag
     return [flag, value]
 
 
 def _refuse_own_code(path: Path, found: Sequence[str]) -> None:
-    """Raise UserError where `found`, the flags of a file, would execute code of the user's."""
+    """Raise UserError where `found`, the flags of a file, would run the user's code."""
     for flag, value in itertools.pairwise(found):
         if flag in map(flag_of, QUALIFIED) and ":" in value and is_own_code(value):
             command = shlex.join([*interpreter.command("gpt2/train.py"), *found])

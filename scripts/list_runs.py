@@ -28,9 +28,9 @@ from gpt2.files.lock import holder
 from gpt2.run_dir.folder import read_json, read_metrics
 from scripts.kconfig.start import DEFCONFIGS
 
-#: Options that say where and how long, not what: none of them makes a run special.
+#: Options that only say where and how long: they do not make a run special.
 _PLAIN = ("DATA_DIR", "NUM_THREADS", "NUM_WORKERS", "LOG_INTERVAL", "TRACKER", "NAME")
-#: Differences that are shown; the rest is counted.
+#: Most differences shown; the rest is counted.
 _MOST = 4
 
 Values = dict[str, str]
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     shipped = {
         path.name: _of_defconfig(path)
         for path in sorted(DEFCONFIGS.glob("[!.]*"))
-        # A run of a matrix is a run all the same; nobody starts one from a matrix by hand.
+        # Matrix defconfigs are left out: nobody starts a run from one by hand.
         if "-matrix" not in path.name
     }
     rows: list[tuple[str, ...]] = [
@@ -89,14 +89,14 @@ def _row(run: Path, shipped: dict[str, Values]) -> tuple[str, ...]:
 
 
 def _optimizer(values: Values) -> str:
-    """Return the optimizer as its flag has it: adamw, po:soap."""
+    """Return the optimizer as in its flag: adamw, po:soap."""
     word = values.get("OPTIMIZER", "")
     member, symbol = QUALIFIED["OPTIMIZER"]
     return values.get(symbol, word) if word == member else word
 
 
 def _shown(run: Path, name: str) -> str:
-    """Return the folder of a run, and its --name where the folder does not have it."""
+    """Return a run's folder, with its --name if the folder's name lacks it."""
     return run.name if name in run.name else f"{run.name} ({name})"
 
 
@@ -110,7 +110,7 @@ def _status(run: Path, record: dict[str, object], finished: bool) -> str:
 
 
 def _special(values: Values, shipped: dict[str, Values]) -> str:
-    """Return the defconfig that a run is most like, and in what it differs."""
+    """Return the defconfig most like a run, and the differences."""
     apart = {name: _differing(values, other) for name, other in shipped.items()}
     nearest = min(apart, key=lambda name: len(apart[name]))
     names = apart[nearest]
@@ -134,7 +134,7 @@ def _of_defconfig(path: Path) -> Values:
 
 
 def _values(text: str) -> Values:
-    """Return the values in a full .config by option, those of choices as the words of flags."""
+    """Return the values in a full .config by option; choices as in flags."""
     members = _members()
     found: Values = {}
     for line in lines_of(text):

@@ -35,7 +35,7 @@ from scripts.study.slurm.settings import settings_of
 from scripts.study.slurm.submit import submit
 from scripts.study.spec import add_flags, check_spec, from_config
 
-#: Settings of the menu "Test matrix" that have a flag here, too.
+#: Settings of the menu "Test matrix" that also have a flag here.
 _SETTINGS = {
     "JOBS": "jobs",
     "KEEP": "keep",
@@ -47,7 +47,10 @@ _SETTINGS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what `argv` says with a matrix; return the exit code. Raises UserError."""
+    """Run the action of `argv` on a matrix; return the exit code.
+
+    Raises UserError.
+    """
     own, more = split_at_dashes(argv)
     given = parser().parse_args(own)
     if given.status:
@@ -100,7 +103,7 @@ def _to_show(out: Path | None, described: bool) -> Path | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before the --."""
+    """Return the parser of the flags before the --."""
     found = Parser(prog="matrix.py", description=__doc__, allow_abbrev=False)
     found.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
     found.add_argument("--spec", type=Path, help="a matrix kept in a YAML file, instead")

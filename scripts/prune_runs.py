@@ -36,7 +36,7 @@ from gpt2.files.manifest import MANIFEST
 from gpt2.run_dir.records import Summary
 from scripts.study.at_work import is_untrained
 
-#: What train.py puts into a run; a folder that holds anything else is left alone.
+#: Files of train.py in a run; a folder with anything else is left alone.
 _OURS = {
     "command", "config", "run.json", "metrics.jsonl", "tracker", "log.txt", "checkpoints", LOCK,
 }  # fmt: skip
@@ -44,7 +44,7 @@ _OURS = {
 
 @dataclass(frozen=True)
 class Useless:
-    """A folder that may go, of the run it belongs to, and why."""
+    """A folder that can be removed, its run, and the reason."""
 
     path: Path
     run: Path
@@ -52,12 +52,12 @@ class Useless:
 
     @property
     def size(self) -> int:
-        """Bytes of the files in it."""
+        """Return the bytes of the files in it."""
         return sum(file.lstat().st_size for file in self.path.rglob("*") if not file.is_dir())
 
 
 def main(argv: Sequence[str]) -> int:
-    """List what may go; with --yes remove it."""
+    """List what can be removed; with --yes remove it."""
     parser = Parser(prog="prune_runs.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--yes", action="store_true", help="remove what is listed")
     parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs", help=argparse.SUPPRESS)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def useless(runs: Path) -> Iterator[Useless]:
-    """Yield the folders in `runs` that may go."""
+    """Yield the folders in `runs` that can be removed."""
     for config in sorted(runs.glob("*/config")):
         run = config.parent
         if run.is_symlink() or (run / MANIFEST).exists() or holder(run):
@@ -94,10 +94,13 @@ def useless(runs: Path) -> Iterator[Useless]:
 
 
 def remove(useless: Useless) -> bool:
-    """Remove a folder, unless a process took its run meanwhile. Raises UserError."""
+    """Remove a folder, unless a process uses its run now.
+
+    Raises UserError.
+    """
     try:
         with lock_folder(useless.run, str(useless.run), "nothing was removed"):
-            # The manifest goes first: what a kill leaves of a checkpoint is then none.
+            # The manifest first: what a kill leaves is then no checkpoint.
             (useless.path / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(useless.path)
     except HeldError as error:
@@ -109,7 +112,7 @@ def remove(useless: Useless) -> bool:
 
 
 def _is_dead(run: Path) -> bool:
-    """Whether a run without results has no checkpoint, nor anything that is not ours."""
+    """Return whether a run without results has no checkpoint, and only train.py's files."""
     known = {path.name for path in run.iterdir()} <= _OURS
     return known and not any((run / "checkpoints").glob("step-*"))
 

@@ -29,13 +29,16 @@ RUNS = REPOSITORY / "runs"
 
 
 def main(argv: list[str]) -> int:
-    """Write the report that `argv` asks for, and print its verdict. Raises UserError."""
+    """Write the report that `argv` asks for, and print its verdict.
+
+    Raises UserError.
+    """
     arguments = parser().parse_args(argv)
     if arguments.check:  # before the packages are installed
         if not (arguments.runs or arguments.matrix):
             _newest_matrix()
         return Exit.OK
-    try:  # Only now: the libraries for pictures and statistics take a second.
+    try:  # Imported this late: the libraries for pictures and statistics take a second.
         from scripts.reports import output
     except ModuleNotFoundError as error:
         raise UserError(

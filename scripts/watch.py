@@ -30,7 +30,10 @@ from scripts.watching.view import WatchedRun
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve the page until Ctrl-C. Raises UserError."""
+    """Serve the page until Ctrl-C.
+
+    Raises UserError.
+    """
     given = parser().parse_args(argv)
     now = chosen(given.run, given.matrix, given.runs)
     first = now()

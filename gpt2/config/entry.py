@@ -1,4 +1,4 @@
-"""How every entry runs and ends: one line for each error, exit codes, signals, bugs kept."""
+"""Start and end of every entry: one line per error, exit codes, signals, bug reports."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from gpt2.config.colour import painted
 from gpt2.config.environment import remove_harmful
 from gpt2.config.errors import Exit, UserError
 
-if TYPE_CHECKING:  # doctor.py runs on older Pythons, too, which it names
+if TYPE_CHECKING:  # doctor.py must start on older Pythons, too
     from typing import Self
 
-#: Signals that shall end a process, after it has cleaned up.
+#: Signals that end a process after it has cleaned up.
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-#: Words of torch when a connection between ranks breaks: its libraries, and its own part.
+#: Words in torch's errors about a broken connection between ranks.
 _CONNECTIONS = {"gloo", "nccl", "rccl", "tcpstore"}
-#: Seconds that a failed rank leaves the first one to say what went wrong.
+#: Seconds that a failed rank waits for the first one to report the error.
 _FIRST_SPEAKS = 1.0
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, SIGHUP or SIGUSR1 where nobody takes it for a request: all is left as by Ctrl-C."""
+    """SIGTERM, SIGHUP or SIGUSR1 outside of a run: clean up as after Ctrl-C."""
 
 
 class _Terminating:
-    """Context in which these signals raise Terminated; `told` are those that came."""
+    """Context in which these signals raise Terminated; `told` are the signals received."""
 
     def __init__(self) -> None:
         self.told: list[int] = []
-        # What is ignored stays so, as nohup wants it.
+        # Ignored signals stay ignored, as nohup wants it.
         self._asked = [n for n in _TERMINATING if signal.getsignal(n) is signal.SIG_DFL]
 
     def __enter__(self) -> Self:
@@ -55,21 +55,21 @@ class _Terminating:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.told.append(number)
-        if len(self.told) == 1:  # a supervisor repeats it, and shall not disturb the cleaning up
+        if len(self.told) == 1:  # a repeated signal must not interrupt the clean-up
             raise Terminated
 
 
 def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
-    """Run an entry's `main` and exit with its code; a UserError becomes one line per problem.
+    """Run an entry's `main` and exit with its code; print one line per problem of a UserError.
 
-    A signal that ends `main` ends the process, once what was half done is cleaned up. Under
-    torchrun it does so at once: a rank that waits for the others could not clean up. Any other
-    error is a bug of ours: one line too, with the file that has its traceback.
+    A signal that ends `main` ends the process after the clean-up. Under torchrun it ends at once: a
+    rank that waits for the others cannot clean up. Any other error is a bug of ours: one line, too,
+    with the file that has its traceback.
     """
     remove_harmful()
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without a character is no error
+        sys.stdout.reconfigure(errors="replace")  # a character the terminal lacks is no error
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     signals = _Terminating()
     try:
@@ -77,27 +77,28 @@ def run_entry(program: str, main: Callable[[], int]) -> NoReturn:
             code = _code(program, main)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of a pipe (head, less) went away: no traceback, and none at the final flush.
+        # The reader of a pipe (head, less) closed it: no traceback, and none at the final flush.
         sys.stdout = None
-        code = Exit.OK  # it had enough, and `make` has nothing to report
+        code = Exit.OK  # the reader had enough; no error for `make`
     if signals.told and code == Exit.INTERRUPTED:
         sys.stderr.flush()
-        os.kill(os.getpid(), signals.told[0])  # so that the parent knows
+        os.kill(os.getpid(), signals.told[0])  # tells the parent which signal it was
     if not alone:
-        # Under torchrun: while Python is taken down, threads of the ranks' connections now and then
-        # abort a process whose work is done and saved.
+        # Under torchrun: at interpreter exit, threads of the ranks' connections sometimes abort a
+        # process whose work is done and saved.
         sys.stderr.flush()
         if code != Exit.OK and os.environ.get("RANK", "0") != "0":
-            # torchrun ends the others as soon as one has failed: first the first one says why.
+            # torchrun kills the others once one has failed: let the first rank report the error
+            # before.
             time.sleep(_FIRST_SPEAKS)
         os._exit(int(code))
     sys.exit(int(code))
 
 
 def _open_streams() -> None:
-    """Put /dev/null where a standard stream was closed: the next file opened would take its place.
+    """Replace closed standard streams by /dev/null, so that no opened file gets their numbers.
 
-    What is printed, and the stacks of a process that is ended, would go into that file.
+    Otherwise output, and the stacks of a killed process, would go into that file.
     """
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -108,7 +109,7 @@ def _code(program: str, main: Callable[[], int]) -> int:
     try:
         return main()
     except UserError as error:
-        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # whatever a batch system says of RANK
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # even if a batch system sets RANK
         if alone or not error.everywhere or os.environ.get("RANK", "0") == "0":
             for message in error.messages:
                 print(f"{error.program or program}: {_error()} {message}", file=sys.stderr)
@@ -143,7 +144,7 @@ def _words(error: Exception) -> list[str]:
 
 
 def _keep_bug(program: str, error: Exception) -> None:
-    """Write what a report of a bug needs to a file, and say where; never lose it."""
+    """Write a bug report to a file, and print its path; if that fails, print the report."""
     whole = "".join(traceback.format_exception(error))
     about = f"{shlex.join(sys.argv)}\nPython {platform.python_version()}, {platform.platform()}\n"
     try:

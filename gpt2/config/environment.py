@@ -1,14 +1,14 @@
-"""Variables that libraries read by themselves and that could only do harm: removed at the start.
+"""Environment variables that can only harm a run: removed at the start.
 
-What else the libraries document is left to the user, or hidden where the library starts: the table
-is in docs/decisions.md.
+Other variables of libraries are left to the user, or hidden where the library starts: see the table
+in docs/decisions.md.
 """
 
 from __future__ import annotations
 
 import os
 
-#: Names, or their beginnings where they end in an underscore, and why.
+#: Names, or prefixes that end in an underscore, with the reason.
 REMOVED = {
     "MPLBACKEND": "matplotlib: that of a notebook is unknown to its children; we draw into files",
     "MATPLOTLIBRC": "matplotlib: a report looks the same for everybody",
@@ -21,7 +21,7 @@ REMOVED = {
 
 
 def remove_harmful() -> None:
-    """Remove these variables, for this process and those that it starts."""
+    """Remove these variables for this process and its children."""
     for name in list(os.environ):
         if any(name == one or (one.endswith("_") and name.startswith(one)) for one in REMOVED):
             del os.environ[name]

@@ -1,4 +1,4 @@
-"""The errors a user can cause, and the exit codes every entry uses."""
+"""Errors that a user can fix, and the exit codes of every entry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of the entries. 75 is EX_TEMPFAIL: stopped, saved, resume me."""
+    """Exit codes of the entries. 75 is EX_TEMPFAIL: stopped and saved, can be resumed."""
 
     OK = 0
     BUG = 1

@@ -1,4 +1,4 @@
-"""Names of options as symbol, flag and value, and the known ones nearest to a wrong one."""
+"""Names of options as symbol, flag and value, and the known names nearest to a wrong one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def flag_of(name: str) -> str:
 
 
 def word_of(member: str, choice: str) -> str:
-    """Return what stands for a choice's member in a flag: PRECISION_BF16 -> bf16, _2_4 -> 2:4."""
+    """Return the value of a choice's member in flags: PRECISION_BF16 -> bf16, _2_4 -> 2:4."""
     word = member[len(choice) + 1 :].lower()
     return word.replace("_", ":" if re.fullmatch("[0-9]+_[0-9]+", word) else "-")
 
@@ -25,6 +25,6 @@ def value_text(name: str, value: object) -> str:
 
 
 def nearest(name: str, known: list[str], most: int = 3, likeness: float = 0.5) -> str:
-    """Return a hint naming the known words most like `name`, at most `most`, or nothing."""
+    """Return a hint with the `most` known words most like `name`, or nothing."""
     close = difflib.get_close_matches(name, known, n=most, cutoff=likeness)
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,4 +1,4 @@
-"""The folder is the registry: a plug-in is NAME.py and NAME.Kconfig, found by their name."""
+"""Plug-ins: NAME.py and NAME.Kconfig, found by their names in a folder, without a registry."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LIGHT = {"__future__", "dataclasses", "typing", "gpt2.optim.libraries.names"}
 
 
 def names(package: str) -> list[str]:
-    """Names a user may type for the plug-ins of `package`: file names with '-' for '_'."""
+    """Return the names of the plug-ins of `package` for users: file names with '-' for '_'."""
     return sorted(_names_of(package, ".py"))
 
 
 def lack(choice: str, name: str, members: Collection[str]) -> str:
-    """Say what keeps plug-in `name` of `choice`, which lists `members`, from being whole.
+    """Return what plug-in `name` of `choice`, which has `members`, lacks.
 
-    Returns "" for one that is whole, and for a name that no file has.
+    Returns "" for a complete one, and for a name without files.
     """
     package = PLUGIN_PACKAGES.get(choice)
     if package is None:
@@ -42,7 +42,7 @@ def lack(choice: str, name: str, members: Collection[str]) -> str:
 
 
 def _missing_file(package: str, name: str) -> str:
-    """Say which of the two files of a plug-in is missing; "" if both or neither is there."""
+    """Return which of the two files of a plug-in is missing; "" if both or neither exist."""
     module, entry = (name in _names_of(package, ending) for ending in (".py", ".Kconfig"))
     if module == entry:
         return ""
@@ -59,8 +59,8 @@ def _place(package: str, stem: str) -> str:
 def load(package: str, name: str) -> ModuleType:
     """Import plug-in `name` of `package`.
 
-    Only the plug-in that was asked for is imported, so a missing optional library hurts nobody
-    else. Raises UserError when there is no such plug-in or when a package it needs is missing.
+    Only this plug-in is imported, so a missing optional library does not affect others. Raises
+    UserError when the plug-in, or a package it needs, is missing.
     """
     if name not in names(package):
         known = f"no plug-in {name!r} in {package}; there are: {', '.join(names(package))}"
@@ -92,7 +92,7 @@ def options_class(package: str, name: str) -> type[Any] | None:
     body = [node for node in tree.body if _is_light_import(node) or _is_options(node)]
     if not any(_is_options(node) for node in body):
         return None
-    # dataclasses and get_type_hints look names up in the module of the class, by its name.
+    # dataclasses and get_type_hints look names up in the module of the class.
     light = ModuleType(f"{package}.{path.stem}.Options")
     sys.modules[light.__name__] = light
     exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), vars(light))
@@ -101,7 +101,7 @@ def options_class(package: str, name: str) -> type[Any] | None:
 
 
 def defines(package: str, name: str, function: str) -> bool:
-    """Whether a plug-in has `function` at its top level, told without importing it."""
+    """Return whether a plug-in has `function` at its top level, without importing it."""
     tree = _parsed(_folder(package) / f"{name.replace('-', '_')}.py")
     return any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body)
 
@@ -114,7 +114,7 @@ def constants(package: str, name: str) -> dict[str, Any]:
             try:
                 found[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:
-                continue  # computed: known only to whoever imports it
+                continue  # computed: only an import would tell
     return found
 
 
@@ -123,7 +123,7 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _names_of(package: str, ending: str) -> set[str]:
-    """Names of the files of `package` with this ending, '-' for '_'."""
+    """Return the stems of the files of `package` with this ending, '-' for '_'."""
     stems = [path.stem for path in _folder(package).glob("*" + ending)]
     return {stem.replace("_", "-") for stem in stems if not stem.startswith("_")}
 

@@ -1,4 +1,4 @@
-"""Numbers and lists as people read them."""
+"""Numbers and lists for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number and what is counted: 1 run, 2 runs."""
+    """Return a count with its noun: 1 run, 2 runs."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -23,25 +23,25 @@ def joined(names: Sequence[str]) -> str:
 
 
 def shortened(names: Iterable[str], most: int) -> str:
-    """Return the first `most` names, and how many there are besides: a, b and 2 more."""
+    """Return the first `most` names, and how many more there are: a, b and 2 more."""
     every = list(names)
     more = len(every) - most
     return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def items(text: str) -> list[str]:
-    """Return the words of a list as it is typed, with commas or blanks between them."""
+    """Return the words of a typed list, separated by commas or blanks."""
     return [word for word in re.split(r"[\s,]+", text) if word]
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message; its type where it has no message."""
+    """Return the first line of an error's message, or its type without a message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def last_line(text: str) -> str:
-    """Return the last line of a text; empty where it has none."""
+    """Return the last line of a text; empty if it has none."""
     return "".join(text.splitlines()[-1:])
 
 
@@ -57,13 +57,13 @@ def pip_install(what: str) -> str:
 
 
 def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown. What its cells hold is not escaped."""
+    """Return a table in Markdown; cells are not escaped."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def duration(seconds: float) -> str:
-    """Return a time as it was measured: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Return a measured time: 42 s, 3 min 05 s, 2 h 10 min."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -73,16 +73,16 @@ def duration(seconds: float) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """Return a time as it is expected: 42 s, 3 min, 2.2 h."""
+    """Return an expected time: 42 s, 3 min, 2.2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def predicted_duration(seconds: float) -> str:
-    """Return a predicted time with no more digits than are known: 1 to 3 min, 2 to 5 days.
+    """Return a predicted time without false precision: 1 to 3 min, 2 to 5 days.
 
-    The prediction goes by one product of matrices: runs took 0.8 to 1.6 times as long.
+    The prediction is from one matrix product: runs took 0.8 to 1.6 times as long.
     """
     low, high = 0.8 * seconds, 1.6 * seconds
     units = (("days", 86400), ("h", 3600), ("min", 60))
@@ -94,9 +94,10 @@ def predicted_duration(seconds: float) -> str:
 
 
 def argument_text(argument: str) -> str:
-    """Return an argument as text, whatever the locale made of its bytes. Raises ValueError.
+    """Return an argument as text, whatever the locale made of its bytes.
 
-    Where the locale has no such character, Python keeps the byte as half a surrogate pair.
+    Where the locale has no such character, Python keeps the byte as half a surrogate pair. Raises
+    ValueError.
     """
     try:
         argument.encode()

@@ -44,7 +44,7 @@ def parameter_groups(
 
 
 def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
-    """Return whether torch has a fused kernel, tested to skip non-finite steps, for the device."""
+    """Return whether torch has a fused kernel, known to skip non-finite steps, for the device."""
     return all(
         parameter.device.type in ("cuda", "cpu")
         for group in groups

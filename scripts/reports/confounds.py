@@ -1,7 +1,8 @@
-"""Other differences between two compared rows, which stand beside every claim.
+"""Other differences between two compared rows, shown beside every claim.
 
-Two methods differ in more than their criterion, two optimizers in more than their update rule:
-in pattern and schedule, in betas, decay, rate and epsilon. A claim on the whole is no claim on one.
+Two methods differ in more than their criterion, two optimizers in more than their update rule: in
+pattern and schedule, in betas, decay, rate and epsilon. A claim about the whole is not a claim
+about one part.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from scripts.reports.option_values import of_pruning, plain_value
 from scripts.reports.rows import DENSE, MODEL_SIZE, Row, differences, paired
 from scripts.reports.runs import Run
 
-#: Options that together say when weights go; they are one item.
+#: Options that together determine when weights are pruned; they count as one.
 _TIMING = ("PRUNING_SCHEDULE", "PRUNING_START", "PRUNING_END")
-#: What a reader calls an option's last part, where that is another word.
+#: Common names of an option's last part, where they differ.
 _WORDS = {"alpha": "beta2", "eps": "epsilon", "sparsity-pattern": "pattern"}
 #: Patterns in words.
 _PATTERNS = {"row": "by rows", "layer": "by matrices", "erk": "ERK", "lamp": "LAMP"}
 
 
 def confounds(row: Row, against: Row) -> list[str]:
-    """Return in what `row` differs from `against`, a phrase each, its own value first.
+    """Return the differences between `row` and `against`, a phrase each, the row's value first.
 
-    Left out: the two names that are compared, options that only one side's optimizer or method
-    has, what two rows of one optimizer and method are named after, and where one side is dense all
-    of pruning, and the size of the model.
+    Left out: the two names that are compared; options that only one side's optimizer or method has;
+    the differences in the names of two rows of one optimizer and method; and, where one side is
+    dense, all of pruning and the size of the model.
     """
     found = []
     if (row.optimizer, row.method) != (against.optimizer, against.method):
@@ -42,7 +43,7 @@ def confounds(row: Row, against: Row) -> list[str]:
 
 
 def _settings(row: Row, other: Row) -> dict[str, str]:
-    """Return the options of a row that may differ from those of `other`, by what they mean."""
+    """Return the options of a row that may differ from those of `other`, by their common name."""
     pruned = DENSE not in (row.method, other.method)
     alike = (row.method == DENSE) == (other.method == DENSE)
     names = {name for name in differences(row, other) if name in row.options}
@@ -60,10 +61,10 @@ def _settings(row: Row, other: Row) -> dict[str, str]:
 
 
 def _timing(options: Mapping[str, str]) -> str:
-    """Return when weights go, by which of the options of a schedule there are."""
+    """Return when weights are pruned, from the options of a schedule that the method has."""
     schedule, start, end = (options.get(name) for name in _TIMING)
     if end is None and schedule is None and "CALIBRATION_SEQUENCES" not in options:
-        return "sparse throughout, in fixed places"  # what takes one shot looks at sequences
+        return "sparse throughout, in fixed places"  # one-shot methods have calibration sequences
     if end is None:
         return f"{'at once' if schedule else 'one shot'} at {_share(start)}"
     span = f"{_share(start)} to {_share(end)}"
@@ -76,13 +77,13 @@ def _share(text: str | None) -> str:
 
 
 def _word(name: str) -> str:
-    """Return what an option is called whosever it is: ADAMW_BETA2 and LION_BETA2 are beta2."""
+    """Return an option's name without its owner's: ADAMW_BETA2 and LION_BETA2 are beta2."""
     text = flag_of(own_name(name)).removeprefix("--")
     return _WORDS.get(text, text)
 
 
 def own_name(name: str) -> str:
-    """Return an option's name without that of the optimizer or method it belongs to."""
+    """Return an option's name without that of its optimizer or method."""
     for prefix in _prefixes():
         if name.startswith(prefix):
             # MUON_ADAMW_BETA2 is the beta2 of the AdamW inside Muon.
@@ -98,7 +99,7 @@ def _prefixes() -> tuple[str, ...]:
 
 
 def _circumstances(row: Row, against: Row) -> list[str]:
-    """Return in what the runs differ that are paired: version of torch, threads, unknown device."""
+    """Return differences between paired runs: version of torch, threads, unknown device."""
     pairs = paired(row, against)
     found = []
     for title, read in (("torch", _torch), ("threads", _threads)):

@@ -27,7 +27,7 @@ from scripts.reports.words import overlapping, remarks
 class Report:
     """The content of a report.
 
-    runs: all that were found. reported: those that are neither tuning nor at another rate.
+    runs: all that were found. reported: those that are neither tuning runs nor at another rate.
     """
 
     title: str
@@ -43,43 +43,43 @@ class Report:
 
     @property
     def single(self) -> Run | None:
-        """The run, where the report is of one alone."""
+        """Return the run, if the report is about only one."""
         return self.runs[0] if len(self.runs) == 1 and self.matrix is None else None
 
     @cached_property
     def headlines(self) -> list[str]:
-        """The sentences above all others: the result of one run, the answer at each sparsity."""
+        """Return the headlines: the result of one run, or the answer at each sparsity."""
         return [run_headline(self.single)] if self.single else headlines(self.tables)
 
     @property
     def tally(self) -> str:
-        """How the tests came out; empty where none was made, or where it is the headline."""
+        """Return the outcome of the tests; empty without tests, or where it is the headline."""
         text = tally(self.tables)
         return "" if self.single or text in self.headlines else text
 
     @property
     def split(self) -> str:
-        """The split whose losses are reported."""
+        """Return the split whose losses are reported."""
         return quoted_split(self.reported)
 
     @property
     def split_note(self) -> str:
-        """Which split the losses are of, and why."""
+        """Return a sentence about the split of the losses, and why."""
         return "" if self.single else split_note(self.reported)
 
     @property
     def verdict(self) -> list[Paragraph]:
-        """Which rows are better, by how much, and how sure."""
+        """Return which rows are better, by how much, and how sure."""
         return [] if self.single else verdict(self.tables, self.legend)
 
     @cached_property
     def rate_curves(self) -> list[RateCurve]:
-        """Loss against learning rate, where several rates were tried."""
+        """Return loss against learning rate, where several rates were tried."""
         return rate_curves(self.tuning, self.rows)
 
     @property
     def unlike(self) -> bool:
-        """Whether hardly any two of these runs compare, so that one table of all says most."""
+        """Return whether hardly any two runs compare, so that one table of all is best."""
         compared = [c for table in self.tables for c in table.comparisons]
         paired = any(c.difference and c.difference.count > 1 for c in compared)
         apart = any(table.groups for table in self.tables)
@@ -87,12 +87,12 @@ class Report:
 
     @cached_property
     def legend(self) -> Legend:
-        """The letters of other differences between compared rows."""
+        """Return the letters of other differences between compared rows."""
         return Legend(self.tables)
 
     @property
     def remarks(self) -> list[str]:
-        """The remarks that a reader needs before believing the numbers."""
+        """Return the remarks that a reader needs before trusting the numbers."""
         if self.single:
             return [f"{problem}." for problem in self.single.problems]
         found = list(remarks_on_failures(self.rows, self.reported))
@@ -102,18 +102,18 @@ class Report:
 
     @property
     def tested(self) -> int:
-        """The number of comparisons that Holm's correction is for."""
+        """Return the number of comparisons in Holm's correction."""
         return sum(table.tested for table in self.tables)
 
     @cached_property
     def efficiencies(self) -> list[Efficiency]:
-        """The data efficiency of rows that have horizons enough."""
+        """Return the data efficiency of rows with enough horizons."""
         compared = [found for table in self.tables for found in table.comparisons]
         return list(efficiencies(compared, self.rows))
 
     @property
     def unfinished(self) -> list[Run]:
-        """The runs that have no results."""
+        """Return the runs without results."""
         return [run for run in self.runs if not run.finished]
 
 
@@ -127,7 +127,7 @@ def compose(
 ) -> Report:
     """Compute a report of `runs`. `tuning_seeds` are as in tune.
 
-    pooled: rows of equal conditions share a deviation. margin: within which equivalence is tested.
+    pooled: rows of equal conditions share a standard deviation. margin: of the equivalence test.
     """
     tuning = tune(runs, tuning_seeds, matrix.tuned if matrix else ())
     reported = tuning.reported if tuning else tuple(runs)

@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from scripts.reports.option_values import of_pruning, sparse_from_the_start
 from scripts.reports.rows import CLOSE, DENSE, REFERENCE, Row, differences, objections
 
-#: The method of masks that are there from the start and never move.
+#: The method whose masks exist from the start and never change.
 STATIC = "static"
 
 
 def dense_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the row that is `row` without pruning: equal in every option but those of pruning.
+    """Return the row that is `row` without pruning: equal in all options but those of pruning.
 
-    Options that were tuned for each of the two may differ as well.
+    Options that were tuned for each of the two may differ, too.
     """
     found = [other for other in rows if other.method == DENSE and _of_one_base(row, other)]
     return min(found, key=lambda other: len(objections(row, other)), default=None)
 
 
 def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the magnitude row that `row` is compared with: same sparsity, else as above.
+    """Return the magnitude row to compare `row` with: same sparsity, else as above.
 
     Of several it is the one that differs least.
     """
@@ -29,7 +29,7 @@ def reference_control(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def static_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the static row that a row which is sparse from the start is compared with."""
+    """Return the static row to compare with a row that is sparse from the start."""
     if row.method == STATIC or not sparse_from_the_start(row.method):
         return None
     return _control(row, rows, STATIC)
@@ -52,6 +52,6 @@ def _control(row: Row, rows: Sequence[Row], method: str) -> Row | None:
 
 
 def _of_one_base(a: Row, b: Row) -> bool:
-    """Whether two rows differ in nothing but pruning and what was tuned for each."""
+    """Return whether two rows differ only in pruning and in what was tuned for each."""
     free = a.tuned & b.tuned
     return all(of_pruning(name) or name in free for name in differences(a, b))

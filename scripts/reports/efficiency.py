@@ -1,9 +1,9 @@
-"""How many more tokens a control would need: the data-efficiency factor, from several horizons.
+"""The data-efficiency factor: the tokens a control would need, from several horizons.
 
-A horizon is the length of a whole run, with a schedule of its own to its end. To the final losses
-of the control at three horizons or more, L = a D^-b + c is fitted (D tokens; least squares over
-the means of seeds). The contender's loss at D tokens is the control's at D_eff tokens of that
-curve, D_eff = ((L - c) / a)^(-1/b), and the factor is D_eff / D.
+A horizon is the length of a whole run, with its own schedule to the end. L = a D^-b + c is fitted
+to the control's final losses at three horizons or more (D tokens; least squares over the means of
+seeds). The contender's loss at D tokens is the control's at D_eff tokens of that curve, D_eff = ((L
+- c) / a)^(-1/b), and the factor is D_eff / D.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from scipy import optimize
 
 from scripts.reports.statistics import Interval, interval
 
-#: Fewest horizons of a fit, and how many times the shortest the longest must be.
+#: Fewest horizons of a fit, and the smallest ratio of the longest to the shortest.
 FEWEST_HORIZONS, SPAN = 3, 4.0
-#: Exponents that are looked for. Published ones are between 0.05 and 0.6.
+#: Range of exponents searched. Published ones are between 0.05 and 0.6.
 _EXPONENTS = (0.01, 4.0)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """L = a D^-b + c. residual: root of the mean square by degree of freedom; None of three points.
+    """L = a D^-b + c. tokens: the horizons it was fitted to, rising.
 
-    tokens: the horizons it was fitted to, rising.
+    residual: root mean square per degree of freedom; None for three points.
     """
 
     a: float
@@ -49,7 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Factor:
-    """D_eff / D at one horizon, with its 95 % interval over seeds; None of one seed."""
+    """D_eff / D at one horizon, with its 95 % interval over seeds, which is None for one seed."""
 
     tokens: float
     factor: float
@@ -60,17 +60,17 @@ class Factor:
 
 
 def fit(tokens: Sequence[float], losses: Sequence[float]) -> Curve | None:
-    """Return the curve through losses at rising numbers of tokens; None where none falls so.
+    """Return the curve through losses at rising numbers of tokens; None if none fits.
 
     Raises ValueError for fewer than three points, or for a span below a factor of four.
     """
     if len(tokens) < FEWEST_HORIZONS or tokens[-1] / tokens[0] < SPAN:
         raise ValueError(f"{len(tokens)} horizons from {tokens[0]:g} to {tokens[-1]:g} tokens")
-    unit = math.exp(sum(map(math.log, tokens)) / len(tokens))  # so that a and c are of one size
+    unit = math.exp(sum(map(math.log, tokens)) / len(tokens))  # gives a and c similar sizes
     scaled, values = np.array(tokens) / unit, np.array(losses)
 
     def left(exponent: float) -> tuple[float, float, float]:
-        """Return the sum of squares with an exponent, and a and c."""
+        """Return the sum of squares for an exponent, and a and c."""
         design = np.stack([scaled**-exponent, np.ones_like(scaled)], axis=1)
         (a, c), *_ = np.linalg.lstsq(design, values, rcond=None)
         return float(((design @ (a, c) - values) ** 2).sum()), float(a), float(c)
@@ -79,7 +79,7 @@ def fit(tokens: Sequence[float], losses: Sequence[float]) -> Curve | None:
     sums = [left(exponent)[0] for exponent in grid]
     place = int(np.argmin(sums))
     if place in (0, len(grid) - 1):
-        return None  # nearer to a straight line, or to a step, than to any such curve
+        return None  # closer to a straight line, or a step, than to such a curve
     rough = optimize.minimize_scalar(
         lambda exponent: left(exponent)[0],
         bounds=(grid[place - 1], grid[place + 1]),
@@ -111,11 +111,11 @@ def factor(
 ) -> Factor | None:
     """Return the factor of a contender at one horizon; None where the control never gets there.
 
-    control: for each of `tokens`, the final losses by seed; contender: its losses at `horizon`, of
+    control: for each of `tokens`, the final losses by seed; contender: its losses at `horizon`, for
     the same seeds in the same order. The interval is Student's t on the logarithm of the factor, by
-    the delta method: the factor is a smooth function of the means over seeds, and its derivative
-    gives every seed one number whose scatter is that of the factor. A seed that shifts control and
-    contender alike cancels as in a paired test.
+    the delta method. The factor is a smooth function of the means over seeds; its derivative gives
+    every seed one number with the factor's scatter. A seed that shifts control and contender alike
+    cancels as in a paired test.
     """
     by_seed = np.array(control, dtype=float)  # (horizons, seeds)
     own = np.array(contender, dtype=float)
@@ -144,7 +144,7 @@ def _slopes(curve: Curve, tokens: Sequence[float], loss: float) -> np.ndarray:
     scaled = np.array(tokens) / unit
     power = scaled**-b
     by_parameter = np.stack([power, -a * power * np.log(scaled), np.ones_like(power)], axis=1)
-    # Of the least squares' own equations: how a, b, c move when a loss does.
+    # From the normal equations: how a, b and c change with a loss.
     moves = np.linalg.pinv(by_parameter)  # (3, horizons)
     distance = (loss - c) / a
     gradient = np.array([1.0 / (a * b), math.log(distance) / b**2, 1.0 / (b * (loss - c))])

@@ -1,4 +1,4 @@
-"""Whether two rows are equal within a margin, or one no worse (report.py --equivalence MARGIN).
+"""Test whether two rows are equal within a margin, or one is no worse (--equivalence MARGIN).
 
 Two one-sided t tests (Schuirmann 1987), paired by seed: that the true difference is below +margin
 (no worse), and that it is above -margin (no better). Both together show equivalence.
@@ -14,10 +14,10 @@ from scripts.reports.statistics import LEVEL, Spread, one_sided
 
 @dataclass(frozen=True)
 class Equivalence:
-    """What the two tests say, after the correction for all pairs of the page.
+    """The results of the two tests, after the correction for all pairs of the page.
 
-    p_worse: small shows that the row is worse by less than the margin; p_better: that it is better
-    by less than the margin.
+    p_worse: small shows that the row is worse by less than the margin. p_better: small shows that
+    it is better by less than the margin.
     """
 
     margin: float
@@ -26,7 +26,7 @@ class Equivalence:
 
     @property
     def outcome(self) -> str:
-        """One of: equivalent, no worse, no better, not shown."""
+        """Return one of: equivalent, no worse, no better, not shown."""
         worse, better = self.p_worse <= LEVEL, self.p_better <= LEVEL
         if worse and better:
             return "equivalent"
@@ -34,7 +34,7 @@ class Equivalence:
 
     @property
     def p(self) -> float:
-        """The p value of what the outcome claims."""
+        """Return the p value of the outcome's claim."""
         if self.outcome == "no worse":
             return self.p_worse
         return self.p_better if self.outcome == "no better" else max(self.p_worse, self.p_better)
@@ -46,8 +46,8 @@ def equivalences(
     """Return the outcome for the differences of every pair, in the order given.
 
     Holm's procedure is over the two tests of all m pairs. A true difference cannot be both above
-    the one bound and below the other, so at most m of the 2 m hypotheses are true, and no p value
-    is multiplied by more than m (Shaffer 1986, procedure S1). One pair is two tests at 5 %.
+    one bound and below the other, so at most m of the 2 m hypotheses are true, and no p value is
+    multiplied by more than m (Shaffer 1986, procedure S1). One pair is two tests at 5 %.
     """
     p_values: list[float] = []
     for differences, spread in pairs:

@@ -1,7 +1,7 @@
-"""Seeds without results, in words: they failed, or they have not finished.
+"""Sentences about seeds without results: they failed, or have not finished.
 
-Whether a seed diverges depends on the method, so a mean over the seeds that are left can flatter
-the side that lost most.
+Whether a seed diverges depends on the method, so a mean over the remaining seeds can flatter the
+side that lost most.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from scripts.reports.words import p_text, signed
 
 
 def without_results(row: Row) -> str:
-    """Return how many seeds of a row have no results, as a clause."""
+    """Return a clause with the number of a row's seeds without results."""
     known = len(row.seeds) + row.unfinished
     verb = "has" if row.unfinished == 1 else "have"
     return f"{row.unfinished} of {counted(known, 'seed')} of {row.label} {verb} no results"
 
 
 def of_both(found: Comparison, before: str = "; ") -> str:
-    """Return the clause on seeds without results where both sides have as many; or nothing."""
+    """Return the clause about equally many seeds without results on both sides; or nothing."""
     count = found.row.unfinished
     if count == 0 or found.uneven:
         return ""
@@ -33,7 +33,7 @@ def of_both(found: Comparison, before: str = "; ") -> str:
 
 
 def uneven(found: Comparison, name: str) -> str:
-    """Return why no claim is made on a row, called `name`, that lost more or fewer seeds."""
+    """Return why no claim is made about a row, called `name`, that lost more or fewer seeds."""
     return (
         f"No claim on {name} against {found.against.label}: {without_results(found.row)}, "
         f"{without_results(found.against)}; the seeds that are left may be the better ones."
@@ -41,7 +41,7 @@ def uneven(found: Comparison, name: str) -> str:
 
 
 def reversible(found: Comparison, name: str, difference: str) -> str:
-    """Return why no claim is made on a row that lost as many seeds, called `name`."""
+    """Return why no claim is made about a row, called `name`, that lost as many seeds."""
     assert found.worst is not None
     assert found.p_worst is not None
     count = found.row.unfinished
@@ -57,12 +57,12 @@ def reversible(found: Comparison, name: str, difference: str) -> str:
 
 
 def remarks_on_failures(rows: Sequence[Row], reported: Sequence[Run]) -> Iterator[str]:
-    """Yield which rows lack seeds, and which of the `reported` runs make no row: all failed."""
+    """Yield rows that lack seeds, and `reported` runs without a row because all failed."""
     for row in rows:
         if row.unfinished:
             yield f"{without_results(row)}: they failed or have not finished."
     if not rows:
-        return  # the headline says that nothing has finished
+        return  # the headline says that no run has finished
     shown = {options_key(row.runs[0]) for row in rows}
     lost: dict[Hashable, list[Run]] = {}
     for run in reported:

@@ -1,4 +1,4 @@
-"""Groups of rows that may be compared, where the runs of a report are unlike one another."""
+"""Groups of rows that can be compared, where the runs of a report are unlike one another."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from scripts.reports.rows import Row, objections
 
-#: Groups up to which every pair is named; of more only the reasons are.
+#: Most groups for which every pair is named; otherwise only the reasons are.
 MOST_GROUPS = 3
 
 
 def groups_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return rows in groups: what could not be compared with the first of one is in another."""
+    """Return rows in groups: rows that cannot be compared with a group's first are elsewhere."""
     groups: list[list[Row]] = []
     for row in rows:
         for group in groups:
@@ -24,15 +24,15 @@ def groups_of(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def reasons_between(groups: Sequence[Sequence[Row]]) -> tuple[str, ...]:
-    """Return in what groups differ from the first: data, tokens, effective batch."""
+    """Return how groups differ from the first: data, tokens, effective batch."""
     found = [reason for group in groups[1:] for reason in _apart(groups[0][0], group[0])]
     return tuple(dict.fromkeys(found))
 
 
 def _apart(a: Row, b: Row) -> list[str]:
-    """Return why two rows are of two groups, in words without their values."""
+    """Return why two rows are in different groups, without the values."""
     reasons = [text.partition(" differ")[0] for text in objections(a, b)]
-    for name in ("tokens", "steps"):  # also of rows without a seed in common
+    for name in ("tokens", "steps"):  # also for rows without a common seed
         if set(a.results(name)) != set(b.results(name)):
             reasons.append(name)
     return list(dict.fromkeys(reasons))

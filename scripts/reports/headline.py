@@ -18,14 +18,14 @@ from scripts.reports.words import (
     span_of,
 )
 
-#: The outcomes that are claims, and those of a test that shows no difference.
+#: Outcomes that are claims, and those of a test that shows no difference.
 CLAIMS, NOT_SHOWN = ("better", "worse"), ("undecided", "equal")
-#: Names in a sentence; of more only their number is given.
+#: Most names in a sentence; more are only counted.
 _MOST = 4
 
 
 def headlines(tables: Sequence[Table]) -> list[str]:
-    """Return the sentences above all others: the answer at each sparsity, or why there is none."""
+    """Return the headlines: the answer at each sparsity, or why no claim is made."""
     compared = [c for table in tables for c in table.comparisons]
     if not any(table.rows for table in tables):
         return ["No run is finished: there is nothing to compare yet."]
@@ -37,7 +37,7 @@ def headlines(tables: Sequence[Table]) -> list[str]:
 
 
 def tally(tables: Sequence[Table]) -> str:
-    """Return how the tests of the page came out; empty where nothing was tested."""
+    """Return the outcome of the tests of the page; empty where nothing was tested."""
     compared = [c for table in tables for c in table.comparisons]
     tested = [c for c in compared if c.corrected is not None]
     if not tested:
@@ -95,13 +95,13 @@ def _answer(table: Table) -> str:
     between = [c for c in tested if c.purpose != AGAINST_DENSE]
     text = _best(table.lowest, between) if between and table.lowest else ""
     text = text or (_largest(between) if between else _price(tested))
-    if table.asked:  # rows without pruning are called dense: that says where they are
+    if table.asked:  # rows without pruning are called dense, so no place is named
         text = f"{at_sparsity(table.asked)}, {text}"
     return f"{text[0].upper() if table.asked else text[0]}{text[1:]}."
 
 
 def _best(best: Row, tested: Sequence[Comparison]) -> str:
-    """Return which rows the lowest one is better than, and which it cannot be told apart from."""
+    """Return which rows the lowest one is better than, and from which it does not differ."""
     own = [c for c in tested if c.row is best or c.against is best]
     won = [c for c in own if c.outcome == ("better" if c.row is best else "worse")]
     level = [c for c in own if c.outcome in NOT_SHOWN]
@@ -117,7 +117,7 @@ def _best(best: Row, tested: Sequence[Comparison]) -> str:
 
 
 def _largest(tested: Sequence[Comparison]) -> str:
-    """Return the largest difference that the tests of a table show, and how many more there are."""
+    """Return the largest difference that a table's tests show, and how many more there are."""
     claims = sorted(
         (c for c in tested if c.outcome in CLAIMS and c.difference),
         key=lambda c: -abs(c.difference.mean if c.difference else 0.0),
@@ -152,7 +152,7 @@ def _apart(found: Comparison) -> str:
 
 
 def _by(claims: Sequence[Comparison]) -> str:
-    """Return by how much, and the largest p value."""
+    """Return the size of claims, with the largest p value."""
     p = p_text(max(c.corrected for c in claims if c.corrected is not None))
     if len(claims) == 1:
         return f"by {reach_text(claims[0], sign=False)} nats per token ({p})"

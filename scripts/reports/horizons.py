@@ -1,4 +1,4 @@
-"""Rows that differ in their length alone, and the data efficiency that follows from them."""
+"""Rows that differ only in their length, and their data efficiency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.reports.efficiency import FEWEST_HORIZONS, SPAN, Curve, Factor, fac
 from scripts.reports.option_values import LENGTH, options_key
 from scripts.reports.rows import Row
 
-#: Outcomes of which nothing is claimed, and no efficiency either.
+#: Outcomes without a claim, and so without an efficiency.
 _WITHOUT = ("refused", "uneven", "reversible")
 
 
@@ -21,8 +21,8 @@ _WITHOUT = ("refused", "uneven", "reversible")
 class Efficiency:
     """The data efficiency of a row against its control at one horizon.
 
-    curve: what was fitted to the control; None where its losses do not fall like one. factor: None
-    where the row's loss is below all that the curve reaches.
+    curve: fitted to the control; None where its losses do not fall like one. factor: None where the
+    row's loss is below all values of the curve.
     """
 
     row: Row
@@ -42,7 +42,7 @@ class Efficiency:
 
 
 def efficiencies(comparisons: Sequence[Comparison], rows: Sequence[Row]) -> Iterator[Efficiency]:
-    """Yield the efficiency of every compared row, where it and its control have horizons enough."""
+    """Yield the efficiency of every compared row, if it and its control have enough horizons."""
     families: dict[Hashable, list[Row]] = {}
     for row in rows:
         families.setdefault(_family(row), []).append(row)
@@ -66,7 +66,7 @@ def efficiencies(comparisons: Sequence[Comparison], rows: Sequence[Row]) -> Iter
 
 
 def _family(row: Row) -> Hashable:
-    """Return what rows have in common that differ in their length alone."""
+    """Return a key that is equal for rows that differ only in their length."""
     conditions = tuple(str(value) for value in row.conditions.values())
     return options_key(row.runs[0], besides=LENGTH), conditions
 

@@ -14,7 +14,7 @@ HEADING = "What else differs"
 
 
 class Legend:
-    """A letter for each such difference of a page, in the order of its comparisons.
+    """A letter for each such difference on a page, in the order of its comparisons.
 
     Pairs that are not compared have none: the page gives the reasons instead.
     """
@@ -29,11 +29,11 @@ class Legend:
                 self._letters.setdefault(text, letter(len(self._letters)).lower())
 
     def mark(self, found: Comparison) -> str:
-        """Return the letter of a comparison in brackets; empty where the rows differ no further."""
+        """Return the letter of a comparison in brackets; empty without further differences."""
         text = self._texts.get(id(found))
         return "" if text is None else f"[{self._letters[text]}]"
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What each letter stands for: the value of the row first, then that of the other."""
+        """Return the meaning of each letter: the row's value first, then that of the other."""
         return tuple(f"[{letter}] {text}" for text, letter in self._letters.items())

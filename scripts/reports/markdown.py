@@ -93,7 +93,7 @@ def _items(texts: list[str]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a block of text that nothing in it can end."""
+    """Return a code block whose fence no line of the text can close."""
     if not text:
         return ""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)

@@ -1,4 +1,4 @@
-"""The lines of a metrics.jsonl as the report draws them: where a run was, and what was measured."""
+"""The lines of a metrics.jsonl as the report draws them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER = (int, float, type(None))
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One line of metrics.jsonl. A number is None where the line has none, or it was not finite.
+    """One line of metrics.jsonl. A number is None where the line lacks it, or for NaN and Inf.
 
     seconds: of training, over all sessions. loss, grad_norm: of the step; val_loss: nats per token
     over the validation split. sparsity: of the prunable weights.
@@ -32,7 +32,7 @@ class Point:
 
 
 def points_of(text: str) -> tuple[tuple[Point, ...], int]:
-    """Return the points of a metrics.jsonl, and how many lines are cut short or damaged."""
+    """Return the points of a metrics.jsonl, and the number of damaged lines."""
     found = []
     broken = 0
     for line in text.splitlines():
@@ -69,7 +69,7 @@ def _number(entry: dict[str, Any], name: str) -> float | None:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a curve can be drawn over: its key, its word on the switch, and the axis' label."""
+    """The horizontal axis of a curve: its key, its word on the switch, and its label."""
 
     key: str
     word: str
@@ -77,16 +77,16 @@ class Axis:
     scale: float = 1.0
 
     def of(self, point: Point) -> float | None:
-        """Return where a point lies on the axis."""
+        """Return a point's position on the axis."""
         value = {"steps": point.step, "tokens": point.tokens, "time": point.seconds}[self.key]
         return None if value is None else value / self.scale
 
 
 def axes_of(points: Sequence[Point]) -> list[Axis]:
-    """Return the axes that curves of these points can be drawn over: always steps.
+    """Return the possible axes for curves of these points; steps always are one.
 
-    Tokens and time need a number in every line; old runs lack them. The unit of time is chosen by
-    the longest one.
+    Tokens and time need a number in every line; old runs lack them. The longest time determines its
+    unit.
     """
     found = [Axis("steps", "steps", "step")]
     if points and all(point.tokens is not None for point in points):
@@ -104,9 +104,9 @@ def axes_of(points: Sequence[Point]) -> list[Axis]:
 def thinned(
     points: Sequence[tuple[float, float]], most: int = 1200
 ) -> Sequence[tuple[float, float]]:
-    """Return at most about `most` of the points of a line, the lowest and highest of each stretch.
+    """Return about `most` points of a line, the lowest and highest of each stretch.
 
-    So that a spike stays a spike in a run of a million steps.
+    So a spike stays visible in a run of a million steps.
     """
     if len(points) <= most:
         return points

@@ -1,4 +1,4 @@
-"""Options of runs by their symbols: which are of pruning, which say nothing, equal values."""
+"""Options of runs by symbol: which belong to pruning, which do not matter, equal values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gpt2.config.options import Options
 from gpt2.config.typed import TIMES, PruneConfig
 from scripts.reports.runs import Run
 
-#: Options that say how long a run is.
+#: Options that determine the length of a run.
 LENGTH = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 _KEPT = "KEEP_SPARSITY"
 _PRUNING = {_KEPT, *(field.name.upper() for field in dataclasses.fields(PruneConfig))}
 
 
 def plain_value(text: str | None) -> float | str | None:
-    """Return a value so that equal ones are equal however they are written: 1e-3 and 0.001."""
+    """Return a value so that equal ones compare equal: 1e-3 and 0.001."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -27,7 +27,7 @@ def plain_value(text: str | None) -> float | str | None:
 
 
 def setting(name: str, value: str | None) -> str:
-    """Return an option with its value, as a reader says it: max-time no limit."""
+    """Return an option with its value for a reader: max-time no limit."""
     return f"{flag_of(name).removeprefix('--')} {value_text(name, value)}"
 
 
@@ -41,24 +41,24 @@ def value_text(name: str, value: str | None) -> str:
 
 
 def not_compared_of(options: Mapping[str, str]) -> set[str]:
-    """Return the options, by symbol, that make no difference between rows."""
+    """Return the options, by symbol, that do not distinguish rows."""
     values = {name.lower(): value for name, value in options.items()}
     return {name.upper() for name in not_compared(values)}
 
 
 def method_of(options: Mapping[str, str]) -> str:
-    """Return the pruning method: none where nothing is pruned, kept where zeros were kept."""
+    """Return the pruning method: none without pruning, kept where zeros were kept."""
     return "kept" if options.get(_KEPT) == "y" else options.get("PRUNING_METHOD", "none")
 
 
 def of_pruning(name: str) -> bool:
-    """Whether an option, by its symbol, is one of pruning or of a pruning method."""
+    """Return whether an option, by its symbol, belongs to pruning or a pruning method."""
     return name in _PRUNING or name.startswith(_methods())
 
 
 @cache
 def sparse_from_the_start(method: str) -> bool:
-    """Whether a pruning method is as sparse as asked from the first step on."""
+    """Return whether a pruning method has the target sparsity from the first step."""
     options = Options()
     if method not in options.members("PRUNING_METHOD"):
         return False
@@ -73,9 +73,9 @@ def _methods() -> tuple[str, ...]:
 
 
 def options_key(run: Run, besides: Sequence[str] = (), pruning: bool = True) -> Hashable:
-    """Return what runs of equal options have in common, without those in `besides`.
+    """Return a key that is equal for runs of equal options, except those in `besides`.
 
-    Without `pruning`, those of pruning play no part either.
+    Without `pruning`, the options of pruning are ignored, too.
     """
     kept = run.options.keys() - not_compared_of(run.options) - set(besides)
     return tuple(

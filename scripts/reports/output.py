@@ -1,4 +1,4 @@
-"""The files of a report: which runs they are made of, and that they are written whole."""
+"""The files of a report: the runs in it, and their atomic writing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def report_of_runs(
     pooled: bool = False,
     margin: float | None = None,
 ) -> Report:
-    """Return the report of runs, or of folders that hold runs, as compose. Raises UserError."""
+    """Return the report of runs, or of folders of runs, as in compose.
+
+    Raises UserError.
+    """
     runs = [read_run(folder) for folder in run_folders(given)]
     title = runs[0].name if len(runs) == 1 else "Comparison of runs"
     _refuse_unreadable(any(run.options for run in runs))
@@ -39,7 +42,10 @@ def report_of_matrix(
     pooled: bool = False,
     margin: float | None = None,
 ) -> Report:
-    """Return the report of a matrix, as compose. Raises UserError when the folder is none."""
+    """Return the report of a matrix, as in compose.
+
+    Raises UserError when the folder is not a matrix.
+    """
     if not is_matrix(folder):
         raise UserError(
             f"--matrix {folder} is no matrix: it has no matrix.json; --runs reports any runs"
@@ -80,16 +86,16 @@ def verdict_lines(report: Report) -> list[str]:
 
 
 def count_line(report: Report) -> str:
-    """Return how many runs a report is made of, and how many of them have no results."""
+    """Return a line with the number of runs in a report, and of those without results."""
     return f"\n{count_text(report.runs)}"
 
 
 def run_folders(given: Iterable[Path]) -> list[Path]:
-    """Return the run directories among `given`, and in those that only hold some; each once.
+    """Return the run directories among `given`, and in folders of runs; each once.
 
     Raises UserError naming a folder that is neither.
     """
-    found: dict[Path, Path] = {}  # by what a link leads to
+    found: dict[Path, Path] = {}  # by resolved path
     problems = []
     for path in given:
         folder = meant(path).resolve()
@@ -104,7 +110,7 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
         inside = [run for run in inside if is_run(run)]
         if not inside:
             problems.append(f"{path} holds no run: a run directory has a config; name one")
-        for run in sorted(inside, key=Path.is_symlink):  # `latest` after the run that it is
+        for run in sorted(inside, key=Path.is_symlink):  # `latest` after the run it points to
             found.setdefault(run.resolve(), run)
     if problems:
         raise UserError(*problems)
@@ -112,10 +118,13 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
 
 
 def write_all(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files so that all of them are new ones, or all the old ones. Raises UserError."""
+    """Write all files, or none of them.
+
+    Raises UserError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A name in it may be of bytes that are no UTF-8.
+        # A file name in a text may contain bytes that are not UTF-8.
         replace_files(folder, texts, errors="backslashreplace")
     except OSError as error:
         raise UserError(

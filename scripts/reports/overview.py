@@ -11,9 +11,9 @@ from scripts.reports.rows import DENSE, MODEL_SIZE, Row
 from scripts.reports.table_cells import Grid, span_text, without_empty
 from scripts.reports.words import percent
 
-#: Options that a row's name and columns say already.
+#: Options that a row's name and columns show already.
 _TOLD = ("OPTIMIZER", "PRUNING_METHOD", "TARGET_SPARSITY", "SEED")
-#: Options that are told first.
+#: Options shown first.
 _FIRST = ("DATASET", *MODEL_SIZE, "BLOCK_SIZE")
 
 
@@ -38,9 +38,9 @@ def overview_grid(rows: Sequence[Row]) -> Grid:
 
 
 def usual_options(rows: Sequence[Row]) -> dict[str, str | None]:
-    """Return every option in which rows that have it differ, with the value that most of them have.
+    """Return every option in which rows differ, with the value that most of them have.
 
-    None where no value is that of more than half of them: then each row tells its own.
+    None where no value is that of more than half: then each row shows its own.
     """
     found: dict[str, str | None] = {}
     for name in dict.fromkeys(name for row in rows for name in row.options):
@@ -58,7 +58,7 @@ def usual_options(rows: Sequence[Row]) -> dict[str, str | None]:
 
 
 def usual_text(rows: Sequence[Row]) -> str:
-    """Name the settings of most rows, which the column of differences leaves out."""
+    """Return a sentence with the settings of most rows, which the column of differences omits."""
     usual = usual_options(rows)
     named = ", ".join(setting(n, value) for n in _ordered(usual) if (value := usual[n]) is not None)
     return f"Where a row names no other setting: {named}." if named else ""
@@ -69,7 +69,7 @@ def _ordered(names: Mapping[str, str | None]) -> list[str]:
 
 
 def _runs(row: Row) -> str:
-    """Return the folders of a row."""
+    """Return a row's first folder, and the number of others."""
     name = row.runs[0].name
     return name if len(row.runs) == 1 else f"{name} and {len(row.runs) - 1} more seeds"
 

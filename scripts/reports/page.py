@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no fonts, no libraries."""
+"""The report as one self-contained HTML page: no network, no fonts, no libraries."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def as_page(report: Report) -> str:
         else provenance.common_options(report.rows),
         spec=provenance.spec_text(report.matrix.spec) if report.matrix else "",
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
-        # Both are files of ours, and hold nothing of any run.
+        # Both are our own files, without content of any run.
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
@@ -64,7 +64,7 @@ def as_page(report: Report) -> str:
 
 
 def _of_one(run: Run, drawn: Sequence[Picture]) -> dict[str, Any]:
-    """Return what the page of one run shows."""
+    """Return the variables of the page of one run."""
     places = [("curves", "Curves")]
     places += [("sample", "Sample")] if run.sample else []
     return {
@@ -78,7 +78,7 @@ def _of_one(run: Run, drawn: Sequence[Picture]) -> dict[str, Any]:
 
 
 def _of_rows(report: Report, drawn: Sequence[Picture]) -> dict[str, Any]:
-    """Return what the page of several runs shows."""
+    """Return the variables of the page of several runs."""
     shown = Sections(report)
     sections = shown.by_sparsity
     there = {section.asked for section in sections}

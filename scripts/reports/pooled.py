@@ -1,10 +1,10 @@
-"""One standard deviation for all rows of a study, where they scatter alike (report.py --pooled).
+"""One standard deviation for all rows of a study that scatter alike (report.py --pooled).
 
-The losses of rows with the same conditions are fitted by an effect of the row plus an effect of the
-seed (a two-way layout without interaction). What is left over is the scatter of a run; it has more
-degrees of freedom than that of two rows alone, so that t is smaller. With two rows both are the
-same. That the rows scatter alike is tested by Levene's test about the median (Brown and Forsythe
-1974), on what is left over, row by row; where it rejects, every pair keeps its own deviation.
+Losses of rows with the same conditions are fitted by an effect of the row plus an effect of the
+seed (a two-way layout without interaction). The residuals are the scatter of a run; they have more
+degrees of freedom than those of two rows alone, so that t is smaller. With two rows both are the
+same. Levene's test about the median (Brown and Forsythe 1974), on the residuals by row, checks that
+the rows scatter alike; where it rejects, every pair keeps its own deviation.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from scripts.reports.statistics import LEVEL, Spread
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows that share a deviation.
+    """Rows that share a standard deviation.
 
-    deviation: of one run, the effects of row and seed taken out, with its degrees of freedom.
-    p_equal: of the test of equal variances; None of two rows, which cannot differ in it, and of a
+    deviation: of one run, without the effects of row and seed, with its degrees of freedom.
+    p_equal: of the test of equal variances; None for two rows, which cannot differ in it, and for a
     row with two seeds, whose two residuals are equally far from their median.
     """
 
@@ -37,17 +37,17 @@ class Pool:
 
     @property
     def rejected(self) -> bool:
-        """Whether the test says that the rows do not scatter alike."""
+        """Return whether the test rejects that the rows scatter alike."""
         return self.p_equal is not None and self.p_equal <= LEVEL
 
     @property
     def of_differences(self) -> Spread:
-        """The deviation of a difference of two runs of one seed."""
+        """Return the deviation of a difference between two runs of one seed."""
         return Spread(math.sqrt(2.0) * self.deviation, self.freedom)
 
 
 def pools_of(rows: Sequence[Row]) -> list[Pool]:
-    """Return the pools among `rows`: of equal conditions, tokens and steps, two rows at least."""
+    """Return the pools among `rows`: equal conditions, tokens and steps, at least two rows."""
     groups: dict[Hashable, list[Row]] = {}
     for row in rows:
         lengths = (tuple(sorted(set(row.results(name)))) for name in ("tokens", "steps"))
@@ -57,7 +57,7 @@ def pools_of(rows: Sequence[Row]) -> list[Pool]:
 
 
 def spread_for(row: Row, against: Row, pools: Sequence[Pool]) -> Spread | None:
-    """Return the deviation by which two rows are compared; None where it is their own."""
+    """Return the pooled deviation for comparing two rows; None to use their own."""
     for pool in pools:
         members = {id(member) for member in pool.rows}
         if id(row) in members and id(against) in members and not pool.rejected:
@@ -66,7 +66,7 @@ def spread_for(row: Row, against: Row, pools: Sequence[Pool]) -> Spread | None:
 
 
 def pool_sentences(pools: Sequence[Pool]) -> Iterator[str]:
-    """Yield what the pooled deviations are, and whether the rows scatter alike."""
+    """Yield sentences about the pooled deviations, and whether the rows scatter alike."""
     if not pools:
         yield "No rows have a deviation to pool: it takes two rows of equal conditions and seeds."
     for pool in pools:
@@ -96,7 +96,7 @@ def pool_sentences(pools: Sequence[Pool]) -> Iterator[str]:
 
 
 def _pool(rows: Sequence[Row]) -> Pool | None:
-    """Return the pool of rows, seeds that only one of them has left out; None where none is."""
+    """Return the pool of rows, without seeds that only one of them has; None if impossible."""
     counts: dict[int, int] = {}
     for row in rows:
         for seed in row.seeds:
@@ -130,10 +130,10 @@ def _pool(rows: Sequence[Row]) -> Pool | None:
 
 
 def _equal(by_row: Sequence[np.ndarray]) -> float | None:
-    """Return the p value of equal variances; 1 where nothing scatters, None of too few seeds."""
+    """Return the p value of equal variances; 1 without scatter, None with too few seeds."""
     if min(len(values) for values in by_row) < 3:
         return None
     if max(float(np.ptp(values)) for values in by_row) < 1e-12:
         return 1.0
-    with np.errstate(divide="ignore"):  # distances that are all the same in each row: p is 0
+    with np.errstate(divide="ignore"):  # equal distances within each row: p is 0
         return float(stats.levene(*by_row, center="median").pvalue)

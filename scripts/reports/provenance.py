@@ -1,4 +1,4 @@
-"""How the numbers of a report were made: versions, machines, options, and their differences."""
+"""Provenance of a report's numbers: versions, machines, options, and their differences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.reports.rows import Row, differences
 from scripts.reports.runs import Run
 from scripts.reports.table_cells import Grid
 
-#: The entries of run.json on the program and the machine, by the name a reader knows.
+#: run.json's entries about the program and the machine, with their names for readers.
 _PROVENANCE = {
     "commit": "commit",
     "code": "code (SHA-256 of gpt2/)",
@@ -81,7 +81,7 @@ def options_text(kept: Mapping[str, str]) -> str:
 
 
 def spec_text(spec: Mapping[str, Any]) -> str:
-    """Return the spec of a matrix as text, of its cells only how many there are."""
+    """Return the spec of a matrix as text; cells are only counted."""
     cells = spec.get("cells")
     shown = {name: value for name, value in spec.items() if name != "cells"}
     if isinstance(cells, list):

@@ -1,6 +1,6 @@
 """Loss against learning rate: a curve for each optimizer or row, and its range of good rates.
 
-The width is a result too: a method with a narrow range needs more tuning.
+The width is a result, too: a method with a narrow range needs more tuning.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from scripts.reports.words import percent
 from scripts.study.rates import numbers_in
 from scripts.study.spec import typed
 
-#: Nats per token within which a rate is called as good as the best one.
+#: Nats per token within which a rate counts as good as the best one.
 NEAR = 0.02
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """A rate that was tried: its mean loss, whether it was chosen, and all that was set with it."""
+    """A rate that was tried: its mean loss, whether it was chosen, and its other settings."""
 
     rate: float
     loss: float
@@ -32,7 +32,7 @@ class RatePoint:
 
 @dataclass(frozen=True)
 class RateCurve:
-    """The rates of one optimizer or row, rising. joined: they differ in nothing but the rate.
+    """The rates of one optimizer or row, rising. joined: they differ only in the rate.
 
     split: the one whose loss is drawn.
     """
@@ -45,30 +45,30 @@ class RateCurve:
 
     @property
     def best(self) -> RatePoint:
-        """The point of the lowest loss, of equal ones the smaller rate."""
+        """Return the point with the lowest loss, of equal ones the smallest rate."""
         return min(self.points, key=lambda point: point.loss)
 
     @property
     def near(self) -> tuple[float, float]:
-        """The least and the largest rate that end within NEAR of the best."""
+        """Return the smallest and the largest rate whose loss is within NEAR of the best."""
         rates = [point.rate for point in self.points if point.loss <= self.best.loss + NEAR]
         return min(rates), max(rates)
 
     @property
     def rates(self) -> list[float]:
-        """The rates that were tried, rising."""
+        """Return the rates that were tried, rising."""
         return sorted({point.rate for point in self.points})
 
     @property
     def edge(self) -> str:
-        """Which edge of the rates the best one is at: lowest, highest, or empty."""
+        """Return the edge of the rates at which the best one is: lowest, highest, or empty."""
         if self.best.rate == self.rates[0]:
             return "lowest"
         return "highest" if self.best.rate == self.rates[-1] else ""
 
 
 def rate_curves(tuning: Tuning | None, rows: Sequence[Row]) -> list[RateCurve]:
-    """Return the curves of what was tuned; else of rows that differ in their rate alone."""
+    """Return the curves of tuning; else of rows that differ only in their rate."""
     found = _of_trials(tuning) if tuning else _of_rows(rows)
     return [curve for curve in found if len(curve.rates) > 1]
 
@@ -85,7 +85,7 @@ def _of_trials(tuning: Tuning) -> Iterator[RateCurve]:
 
 
 def _of_trial(trial: Trial) -> RatePoint | None:
-    """Return a trial's point; None where it has no rate or loss, or a log scale cannot show it."""
+    """Return a trial's point; None without a rate or loss, or if a log scale cannot show it."""
     rate = numbers_in(trial.values.get(typed(RATE), ""))
     if not rate or rate[0] <= 0.0 or trial.mean is None:
         return None

@@ -1,6 +1,6 @@
-"""Runs that are the same but for the seed are a row; what rows are called, and what may compare.
+"""Rows: runs that differ only in the seed; their names, and which rows can be compared.
 
-Everything follows from the runs' own config and run.json.
+Everything is derived from the runs' own config and run.json.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from scripts.reports.statistics import Interval, interval
 
 #: The method that prunes nothing, and the one that others are compared with.
 DENSE, REFERENCE = "none", "magnitude"
-#: Options that say how large the model is.
+#: Options that determine the size of the model.
 MODEL_SIZE = ("MODEL", "N_LAYER", "N_HEAD", "N_EMBD")
-#: How far a reached sparsity may be from the asked one, or from that of the row compared with it.
+#: Largest deviation of a reached sparsity from the target, or from that of a compared row.
 CLOSE = 1e-3
-#: Differences that a name holds, and their length; with more of them rows are called by letters.
+#: Most differences in a name, and its length; rows with more are named by letters.
 _MOST_WORDS, _LONGEST = 3, 44
 
 
@@ -37,12 +37,14 @@ _MOST_WORDS, _LONGEST = 3, 44
 class Row:
     """Runs of equal options and conditions, one for each seed, in the order of seeds.
 
-    conditions: what must be equal for a comparison; None where a run does not say.
-    repeats: further runs of a seed, left out. lost: seeds that were run and have no results.
-    series: its name without the optimizer, the method and what else tells it from others.
-    split: the one whose loss counts. tuned: options whose values were chosen for each row alone.
-    chosen: these, and a learning rate that was chosen for the optimizer. detail: what a letter in
-    its name stands for, where it differs in too much for a name.
+    conditions: must be equal for a comparison; None where a run did not record one.
+    repeats: further runs of a seed, left out.
+    lost: seeds that were run and have no results.
+    series: its name without the optimizer: the method and other distinctions.
+    split: the one whose loss counts.
+    tuned: options whose values were chosen for each row separately.
+    chosen: these, and a learning rate that was chosen for the optimizer.
+    detail: the meaning of a letter in its name, if it differs in too much for a name.
     """
 
     options: Mapping[str, str]
@@ -58,34 +60,34 @@ class Row:
 
     @property
     def unfinished(self) -> int:
-        """How many seeds have no results."""
+        """Return the number of seeds without results."""
         return len(self.lost)
 
     @property
     def label(self) -> str:
-        """What the row is called: optimizer and series."""
+        """Return the row's name: optimizer and series."""
         return f"{self.optimizer} {'' if self.method == DENSE else '+ '}{self.series}"
 
     @property
     def optimizer(self) -> str:
-        """The optimizer's name."""
+        """Return the optimizer's name."""
         return self.options.get("OPTIMIZER", "?")
 
     @property
     def method(self) -> str:
-        """The pruning method's name; none where nothing is pruned."""
+        """Return the pruning method's name; none without pruning."""
         return method_of(self.options)
 
     @property
     def asked(self) -> float:
-        """The sparsity asked for, of the prunable weights."""
+        """Return the target sparsity of the prunable weights."""
         asked = self.runs[0].measured("sparsity_asked")
         assert asked is not None, "a run without it has no results"
         return asked
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that have results."""
+        """Return the seeds with results."""
         return tuple(run.seed for run in self.runs)
 
     def results(self, name: str) -> list[float]:
@@ -94,11 +96,11 @@ class Row:
 
     @property
     def loss(self) -> Interval:
-        """The final loss: mean over the seeds, and its interval."""
+        """Return the final loss: mean over the seeds, and its interval."""
         return self.loss_over(self.seeds)
 
     def loss_over(self, seeds: Collection[int]) -> Interval:
-        """Return the final loss over those of its runs whose seed is in `seeds`."""
+        """Return the final loss over its runs with a seed in `seeds`."""
         return interval([self.loss_of(run) for run in self.runs if run.seed in seeds])
 
     def loss_of(self, run: Run) -> float:
@@ -109,9 +111,9 @@ class Row:
 
     @property
     def perplexity(self) -> Interval:
-        """The perplexity at the mean loss and at the ends of its interval.
+        """Return the perplexity at the mean loss and at the ends of its interval.
 
-        Seeds scatter in the loss, and its mean is what is tested; an interval of perplexities
+        The loss is what scatters over seeds, and its mean is tested; an interval of perplexities
         themselves could reach below 1.
         """
         loss = self.loss
@@ -119,12 +121,12 @@ class Row:
         return Interval(math.exp(loss.mean), low, high, None, loss.count)
 
     def over_seeds(self, name: str) -> Interval | None:
-        """Return the mean of a number of the results, and its interval; None where none has it."""
+        """Return the mean of a number in the results, and its interval; None if no run has it."""
         values = self.results(name)
         return interval(values) if values else None
 
     def of(self, name: str, choose: Callable[[Iterable[float]], float] = max) -> float | None:
-        """Return one number for all runs: the largest, or what `choose` takes."""
+        """Return one number for all runs: the largest, or the choice of `choose`."""
         values = self.results(name)
         return choose(values) if values else None
 
@@ -132,7 +134,7 @@ class Row:
 def rows_of(
     runs: Sequence[Run], tuned: Collection[str] = (), chosen: Collection[str] = ()
 ) -> list[Row]:
-    """Group the finished runs into rows, in the order they are shown in, and name them.
+    """Group the finished runs into rows, in display order, and name them.
 
     `tuned` are options, by symbol, that were tuned for every row with equal budgets; `chosen` those
     that were chosen for its optimizer.
@@ -162,7 +164,7 @@ def rows_of(
 
 
 def differences(a: Row, b: Row) -> dict[str, tuple[str | None, str | None]]:
-    """Return the options in which two rows differ, with both values; None where one has none."""
+    """Return the options in which two rows differ, with both values; None if a row lacks one."""
     same = not_compared_of(a.options) & not_compared_of(b.options)
     return {
         name: (a.options.get(name), b.options.get(name))
@@ -195,18 +197,18 @@ def objections(a: Row, b: Row, same_sparsity: bool = False) -> list[str]:
 
 
 def paired(a: Row, b: Row) -> list[tuple[Run, Run]]:
-    """Return the runs of two rows that have a seed in common, in the order of seeds."""
+    """Return the runs of two rows with a common seed, in the order of seeds."""
     others = {run.seed: run for run in b.runs}
     return [(run, others[run.seed]) for run in a.runs if run.seed in others]
 
 
 def paired_differences(a: Row, b: Row) -> list[float]:
-    """Return the final losses of `a` minus those of `b`, in the order of the seeds in common."""
+    """Return the final losses of `a` minus those of `b`, in the order of the common seeds."""
     return [a.loss_of(ours) - b.loss_of(theirs) for ours, theirs in paired(a, b)]
 
 
 def _devices(a: Row, b: Row) -> list[str]:
-    """Return that runs of one seed are of two models of CPU or GPU; nothing for unknown ones."""
+    """Return a phrase if runs of one seed used two models of CPU or GPU, both known."""
     for ours, theirs in paired(a, b):
         names = ours.record.device_name, theirs.record.device_name
         if None not in names and names[0] != names[1]:
@@ -228,19 +230,19 @@ def _conditions(run: Run) -> dict[str, Any]:
         "precision": record.precision,
         "compiled": record.compiled,
         "effective batch": record.effective_batch,
-        # cuda:1 is cuda. What does not say is of an old version, and is compared with its like.
+        # cuda:1 counts as cuda. Old versions did not record it, and are compared with each other.
         "device": (record.device or "unknown").partition(":")[0],
     }
 
 
 def _first_weights(run: Run) -> str:
-    """Return the hash of what a run began from; where it does not say, the path; random."""
+    """Return the hash of a run's initial weights; else their path, or "random"."""
     known = run.record.init_from and run.record.init_from.sha256
     return known or run.options.get("INIT_FROM", "") or "random"
 
 
 def age(run: Run) -> tuple[str, str]:
-    """Return a key by which runs are sorted: the earliest first."""
+    """Return a sort key of runs: the earliest first."""
     return run.record.start or "", run.name
 
 
@@ -253,7 +255,7 @@ def _place(method: str) -> tuple[int, str]:
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
-    """Give every row a name: optimizer and method, and what tells it from others of that name."""
+    """Name every row: optimizer, method, and its differences from others of that name."""
     alike: dict[Hashable, list[Row]] = {}
     for row in rows:
         alike.setdefault((row.optimizer, row.method, row.asked), []).append(row)

@@ -1,7 +1,7 @@
 """Run directories as the report reads them: options, record, results, curves, and problems.
 
-Only config, command, run.json, summary.json, metrics.jsonl and sample.txt are read; logs never.
-A file that cannot be read is a problem of its run, and takes nothing else away.
+Only config, command, run.json, summary.json, metrics.jsonl and sample.txt are read; logs never. A
+file that cannot be read is a problem of its run, and affects nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpt2.run_dir.folder import SAMPLE
 from gpt2.run_dir.records import RunRecord, Summary
 from scripts.reports.metrics import Point, points_of
 
-#: Results without which a run has none.
+#: Numbers without which a run counts as having no results.
 NEEDED = ("val_loss", "val_perplexity", "steps", "tokens", "sparsity_asked", "sparsity_reached")
 
 
@@ -34,9 +34,11 @@ NEEDED = ("val_loss", "val_perplexity", "steps", "tokens", "sparsity_asked", "sp
 class Run:
     """A run directory. `options` are by name, a choice's value as in its flag.
 
-    summary: the results, None while there are none. status: finished, or what became of it.
-    points: the lines of metrics.jsonl. sample: the text it wrote at its end; empty without one.
-    problems: sentences on what could not be read.
+    summary: the results, None before there are any.
+    status: finished, or another state.
+    points: the lines of metrics.jsonl.
+    sample: the text it wrote at its end; empty without one.
+    problems: sentences about what could not be read.
     """
 
     path: Path
@@ -51,33 +53,33 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Return the folder's name."""
         return self.path.name
 
     @property
     def seed(self) -> int:
-        """The seed; -1 where the config has none."""
+        """Return the seed; -1 where the config has none."""
         text = self.options.get("SEED", "")
         return int(text) if re.fullmatch("[0-9]+", text) else -1
 
     @property
     def finished(self) -> bool:
-        """Whether it has results."""
+        """Return whether it has results."""
         return self.summary is not None
 
     @property
     def last_step(self) -> int | None:
-        """The last step that was logged."""
+        """Return the last logged step."""
         return max((point.step for point in self.points), default=None)
 
     @cached_property
     def losses(self) -> tuple[tuple[int, float], ...]:
-        """The training loss of each step that was logged: (step, loss)."""
+        """Return the training loss of each logged step: (step, loss)."""
         return tuple((each.step, each.loss) for each in self.points if each.loss is not None)
 
     @cached_property
     def evaluations(self) -> tuple[tuple[int, float, float], ...]:
-        """The evaluations: (step, loss over the whole validation split, sparsity)."""
+        """Return the evaluations: (step, loss over the whole validation split, sparsity)."""
         return tuple(
             (each.step, each.val_loss, each.sparsity or 0.0)
             for each in self.points
@@ -86,31 +88,31 @@ class Run:
 
     @cached_property
     def sparsities(self) -> tuple[tuple[int, float], ...]:
-        """The sparsity of each line that has one: (step, share of the prunable weights)."""
+        """Return the sparsity of each line that has one: (step, share of the prunable weights)."""
         return tuple(
             (each.step, each.sparsity) for each in self.points if each.sparsity is not None
         )
 
     @property
     def loss(self) -> float:
-        """The final validation loss, in nats per token; of a finished run."""
+        """Return the final validation loss of a finished run, in nats per token."""
         loss = self.measured("val_loss")
         assert loss is not None, "an unfinished run has no loss"
         return loss
 
     def measured(self, name: str) -> float | None:
-        """Return a number of the results, None where this run has none by that name."""
+        """Return a number of the results; None if this run does not have it."""
         value = getattr(self.summary, name) if self.summary else None
         return None if value is None else float(value)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run directory, of whatever state. An export is none."""
+    """Return whether a folder is a run directory, in any state. An export is not."""
     return (folder / "config").is_file() and not (folder / "MANIFEST.json").exists()
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run directory; what is wrong with it is among its problems."""
+    """Read a run directory; its problems are listed in the result."""
     problems: list[str] = []
     options = _options(_text(folder / "config", problems), problems)
     record = _record(folder / "run.json", RunRecord, problems)
@@ -134,7 +136,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _results(folder: Path, record: RunRecord, problems: list[str]) -> tuple[Summary | None, str]:
-    """Return the results and the status of a run; no results where they are not whole."""
+    """Return the results and the status of a run; no results where they are incomplete."""
     if not (folder / "summary.json").exists():
         code = record.exit_code
         return None, _state(folder, record) + (f", exit code {code}" if code is not None else "")
@@ -154,22 +156,22 @@ def _results(folder: Path, record: RunRecord, problems: list[str]) -> tuple[Summ
 
 
 def _state(folder: Path, record: RunRecord) -> str:
-    """Return what an unfinished run is at: its lock says whether a process has it open."""
+    """Return the state of an unfinished run; its lock tells whether a process has it open."""
     if running := holder(folder):
         return f"running ({running})"
     if record.status != "running":
         return record.status or "not begun"
-    # The lock of another user's folder, or of a copy without its lock, cannot tell.
+    # The lock tells nothing in another user's folder, or in a copy without its lock.
     return "killed" if os.access(folder / LOCK, os.W_OK) else "running, or killed"
 
 
 def _is_number(value: float | None) -> bool:
-    """Whether a result is there, and finite."""
+    """Return whether a result exists and is finite."""
     return value is not None and math.isfinite(value)
 
 
 def _text(path: Path, problems: list[str]) -> str:
-    """Return what a file of a run holds; nothing where it is not there."""
+    """Return the content of a run's file; empty if it does not exist."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -180,7 +182,7 @@ def _text(path: Path, problems: list[str]) -> str:
 
 
 def _record(path: Path, kind: type[Kind], problems: list[str]) -> Kind:
-    """Return what can be read of a JSON file of a run; an empty record where there is no file."""
+    """Return the readable part of a run's JSON file; an empty record without the file."""
     text = _text(path, problems)
     if not text and not path.exists():
         return kind()
@@ -209,9 +211,9 @@ def _members() -> dict[str, tuple[str, str]]:
 
 
 def _options(text: str, problems: list[str]) -> dict[str, str]:
-    """Return the options of a config by name, choices as words; symbols nobody sets are left out.
+    """Return the options of a config by name, choices as words, without derived symbols.
 
-    A config of another version is read as far as it goes, and what is unknown in it is kept.
+    A config of another version is read as far as possible; unknown names in it are kept.
     """
     found: dict[str, str] = {}
     unknown: list[str] = []

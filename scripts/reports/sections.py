@@ -1,4 +1,4 @@
-"""What the report of several rows shows, in its order: the page and Markdown both show this."""
+"""The sections of a report of several rows, in order, for the page and Markdown alike."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Section:
 class Sections:
     """The tables of a report of several rows. A grid is None where there is nothing to show.
 
-    Where hardly any rows compare, one overview takes the place of the results of each sparsity.
+    Where hardly any rows compare, one overview replaces the results of each sparsity.
     """
 
     def __init__(self, report: Report) -> None:
@@ -56,22 +56,22 @@ class Sections:
 
     @property
     def overview(self) -> Grid | None:
-        """All rows in one table."""
+        """Return all rows in one table."""
         return overview_grid(self._report.rows) if self._report.unlike else None
 
     @property
     def usual(self) -> str:
-        """The settings that most rows of the overview share."""
+        """Return the settings that most rows of the overview share."""
         return usual_text(self._report.rows) if self._report.unlike else ""
 
     @property
     def overview_costs(self) -> Grid | None:
-        """The time, memory and sizes of all rows."""
+        """Return the time, memory and sizes of all rows."""
         return costs_of(self._report.rows) if self._report.unlike else None
 
     @cached_property
     def by_sparsity(self) -> list[Section]:
-        """A section for each sparsity; beside an overview only for those with comparisons."""
+        """Return a section for each sparsity; beside an overview only those with comparisons."""
         report = self._report
         found = []
         for table in report.tables:
@@ -96,33 +96,33 @@ class Sections:
 
     @property
     def efficiencies(self) -> Grid | None:
-        """The data efficiency of rows against their controls."""
+        """Return the data efficiency of rows against their controls."""
         found = self._report.efficiencies
         return efficiency_grid(found) if found else None
 
     @property
     def efficiency_notes(self) -> list[str]:
-        """The curves behind the data efficiency."""
+        """Return the curves behind the data efficiency."""
         return list(efficiency_notes(self._report.efficiencies))
 
     @property
     def tuning(self) -> Grid | None:
-        """Every learning rate that was tried."""
+        """Return every learning rate that was tried."""
         return tuning_grid(self._report.tuning) if self._report.tuning else None
 
     @property
     def tuning_notes(self) -> list[str]:
-        """How learning rates were chosen, and remarks on the choice."""
+        """Return how learning rates were chosen, and remarks on the choice."""
         tuning = self._report.tuning
         return [*rule(tuning), *tuning.remarks] if tuning else []
 
     @property
     def widths(self) -> Grid | None:
-        """How wide the range of good learning rates is."""
+        """Return the widths of the ranges of good learning rates."""
         curves = self._report.rate_curves
         return widths_grid(curves) if curves else None
 
     @property
     def unfinished(self) -> Grid | None:
-        """The runs without results."""
+        """Return the runs without results."""
         return unfinished_grid(self._report.unfinished) if self._report.unfinished else None

@@ -1,4 +1,4 @@
-"""The report of one run: its result, or how far it is."""
+"""The report of one run: its result, or its progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scripts.reports.runs import Run
 from scripts.reports.table_cells import UNKNOWN, Grid
 from scripts.reports.words import percent
 
-#: The splits of a summary, by how its entries begin.
+#: The splits of a summary, by the prefix of their entries.
 _SPLITS = (("test_", "test"), ("", "validation"), ("val_test_", "validation + test"))
 _OPTIM = {field.name.upper() for field in dataclasses.fields(OptimConfig)}
 
 
 def run_headline(run: Run) -> str:
-    """Return the one sentence above all others: the result, or how far the run is."""
+    """Return the headline: the result, or how far the run is."""
     if run.summary is None:
         return _unfinished(run)
     split, loss = "validation", run.loss
@@ -44,7 +44,7 @@ def _unfinished(run: Run) -> str:
 
 
 def losses_grid(run: Run) -> Grid | None:
-    """Return the final loss of each split; None of a run without results."""
+    """Return the final loss of each split; None for a run without results."""
     if run.summary is None:
         return None
     lines = []
@@ -59,7 +59,7 @@ def losses_grid(run: Run) -> Grid | None:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Return the facts of a run beside its losses: a title and a text each."""
+    """Return the facts of a run beside its losses, each a title and a text."""
     return list(_facts(run))
 
 
@@ -122,7 +122,7 @@ def _model(run: Run) -> str:
 
 
 def settings_grid(run: Run) -> Grid:
-    """Return how a run was optimized and pruned: flags with values, the optimizer's own first."""
+    """Return the settings of optimizer and pruning as flags, the optimizer's own first."""
     options = run.options
     own = options.get("OPTIMIZER", "").upper().replace("-", "_") + "_"
     kept = [name for name in options if name.startswith(own)]

@@ -1,8 +1,8 @@
-"""The small dense control: whether sparse training beats a smaller model of as many weights.
+"""The small dense control: does sparse training beat a smaller dense model of equal size?
 
-A sparse row is compared with a dense one of another size whose number of parameters is the average
+A sparse row is compared with a dense one of another size. Its number of parameters is the average
 that the sparse row had over its training (Jin et al. 2025, The journey matters: that average, not
-the final number, says what a sparse run learns).
+the final number, tells what a sparse run learns).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from scripts.reports.option_values import of_pruning
 from scripts.reports.rows import DENSE, MODEL_SIZE, Row, differences
 from scripts.reports.runs import Run
 
-#: How far a control's number of parameters may be from the average: widths come in steps.
+#: Largest relative deviation of a control's parameters from the average: widths come in steps.
 TOLERANCE = 0.05
 
 
 def small_control(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the dense row of equal average parameters; the closest; None where none is close.
+    """Return the dense row closest in average parameters; None where none is close enough.
 
-    It may differ in its size, in all of pruning and in its learning rate, whose default follows
+    It may differ in its size, in all of pruning and in its learning rate, whose default depends on
     the size.
     """
     average = average_parameters(row)
@@ -45,7 +45,7 @@ def small_control(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def average_parameters(row: Row) -> float | None:
-    """Return the parameters that are not pruned, as a mean over steps and seeds."""
+    """Return the number of unpruned parameters, as a mean over steps and seeds."""
     if row.method == DENSE:
         return None
     values = [found for run in row.runs if (found := _average(run)) is not None]
@@ -53,14 +53,14 @@ def average_parameters(row: Row) -> float | None:
 
 
 def _average(run: Run) -> float | None:
-    """Return the mean over the steps of a run, a straight line between what was logged."""
+    """Return the mean over the steps of a run, linear between logged steps."""
     parameters, steps = run.measured("parameters"), run.measured("steps")
     final, whole = run.measured("sparsity_reached"), run.measured("sparsity_whole")
     if not parameters or not steps or not final or whole is None:
         return None
     points = [(step, sparsity) for step, sparsity in run.sparsities if step < steps]
     points.append((int(steps), final))
-    # What is as sparse as at the end when it is first looked at was so from the start.
+    # A run at its final sparsity when first logged had it from the start.
     start = final if points[0][1] >= final and len(points) > 1 else 0.0
     area = sum(
         (later[0] - sooner[0]) * (later[1] + sooner[1]) / 2.0

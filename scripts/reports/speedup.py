@@ -1,4 +1,4 @@
-"""How soon a row reaches the final loss of its control: in steps, tokens and seconds."""
+"""Speed-up: how soon a row reaches the final loss of its control, in steps, tokens and seconds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scripts.reports.rows import Row, paired
 from scripts.reports.runs import Run
 from scripts.reports.statistics import interval
 
-#: Outcomes of which nothing is claimed, and no speed-up either.
+#: Outcomes without a claim, and so without a speed-up.
 _WITHOUT = ("refused", "uneven", "reversible")
-#: An evaluation counts from the sparsity of the end on: before it a row is not yet what it will be.
+#: Evaluations count once the final sparsity is reached: before, the model is another.
 _CLOSE = 1e-3
 
 
@@ -22,10 +22,10 @@ _CLOSE = 1e-3
 class Speedup:
     """When the mean validation curve of a row first reaches the mean final loss of a control.
 
-    steps, low, high: the step and its 95 % interval over seeds; of a step between two evaluations
-    by a straight line. All None where the curve never does; the interval, of one seed.
-    tokens, seconds: the same point, in proportion to the whole run. factor: the control's steps
-    divided by these.
+    steps, low, high: the step and its 95 % interval over seeds, linear between evaluations. All
+        None where the curve never does; the interval also for one seed.
+    tokens, seconds: the same point, in proportion to the whole run.
+    factor: the control's steps divided by these.
     """
 
     row: Row
@@ -50,9 +50,9 @@ class Speedup:
 
 
 def speedups(comparisons: Sequence[Comparison]) -> Iterator[Speedup]:
-    """Yield the speed-up of every pair that is compared.
+    """Yield the speed-up of every compared pair.
 
-    Where neither row is a control, the one with the higher loss is what the other has to reach.
+    Where neither row is a control, the one with the higher loss is the target of the other.
     """
     for found in comparisons:
         if found.outcome in _WITHOUT or found.difference is None:
@@ -66,8 +66,8 @@ def speedups(comparisons: Sequence[Comparison]) -> Iterator[Speedup]:
 def speedup(row: Row, control: Row) -> Speedup:
     """Return the speed-up over the seeds that both have.
 
-    The interval is Student's t by the delta method: beside the crossing a curve is a straight line,
-    so that a seed whose curve lies higher against its control's end by x crosses x / slope later.
+    The interval is Student's t by the delta method: near the crossing a curve is a straight line,
+    so a seed whose curve is higher relative to its control's end by x crosses x / slope later.
     """
     pairs = paired(row, control)
     target = statistics.fmean(theirs.loss for _, theirs in pairs)
@@ -78,7 +78,7 @@ def speedup(row: Row, control: Row) -> Speedup:
     if place is None:
         return Speedup(row, control, target)
     before = max(place - 1, 0)
-    rise = means[place] - means[before]  # below zero, but at the first evaluation
+    rise = means[place] - means[before]  # negative, except at the first evaluation
     share = (target - means[before]) / rise if rise else 0.0
     length = steps[place] - steps[before]
     at = steps[before] + share * length
@@ -107,7 +107,7 @@ def speedup(row: Row, control: Row) -> Speedup:
 
 
 def _curve(run: Run) -> Iterator[tuple[int, float]]:
-    """Yield the step and loss of every evaluation at the final sparsity; the last is the result."""
+    """Yield step and loss of every evaluation at the final sparsity; the last is the result."""
     final = run.measured("sparsity_reached") or 0.0
     end = int(run.measured("steps") or 0)
     for step, loss, sparsity in run.evaluations:

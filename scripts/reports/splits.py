@@ -1,6 +1,6 @@
-"""Which split the losses of a report are of: test where every reported run has it, or validation.
+"""The split of a report's losses: test where every reported run has it, else validation.
 
-Curves and the choice of learning rates are always of the validation split.
+Curves and the choice of learning rates always use the validation split.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from gpt2.config.text import counted
 from scripts.reports.runs import Run
 
 VALIDATION, TEST = "validation", "test"
-#: The entry of summary.json that holds the loss over a split.
+#: The entry of summary.json with the loss over a split.
 LOSS = {VALIDATION: "val_loss", TEST: "test_loss"}
 
 
 def quoted_split(reported: Sequence[Run]) -> str:
-    """Return the split whose losses are reported: one for the whole page, or it could not compare.
+    """Return the split whose losses are reported: one for the whole page, so that rows compare.
 
-    It is test where all `reported` runs that have finished have a loss over it.
+    It is test where all finished `reported` runs have a loss over it.
     """
     finished = [run for run in reported if run.finished]
     return TEST if finished and all(map(_tested, finished)) else VALIDATION
 
 
 def split_note(reported: Sequence[Run]) -> str:
-    """Name the split of the losses, and why; empty where no run has finished."""
+    """Return a sentence about the split of the losses, and why; empty without a finished run."""
     finished = [run for run in reported if run.finished]
     if not finished:
         return ""

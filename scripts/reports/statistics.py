@@ -1,4 +1,4 @@
-"""What a few seeds can say: intervals of means, paired tests, Holm's correction, detectable size.
+"""Statistics of a few seeds: intervals of means, paired tests, Holm's correction, detectable size.
 
 Formulas and sources are in docs/report.md. Everything is two-sided.
 """
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 from scipy import optimize, stats
 
-#: Chance of an error that a table of claims may have, and of an interval.
+#: Probability of an error in a table of claims, and of an interval.
 LEVEL = 0.05
-#: Fewest seeds for which a claim is made.
+#: Fewest seeds for a claim.
 FEWEST = 5
-#: Chance with which a difference is to be seen that is called detectable.
+#: Probability of detecting a difference that is called detectable.
 POWER = 0.8
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A standard deviation known from more than the numbers at hand, and its degrees of freedom."""
+    """A standard deviation from more than the numbers at hand, and its degrees of freedom."""
 
     deviation: float
     freedom: int
@@ -32,8 +32,8 @@ class Spread:
 class Interval:
     """A mean of `count` numbers, their standard deviation, and the 95 % interval of the mean.
 
-    Of one number there is no deviation and no interval: they are None. freedom: of the deviation;
-    count - 1 where it is that of these numbers.
+    For one number, deviation and interval are None. freedom: of the deviation; count - 1 if it is
+    from these numbers.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Interval:
 def interval(values: Sequence[float], spread: Spread | None = None) -> Interval:
     """Return the mean and its t interval, mean +- t(0.975, n - 1) s / sqrt(n).
 
-    With a `spread`, s and its degrees of freedom are those.
+    A `spread` replaces s and its degrees of freedom.
     """
     count, mean = len(values), statistics.fmean(values)
     if count < 2:
@@ -59,9 +59,9 @@ def interval(values: Sequence[float], spread: Spread | None = None) -> Interval:
 
 
 def p_value(differences: Sequence[float], spread: Spread | None = None) -> float:
-    """Return the p value of the paired t test: of a mean of 0 behind these differences.
+    """Return the p value of the paired t test that the true mean of these differences is 0.
 
-    Raises ValueError of fewer than two. Differences that are all the same leave no doubt.
+    Raises ValueError for fewer than two. Equal differences leave no doubt.
     """
     below, above = one_sided(differences, 0.0, spread)
     return min(1.0, 2.0 * min(below, above))
@@ -72,7 +72,7 @@ def one_sided(
 ) -> tuple[float, float]:
     """Return the p values of t tests that the true mean is below `bound`, and that it is above.
 
-    A small first one shows that the mean is below. Raises ValueError of fewer than two.
+    A small first one shows that the mean is below. Raises ValueError for fewer than two.
     """
     if len(differences) < 2:
         raise ValueError("one difference has no p value")
@@ -89,7 +89,7 @@ def one_sided(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979), in the order given.
 
-    The smallest is multiplied by m, the next by m - 1, and so on; none is below one before it.
+    The smallest is multiplied by m, the next by m - 1, and so on; none is below the one before.
     """
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     corrected, highest = [0.0] * len(p_values), 0.0
@@ -102,26 +102,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def power(
     difference: float, deviation: float, count: int, level: float, freedom: int | None = None
 ) -> float:
-    """Return the chance that a true mean `difference` is seen at `level` with `count` pairs.
+    """Return the probability of detecting a true mean `difference` at `level` with `count` pairs.
 
-    freedom: of the deviation; count - 1 where it is not given.
+    freedom: of the deviation; count - 1 if not given.
     """
     freedom = freedom or count - 1
     limit = float(stats.t.ppf(1.0 - level / 2.0, freedom))
     centre = difference / deviation * math.sqrt(count)
     upper = float(stats.nct.sf(limit, freedom, centre))
     lower = float(stats.nct.cdf(-limit, freedom, centre))
-    # Far out in the wrong tail the library has no number; there is next to nothing there.
+    # Far out in the wrong tail the library returns NaN; almost nothing is there.
     return upper + (lower if math.isfinite(lower) else 0.0)
 
 
 def detectable(
     deviation: float | None, count: int, comparisons: int, freedom: int | None = None
 ) -> float | None:
-    """Return the smallest true difference that `count` seeds would show with a chance of 80 %.
+    """Return the smallest true difference that `count` seeds show with a probability of 80 %.
 
-    `deviation` is that of the differences, with `freedom` as in power; the level is the strictest
-    of Holm's, 0.05 divided by the `comparisons` of the page. None when one seed says nothing of the
+    `deviation` is that of the differences, with `freedom` as in power. The level is the strictest
+    of Holm's, 0.05 divided by the `comparisons` of the page. None for one seed, which has no
     deviation.
     """
     if deviation is None or count < 2:

@@ -1,4 +1,4 @@
-"""The folder of a matrix as the report reads it: what was asked, what failed, what is left."""
+"""The folder of a matrix as the report reads it: its spec, failed cells, and cells left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPEC, CELLS = "matrix.json", "cells"
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that has no results: how it ended, with which exit code, why, and its last lines."""
+    """A cell without results: how it ended, its exit code, the reason, and its last lines."""
 
     cell: str
     kind: str
@@ -30,10 +30,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class MatrixOutcome:
-    """A matrix, and what became of its cells.
+    """A matrix, and the outcome of its cells.
 
-    spec: matrix.json as it is. failures, left: cells that failed, and that are to be run.
-    tuning_seeds: None where the spec does not say. tuned: the options of MATRIX_TUNE, as typed.
+    spec: the content of matrix.json.
+    failures, left: cells that failed, and cells still to run.
+    tuning_seeds: None where the spec has none.
+    tuned: the options of MATRIX_TUNE, as typed.
     shared: cells ran beside others.
     """
 
@@ -50,14 +52,14 @@ class MatrixOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell(Record):
-    """What the report needs of a cell."""
+    """The report's part of a cell."""
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tuning(Record):
-    """What the report needs of how a learning rate is chosen."""
+    """The report's part of the tuning."""
 
     seeds: tuple[int, ...] = ()
     space: dict[str, str] | None = None
@@ -65,7 +67,7 @@ class _Tuning(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class _Spec(Record):
-    """What the report needs of matrix.json, of whatever version; all of it may be missing."""
+    """The report's part of a matrix.json of any version; all of it may be missing."""
 
     name: str = ""
     jobs: int = 1
@@ -74,18 +76,21 @@ class _Spec(Record):
 
 
 def is_matrix(folder: Path) -> bool:
-    """Whether a folder is that of a matrix."""
+    """Return whether a folder is a matrix."""
     return (folder / SPEC).is_file()
 
 
 def newest(parent: Path) -> Path | None:
-    """Return the matrix in `parent` that was last at work; None where there is none."""
+    """Return the matrix in `parent` that was last at work, or None."""
     found = [path.parent for path in parent.glob(f"*/{SPEC}")]
     return max(found, key=_last_at_work, default=None)
 
 
 def read_matrix(folder: Path, runs: Sequence[Run]) -> MatrixOutcome:
-    """Return what a matrix asked for and what became of its cells. Raises UserError (DATA)."""
+    """Return a matrix's spec and the outcome of its cells.
+
+    Raises UserError (DATA).
+    """
     advice = "--runs reports the runs in it"
     whole = read_record(folder / SPEC, Record, advice, Exit.DATA).as_read
     spec, wrong = salvage(_Spec, whole)

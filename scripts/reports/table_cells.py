@@ -1,4 +1,4 @@
-"""The report's tables as text, column by column: the page, Markdown and the terminal show these."""
+"""The report's tables as text, column by column, for the page, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. marks: a word for each line, by which the page styles it."""
+    """A table of texts. marks: a word for each line, for the page's style."""
 
     titles: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -27,7 +27,7 @@ class Grid:
 
 
 def without_empty(grid: Grid, first: int = 1) -> Grid:
-    """Return a table without the columns, from number `first` on, that tell nothing of any row."""
+    """Return a table without empty columns, from number `first` on."""
     kept = [
         column
         for column in range(len(grid.titles))
@@ -68,7 +68,7 @@ def details(table: Table) -> list[str]:
 
 
 def beats_small_dense(table: Table) -> dict[int, str]:
-    """Return for each pruned row whether it beats the dense model of as many parameters.
+    """Return for each pruned row whether it beats the dense model of equal size.
 
     By the row's id; empty where no row has such a control.
     """
@@ -112,7 +112,7 @@ def costs_of(rows: Sequence[Row], marks: tuple[str, ...] = ()) -> Grid:
 
 
 def _marks(table: Table) -> tuple[str, ...]:
-    """Return how each line is set: controls apart, and the best row only where rows compare."""
+    """Return the style of each line: controls, and the best row only where rows compare."""
     best = ["best" if row is table.lowest else "row" for row in table.rows]
     return (*("control" for _ in table.controls), *best)
 
@@ -151,7 +151,7 @@ def _cost(row: Row) -> tuple[str, ...]:
 def comparisons_grid(table: Table, legend: Legend) -> Grid:
     """Return the differences between rows of a table that can be compared.
 
-    The letters of `legend` stand for what else two rows differ in.
+    The letters of `legend` are for other differences between two rows.
     """
     titles = (
         "",
@@ -174,7 +174,7 @@ def comparisons_grid(table: Table, legend: Legend) -> Grid:
 
 
 def _margin(table: Table) -> float | None:
-    """Return the margin of equivalence that was asked for; None where nothing is tested by it."""
+    """Return the margin of the equivalence tests; None if nothing is tested by it."""
     tested = (c.equivalence for c in table.comparisons if c.equivalence)
     return next((found.margin for found in tested), None)
 

@@ -29,7 +29,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Download:
-    """A file that a page carries in itself: its form, its name, and its content as an address."""
+    """A file embedded in a page: its form, its name, and its content as a data address."""
 
     form: str
     name: str
@@ -49,7 +49,7 @@ def downloads(grid: Grid, name: str) -> Iterator[Download]:
 
 
 def csv_text(grid: Grid) -> str:
-    """Return a table as CSV, in which 1,000 is 1000, and an unknown number nothing."""
+    """Return a table as CSV, with 1,000 as 1000, and unknown numbers empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_title(title) for title in grid.titles)
@@ -69,12 +69,12 @@ def _title(title: str) -> str:
 
 
 def markdown_text(grid: Grid) -> str:
-    """Return a table in which no cell means anything to Markdown."""
+    """Return a Markdown table whose cells contain no markup."""
     return markdown_table([*map(plain, grid.titles)], ([*map(plain, line)] for line in grid.lines))
 
 
 def plain(text: str) -> str:
-    """Return text in which no character means anything to Markdown or HTML."""
+    """Return text with every character special to Markdown or HTML escaped."""
     line = " ".join(text.split())
     return re.sub(r"([\\`*_\[\]<>|&~#])", r"\\\1", line)
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 from scripts.reports.table_cells import Grid
 
-#: The longest first column; a longer name is wrapped.
+#: Width of the first column; longer names are wrapped.
 _FIRST = 34
-#: The narrowest last column.
+#: Smallest width of the last column.
 _LEAST = 24
 
 
 def terminal_table(grid: Grid, width: int | None = None) -> Iterator[str]:
-    """Yield the lines of a table of `width` columns, by default the terminal's, where it fits."""
+    """Yield the lines of a table `width` columns wide, if possible; default: the terminal's."""
     width = width or shutil.get_terminal_size((100, 24)).columns
     table = [grid.titles, *grid.lines]
     widths = [max(len(line[n]) for line in table) for n in range(len(grid.titles))]

@@ -19,7 +19,7 @@ from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 from scripts.reports.speedup import speedups
 
-#: Columns of results.csv that another execution of the same runs changes.
+#: Columns of results.csv that change when the same runs are repeated.
 MEASURED = (
     "seconds",
     "tokens_per_second",
@@ -46,7 +46,7 @@ _FROM_SUMMARY = (
     "dense_bytes",
     "sparse_bytes",
 )
-#: The newest columns, at the end: what reads the file by number finds the others where they were.
+#: The newest columns, at the end: programs that read columns by number still find the others.
 _OF_TEST = tuple(
     f"{split}_{measure}"
     for split in ("test", "val_test")
@@ -73,7 +73,7 @@ COLUMNS = (
 
 
 def as_csv(report: Report) -> str:
-    """Return results.csv: one line for each run, as its summary.json and run.json have it."""
+    """Return results.csv: one line for each run, from its summary.json and run.json."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -83,7 +83,7 @@ def as_csv(report: Report) -> str:
 
 
 def as_json_lines(report: Report) -> str:
-    """Return results.jsonl: every run with all it says, every row, and every comparison."""
+    """Return results.jsonl: every run with all its data, every row, and every comparison."""
     lines: list[dict[str, Any]] = []
     for run, role, row in _ordered(report):
         lines.append(
@@ -142,7 +142,7 @@ def _line(run: Run, role: str, row: str) -> dict[str, Any]:
 
 
 def _final(run: Run) -> dict[str, Any] | None:
-    """Return the results of a run but for the best on the way, which is no result."""
+    """Return the results of a run without the best evaluation, which is not a result."""
     if run.summary is None:
         return None
     return {name: value for name, value in run.summary.as_read.items() if name != "best"}

@@ -1,8 +1,8 @@
-"""Which learning rate each optimizer is reported with, chosen on seeds that are not reported.
+"""The learning rate that each optimizer is reported with, chosen on seeds that are not reported.
 
-The rule is that of the matrix, choose_rate: of the dense runs of an optimizer with the tuning
-seeds, the rate whose mean final validation loss is lowest; of equal ones the smaller; a rate that
-fails on any of them is out. With MATRIX_TUNE every row has trials of its own, of several options.
+The rule is the matrix's choose_rate: of an optimizer's dense runs with the tuning seeds, the rate
+with the lowest mean final validation loss; of equal ones the smallest. A rate that fails on any of
+them is out. With MATRIX_TUNE every row has its own trials, of several options.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ RATE = "LEARNING_RATE"
 class Trial:
     """A rate that was tried: its losses by tuning seed, and whether it was chosen.
 
-    losses: of the seeds that have finished with a finite loss. values: of all tuned options, by
-    name as typed. row: what it was tuned for, an optimizer or, with several options, a pruner, too.
+    losses: of the seeds that finished with a finite loss. values: of all tuned options, by name as
+    typed. row: what it was tuned for, an optimizer or, with several options, also a pruning method.
     """
 
     optimizer: str
@@ -41,15 +41,15 @@ class Trial:
 
     @property
     def mean(self) -> float | None:
-        """Mean final validation loss over the seeds that have finished; None where none has."""
+        """Return the mean final validation loss over the finished seeds; None without one."""
         return statistics.fmean(self.losses.values()) if self.losses else None
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials, the runs that are left to report, and remarks on the choice.
+    """All trials, the runs left to report, and remarks on the choice.
 
-    options: the tuned ones as typed; empty where the learning rate alone is chosen, by dense runs.
+    options: the tuned ones as typed; empty where only the learning rate is chosen, by dense runs.
     """
 
     seeds: tuple[int, ...]
@@ -60,18 +60,18 @@ class Tuning:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The symbols of the options that were tuned for every row."""
+        """Return the symbols of the options that were tuned for every row."""
         return tuple(map(option_name, self.options))
 
 
 def tune(
     runs: Sequence[Run], named: Iterable[int] | None = None, options: Sequence[str] = ()
 ) -> Tuning | None:
-    """Choose a rate for each optimizer; None where none is to be chosen.
+    """Choose a rate for each optimizer; None where there is no choice.
 
-    `named` are the tuning seeds; None: those seeds that ran with several rates, when others did
-    not. Without such seeds every rate stays a row of its own. Where no rate can be chosen for an
-    optimizer, all its rates stay. `options`, as typed: these were tuned, for every row.
+    `named` are the tuning seeds; None: the seeds that ran with several rates, if others did not.
+    Without such seeds every rate stays its own row. Where no rate can be chosen for an optimizer,
+    all its rates stay. `options`, as typed: these were tuned, for every row.
     """
     seeds = _tuning_seeds(runs) if named is None else set(named)
     apart = _Apart(tuple(options))
@@ -94,7 +94,7 @@ def tune(
 
 @dataclass(frozen=True)
 class _Apart:
-    """What tells trials apart: the rate, or the tuned `options`, as typed."""
+    """The distinction between trials: the rate, or the tuned `options`, as typed."""
 
     options: tuple[str, ...]
 
@@ -103,11 +103,11 @@ class _Apart:
         return tuple(option_name(option) for option in self.options) or (RATE,)
 
     def group(self, run: Run) -> Hashable:
-        """Return what runs with one choice have in common: without options, all but pruning."""
+        """Return a key equal for runs with one choice: without options, pruning is ignored."""
         return options_key(run, besides=self.names, pruning=bool(self.options))
 
     def values(self, run: Run) -> dict[str, str]:
-        """Return the values a run tries, by option as typed; those it has no use for are left."""
+        """Return the values a run tries, by option as typed, without those that do not apply."""
         return {typed(name): run.options[name] for name in self.names if name in run.options}
 
     def trial(self, run: Run) -> str:
@@ -115,7 +115,7 @@ class _Apart:
         return trial_text(self.values(run)) if self.options else run.options[RATE]
 
     def stays(self, run: Run, chosen: Mapping[Hashable, str | None]) -> bool:
-        """Whether a run is reported: at what was chosen for it, or where nothing was."""
+        """Return whether a run is reported: it has the chosen values, or none were chosen."""
         best = chosen.get(self.group(run))
         if best is None:
             return True
@@ -123,7 +123,7 @@ class _Apart:
 
 
 def _tuning_seeds(runs: Iterable[Run]) -> set[int]:
-    """Return the seeds that ran with several rates, when others did not."""
+    """Return the seeds that ran with several rates, if others did not."""
     families: dict[Hashable, list[Run]] = {}
     for run in runs:
         families.setdefault(options_key(run, besides=(RATE,)), []).append(run)
@@ -140,9 +140,9 @@ def _tuning_seeds(runs: Iterable[Run]) -> set[int]:
 
 
 def _tuning_runs(runs: Iterable[Run], fall_back: bool) -> list[Run]:
-    """Return the runs that a rate is chosen by: the dense ones; with `fall_back` all, if none is.
+    """Return the runs that decide a rate: the dense ones; with `fall_back` all, if none is dense.
 
-    So does a matrix without a dense cell, whose tuning seeds are known.
+    A matrix without a dense cell does the same, if its tuning seeds are known.
     """
     tried = [run for run in runs if math.isfinite(_rate(run))]
     dense = [run for run in tried if method_of(run.options) == DENSE]
@@ -150,7 +150,7 @@ def _tuning_runs(runs: Iterable[Run], fall_back: bool) -> list[Run]:
 
 
 def _rate(run: Run) -> float:
-    """Return the learning rate of a run; nan where its config has none."""
+    """Return the learning rate of a run; NaN where its config has none."""
     try:
         return float(run.options.get(RATE, "nan"))
     except ValueError:
@@ -160,7 +160,7 @@ def _rate(run: Run) -> float:
 def _choose(number: int, runs: Sequence[Run], apart: _Apart) -> tuple[list[Trial], str | None]:
     """Return the trials of a group of runs, and the one that is chosen."""
     by_trial: dict[Hashable, list[Run]] = {}
-    for run in runs:  # 1e-3 and 0.001 are one rate
+    for run in runs:  # 1e-3 and 0.001 are the same rate
         by_trial.setdefault(numbers_in(apart.trial(run)) or apart.trial(run), []).append(run)
     texts = {trial: apart.trial(members[0]) for trial, members in by_trial.items()}
     losses = {texts[trial]: _losses(members, apart) for trial, members in by_trial.items()}
@@ -191,9 +191,9 @@ def _row_of(run: Run) -> str:
 
 
 def _losses(runs: Sequence[Run], apart: _Apart) -> dict[tuple[int, Hashable], float]:
-    """Return the final losses of a trial by seed and options; infinity where no run has finished.
+    """Return the final losses of a trial by seed and options; infinity if no run has finished.
 
-    Of several runs of a seed the earliest that has finished counts, as in the rows.
+    Of several runs of a seed the earliest finished one counts, as in the rows.
     """
     losses: dict[tuple[int, Hashable], float] = {}
     for run in sorted(runs, key=age):
@@ -244,9 +244,9 @@ def _remarks(trials: Sequence[Trial]) -> list[str]:
 
 
 def _at_edges(best: Trial, tried: Sequence[Trial]) -> Iterator[str]:
-    """Yield a sentence for each option of which the best trial has the least or the largest value.
+    """Yield a sentence for each option whose value in the best trial is the smallest or largest.
 
-    Of two values listed one is always at an edge, and a decay of 0 is as low as it gets.
+    Of two listed values one is always at an edge, and a decay of 0 cannot be lower.
     """
     for option, value in best.values.items():
         numbers = sorted({n for trial in tried for n in numbers_in(trial.values.get(option, ""))})

@@ -11,7 +11,7 @@ from scripts.reports.tuning import Tuning
 
 
 def rule(tuning: Tuning) -> list[str]:
-    """Say how rates were chosen."""
+    """Return sentences about how rates were chosen."""
     seeds = ", ".join(map(str, tuning.seeds))
     if tuning.options:
         return [

@@ -1,4 +1,4 @@
-"""The verdict in words: which row is better, by how much, how sure, and what else differs."""
+"""The verdict in words: which row is better, by how much, how sure, and other differences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scripts.reports.words import (
     where,
 )
 
-#: Pairs in a sentence; the rest is counted. Rows in a list; of more the two ends are named.
+#: Most pairs in a sentence, the rest is counted; most rows in a list, else its two ends.
 _MOST, _MOST_ROWS = 4, 5
 
 
@@ -43,8 +43,8 @@ class Paragraph:
 def verdict(tables: Sequence[Table], legend: Legend) -> list[Paragraph]:
     """Return the verdict: for every sparsity which rows are better, by how much, and how sure.
 
-    Why rows cannot be compared is left out where the headline says it. The last paragraph
-    explains the letters of `legend`.
+    Why rows cannot be compared is left out where the headline says it. The last paragraph explains
+    the letters of `legend`.
     """
     found = []
     told = bool(shared_reasons(tables))
@@ -69,7 +69,7 @@ def _table_sentences(table: Table, legend: Legend) -> Iterator[str]:
 
 
 def _few_between(table: Table) -> Iterator[str]:
-    """Yield one sentence on all pairs of rows, none a control, that have too few seeds."""
+    """Yield one sentence about all pairs of rows, without controls, that have too few seeds."""
     pairs = [c for c in table.comparisons if c.purpose == AGAINST_ROW and c.outcome == "too few"]
     if pairs:
         rows = {id(row): row.label for c in pairs for row in (c.against, c.row)}
@@ -77,7 +77,7 @@ def _few_between(table: Table) -> Iterator[str]:
 
 
 def _lowest_mean(table: Table) -> Iterator[str]:
-    """Yield which row has the lowest mean over the seeds that all rows have."""
+    """Yield the row with the lowest mean over the seeds that all rows have."""
     lowest, common = table.lowest, table.common_seeds
     if lowest is None:
         return
@@ -89,7 +89,7 @@ def _lowest_mean(table: Table) -> Iterator[str]:
 
 
 def _not_compared(table: Table) -> Iterator[str]:
-    """Yield which pairs are not compared, those with the same reasons together."""
+    """Yield the pairs that are not compared, those with the same reasons together."""
     pairs: dict[tuple[str, ...], list[str]] = {}
     for c in table.comparisons:
         if c.objections:
@@ -100,12 +100,12 @@ def _not_compared(table: Table) -> Iterator[str]:
 
 
 def _against_one(members: Sequence[Comparison], legend: Legend) -> Iterator[str]:
-    """Yield the sentences on all rows that were compared with one."""
+    """Yield the sentences about all rows that were compared with one."""
     against = _control_name(members[0])
     claimed = [c for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
     if claimed and members[0].purpose != AGAINST_DENSE:
         yield f"Against {against}: {'; '.join(_claim(c, legend) for c in claimed)}."
-    elif claimed:  # mostly what pruning costs: a list is enough
+    elif claimed:  # mostly the cost of pruning: a list is enough
         for outcome in CLAIMS:
             each = [c for c in claimed if c.outcome == outcome]
             if each:
@@ -150,7 +150,7 @@ def _claim(found: Comparison, legend: Legend) -> str:
 
 
 def _equivalent(members: Sequence[Comparison], legend: Legend) -> Iterator[str]:
-    """Yield which rows are equivalent to one within the margin, or not worse or better by it."""
+    """Yield the rows that are equivalent to one within the margin, or not worse or better by it."""
     for outcome, implied, text in (
         ("equivalent", None, "Equivalent to {} within {} nats"),
         ("no worse", "better", "No worse than {} by {} nats or more"),
@@ -168,7 +168,7 @@ def _equivalent(members: Sequence[Comparison], legend: Legend) -> Iterator[str]:
 
 
 def _listed(found: Sequence[Comparison], legend: Legend) -> str:
-    """Return rows with their differences; of many the first and the last."""
+    """Return rows with their differences; of many only the first and the last."""
     each = [_differing(c, legend) for c in found]
     if len(each) <= _MOST_ROWS:
         return joined(each)
@@ -181,13 +181,13 @@ def _differing(found: Comparison, legend: Legend) -> str:
 
 
 def _also(found: Comparison, legend: Legend) -> str:
-    """Return the letter of what else the two rows differ in, with a blank before it."""
+    """Return the letter of the other differences between two rows, after a blank."""
     mark = legend.mark(found)
     return f"{SPACE}{mark}" if mark else ""
 
 
 def _noted(found: Comparison) -> str:
-    """Return a row's name, with its failed seeds where there are any."""
+    """Return a row's name, with its failed seeds if any."""
     failures = of_both(found, before="")
     return f"{_name(found)} ({failures})" if failures else _name(found)
 

@@ -10,20 +10,20 @@ from scripts.reports.comparisons import Comparison, Table
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 
-#: What a summary counts of steps that went wrong, and what a reader calls it.
+#: A summary's counts of skipped steps and rollbacks, in words for readers.
 _WRONG = (
     ("skipped_steps", "step", "skipped for NaN or Inf"),
     ("spiked_steps", "step", "skipped as spikes"),
     ("rollbacks", "rollback", "after spikes"),
 )
 
-#: Names in a sentence; the rest is counted.
+#: Most names in a sentence; the rest is counted.
 _MOST = 4
-MINUS, PLUS_MINUS, SPACE = "\u2212", "\u00b1", "\u00a0"  # a space at which no line ends
+MINUS, PLUS_MINUS, SPACE = "\u2212", "\u00b1", "\u00a0"  # the last is a no-break space
 
 
 def percent(share: float) -> str:
-    """Return a share as people write it: 50 %, 97.5 %."""
+    """Return a share for people: 50 %, 97.5 %."""
     return f"{100.0 * share:.2f}".rstrip("0").rstrip(".") + " %"
 
 
@@ -33,12 +33,12 @@ def where(asked: float) -> str:
 
 
 def at_sparsity(asked: float) -> str:
-    """Return at which sparsity something is, for the middle of a sentence."""
+    """Return a phrase with the sparsity, for the middle of a sentence."""
     return "without pruning" if asked == 0.0 else f"at {percent(asked)} sparsity"
 
 
 def signed(value: float, digits: int = 4) -> str:
-    """Return a difference with its sign, a true minus for a negative one."""
+    """Return a difference with its sign, with a true minus."""
     text = f"{abs(value):.{digits}f}"
     if float(text) == 0.0:
         return text
@@ -46,7 +46,7 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return a p value with as many digits as it deserves."""
+    """Return a p value with a suitable number of digits."""
     if p < 1e-4:
         return "p < 0.0001".replace(" ", SPACE)
     return f"p{SPACE}={SPACE}{p:.4f}" if p < 1e-2 else f"p{SPACE}={SPACE}{p:.2f}"
@@ -70,7 +70,7 @@ def reach_text(found: Comparison, sign: bool = True) -> str:
 
 
 def could_show(found: Sequence[Comparison]) -> str:
-    """Return which differences the seeds of these comparisons would show."""
+    """Return which differences the seeds of these comparisons could show."""
     seeds = counted(max(c.difference.count for c in found if c.difference), "seed")
     sizes = [c.detectable for c in found if c.detectable is not None]
     if not sizes:
@@ -79,13 +79,13 @@ def could_show(found: Sequence[Comparison]) -> str:
 
 
 def span_of(values: Sequence[float], form: str) -> str:
-    """Return the least and the largest of some numbers, or the one that they are when rounded."""
+    """Return the smallest and largest of some numbers, or one number if equal when rounded."""
     least, most = f"{min(values):{form}}", f"{max(values):{form}}"
     return least if least == most else f"{least} to {most}"
 
 
 def name_beside(row: Row, other: Row) -> str:
-    """Return a row's name beside another: without what the names of both have in common."""
+    """Return a row's name beside another: without the common part of both names."""
     if row.optimizer != other.optimizer or row.series == other.series:
         return row.label
     name, _, detail = row.series.partition(" (")
@@ -93,7 +93,7 @@ def name_beside(row: Row, other: Row) -> str:
 
 
 def count_text(runs: Sequence[Run]) -> str:
-    """Return how many runs there are, and how many of them have results."""
+    """Return the number of runs, and of those with results."""
     lost = sum(not run.finished for run in runs)
     if len(runs) == 1:
         return "1 run, without results" if lost else "1 run, finished"
@@ -101,7 +101,7 @@ def count_text(runs: Sequence[Run]) -> str:
 
 
 def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[str]:
-    """Return what a reader must know before believing the numbers, a sentence for each reason."""
+    """Return the remarks a reader needs before trusting the numbers, a sentence for each."""
     found = []
     for table in tables:
         if table.lacking:
@@ -136,9 +136,9 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
 
 
 def _wrong_steps(row: Row) -> Iterator[str]:
-    """Yield how many steps a row's runs skipped, and how often they were rolled back."""
+    """Yield the number of steps a row's runs skipped, and of their rollbacks."""
     for name, what, why in _WRONG:
-        counts = [int(run.measured(name) or 0) for run in row.runs]  # older ones lack some
+        counts = [int(run.measured(name) or 0) for run in row.runs]  # old runs lack some
         if total := sum(counts):
             of = sum(count > 0 for count in counts)
             yield f"{row.label}: {counted(total, what)} {why}, in {of} of {len(counts)} runs."
@@ -157,7 +157,7 @@ def _machines(runs: Sequence[Run], shared: bool) -> Iterator[str]:
 
 
 def overlapping(runs: Sequence[Run]) -> bool:
-    """Whether two finished runs were under way at once on one host's CPU."""
+    """Return whether two finished runs ran at the same time on one host's CPU."""
     spans = []
     for run in runs:
         record = run.record

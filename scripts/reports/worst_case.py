@@ -1,8 +1,8 @@
-"""The worst case for seeds that failed: whether a claim stands had they ended as badly as can be.
+"""The worst case for failed seeds: does a claim stand had they ended as badly as possible?
 
-A failed run has no loss to put in. The worst case taken is within what was seen: a failed run of
-the side that looks better gets the highest final loss of any run of the two rows, one of the other
-side the lowest. Where only one side of a seed failed, the other keeps its loss.
+A failed run has no loss. The assumed worst case is within the observed range: a failed run of the
+side that looks better gets the highest final loss of any run of the two rows, one of the other side
+the lowest. Where only one side of a seed failed, the other keeps its loss.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scripts.reports.rows import Row, paired_differences
 def worst_differences(row: Row, against: Row) -> list[float]:
     """Return the differences of loss, row minus against, of paired and of failed seeds.
 
-    The failed ones are taken in the worst case for the sign of the mean of the paired ones.
+    Failed seeds have the worst case for the sign of the mean of the paired ones.
     """
     found = paired_differences(row, against)
     better = sum(found) < 0.0

@@ -1,4 +1,4 @@
-"""What can be done with a matrix: plan it, run it, report it, have cells run again."""
+"""The actions on a matrix: plan it, run it, report it, run cells again."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ REPORT = REPOSITORY / "scripts" / "report.py"
 
 
 def say(text: str) -> None:
-    """Tell the user what happens, with the time."""
+    """Print a line for the user, with the time."""
     print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
 
 
 def planned(
     folder: MatrixFolder, matrix: Matrix, record: MatrixRecord, no_probe: bool
 ) -> list[str]:
-    """Make the short runs that are missing, and return the plan."""
+    """Make the missing short runs, and return the plan."""
     notes: list[str] = []
     if not no_probe and holder(folder.path):
         notes = ["it is running: no short runs are made beside it"]
@@ -61,7 +61,7 @@ def planned(
 
 
 def _first_gpu(record: MatrixRecord) -> str:
-    """Return the GPU that short runs and plans are made on; "" on a CPU, or where none is known."""
+    """Return the GPU for short runs and plans; "" on a CPU, or where unknown."""
     return record.gpus[0] if record.gpus else ""
 
 
@@ -94,14 +94,20 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
 
 
 def take_part(out: Path | None) -> int:
-    """Take cells of the matrix in `out` as a task of a cluster. Raises UserError."""
+    """Run cells of the matrix in `out` as a task of a cluster.
+
+    Raises UserError.
+    """
     if out is None:
         raise UserError("--task: it needs --out, the folder of a matrix that was submitted")
     return work(MatrixFolder(out), TRAIN, REPOSITORY, say)
 
 
 def _open_alone(folder: MatrixFolder) -> None:
-    """Open the folder. Raises UserError while tasks of a cluster are at work in it, or wait."""
+    """Open the folder.
+
+    Raises UserError while tasks of a cluster work in it, or wait.
+    """
     if shutil.which("squeue") or not name_in(folder.path):
         refuse_a_second(folder.path)
     else:  # this machine does not belong to the cluster
@@ -116,13 +122,13 @@ def _open_alone(folder: MatrixFolder) -> None:
 
 
 def _unknown(folder: MatrixFolder, record: MatrixRecord) -> list[CellRecord]:
-    """Return the cells of the kinds of which none has finished."""
+    """Return the cells of kinds without a finished cell."""
     done = {cell.kind for cell in record.cells if folder.finished(cell.name)}
     return [cell for cell in record.cells if cell.kind not in done]
 
 
 def report(out: Path, ended: int) -> int:
-    """Make the report of a matrix, where the program for that is there."""
+    """Make the report of a matrix, if its program exists."""
     if not REPORT.exists():
         return ended
     done = subprocess.run([sys.executable, REPORT, "--out", out], cwd=Path.cwd(), check=False)
@@ -130,7 +136,10 @@ def report(out: Path, ended: int) -> int:
 
 
 def _check_by_train(name: str, flags: Sequence[str]) -> None:
-    """Let train.py check what only it can. Raises UserError."""
+    """Let train.py check what only it can.
+
+    Raises UserError.
+    """
     command = [*TRAIN, *flags, "--check-config"]
     done = subprocess.run(
         command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=600

@@ -25,7 +25,7 @@ from scripts.study.process import CellProcess
 from scripts.study.records import CellRecord, Probe, RunCosts
 from scripts.study.state import CellState
 
-#: A short run: enough steps that the last third comes after the ramp of pruning.
+#: A short run: long enough that its last third is after the pruning schedule.
 SHORT_STEPS, SHORT_SECONDS = 20, 60
 _SHORT = (
     f"--max-steps {SHORT_STEPS} --max-time {SHORT_SECONDS} --num-epochs 0 --log-interval 1 "
@@ -37,7 +37,10 @@ _META = {"splits": {"train": {"tokens": int}}, "tokenizer": {"vocab_size": int}}
 
 
 def dataset(config: Config) -> tuple[int, int]:
-    """Return tokens of training text and size of the vocabulary. Raises UserError."""
+    """Return the number of training tokens and the size of the vocabulary.
+
+    Raises UserError.
+    """
     folder = config.data.data_dir / config.data.dataset
     try:
         meta = read_object(folder / "meta.json", _META)
@@ -52,7 +55,7 @@ def dataset(config: Config) -> tuple[int, int]:
 
 
 def steps(config: Config, tokens: int) -> int | None:
-    """Return the steps of a run; None when time alone ends it."""
+    """Return the steps of a run; None when only time ends it."""
     training = config.train
     limits = [training.max_steps] if training.max_steps else []
     if training.num_epochs:
@@ -63,7 +66,7 @@ def steps(config: Config, tokens: int) -> int | None:
 
 
 def checkpoint_bytes(config: Config, vocabulary: int) -> int:
-    """Return about how large a checkpoint is."""
+    """Return the approximate bytes of a checkpoint."""
     model = config.model
     blocks = model.n_layer * (12 * model.n_embd**2 + 13 * model.n_embd)
     return _BYTES_PER_PARAMETER * (blocks + (vocabulary + model.block_size) * model.n_embd)
@@ -116,7 +119,7 @@ def probe(
 
 
 def _measured(run: Path, wall: float) -> Probe:
-    """Return what a short run took, by its folder."""
+    """Return the costs of a short run, from its folder."""
     costs = read_record(run / "summary.json", RunCosts, "make the short run again")
     lines = read_metrics(run)
     train = [line for line in lines if "loss" in line]
@@ -136,7 +139,7 @@ def _measured(run: Path, wall: float) -> Probe:
 def seconds(
     cells: Iterable[CellRecord], states: Mapping[str, CellState], probes: Mapping[str, Probe]
 ) -> dict[str, float]:
-    """Return how long a cell of each kind takes: as finished ones did, else by its short run."""
+    """Return the time of a cell of each kind: of finished ones, else by its short run."""
     done: dict[str, list[float]] = {}
     predicted: dict[str, float] = {}
     for cell in cells:
@@ -154,6 +157,6 @@ def seconds(
             predicted[cell.kind] = float(cell.max_time)
     predicted |= {kind: statistics.fmean(took) for kind, took in done.items() if took}
     every = [took for all_ in done.values() for took in all_]
-    if every:  # of kinds that nothing is known of: as the others
+    if every:  # unknown kinds: the mean of the others
         predicted = {kind: predicted.get(kind, statistics.fmean(every)) for kind in done}
     return predicted

@@ -20,16 +20,17 @@ from scripts.study.pinned import for_one_optimizer
 from scripts.study.records import CellRecord, MatrixRecord, Probe
 from scripts.study.spec import LISTS, RawSpec, check_spec
 
-#: Share of the time that is planned: the rest is for the report, and for a machine that slows down.
+#: Share of the time that is planned; the rest is for the report, and in case the machine slows
+#: down.
 _PLANNED = 0.85
-#: Evaluations on the way, and lines of metrics; the fewest steps that say anything at all.
+#: Evaluations during a run, lines of metrics, and the fewest steps that can show anything.
 _EVALUATIONS, _LOGGED, _LEAST = 4, 60, 50
 #: Seconds that the shortest run takes at least, and that one takes on an ordinary machine: a
 #: process starts, evaluates and saves.
 _SHORTEST, _ORDINARY = 3.0, 12.0
-#: Letters of the values in a folder's name.
+#: Longest part of a folder's name made of values.
 _LONGEST = 60
-#: Which variable of make gives an axis its values.
+#: The variable of make that sets the values of an axis.
 VARIABLES = {
     "OPTIMIZER": "OPTIMIZERS",
     "PRUNING_METHOD": "METHODS",
@@ -39,7 +40,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Quick:
-    """What is asked for: the values of each axis (of VARIABLES), seeds, and seconds for it all."""
+    """The question: the values of each axis (of VARIABLES), seeds, and seconds for all of it."""
 
     axes: Mapping[str, list[str]]
     seeds: int
@@ -47,7 +48,7 @@ class Quick:
 
 
 def narrow(raw: RawSpec, asked: Quick) -> list[str]:
-    """Make `raw`, a matrix of a .config, that of the question; return notes on what was left out.
+    """Turn `raw`, a matrix of a .config, into that of the question; return notes on omissions.
 
     Raises UserError where there is nothing to compare.
     """
@@ -92,7 +93,10 @@ def narrow(raw: RawSpec, asked: Quick) -> list[str]:
 
 
 def of_length(raw: RawSpec, steps: int, folder: MatrixFolder) -> Matrix:
-    """Return the matrix with runs of `steps` steps. Raises UserError."""
+    """Return the matrix with runs of `steps` steps.
+
+    Raises UserError.
+    """
     lengths = {
         "MAX_STEPS": steps,
         "EVAL_INTERVAL": math.ceil(steps / _EVALUATIONS),
@@ -193,10 +197,10 @@ def fitting_steps(
     begun: float,
     longest: Iterable[int | None],
 ) -> tuple[int, float]:
-    """Return the steps of every run, and the seconds that all runs take by the short runs.
+    """Return the steps of every run, and the seconds of all runs predicted from the short runs.
 
-    begun: when the question was asked, by time.monotonic. longest: the steps that the runs would
-    have without a limit. Raises UserError, with a time that is enough, where too few steps fit.
+    begun: when the command started, by time.monotonic. longest: the steps that the runs would have
+    without a limit. Raises UserError, with a sufficient time, where too few steps fit.
     """
     cells, slots = record.cells, record.slots
     per_step = sum(probes[cell.kind].step_seconds for cell in cells) / slots
@@ -211,6 +215,6 @@ def fitting_steps(
 
 
 def _round(steps: int) -> int:
-    """Return two digits of a number, and zeros: a length for people."""
+    """Return a number rounded down to two digits, for people."""
     size: int = 10 ** max(0, len(str(steps)) - 2)
     return steps // size * size

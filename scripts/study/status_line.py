@@ -20,9 +20,9 @@ _ERASE = "\r\x1b[K"
 
 
 class StatusLine:
-    """Shows how far the running cells of `folder` are; nothing where `stream` is no terminal.
+    """Shows how far the running cells of `folder` are; nothing where `stream` is not a terminal.
 
-    One line, so that what others print below it (the answer to Ctrl-C) is never erased.
+    It is one line, so that output below it (the answer to Ctrl-C) is never erased.
     """
 
     def __init__(self, folder: MatrixFolder, stream: TextIO) -> None:
@@ -33,7 +33,7 @@ class StatusLine:
         self._shown = False
 
     def wrap(self, say: Callable[[str], None]) -> Callable[[str], None]:
-        """Return `say` for lines that stand above the status line."""
+        """Return `say` for lines above the status line."""
 
         def above(text: str) -> None:
             self.clear()
@@ -55,13 +55,13 @@ class StatusLine:
         self._shown = True
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._shown:
             self._write(_ERASE)
             self._shown, self._drawn = False, 0.0
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # a terminal that is gone ends no matrix
+        with suppress(OSError):  # a closed terminal ends no matrix
             self._stream.write(text)
             self._stream.flush()
 
@@ -75,7 +75,7 @@ class StatusLine:
 
 
 def cell_text(cell: CellRecord, run: Follower, brief: bool) -> str:
-    """Return one running cell in words: step, loss, speed, time left; `brief`, without speed."""
+    """Return a running cell as text: step, loss, speed, time left; `brief`: without speed."""
     if not run.step:
         return f"{cell.name}  starting"
     of = f"/{cell.steps:,}" if cell.steps else ""

@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str]:
-    """Return the plan: axes, cells in their order, what is left out and why, time, memory, disk."""
+    """Return the plan: axes, cells in order, what is left out and why, time, memory, disk."""
     spec = matrix.spec
     lines = [f"matrix {spec.name}: {len(matrix.cells)} runs in {folder.path}"]
     for option, values in spec.axes.items():
@@ -91,7 +91,7 @@ def _without_trial(cell: CellRecord, record: MatrixRecord) -> str:
 
 
 def _common(matrix: Matrix) -> list[str]:
-    """Return the flags that stand in every cell's command."""
+    """Return the flags that are in every cell's command."""
     spec = matrix.spec
     options = [name for name in spec.base if name not in matrix.inactive]
     return [w for name in options for w in words(name, spec.base[name], spec.base[name] in "yn")]
@@ -147,7 +147,7 @@ def _totals(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
 def remaining(
     folder: MatrixFolder, record: MatrixRecord, known: Mapping[str, CellState], at_once: int = 0
 ) -> float | None:
-    """Return the seconds until all is done; None when too little is known.
+    """Return the seconds until all is done; None when unknown.
 
     `at_once`: how many cells run, where tasks of a cluster run them.
     """
@@ -178,7 +178,7 @@ def measuring(path: Path) -> list[str]:
 
 
 def status(folder: MatrixFolder) -> list[str]:
-    """Return where a matrix stands, as far as files say."""
+    """Return the status of a matrix, from its files."""
     record = folder.matrix()
     runner, held = holder(folder.path), shown.held(folder)
     names = [cell.name for cell in record.cells]

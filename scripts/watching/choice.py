@@ -1,4 +1,4 @@
-"""Which run or matrix is watched."""
+"""Choose the run or matrix to watch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Watched = WatchedRun | WatchedMatrix
 
 
 def chosen(run: Path | None, matrix: Path | None, runs: Path) -> Callable[[], Watched]:
-    """Return what to call for the run or the matrix to watch now.
+    """Return a function that returns the run or the matrix to watch now.
 
-    That is the one that is named; else what runs in `runs`, and while nothing does, what ran last.
-    Raises UserError where there is none.
+    It is the one that is named; else the one running in `runs` or, if none is, the last one. Raises
+    UserError where there is none.
     """
     if run is not None:
         folder = meant(run)
@@ -38,7 +38,7 @@ def chosen(run: Path | None, matrix: Path | None, runs: Path) -> Callable[[], Wa
 
 
 class Following:
-    """What runs in `runs`, or ran last; it stays the same one for as long as that runs."""
+    """The running or last run in `runs`; it does not change while that one runs."""
 
     def __init__(self, runs: Path) -> None:
         """Raises UserError where there is nothing."""
@@ -54,7 +54,7 @@ class Following:
         return self._watched
 
     def _found(self) -> Watched:
-        """Return the one that runs, of several the one that was written last; else what ran last.
+        """Return the running one (of several, the last written), else the last one.
 
         Raises UserError where there is none.
         """
@@ -69,7 +69,7 @@ class Following:
 
 
 def _at_work(watched: Watched) -> bool:
-    """Return whether a process has it open. The lock of a finished run is not tried."""
+    """Return whether a process has it open; a finished run's lock is not tried."""
     if isinstance(watched, WatchedMatrix):
         return bool(who(watched.path))
     return not (watched.path / "summary.json").exists() and bool(holder(watched.path))

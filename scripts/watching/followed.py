@@ -1,4 +1,4 @@
-"""A run that is watched: its last numbers, and its curves, thinned so that a page stays small."""
+"""A watched run: its last numbers, and its curves, thinned to keep the page small."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from gpt2.run_dir.follow import Follower
 
-#: What curves are kept of, as lines of metrics.jsonl have it.
+#: Numbers of metrics.jsonl with a curve.
 NAMES = ("loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "sparsity")
-#: Points of a curve, at most twice as many.
+#: Half of the most points of a curve.
 MOST = 150
 
 Point = tuple[float, float]
 
 
 class FollowedRun(Follower):
-    """A run directory of which each look reads what is new.
+    """A run directory; each refresh reads only new lines.
 
-    curves: (step, value) of each of NAMES; of a long run means of neighbours.
+    curves: (step, value) of each of NAMES; in a long run these are means of neighbours.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,11 +28,11 @@ class FollowedRun(Follower):
 
     @property
     def curves(self) -> dict[str, list[Point]]:
-        """The points of each curve so far."""
+        """Return the points of each curve so far."""
         return {name: curve.points for name, curve in self._curves.items()}
 
     def refresh(self) -> None:
-        """Read what is new."""
+        """Read new lines."""
         anew, lines = self.look()
         if anew:
             self._curves = {name: _Curve() for name in NAMES}
@@ -44,7 +44,7 @@ class FollowedRun(Follower):
 
 
 class _Curve:
-    """Means over groups of neighbours, whose size doubles whenever there are too many."""
+    """Means over groups of neighbours; the group size doubles when there are too many."""
 
     def __init__(self) -> None:
         self._whole: list[Point] = []
@@ -53,11 +53,11 @@ class _Curve:
 
     @property
     def points(self) -> list[Point]:
-        """What is drawn: all groups, the last one as far as it is."""
+        """Return the points to draw: all groups, also the incomplete last one."""
         return [*self._whole, *([_mean(self._group)] if self._group else [])]
 
     def add(self, step: float, value: float) -> None:
-        """Take in a point behind all others."""
+        """Add a point after all others."""
         self._group.append((step, value))
         if len(self._group) == self._size:
             self._whole.append(_mean(self._group))

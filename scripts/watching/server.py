@@ -1,6 +1,6 @@
-"""A server for one page, on this machine alone: GET of / and /body, and nothing else.
+"""A server for one page, only for this machine: GET of / and /body, and nothing else.
 
-Nothing is read while nobody asks, and not more often than once a second, whoever asks.
+It reads files only on request, and at most once a second for all clients.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from urllib.parse import parse_qs, urlsplit
 from gpt2.config.errors import UserError
 from scripts.watching.page import POLICY, frame
 
-#: Seconds for which a body is good, and that a client may take for its request.
+#: Seconds for which a body is reused, and that a client may take for its request.
 FRESH, PATIENCE = 1.0, 20.0
 _LOOPBACK = "127.0.0.1"
 
-#: Returns the body of the page; given the cell that was asked for, or "".
+#: Returns the body of the page for a cell's name, or "".
 Body = Callable[[str], str]
 
 
 class WatchServer(ThreadingHTTPServer):
-    """Serves what `body` returns at a port of 127.0.0.1; 0 takes a free one."""
+    """Serves the result of `body` at a port of 127.0.0.1; 0: any free port."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def __init__(self, port: int, title: str, body: Body) -> None:
-        """Listen. Raises UserError when the port cannot be had."""
+        """Listen.
+
+        Raises UserError when the port cannot be used.
+        """
         try:
             super().__init__((_LOOPBACK, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -45,15 +48,15 @@ class WatchServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """Return the address of the page."""
         return f"http://{_LOOPBACK}:{self.server_port}/"
 
     def known(self, host: str | None) -> bool:
-        """Whether a request is for this server by its own name, not by one that leads here."""
+        """Return whether a request names this server itself, not another name for it."""
         return host in (f"{_LOOPBACK}:{self.server_port}", f"localhost:{self.server_port}")
 
     def body(self, cell: str) -> str:
-        """Return the body, as it was up to a second ago."""
+        """Return the body, at most one second old."""
         with self._lock:
             when, text = self._made.get(cell, (-FRESH, ""))
             if time.monotonic() - when >= FRESH:
@@ -62,7 +65,7 @@ class WatchServer(ThreadingHTTPServer):
             return text
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that went away."""
+        """Do nothing: a client that went away is no error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -109,4 +112,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing: the terminal is for the one line that says where the page is."""
+        """Print nothing: the terminal only shows the page's address."""

@@ -1,4 +1,4 @@
-"""The pictures of what perplexity costs: sparsity, memory, size and time."""
+"""Pictures of perplexity against its costs: sparsity, memory, size and time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scripts.reports.words import percent
 
 
 def against_sparsity(rows: Sequence[Row], look: Look) -> Picture | None:
-    """Draw perplexity against reached sparsity, a panel for each optimizer; None if none.
+    """Draw perplexity against reached sparsity, a panel for each optimizer; None without any.
 
-    Of one sparsity alone it is drawn against the method.
+    With only one sparsity it is drawn against the method.
     """
     optimizers = sorted({row.optimizer for row in rows if row.method != DENSE})
     if not optimizers:
@@ -45,14 +45,14 @@ def against_sparsity(rows: Sequence[Row], look: Look) -> Picture | None:
 
 
 def _against_method(rows: Sequence[Row], optimizers: Sequence[str], look: Look) -> Picture:
-    """Draw the perplexity of each method at the one sparsity there is, dense rows beside them."""
+    """Draw the perplexity of each method at the only sparsity, with the dense rows."""
     shown = [row for row in rows if row.optimizer in optimizers]
     names = list(dict.fromkeys(row.series for row in sorted(shown, key=lambda row: row.asked)))
     figure = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(names)))
     axis = figure.subplots()
     tips: dict[str, list[str]] = {}
     for number, row in enumerate(shown):
-        # Optimizers of one method lie a little apart.
+        # Optimizers of one method are drawn slightly apart.
         place = names.index(row.series) + 0.22 * (
             optimizers.index(row.optimizer) - (len(optimizers) - 1) / 2.0
         ) / max(1, len(optimizers) - 1)
@@ -178,7 +178,7 @@ def _cost_panel(
 
 
 def _key_below(figure: Any, rows: Sequence[Row], look: Look, colours: bool = True) -> None:
-    """Put a key below: markers are optimizers and, with `colours`, colours methods."""
+    """Draw a legend below: markers are optimizers and, with `colours`, colours are methods."""
     from matplotlib.lines import Line2D
 
     handles = []
@@ -192,7 +192,7 @@ def _key_below(figure: Any, rows: Sequence[Row], look: Look, colours: bool = Tru
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other one is below in one coordinate and not above in the other."""
+    """Return the Pareto front: points that no other point beats in one coordinate for free."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(set(points)):
         if not front or y < front[-1][1]:

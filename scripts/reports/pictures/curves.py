@@ -1,4 +1,4 @@
-"""The picture of loss over the run: the mean of the seeds, and how far they spread."""
+"""Picture of loss over the run: the mean of the seeds, and their range."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scripts.reports.pictures.svg import SERIES, svg
 from scripts.reports.rows import Row
 from scripts.reports.runs import Run
 
-#: Line styles of rows with a colour of their own, where the colours begin anew.
+#: Line styles of rows with their own colour, for each repetition of the colours.
 _DASHES = ("-", "--", ":")
 
 
 def curves(table: Table, look: Look, shared: bool = False) -> Picture | None:
     """Draw the validation loss of a table's rows over the run, a panel for each optimizer.
 
-    shared: runs shared a machine, so time is no axis.
+    shared: runs shared a machine, so time is not an axis.
     """
     where = where_text(table)
     if table.asked == 0.0:
@@ -47,7 +47,7 @@ def curves_together(rows: Sequence[Row], shared: bool = False) -> Picture | None
 def _drawn(
     panels: Sequence[tuple[str, list[Row]]], look: Look | None, shared: bool, name: str, where: str
 ) -> Picture | None:
-    """Draw curves; None where there are none. Without a `look` every row has its own colour."""
+    """Draw curves; None without any. Without a `look` every row has its own colour."""
     panels = [(title, [row for row in rows if mean_curve(row)]) for title, rows in panels]
     panels = [(title, rows) for title, rows in panels if rows]
     drawn = [row for _, rows in panels for row in rows]
@@ -84,9 +84,9 @@ def _drawn(
 
 @dataclass(frozen=True)
 class MeanPoint:
-    """An evaluation of a row: its step, and the mean and range of the validation loss over seeds.
+    """An evaluation of a row: its step, and the mean and range of validation loss over seeds.
 
-    at: where the seeds were, by the key of an axis, in its base unit; a mean for time.
+    at: the position by the key of an axis, in its base unit; for time it is a mean.
     """
 
     step: int
@@ -99,7 +99,7 @@ class MeanPoint:
 def mean_curve(row: Row) -> list[MeanPoint]:
     """Return the mean validation curve over the seeds of a row.
 
-    Only of the steps at which every seed was evaluated.
+    Only steps at which every seed was evaluated are used.
     """
     by_step: dict[int, list[Point]] = {}
     for run in row.runs:
@@ -128,7 +128,7 @@ def evaluated(run: Run) -> list[Point]:
 
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """Return the range of loss to show: all of the curves but for the first fifth of the run."""
+    """Return the range of loss to show: all curves without the first fifth of the run."""
     curves = [mean_curve(row) for row in rows]
     bottom = min(point.low for curve in curves for point in curve)
     top = max(p.high for curve in curves for p in curve if p.step >= 0.2 * curve[-1].step)
@@ -145,7 +145,7 @@ def _curve_panel(
     limits: tuple[float, float],
     axis: Axis,
 ) -> None:
-    """Draw the curves of one panel; without a `look` every row has a colour of its own."""
+    """Draw the curves of one panel; without a `look` every row has its own colour."""
     for number, row in enumerate(rows):
         points = mean_curve(row)
         colour = SERIES[number % len(SERIES)] if look is None else look.colour(row)

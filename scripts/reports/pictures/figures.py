@@ -1,4 +1,4 @@
-"""Which pictures the report has, in which order."""
+"""The pictures of a report, and their order."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def pictures(
     curves_of_rates: Sequence[RateCurve] = (),
     unlike: bool = False,
 ) -> list[Picture]:
-    """Return everything that can be drawn of the runs and of the tables' rows.
+    """Return every possible picture of the runs and of the tables' rows.
 
-    unlike: hardly any two rows compare. They share one picture of curves, and none that ranks
+    unlike: hardly any two rows compare. They share one picture of curves, and have none that ranks
     them.
     """
     rows = [row for table in tables for row in table.rows]

@@ -1,4 +1,4 @@
-"""The picture of a table's paired differences, with their intervals."""
+"""Picture of a table's paired differences, with their intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scripts.reports.words import MINUS, range_text, signed
 
 
 def forest(table: Table) -> Picture | None:
-    """Draw the paired differences of a table with their intervals; None where there are none."""
+    """Draw the paired differences of a table with their intervals; None without any."""
     kinds = {
         AGAINST_DENSE: "minus the dense control",
         AGAINST_REFERENCE: f"minus {REFERENCE}",
@@ -40,7 +40,7 @@ def forest(table: Table) -> Picture | None:
     if not groups:
         return None
     counts = [len(members) for _, members in groups]
-    # Labels of rows take half of a panel: more than two panels stand below one another.
+    # Row labels take half of a panel: more than two panels are stacked.
     beside = len(groups) <= 2
     height = 0.24 * max(counts) if beside else 0.24 * sum(counts) + 0.6 * (len(counts) - 1)
     figure = Figure(figsize=(WIDTH, 0.75 + height))

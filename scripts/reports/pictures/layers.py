@@ -1,4 +1,4 @@
-"""The picture of how sparse each matrix of the model became."""
+"""Picture of the sparsity of each matrix of the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scripts.reports.pictures.svg import ACCENT, INK, PAPER, RULE, svg
 from scripts.reports.rows import Row
 from scripts.reports.words import percent
 
-#: Matrices up to which the cells have room for their numbers.
+#: Most matrices for which the cells have room for numbers.
 _MOST_NUMBERS = 30
 
 
 def layers(table: Table) -> Picture | None:
-    """Draw how sparse each matrix became, a line for each row of the table."""
+    """Draw the sparsity of each matrix, a line for each row of the table."""
     rows = [row for row in table.rows if layer_means(row)]
     if table.asked == 0.0 or not rows:
         return None
@@ -78,7 +78,7 @@ def layers(table: Table) -> Picture | None:
 
 
 def _draw_scale(axis: Any) -> None:
-    """Draw what the colours stand for, from 0 % at the bottom to 100 %."""
+    """Draw the colour scale, from 0 % at the bottom to 100 %."""
     steps = 20
     for step in range(steps):
         share = (step + 0.5) / steps

@@ -1,4 +1,4 @@
-"""What the pictures of the report have in common: their form, colours, markers and names."""
+"""The common part of a report's pictures: their form, colours, markers and names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DASHES = ("-", "--", ":")
 class Picture:
     """An SVG element, its heading, its caption, and its sparsity.
 
-    views: the same over other axes, where it can be switched: (key, word, SVG), this one first.
+    views: the same over other axes, if it can be switched: (key, word, SVG), this one first.
     """
 
     heading: str
@@ -43,7 +43,7 @@ def over_axes(
 
 
 class Look:
-    """What stands for whom in every picture: a colour for each method, a marker per optimizer."""
+    """The style of rows in every picture: a colour for each method, a marker per optimizer."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         named = dict.fromkeys(row.series for row in rows)
@@ -57,7 +57,7 @@ class Look:
         return SERIES[self._methods.index(row.series) % len(SERIES)]
 
     def dash(self, row: Row) -> str:
-        """Return the line style of a row: another one where the colours begin anew."""
+        """Return the line style of a row: another one for each repetition of the colours."""
         if row.series == "dense":
             return "-"
         return _DASHES[self._methods.index(row.series) // len(SERIES) % len(_DASHES)]
@@ -68,7 +68,7 @@ class Look:
 
 
 def where_text(table: Table) -> str:
-    """Return where the rows of a table are: at which sparsity."""
+    """Return a phrase with the sparsity of a table's rows."""
     return "without pruning" if table.asked == 0.0 else f"at {percent(table.asked)} sparsity"
 
 
@@ -78,12 +78,12 @@ def full_name(row: Row) -> str:
 
 
 def slug(share: float) -> str:
-    """Return a sparsity as a part of an id."""
+    """Return a sparsity as part of an id."""
     return f"{share:g}".replace(".", "-")
 
 
 def mean_of(row: Row, name: str) -> float | None:
-    """Return the mean over seeds of a number of the results; None where there is none."""
+    """Return the mean over seeds of a number in the results; None without any."""
     found = row.over_seeds(name)
     return found.mean if found else None
 

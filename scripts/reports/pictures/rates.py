@@ -1,4 +1,4 @@
-"""The picture of loss against learning rate, a panel for each optimizer."""
+"""Picture of loss against learning rate, a panel for each optimizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADING = "Loss against learning rate"
 
 
 def rates(curves: Sequence[RateCurve]) -> Picture | None:
-    """Draw the mean loss of every rate that was tried; None where there are no curves."""
+    """Draw the mean loss of every rate that was tried; None without curves."""
     panels: dict[str, list[RateCurve]] = {}
     for curve in curves:
         panels.setdefault(curve.optimizer, []).append(curve)
@@ -53,7 +53,7 @@ def _panel(axis: Any, curves: Sequence[RateCurve], key: str, tips: dict[str, lis
         x = [point.rate for point in curve.points]
         y = [point.loss for point in curve.points]
         colour, gid = SERIES[number % len(SERIES)], f"{key}-{number}"
-        if curve.joined:  # of several options a line would zigzag
+        if curve.joined:  # with several options a line would zigzag
             axis.plot(x, y, "-", color=colour, linewidth=1.0)
         axis.plot(x, y, "o", color=colour, markersize=4.0, label=curve.name, gid=gid)
         tips[gid] = [

@@ -1,4 +1,4 @@
-"""The pictures of one run alone: its losses and what else it logged, over steps, tokens or time."""
+"""Pictures of one run: its losses and other logged numbers, over steps, tokens or time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scripts.reports.pictures.svg import MUTED, SERIES, style, svg
 from scripts.reports.runs import Run
 from scripts.reports.words import percent
 
-#: Marks with values to show on a curve, at most.
+#: Most marks with values on a curve.
 _MARKS = 60
 
 
 def run_pictures(run: Run) -> list[Picture]:
-    """Return the curves of a run, finished or not; none where it has logged nothing.
+    """Return the curves of a run, finished or not; none before its first logged step.
 
-    Nothing but `run` is read, so that a live page can draw with it.
+    Only `run` is read, so that a live page can draw with it.
     """
     if not run.points:
         return []
@@ -73,7 +73,7 @@ def _evaluation_tip(point: Point) -> str:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A small curve: its title, which number it shows, how a value is written, and its colour."""
+    """A small curve: its title, the number it shows, the format of a value, and its colour."""
 
     title: str
     of: Callable[[Point], float | None]
@@ -95,7 +95,7 @@ _PANELS = (
 
 
 def _others(run: Run, axes: Sequence[Axis], panels: Sequence[_Panel]) -> Picture:
-    """Draw what else was logged, two panels side by side; what is zero throughout has none."""
+    """Draw the other logged numbers, two panels side by side, without those that are always 0."""
     down = -(-len(panels) // 2)
 
     def draw(axis: Axis) -> str:
@@ -146,7 +146,7 @@ def _draw_panel(
 def _line(
     points: Sequence[Point], axis: Axis, of: Callable[[Point], float | None]
 ) -> list[tuple[float, float]]:
-    """Return where a curve goes: the points that have the number, on this axis."""
+    """Return the curve: the points with this number, on this axis."""
     found = [(axis.of(point), of(point)) for point in points]
     return [(x, y) for x, y in found if x is not None and y is not None]
 
@@ -164,7 +164,7 @@ def _marks(
 
 
 def _some(points: Sequence[Point], most: int) -> list[Point]:
-    """Return points at equal distances, the last among them, about `most` of them."""
+    """Return about `most` equally spaced points, including the last."""
     every = -(-len(points) // most)
     return list(reversed(list(reversed(points))[::every]))
 

@@ -1,8 +1,8 @@
-"""Matplotlib figures as SVG for a page: its colours and fonts are the page's, its points have tips.
+"""Matplotlib figures as SVG for a page: with the page's colours and fonts, and tips on points.
 
-A figure is drawn in the stand-in colours below, which become variables of the page's style sheet,
-so that one picture is right in light, in dark and in print. What has values to show is given a key
-as its gid; each of its marks, in order, then carries one text of `tips[key]`.
+A figure is drawn in the placeholder colours below, which become variables of the page's style
+sheet, so that one picture suits light, dark and print. An artist with values gets a key as its gid;
+each of its marks, in order, then carries one text of `tips[key]`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 
 SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
-#: Characters that no XML can hold; a label may be the name of a folder, which can.
+#: Characters that XML cannot hold; a label may be a folder's name, which can.
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-#: Stand-ins for the page's colours; series are SERIES[0], SERIES[1], ...
+#: Placeholders of the page's colours; series are SERIES[0], SERIES[1], ...
 INK, MUTED, RULE, PAPER, ACCENT = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05"
 SERIES = tuple(f"#0b0b{number:02x}" for number in range(8))
 _VARIABLES = {
@@ -76,13 +76,13 @@ def style() -> Any:
 def svg(
     figure: Figure, name: str, title: str, description: str, tips: Mapping[str, Sequence[str]]
 ) -> str:
-    """Return `figure` as an SVG element for a page, whose ids all begin with `name`.
+    """Return `figure` as an SVG element for a page; all its ids begin with `name`.
 
-    `title` and `description` are for those who do not see it.
+    `title` and `description` are for readers who cannot see it.
     """
     stream = io.StringIO()
     with warnings.catch_warnings():
-        # The page's fonts are used, not the one that lacks a character here.
+        # The page's fonts are used, not this one that lacks a character.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         figure.savefig(stream, format="svg", metadata={"Date": None})
     ET.register_namespace("", SVG)
@@ -108,12 +108,15 @@ def svg(
 
 
 def _give_tips(root: ET.Element, tips: Mapping[str, Sequence[str]]) -> None:
-    """Put each text into its mark. Raises ValueError where marks and texts are not as many."""
+    """Attach each text to its mark.
+
+    Raises ValueError where the numbers of marks and texts differ.
+    """
     groups = {element.get("id"): element for element in root.iter(f"{{{SVG}}}g")}
     for key, texts in tips.items():
         group = groups[key]
         defined = {id(e) for defs in group.iter(f"{{{SVG}}}defs") for e in defs.iter()}
-        # Markers are uses of one path; of what has none (a bar, a cell) it is the path itself.
+        # Markers are uses of one path; a bar or cell is a path itself.
         marks = list(group.iter(f"{{{SVG}}}use")) or [
             path for path in group.iter(f"{{{SVG}}}path") if id(path) not in defined
         ]
@@ -139,5 +142,5 @@ def _own_ids(root: ET.Element, name: str) -> None:
 def _coloured(text: str) -> str:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
-    # The page's own font instead of the one the text was measured with, which is wider.
+    # Use the page's own font instead of the wider one the text was measured with.
     return re.sub(r"(font: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", text)
