@@ -1,4 +1,4 @@
-"""The small dense control: does sparse training beat a smaller dense model of equal size?
+"""The small dense control: sparse training against a smaller dense model of equal size.
 
 A sparse row is compared with a dense one of another size. Its number of parameters is the average
 that the sparse row had over its training (Jin et al. 2025, The journey matters: that average, not

@@ -1,4 +1,4 @@
-"""The worst case for failed seeds: does a claim stand had they ended as badly as possible?
+"""The worst case for failed seeds: a claim must stand had they ended as badly as possible.
 
 A failed run has no loss. The assumed worst case is within the observed range: a failed run of the
 side that looks better gets the highest final loss of any run of the two rows, one of the other side
