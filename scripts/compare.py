@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _what_is_run(folder: MatrixFolder, record: MatrixRecord, seeds: int, length: int) -> str:
-    """Return how many runs there are, of how many steps, and how long what is left takes."""
+    """Return the number of runs, their steps, and how long the rest takes."""
     known = states(folder, (cell.name for cell in record.cells), alive=False)
     left = sum(state.status != "finished" for state in known.values())
     seconds = remaining(folder, record, known)
@@ -109,7 +109,7 @@ def _what_is_run(folder: MatrixFolder, record: MatrixRecord, seeds: int, length:
 
 
 def _length(raw: RawSpec, folder: MatrixFolder, asked: Quick, gpus: str, begun: float) -> int:
-    """Return the steps of every run: as they were, if it was begun; else as many as fit."""
+    """Return the steps of every run: as before, if it was begun; else as many as fit."""
     if (folder.path / "matrix.json").exists():
         known: MatrixRecord = folder.matrix()
         if known.cells and known.cells[0].steps:
@@ -141,7 +141,7 @@ def _measure(
 ) -> None:
     """Make the short run of a kind of cell, unless there is one.
 
-    Raises UserError if it fails, or is not over when the time is.
+    Raises UserError if it fails, or does not end within the time.
     """
     start, end = time.monotonic(), end_of(asked, begun)
     gpu = record.gpus[0] if record.gpus else ""
@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
     found.add_argument("--out", type=Path, help="its folder (default: runs/matrix-compare-...)")
-    found.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # make has said it
+    found.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # make says it
     found.add_argument("--jobs", metavar="N", help="runs at a time, on each GPU or on the CPU")
     found.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
     return found

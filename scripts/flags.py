@@ -39,12 +39,15 @@ from scripts.kconfig import start
 
 #: The options that prepare_data.py has, too.
 DATA_OPTIONS = ("DATASET", "TOKENIZER", "DATA_DIR")
-#: What train.py answers and ends with, whatever else is given.
+#: Flags after which train.py only prints an answer.
 _ANSWERS = {"-h", "--help", "--help-all", "--version"}
 
 
 def main() -> int:
-    """Print one line of flags. Raises UserError when the .config or what follows is wrong."""
+    """Print one line of flags.
+
+    Raises UserError when the .config or the flags after -- are wrong.
+    """
     parser = Parser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", default=REPOSITORY / ".config")
     parser.add_argument("--data", action="store_true", help="only what prepare_data.py takes")
@@ -67,7 +70,7 @@ def main() -> int:
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         _refuse_what_is_wrong_anyway(checked)
         path = start.fitting_defconfig(arguments.quiet)
-    found = flags(path, extra)  # what is wrong is wrong before the data are prepared, too
+    found = flags(path, extra)  # errors are reported before the data are prepared
     if checked:
         found = settled(path, found, checked, say=not arguments.data)
     else:
@@ -77,9 +80,9 @@ def main() -> int:
 
 
 def _refuse_what_is_wrong_anyway(typed: Sequence[str]) -> None:
-    """Raise UserError where no defconfig that `make` may take goes with the flags `typed`.
+    """Raise UserError where the flags `typed` fit no defconfig that `make` may use.
 
-    Which one it takes is for torch to say, whose import takes seconds.
+    Only torch can tell which one it uses, and importing it takes seconds.
     """
     problems = []
     for name in (start.CPU_DEFCONFIG, start.GPU_DEFCONFIG) if typed else ():
@@ -95,12 +98,12 @@ def _refuse_what_is_wrong_anyway(typed: Sequence[str]) -> None:
 
 
 def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -> list[str]:
-    """Return the command line of the flags `found` in the file at `path` and those `typed` after.
+    """Return the command line of the file's flags `found`, followed by the flags `typed`.
 
-    Each flag stands there once: as it was typed last. Those of the file that do not apply with
-    `typed` are left out: with --optimizer adamw a file's options of Muon. If asked to `say` so, the
-    error stream names them, and a learning rate that was chosen for the file's optimizer.
-    Raises UserError, in the name of train.py, for what that would refuse.
+    Each flag occurs once, as typed last. Flags of the file that do not apply with `typed` are left
+    out: with --optimizer adamw, a file's options of Muon. With `say`, stderr names them, and a
+    learning rate that was chosen for the file's optimizer. Raises UserError, in the name of
+    train.py, for what that would refuse.
     """
     if _ANSWERS & set(typed):
         return [*found, *typed]
@@ -117,7 +120,7 @@ def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -
             options, _ = parse("train.py", "", [*itertools.chain(*kept), *typed], TrainActions)
         bind(options)
     except UserError as error:
-        # The file is right by itself: what is said of its flags follows from what was typed.
+        # The file alone is valid: errors about its flags are due to the typed ones.
         first_words = [message.split()[0].strip(":,") for message in error.messages]
         said = zip(first_words, error.messages, strict=True)
         messages = [message for word, message in said if _flag_in(word) not in theirs]
@@ -139,7 +142,7 @@ def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -
 
 
 def _grouped(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield each flag of a command line with the value behind it."""
+    """Yield each flag of a command line with its value."""
     group: list[str] = []
     for word in words:
         if word.startswith("--") and group:
@@ -151,13 +154,13 @@ def _grouped(words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _flag_in(word: str) -> str:
-    """Return the flag that a word of a command line gives: --no-bias=x -> --bias."""
+    """Return the flag in a word of a command line: --no-bias=x -> --bias."""
     flag = with_dashes(word.partition("=")[0])
     return f"--{flag.removeprefix('--no-')}" if flag.startswith("--no-") else flag
 
 
 def _once(typed: Sequence[str]) -> list[str]:
-    """Return words without the flags that are given again behind, which count."""
+    """Return words without flags that are given again later, which override them."""
     groups = list(_grouped(typed))
     last = {_flag_in(words[0]): number for number, words in enumerate(groups)}
     return [
@@ -176,9 +179,9 @@ def of_data(found: Sequence[str]) -> list[str]:
 
 
 def flags(path: Path, more: Sequence[str] = ()) -> list[str]:
-    """Return the flags of the .config at `path`, and `more` after them.
+    """Return the flags of the .config at `path`, followed by `more`.
 
-    Raises UserError naming all that is wrong.
+    Raises UserError naming every problem.
     """
     options = Options(ROOT_TREE)
     options.read(path)

@@ -88,9 +88,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _to_show(out: Path | None, described: bool) -> Path | None:
-    """Return the folder whose status is shown: `out`; else that of the matrix that is described.
+    """Return the folder whose status to show: `out`, or that of the matrix described.
 
-    Where none is, or .config describes one of which no run has begun, it is the newest in runs/.
+    If there is none, or no run of .config's matrix has begun, it is the newest in runs/.
     """
     if out or described:
         return out

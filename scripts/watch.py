@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def body_of(now: Callable[[], Watched], cell: str) -> str:
-    """Return the body of the page of what is to be watched now, or why it shows nothing."""
+    """Return the body of the page of what to watch now, or why there is nothing to show."""
     try:
         watched = now()
         if isinstance(watched, WatchedRun):

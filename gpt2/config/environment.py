@@ -28,5 +28,5 @@ def remove_harmful() -> None:
 
 
 def started_by_make() -> bool:
-    """Whether the Makefile started this process, whose exit code make will report, too."""
+    """Return whether the Makefile started this process; make then reports its exit code, too."""
     return os.environ.get("GPT2_STARTED_BY") == "make"

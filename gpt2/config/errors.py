@@ -21,11 +21,12 @@ class Exit(IntEnum):
 
 
 class UserError(Exception):
-    """Something the user can put right: printed without a traceback, one line per problem.
+    """An error that the user can fix: printed without a traceback, one line per problem.
 
-    `messages` each name a flag, file or value and the way out; `code` is the exit code.
-    `everywhere`: of several ranks all meet it, or the first one does, which alone says it.
-    `program`: the entry whose error it is, where another one found it.
+    messages: each names a flag, file or value and the remedy.
+    code: the exit code.
+    everywhere: all ranks raise it, or only the first one; the first prints it.
+    program: the entry whose error it is, if another one found it.
     """
 
     def __init__(

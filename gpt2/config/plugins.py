@@ -82,8 +82,8 @@ def options_class(package: str, name: str) -> type[Any] | None:
     """Return the `Options` dataclass of a plug-in without importing the plug-in itself.
 
     Plug-ins import torch, which takes seconds; their options must be checked before that. So the
-    class is taken out of the source and executed with the imports that are light: the standard
-    library's and gpt2.config's. `Options` may use nothing else. None when the plug-in has none.
+    class is executed alone, with the light imports: those of the standard library and gpt2.config.
+    `Options` may use nothing else. None when the plug-in has no options.
     """
     path = _folder(package) / f"{name.replace('-', '_')}.py"
     if not path.is_file():

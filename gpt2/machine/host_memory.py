@@ -213,7 +213,7 @@ class Guard:
     """Thread that watches host memory while the context is open.
 
     When memory is low, or the process is above `own`, it calls `ask` once with the reason: the run
-    saves and exits. At half of what must stay free, or HARD times the budget, there is no time to
+    saves and exits. At half of what must stay free, or HARD times the budget, it is too late to
     ask: it writes all stacks to stderr, gives `last_words` the reason and two seconds, and ends the
     process with code 6.
     """

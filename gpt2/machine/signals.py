@@ -35,8 +35,8 @@ class StopRequest:
     ignored, as under nohup, stays ignored. The thread that guards host memory may call `ask`, also
     outside of the context.
 
-    A thread answers at once with the line from `notice`, even while a call outside of Python, such
-    as the backward pass of a large model on a CPU, blocks signal handlers for minutes.
+    A thread answers at once with the line from `notice`. A call outside of Python, such as the
+    backward pass of a large model on a CPU, can block signal handlers for minutes.
 
     signal: the first request, in words.
     low_memory: whether that was low memory.

@@ -164,8 +164,8 @@ class FusedSoftmax:
 class TallSoftmax:
     """Logits held as columns (V, n), for fp32 on a CPU.
 
-    The product that gives (V, n) is 1.5 times as fast there as the one that gives (n, V), since V
-    is large and n and d are small. Each pass works on a tile of logits in the cache. They stay
+    There the product that gives (V, n) is faster by a half than the one that gives (n, V): V is
+    large, n and d are small. Each pass works on a tile of logits in the cache. They stay
     exponentials: the narrow side of the later products is divided instead.
     """
 

@@ -20,11 +20,11 @@ MAX_SKIPS = {"skip": 100, "abort": 1}
 class SpikeWindow:
     """The loss and gradient norm of the last applied steps: the window that defines a spike.
 
-    A step spikes when its loss or norm is above the window's mean by more than `sigmas` sample
-    standard deviations (n - 1), once the window of `size` steps is half full. The idea is from
+    A step spikes when its loss or norm is above a threshold: the window's mean plus `sigmas` sample
+    standard deviations (n - 1). The window of `size` steps must be half full. The idea is from
     OLMo-core's SkipStepOptimizer (OLMo et al. 2025, 2 OLMo 2 Furious). There, skipped steps enter
-    the window too; here they do not, so that a spike does not raise the threshold for the next one,
-    and NaN and Inf never enter.
+    the window, too. Here they do not, so that a spike does not raise the threshold for the next
+    one, and NaN and Inf never enter.
     """
 
     def __init__(self, size: int, sigmas: float, device: torch.device) -> None:

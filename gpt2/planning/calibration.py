@@ -21,8 +21,8 @@ GAINS = FILE.with_name(".bf16.json")
 #: measurement of half a second.
 LEAST_GAIN = 1.3 * 1.1
 #: Smallest width for bf16 on a CPU; narrower models take fp32 unmeasured. On a Zen 4, bf16 steps
-#: had 0.8 to 1.0 times the speed at widths 96 and 128, and 1.4 times at 256, since casts and small
-#: products cost the same.
+#: had 0.8 to 1.0 times the speed at widths 96 and 128, and 1.4 times at 256. Casts and small
+#: products cost the same there.
 LEAST_WIDTH = 256
 
 

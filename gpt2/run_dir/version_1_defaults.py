@@ -18,10 +18,10 @@ _EARLIER = {
 def take_from_run(options: Options, run: Path | None) -> None:
     """Set options that are not given to the values of the run in `run`, if their defaults changed.
 
-    In version 1, library optimizers had a default learning rate, every device chunks of 64 MiB,
-    most pruning methods the pattern `global`, and Adafactor and Lion another rate or weight decay.
-    So commands that began a run there may not name them. Raises UserError when the run's `config`
-    cannot be read.
+    In version 1, library optimizers had a default learning rate, and every device chunks of 64 MiB.
+    Most pruning methods had the pattern `global`, and Adafactor and Lion another rate or weight
+    decay. So commands that began a run there may not name them. Raises UserError when the run's
+    `config` cannot be read.
     """
     earlier = _EARLIER.get(options.value("OPTIMIZER") or "", {})
     left = [name for name in (_RATE, _DECAY, _CHUNK, _PATTERN) if not _given(options, name)]

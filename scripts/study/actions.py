@@ -150,7 +150,7 @@ def _check_by_train(name: str, flags: Sequence[str]) -> None:
 
 
 def rerun(folder: MatrixFolder, pattern: str) -> int:
-    """Have cells run again: failed ones resume, those with results are set aside and start anew."""
+    """Run cells again: failed ones resume, those with results are set aside and start anew."""
     matrix = folder.matrix()
     names = [cell.name for cell in matrix.cells]
     _open_alone(folder)

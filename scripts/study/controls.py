@@ -1,10 +1,10 @@
 """Controls of pruning: rows that a pruned row must be compared with, added to a matrix.
 
 - Dense, magnitude and random, at every sparsity: what pruning costs, and whether a method beats the
-    simplest criterion, and a random one.
+  simplest criterion, and a random one.
 - A static mask, where a method is sparse from the start: whether moving the mask helps.
 - A small dense model for each pruned row, with as many parameters as the row has on average over
-    its run (Jin et al. 2025, The journey matters): whether to prune at all.
+  its run (Jin et al. 2025, The journey matters): whether to prune at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a cell will take: steps and checkpoint by its options, time and memory by a short run."""
+"""Predict the cost of a cell: steps and checkpoint by options, time and memory by a short run."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def probe(
     gpu: str = "",
     until: float = math.inf,
 ) -> dict[str, str]:
-    """Make a short run of each kind of cell that none was made of; return why any failed.
+    """Make a short run of each kind of cell without one; return why any failed.
 
-    They run on `gpu`, as CUDA_VISIBLE_DEVICES names it, and are stopped at `until`, a time of
+    They run on `gpu`, in terms of CUDA_VISIBLE_DEVICES, and are stopped at `until`, a time of
     time.monotonic.
     """
     probes, failures = folder.probes(), dict[str, str]()

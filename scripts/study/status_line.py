@@ -1,4 +1,4 @@
-"""The last line of a terminal while a matrix runs: its cells, with step, loss, speed, time left."""
+"""The status line of a terminal while a matrix runs: its cells' step, loss, speed, time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a matrix: the plan, its status, and a table of results."""
+"""The texts about a matrix: the plan, its status, and a table of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small line charts as SVG in the colours of the page; drawn in a millisecond, many to a page."""
+"""Small line charts as SVG in the page's colours; drawn in a millisecond, many per page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from html import escape
 
 from scripts.watching.followed import Point
 
-#: The size of a chart, of one on a card and of the small one in a table, and the room for its
-#: numbers, in pixels.
+#: Sizes in pixels of a chart, of one on a card, and of the small one in a table; then the margins
+#: for its numbers.
 SIZE, CARD, SMALL = (480, 220), (380, 190), (120, 28)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 36
 #: Share of the steps whose values do not set the scale of the small ones, if a curve has at least
@@ -22,7 +22,7 @@ _SKIPPED, _MANY = 0.05, 20
 class Line:
     """A curve. name: shown in its tip. colour: a variable of the page's style. dots: at points.
 
-    A single point is drawn as a dot in any case.
+    A single point is always drawn as a dot.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Line:
 def chart(
     title: str, lines: Sequence[Line], end: float | None = None, size: tuple[int, int] = SIZE
 ) -> str:
-    """Return a chart of all points, with axes over steps up to `end`; empty without a point."""
+    """Return a chart of all points, with axes over steps up to `end`; empty without points."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
@@ -62,7 +62,7 @@ def chart(
 
 
 def spark(lines: Sequence[Line], limits: tuple[float, float] | None) -> str:
-    """Return a chart without axes for a table, whose rows have one scale, `limits`."""
+    """Return a chart without axes for a table, whose rows share one scale, `limits`."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
@@ -80,7 +80,7 @@ def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where values are on the picture: steps from `first` to `last`, values `low` to `high`."""
+    """Positions of values in the picture: steps from `first` to `last`, values `low` to `high`."""
 
     first: float
     last: float
@@ -98,7 +98,7 @@ class _Scale:
         down: tuple[float, float],
         limits: tuple[float, float] | None = None,
     ) -> _Scale:
-        """Return the scale that shows these lines."""
+        """Return a scale for these lines."""
         steps = [step for line in lines for step, _ in line.points]
         low, high = limits or limits_of(lines) or (0.0, 1.0)
         margin = 0.04 * (high - low) or abs(low) * 0.01 or 1.0
@@ -106,12 +106,12 @@ class _Scale:
         return cls(min(0.0, *steps), last, low - margin, high + margin, across, down)
 
     def x(self, step: float) -> float:
-        """Return the place of a step."""
+        """Return the horizontal position of a step."""
         left, right = self.across
         return left + (right - left) * (step - self.first) / ((self.last - self.first) or 1.0)
 
     def y(self, value: float) -> float:
-        """Return the place of a value."""
+        """Return the vertical position of a value."""
         bottom, top = self.down
         return bottom + (top - bottom) * (value - self.low) / (self.high - self.low)
 
@@ -152,7 +152,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _short(value: float) -> str:
-    """Return a number as an axis has it: 1.25, 12k, 3e-04."""
+    """Return a number for an axis: 1.25, 12k, 3e-04."""
     if value and (abs(value) < 1e-3 or abs(value) >= 1e7):
         return f"{value:.1e}".replace(".0e", "e")
     if abs(value) >= 1e4:

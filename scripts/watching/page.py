@@ -1,4 +1,4 @@
-"""The page: its frame, and the body that the browser loads again every two seconds."""
+"""The page: its frame, and the body that the browser reloads every two seconds."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _STYLE = "\n".join(
     for path in (_HERE.parent / "reports" / "page.css", _HERE / "watch.css")
 )
 _DIGEST = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-#: What a page may load: itself, and the body from where it came.
+#: The page may load itself, and the body from its own server.
 POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_DIGEST}'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-#: The states of a cell in the order in which they are shown, and other words for some.
+#: The states of a cell in display order, and other words for some.
 STATES = ("finished", "running", "unfinished", "failed", "left", "skipped")
 _WORDS = {"left": "to run"}
-#: Seconds without a line of metrics after which the page says so: it evaluates, or it hangs.
+#: Seconds without a line of metrics after which the page shows it: an evaluation, or a hang.
 _SILENT = 60.0
 #: Running cells with a card of their own, colours of rows, and cells whose curves share a chart.
 _CARDS, _COLOURS, _OVERLAID = 12, 8, 24
-#: The further curves of one run: a title, and the numbers of metrics.jsonl.
+#: The other curves of one run: a title, and the number in metrics.jsonl.
 _FURTHER = (
     ("learning rate", "learning_rate"),
     ("gradient norm", "grad_norm"),
@@ -71,7 +71,7 @@ def frame(title: str, body: str) -> str:
 
 
 def gone(text: str) -> str:
-    """Return the body of a page that has nothing to show."""
+    """Return the body of a page with nothing to show."""
     return f'<p class="gone">{escape(text)}</p>'
 
 
@@ -108,7 +108,7 @@ def measuring_body(matrix: MeasuringView) -> str:
 
 
 def matrix_body(matrix: MatrixView, chosen: str) -> str:
-    """Return the body of a matrix; of the cell `chosen`, if it has one, all that is known."""
+    """Return the body of a matrix, with the details of the cell `chosen`, if it exists."""
     cells = [cell for cell in matrix.cells if cell.name == chosen]
     running = [cell for cell in matrix.cells if cell.status == "running" and cell.name != chosen]
     parts = [_head(matrix)]
@@ -271,7 +271,7 @@ def _row_curves(
 
 
 def _mean(row: Iterable[Sequence[RunView]]) -> str:
-    """Return the mean loss of the finished cells of a row, and of how many that is."""
+    """Return the mean loss of the finished cells of a row, with their number."""
     cells = [cell for found in row for cell in found]
     done = [c.val_loss for c in cells if c.status == "finished" and c.val_loss is not None]
     return f"{statistics.fmean(done):.4f} ({len(done)})" if done else ""

@@ -1,4 +1,4 @@
-"""What the page shows of a run or a matrix; files of its folder may be half-written or gone."""
+"""The page's view of a run or a matrix; files may be half-written or gone."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ from scripts.watching.followed import FollowedRun, Point
 
 @dataclass(frozen=True)
 class RunView:
-    """A run, or a cell of a matrix, now. Numbers are None where they are not known.
+    """The present state of a run, or of a matrix's cell. Numbers are None while unknown.
 
-    status: running, finished, failed, skipped, unfinished (it can be resumed) or left (not begun).
-    val_loss: of the last evaluation; of a finished run its result. memory: bytes. left: seconds;
-    silent: seconds since the last line, of one that runs.
+    status: running, finished, failed, skipped, unfinished (can be resumed) or left (not begun).
+    val_loss: of the last evaluation; of a finished run its result.
+    memory: bytes.
+    left: seconds.
+    silent: seconds since the last line of a running one.
     """
 
     name: str
@@ -53,13 +55,16 @@ class RunView:
 
     @property
     def share(self) -> float | None:
-        """Which share of its steps is done."""
+        """Return the finished share of its steps."""
         return min(1.0, self.step / self.steps) if self.steps else None
 
 
 @dataclass(frozen=True)
 class MatrixView:
-    """A matrix now: its cells in their order. runner: who runs it; left: seconds, if known."""
+    """The present state of a matrix: its cells in order. left: seconds, if known.
+
+    runner: the process that runs it.
+    """
 
     name: str
     path: Path
@@ -74,10 +79,10 @@ class MatrixView:
 
 @dataclass(frozen=True)
 class MeasuringView:
-    """A matrix before its first run: short runs are made, to see how fast each row is.
+    """A matrix before its first run, while short runs measure how fast each row is.
 
-    runner: who makes them. done: the rows whose short run has ended. step: of the one under way, of
-    `steps`.
+    runner: the process that makes them. done: rows whose short run has ended. step: of the current
+    one, of `steps`.
     """
 
     name: str
@@ -88,14 +93,17 @@ class MeasuringView:
 
 
 class WatchedRun:
-    """A run directory that is looked at again and again."""
+    """A run directory that is read repeatedly."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._run = FollowedRun(path)
 
     def look(self) -> RunView:
-        """Return how the run is. Raises UserError when its folder is gone."""
+        """Return the present state of the run.
+
+        Raises UserError when its folder is gone.
+        """
         if not self.path.is_dir():
             raise UserError(f"{self.path} is gone")
         self._run.refresh()
@@ -114,7 +122,7 @@ class WatchedRun:
 
 
 class WatchedMatrix:
-    """The folder of a matrix that is looked at again and again."""
+    """The folder of a matrix that is read repeatedly."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,7 +131,7 @@ class WatchedMatrix:
         self._results: dict[str, Summary] = {}
 
     def measuring(self) -> MeasuringView | None:
-        """Return how far the short runs are while there is no other; None once there is."""
+        """Return the progress of the short runs before the first run; afterwards None."""
         if not is_measuring(self.path):
             return None
         run = FollowedRun(self.path / "probe")
@@ -133,7 +141,10 @@ class WatchedMatrix:
         )
 
     def look(self) -> MatrixView:
-        """Return where the matrix stands. Raises UserError when it cannot be read."""
+        """Return the present state of the matrix.
+
+        Raises UserError when it cannot be read.
+        """
         if not self.path.is_dir():
             raise UserError(f"{self.path} is gone")
         record = self._folder.matrix()
@@ -149,7 +160,7 @@ class WatchedMatrix:
     def _left(
         self, record: MatrixRecord, known: Mapping[str, CellState], at_once: int
     ) -> float | None:
-        with suppress(UserError, OSError):  # of files that are for predictions alone
+        with suppress(UserError, OSError):  # these files are only for predictions
             return remaining(self._folder, record, known, at_once)
         return None
 
@@ -176,7 +187,7 @@ def _view(
     limits: tuple[int | None, float | None],
     summary: Summary,
 ) -> RunView:
-    """Return a run with these limits (steps, seconds), by its metrics and its results so far."""
+    """Return a run with these limits (steps, seconds), by its metrics and results so far."""
     steps, max_time = limits
     val_loss = summary.val_loss if status == "finished" else run.val_loss
     finite = val_loss is not None and math.isfinite(val_loss)
@@ -197,7 +208,7 @@ def _view(
 
 
 def _record(path: Path, kind: type[Kind]) -> Kind:
-    """Return a file of a run; an empty record where it cannot be read, as when it is replaced."""
+    """Return a file of a run; an empty record if unreadable, as while it is replaced."""
     try:
         return read_record(path, kind, "")
     except (OSError, UserError):

@@ -34,9 +34,9 @@ def adopt(
     """Copy train.bin and val.bin of a nanoGPT data folder, and write meta.json.
 
     A test.bin is copied, too, if it exists: nanoGPT makes none. `say` is called with what looks
-    wrong and may be right. Raises UserError (DATA) as prepare() does, also for files that are
-    missing, or that hold ids outside the vocabulary, of another width or of another tokenizer, and
-    for any --tokenizer but gpt2.
+    wrong and may be right. Raises UserError (DATA) as prepare() does, also for missing files, and
+    for any --tokenizer but gpt2. It is also raised for ids outside the vocabulary, of another width
+    or of another tokenizer.
     """
     if tokenizer == CharTokenizer.name:
         raise _error(

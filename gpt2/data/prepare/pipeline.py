@@ -60,8 +60,8 @@ def prepare(
     Memory does not grow with the corpus. If interrupted at any instant, the folder holds its former
     finished data, or no meta.json, which counts as no data. The same call resumes from the journal
     and ends with the same bytes. `say` is called with lines for the user. Raises UserError (DATA)
-    for a text that cannot be encoded, an empty split, or a folder that cannot be written, lacks
-    room or is in use by another preparation.
+    for a text that cannot be encoded, or an empty split. It is also raised for a folder that cannot
+    be written, lacks room or is in use by another preparation.
     """
     tokenizer = corpus.tokenizer()
     if tokenizer.vocab_size > 1 + np.iinfo(DTYPE).max:

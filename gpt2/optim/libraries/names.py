@@ -1,4 +1,4 @@
-"""Whether the name of a library's optimizer is one of those tested: told without the library."""
+"""Check the name of a library optimizer against the tested ones, without the library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpt2.optim.libraries.compatibility import COMPATIBLE, REFUSED
 def refusal(name: str) -> str:
     """Return why `name` ("po:sophia") cannot be used here; empty if it can.
 
-    Nothing is known of module:Class before it is imported. Raises ValueError for a malformed name.
+    module:Class is only checked when it is imported. Raises ValueError for a malformed name.
     """
     first, second = split_name(name)
     if is_own_code(name) or second in COMPATIBLE[first]:
