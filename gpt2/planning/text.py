@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpt2.config.sizes import show_size
-from gpt2.config.text import predicted_duration
+from gpt2.config.text import duration, predicted_duration
 from gpt2.data.tokens import TokenFile
 from gpt2.planning.duration import Left, predicted
 from gpt2.planning.ledger import KINDS
@@ -24,9 +24,12 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
     config, shape, budget = planned.config, planned.shape, planned.budget
     peak = peak_of(shape)
     seconds, length = None, "on a device of unknown speed"
-    if steps is not None and data is not None and planned.device.type == "cpu":
+    if data is None:
+        length = "time unknown until the data are prepared"
+    limit = float(config.train.max_time) or None
+    if (steps is not None or limit) and data is not None and planned.device.type == "cpu":
         test = len(data["test"].ids) if "test" in data else 0
-        left = Left(steps, planned.effective, None, len(data["val"].ids), test)
+        left = Left(steps, planned.effective, limit, len(data["val"].ids), test, started=False)
         time = predicted(config, shape.parameters, left)
         seconds, length = time.seconds, str(time)
     return {
@@ -51,6 +54,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
         "checkpoint": shape.checkpoint,
         "tokens_per_step": planned.effective * shape.block,
         "steps": steps,
+        "max_time": limit,
         "seconds": seconds,
         "time": length,
         "fits": planned.fits,
@@ -93,11 +97,19 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
 
 
 def _length(told: dict[str, Any]) -> str:
-    if told["steps"] is None:
-        return "  length: not known before the data are prepared, or time ends the run"
-    tokens = told["steps"] * told["tokens_per_step"]
-    steps = f"{told['steps']:,} steps of {told['tokens_per_step']:,} tokens"
-    return f"  length: {steps}, {tokens:,} in all, {told['time']}"
+    limit = told["max_time"]
+    if told["steps"] is None and limit is None:
+        return "  length: unknown until the data are prepared"
+    parts = []
+    if told["steps"] is not None:
+        tokens = told["steps"] * told["tokens_per_step"]
+        parts = [
+            f"{told['steps']:,} steps of {told['tokens_per_step']:,} tokens",
+            f"{tokens:,} in all",
+        ]
+    if limit is not None:
+        parts.append(f"at most {duration(limit)} of training")
+    return f"  length: {', '.join([*parts, told['time']])}"
 
 
 def without_gpu(planned: Planned) -> list[str]:

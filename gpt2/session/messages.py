@@ -75,10 +75,10 @@ def startup(
     device = parts.precision.device
     if emulated(parts.precision.name, device):
         console.warn(_EMULATED[device.type])
-    if device.type == "cpu" and progress.steps is not None:
+    if device.type == "cpu":
         limit = progress.max_time and progress.max_time - progress.elapsed
         left = Left(
-            progress.steps - progress.step,
+            progress.steps and progress.steps - progress.step,
             batches.effective_batch,
             limit,
             len(data["val"].ids),
