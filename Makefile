@@ -215,8 +215,8 @@ list-runs:                 ## list the runs in runs/: when, optimizer, steps, lo
 prune-runs:                ## list dead runs and extra checkpoints in runs/; YES=1 removes them
 	@$(SH) $(PY) && become "$$py scripts/prune_runs.py$${YES:+ --yes}"
 
-explain:                   ## explain one option: OPTION=learning-rate
-	@$(SH) $(PY) && become "$$py scripts/kconf.py explain -- \"\$$OPTION\""
+explain:                   ## explain one option: OPTION=learning-rate; OPTION=/oom finds those with a word
+	@$(SH) $(PY) && case "$$OPTION" in /*) become "$$py scripts/find_option.py -- \"\$$OPTION\"" ;; *) become "$$py scripts/kconf.py explain -- \"\$$OPTION\"" ;; esac
 
 doctor:                    ## check this machine: what is missing, and what that costs; installs nothing
 	@$(call NEW_ENOUGH,9) $(PYTHON) scripts/doctor.py

@@ -53,8 +53,8 @@ class TrainActions:
     auto_batch: Annotated[
         bool,
         Help(
-            "take the largest micro-batch that fits, and the accumulation that keeps the "
-            "effective batch"
+            "take the largest micro-batch that fits (against OOM), and the accumulation that keeps "
+            "the effective batch"
         ),
     ] = False
     measure_precision: Annotated[

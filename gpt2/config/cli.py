@@ -35,7 +35,7 @@ examples:
   train.py --optimizer muon --pruning-method magnitude --target-sparsity 0.5
   train.py --plan --plan-for 24G          memory, disk and time on a GPU of 24 GB
 
-make explain OPTION=learning-rate says all about one option""",
+make explain OPTION=learning-rate says all about one option, OPTION=/oom finds by a word""",
 }
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*(=|$)")
 
