@@ -128,8 +128,9 @@ def _largest(tested: Sequence[Comparison]) -> str:
     found = claims[0]
     pair = (found.row, found.against)
     best, other = pair if found.outcome == "better" else pair[::-1]
-    more = f"; {len(claims) - 1} more of {count} show a difference" if claims[1:] else ""
-    return f"{best.label} is better than {name_beside(other, best)} {_by([found])}{more}"
+    rest = len(claims) - 1
+    more = f"; {rest} more of {count} {'shows' if rest == 1 else 'show'} a difference"
+    return f"{best.label} is better than {name_beside(other, best)} {_by([found])}{more if rest else ''}"
 
 
 def _price(tested: Sequence[Comparison]) -> str:

@@ -74,6 +74,29 @@ def test_dense_controls_alone_tell_the_price_of_pruning(tmp_path: Path) -> None:
     )
 
 
+def test_where_no_test_is_about_the_lowest_row_the_largest_difference_is_told(
+    tmp_path: Path,
+) -> None:
+    """Only what is sparse from the start is compared with the static mask; wanda has no control."""
+    losses = {"wanda": 1.4, "rigl": 1.5, "set": 1.55, "static": 1.6}
+    report = report_of(tmp_path, {("adamw", name, 0.5): loss for name, loss in losses.items()})
+    assert re.match(
+        r"At 50 % sparsity, adamw \+ rigl is better than static by 0\.\d{4} . 0\.\d{4} nats per "
+        r"token \(p [<=] [\d.]+\); 1 more of 2 comparisons shows a difference\.",
+        said(report),
+    )
+
+
+def test_a_long_list_of_rows_has_its_ends_alone(tmp_path: Path) -> None:
+    losses = {"magnitude": 1.6, "movement": 1.61, "random": 1.9, "state": 1.55, "wanda": 1.5}
+    rows = {("adamw", "none", 0.0): 1.4, **{("adamw", n, 0.5): v for n, v in losses.items()}}
+    rows["adamw", "sparsegpt", 0.5] = 1.45
+    words = " ".join(text for part in report_of(tmp_path, rows).verdict for text in part.sentences)
+    assert re.search(
+        r"Worse than adamw dense: 6 rows, from sparsegpt \(.*\) to random \(\+0\.5", words
+    )
+
+
 def test_too_few_seeds_say_what_they_could_show(tmp_path: Path) -> None:
     rows = {("adamw", "none", 0.0): 1.6, ("muon", "none", 0.0): 1.5}
     assert re.fullmatch(
