@@ -180,7 +180,7 @@ def tables_of(
 
 @dataclass(frozen=True)
 class _Asked:
-    """The pairs of a table that are compared, and what is left out; see Table."""
+    """The pairs of a table that are compared, and those left out; see Table."""
 
     pairs: list[Comparison]
     groups: int = 0

@@ -129,8 +129,9 @@ def _largest(tested: Sequence[Comparison]) -> str:
     pair = (found.row, found.against)
     best, other = pair if found.outcome == "better" else pair[::-1]
     rest = len(claims) - 1
-    more = f"; {rest} more of {count} {'shows' if rest == 1 else 'show'} a difference"
-    return f"{best.label} is better than {name_beside(other, best)} {_by([found])}{more if rest else ''}"
+    verb = "shows" if rest == 1 else "show"
+    more = f"; {rest} more of {count} {verb} a difference" if rest else ""
+    return f"{best.label} is better than {name_beside(other, best)} {_by([found])}{more}"
 
 
 def _price(tested: Sequence[Comparison]) -> str:

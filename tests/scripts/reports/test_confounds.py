@@ -34,7 +34,7 @@ def test_the_options_that_two_optimizers_share(tmp_path: Path) -> None:
         tmp_path,
         *({"optimizer": name} for name in ("adamwspam", "adamw", "rmsprop", "sgd", "muon")),
     )
-    # SPAM's own options (its threshold, its resets) are what is compared.
+    # SPAM's own options (its threshold, its resets) belong to the method itself.
     assert confounds(spam, adamw) == ["beta2 (0.999 against 0.95)", "epsilon (1e-6 against 1e-8)"]
     assert confounds(adamw, spam) == ["beta2 (0.95 against 0.999)", "epsilon (1e-8 against 1e-6)"]
     found = confounds(rmsprop, adamw)

@@ -1,4 +1,4 @@
-"""What a pruned row is held against: dense, magnitude, and a static mask for a sparse start."""
+"""The controls of a pruned row: dense, magnitude, and a static mask for a sparse start."""
 
 from __future__ import annotations
 

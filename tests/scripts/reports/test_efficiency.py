@@ -31,7 +31,7 @@ def test_the_curve_is_found_again(points: int, curve: tuple[float, float, float]
 @pytest.mark.parametrize("points", TOKENS)
 @pytest.mark.parametrize("truth", [1.1, 1.2, 1.3, 1.5, 1.7, 2.0])
 def test_known_factors_are_recovered(points: int, truth: float) -> None:
-    """Without noise, at every horizon: within 2 % is what is asked, 0.01 % is what there is."""
+    """Without noise, at every horizon: within 0.01 %."""
     tokens = TOKENS[points]
     control = [[each] * 2 for each in losses(57.0, 0.3, 1.2, tokens)]
     for horizon in tokens:

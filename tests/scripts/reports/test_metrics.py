@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl as points: what is read, left out, and drawn over which axes."""
+"""The lines of metrics.jsonl as points: which are read and left out, and the axes."""
 
 from __future__ import annotations
 

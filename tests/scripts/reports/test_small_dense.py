@@ -1,4 +1,4 @@
-"""A sparse row is held against a small dense one of as many weights on average."""
+"""A sparse row is compared with a small dense one of as many weights on average."""
 
 from __future__ import annotations
 

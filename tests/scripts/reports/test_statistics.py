@@ -1,4 +1,4 @@
-"""The statistics of the report, held against definitions, tables, other functions and draws."""
+"""The statistics of the report, compared with definitions, tables, other functions and draws."""
 
 from __future__ import annotations
 
