@@ -1,4 +1,4 @@
-"""Name and type of every option, in frozen dataclasses; their meaning is in the Kconfig files.
+"""Name and type of every option, in frozen dataclasses; the Kconfig files explain them.
 
 A field `grad_clip` reads the Kconfig symbol GRAD_CLIP and is the flag --grad-clip.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from gpt2.config.sizes import show_size
 
-#: Choices whose members are plug-ins: the package that holds one module for each.
+#: Choices whose members are plug-ins, with the package of their modules.
 PLUGIN_PACKAGES = {
     "DATASET": "gpt2.data.corpora",
     "OPTIMIZER": "gpt2.optim.optimizers",
@@ -21,34 +21,34 @@ PLUGIN_PACKAGES = {
 }
 
 
-#: Choices that also take PREFIX:NAME: the member which stands for that, and the option that holds
-#: it. `--optimizer po:soap` is OPTIMIZER_LIBRARY with OPTIMIZER_NAME="po:soap".
+#: Choices that also take PREFIX:NAME, with the member it selects and the option that holds it.
+#: `--optimizer po:soap` is OPTIMIZER_LIBRARY with OPTIMIZER_NAME="po:soap".
 QUALIFIED = {"OPTIMIZER": ("library", "OPTIMIZER_NAME")}
 
-#: Choices of which a member may have a number behind a colon, and the option that holds it:
-#: `--device cuda:1` is DEVICE_CUDA with DEVICE_INDEX=1.
+#: Choices with a member that takes a number after a colon, and the option that holds it: `--device
+#: cuda:1` is DEVICE_CUDA with DEVICE_INDEX=1.
 NUMBERED = {"DEVICE": ("cuda", "DEVICE_INDEX")}
 
-#: Options of seconds, whose flags take 90s, 5m and 1h too.
+#: Options in seconds; their flags also take 90s, 5m and 1h.
 TIMES = ("MAX_TIME",)
 #: Options of which 0 is no limit.
 LIMITS = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
-#: Options that are lists of key=value with commas between: the flag that adds one.
+#: Options that are comma-separated lists of key=value, with the flag that adds one.
 REPEATABLE = {"OPT_ARGS": "--opt-arg"}
 
 #: Options that are paths: relative to the current folder in a flag, else to the repository.
 PATHS = ("DATA_DIR", "INIT_FROM")
 
-#: Bytes below which no run can stay: twice what Python and torch (its CPU build) hold alone.
+#: Smallest --host-memory-limit, in bytes: twice what Python and torch's CPU build take.
 LEAST_HOST_MEMORY = 300_000_000
 
-#: What the name of a run may be: it becomes a part of a folder's name.
+#: Allowed names of a run: the name becomes part of a folder's name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True)
 class Within:
-    """The interval a number must lie in, written as in mathematics: "[0, 1)"."""
+    """The interval of a number, in mathematical notation: "[0, 1)"."""
 
     interval: str
 
@@ -61,7 +61,7 @@ class Within:
 
 @dataclass(frozen=True)
 class Auto:
-    """Marks a value that may be the word `auto`, which becomes None."""
+    """Marks a value that may be `auto`, which becomes None."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Size:
 
 @dataclass(frozen=True)
 class OptionsOf:
-    """Marks a plug-in's field that holds the `Options` of another, chosen in `choice`.
+    """Marks a plug-in's field that holds the `Options` of another one, chosen in `choice`.
 
-    `kind` is the choice of that plug-in's own kind, such as OPTIMIZER.
+    `kind` is the choice of that plug-in's kind, such as OPTIMIZER.
     """
 
     choice: str
@@ -82,24 +82,24 @@ class OptionsOf:
 
 @dataclass(frozen=True)
 class Required:
-    """What to say where an option has neither a value nor a default with the others chosen."""
+    """The error message for an option that has neither a value nor a default."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Named:
-    """The symbol of a plug-in's option, where it is not the plug-in's name with the option's."""
+    """The symbol of a plug-in's option, if it is not the plug-in's name and the option's."""
 
     symbol: str
 
 
 @dataclass(frozen=True)
 class ResultNeutral:
-    """Marks an option that changes no result, or by rounding alone, which run.json then records.
+    """Marks an option that does not change results, except by rounding, recorded in run.json.
 
-    It may differ when a run is resumed, and makes no difference between rows of a report. `unless`
-    names another option and the value with which that does not hold.
+    It may differ when a run is resumed, and does not distinguish rows of a report. `unless` is
+    another option and the value of it for which this is not true.
     """
 
     unless: tuple[str, str] | None = None
@@ -107,10 +107,10 @@ class ResultNeutral:
 
 @dataclass(frozen=True)
 class Identity:
-    """Marks an option that says which run it is, or where its data or first weights lie.
+    """Marks an option that identifies a run, or locates its data or initial weights.
 
-    It makes no difference between rows. Only a `path` may differ when a run is resumed: what lies
-    there is compared by its hash, by resume and report alike.
+    It does not distinguish rows. Only a `path` may differ when a run is resumed: the content is
+    compared by its hash, by resume and report alike.
     """
 
     path: bool = False
@@ -118,7 +118,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Marks an option of which run.json records what it came to: that is compared between rows.
+    """Marks an option whose outcome run.json records; rows are compared by the outcome.
 
     `product`: when a run is resumed, only the product of these options must be the same.
     """
@@ -128,7 +128,7 @@ class Recorded:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What the model is trained on."""
+    """The training data."""
 
     dataset: str
     tokenizer: str | None
@@ -138,7 +138,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What is trained."""
+    """The model."""
 
     model: str
     n_layer: int
@@ -156,7 +156,10 @@ class ModelConfig:
     keep_sparsity: bool | None
 
     def __post_init__(self) -> None:
-        """Refuse a width that the heads cannot share. Raises ValueError."""
+        """Check that the heads divide the width.
+
+        Raises ValueError.
+        """
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"--n-embd {self.n_embd} cannot be shared by --n-head {self.n_head}: "
@@ -166,7 +169,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How the weights move. `options` is the chosen optimizer's own `Options`, or None."""
+    """The optimizer and schedule. `options` is the optimizer's own `Options`, or None."""
 
     optimizer: str
     options: Any
@@ -187,7 +190,10 @@ class OptimConfig:
     precision: Annotated[str, Recorded()]
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that would rise to its end. Raises ValueError."""
+        """Check that the learning rate does not rise at the end.
+
+        Raises ValueError.
+        """
         if self.min_lr is not None and self.min_lr > self.learning_rate:
             raise ValueError(
                 f"--min-lr {self.min_lr:g} is above --learning-rate {self.learning_rate:g}: "
@@ -197,7 +203,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig:
-    """Which weights go. `options` is the chosen method's own `Options`, or None."""
+    """Pruning. `options` is the chosen method's own `Options`, or None."""
 
     pruning_method: str
     options: Any
@@ -211,7 +217,10 @@ class PruneConfig:
     calibration_sequences: int | None
 
     def __post_init__(self) -> None:
-        """Refuse a ramp that ends before it starts and a pattern's other sparsity: ValueError."""
+        """Check the ramp's start and end, and the sparsity of an n:m pattern.
+
+        Raises ValueError.
+        """
         if self.pruning_end is not None and self.pruning_start >= self.pruning_end:
             raise ValueError(
                 f"--pruning-start {self.pruning_start:g} is not below --pruning-end "
@@ -226,10 +235,10 @@ class PruneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long a run is, what it leaves behind, and which of its steps it makes.
+    """The length of a run, its output, and how it treats spikes, NaN and Inf.
 
-    `eval_batch_size` None is `batch_size`; those of spikes are None where none is looked for.
-    `options` is the chosen tracker's own `Options`, or None.
+    `eval_batch_size` None is `batch_size`; the options of spikes are None if spikes are not
+    detected. `options` is the chosen tracker's own `Options`, or None.
     """
 
     options: Any
@@ -242,7 +251,7 @@ class TrainConfig:
     eval_interval: Annotated[int, ResultNeutral()]
     eval_batch_size: Annotated[int | None, Auto(), Within("[1, 65536]"), ResultNeutral()]
     log_interval: Annotated[int, ResultNeutral()]
-    # A rollback goes back to the last checkpoint, wherever that is.
+    # A rollback returns to the last checkpoint, so its step matters.
     checkpoint_interval: Annotated[int, ResultNeutral(unless=("spike", "rollback"))]
     save_every_best: Annotated[bool, ResultNeutral()]
     async_checkpoint: Annotated[bool, ResultNeutral()]
@@ -257,7 +266,10 @@ class TrainConfig:
     seed: Annotated[int, Identity()]
 
     def __post_init__(self) -> None:
-        """Refuse a run without an end, and a name that no folder can have. Raises ValueError."""
+        """Check that the run has an end, and a name that folders can have.
+
+        Raises ValueError.
+        """
         if self.name and not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"--name {self.name!r}: use letters, digits, dots, dashes and underscores, at most "
@@ -269,7 +281,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig:
-    """Where and in which way it is computed."""
+    """The device and the way of computing."""
 
     device: Annotated[str, ResultNeutral()]
     device_index: Annotated[int | None, ResultNeutral()]
@@ -281,7 +293,10 @@ class MachineConfig:
     hang_timeout: Annotated[int | None, Auto(), Within("[0, 1e8]"), ResultNeutral()]
 
     def __post_init__(self) -> None:
-        """Refuse a limit that Python and torch alone would reach. Raises ValueError."""
+        """Check that the memory limit is above what Python and torch take.
+
+        Raises ValueError.
+        """
         limit = self.host_memory_limit
         if limit is not None and limit < LEAST_HOST_MEMORY:
             raise ValueError(
@@ -292,7 +307,7 @@ class MachineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that defines a run. `prune` is None when nothing is pruned."""
+    """Everything that defines a run. `prune` is None without pruning."""
 
     data: DataConfig
     model: ModelConfig

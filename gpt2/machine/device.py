@@ -98,7 +98,7 @@ def exact_products() -> Iterator[None]:
 def keep_freed_memory(device: torch.device) -> None:
     """Keep freed blocks below 32 MiB in the process, for the next step on a CPU.
 
-    By default glibc returns them as soon as it can, and a step spends some percent of its time on
+    By default glibc returns them as soon as it can. A step then spends some percent of its time on
     page faults to get the same memory again. Larger blocks are returned as before: keeping them
     would leave holes, and raise the peak. Other C libraries are not changed.
     """

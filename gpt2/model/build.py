@@ -1,4 +1,4 @@
-"""The model that a configuration names, and what a pass through it costs."""
+"""Build the model that a configuration names, and count the FLOP of a pass through it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpt2.model.language_model import LanguageModel
 
 
 def empty_model(config: ModelConfig, vocab_size: int, form: Form = OWN) -> LanguageModel:
-    """Return the model on the current device, its weights not yet initialised as ours are."""
+    """Return the model on the current device, with weights not yet initialised."""
     return GPT(config, vocab_size, form)
 
 
@@ -25,10 +25,10 @@ def build_model(
     seed: int,
     fill: Callable[[LanguageModel], None] | None = None,
 ) -> LanguageModel:
-    """Build the model on `device` with its initial weights, or with those that `fill` copies in.
+    """Build the model on `device` with initial weights, or with those that `fill` copies in.
 
-    It is laid out on the meta device and materialised on the target, so the host never holds more
-    than the largest tensor of it.
+    It is created on the meta device and allocated on `device`: the host holds at most its largest
+    tensor.
     """
     with torch.device("meta"):
         model = empty_model(config, vocab_size)
@@ -41,19 +41,19 @@ def build_model(
 
 
 def palm_flops(config: ModelConfig, parameters: int) -> float:
-    """Return the FLOP that count as training on one token, for the utilisation of a device (MFU).
+    """Return the FLOP of training on one token, by the convention for MFU (model FLOP utilisation).
 
-    6 N + 12 L d T (Chowdhery et al. 2022, PaLM, appendix B): nothing that is computed again counts,
-    and attention counts in full, although causal attention needs half of it. N are all parameters
-    but the positions, which take part in no product.
+    6 N + 12 L d T (Chowdhery et al. 2022, PaLM, appendix B). Recomputation does not count.
+    Attention counts in full, although causal attention needs half of it. N is all parameters but
+    the position embeddings, which are in no product.
     """
     weights = parameters - config.block_size * config.n_embd
     return 6.0 * weights + 12.0 * config.n_layer * config.n_embd * config.block_size
 
 
 def forward_cost(config: ModelConfig, weights: int, tokens: int) -> float:
-    """Return the operations of a forward pass over `tokens` tokens.
+    """Return the FLOP of a forward pass over `tokens` tokens.
 
-    2 for each of the `weights` that take part in products, and those of causal attention.
+    2 for each of the `weights` that are in products, plus those of causal attention.
     """
     return tokens * (2.0 * weights + 2.0 * config.n_layer * config.n_embd * config.block_size)

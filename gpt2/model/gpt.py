@@ -1,7 +1,8 @@
 """GPT-2: pre-norm transformer with learned positions and a head tied to the embedding.
 
 Parameter names are those of Hugging Face's GPT2LMHeadModel. Weights of linear layers are (out, in),
-torch's orientation; Hugging Face stores them (in, out), see weights.py.
+torch's orientation; Hugging Face stores them (in, out), see gpt2/weights/hugging_face.py.
+
 Shapes: B batch, T tokens, C width, H heads, D head width, V vocabulary.
 """
 
@@ -21,9 +22,8 @@ from gpt2.model.form import OWN, Form
 from gpt2.model.language_model import LanguageModel
 from gpt2.model.loss import chunk_mib, chunked_loss, full_loss, half_logits, rows_within
 
-#: Parts of the names of the parameters in each --prune-scope. The matrix of token embeddings is
-#: also the head: it is pruned once, as one matrix, and zero in both uses. Positions, norms and
-#: biases are in no scope.
+#: Parts of parameter names in each --prune-scope. The token embedding is also the head: it is
+#: pruned once, and zero in both uses. Positions, norms and biases are in no scope.
 _PRUNABLE = {
     "blocks": (".attn.c_", ".mlp.c_"),
     "attention": (".attn.c_",),
@@ -47,7 +47,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, norm: nn.Module, texts: int, past: LayerCache | None = None
     ) -> Tensor:
-        """Return what every token (B*T, C) takes from those up to itself, and from the past.
+        """Return the output (B*T, C): each token attends to the past, earlier tokens and itself.
 
         `norm` is applied to `x` first; `texts` is B.
         """
@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The feed-forward half of a block, four times as wide inside, over (B*T, C)."""
+    """The feed-forward half of a block, with a hidden layer of 4 C, over (B*T, C)."""
 
     def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
@@ -73,34 +73,34 @@ class Mlp(nn.Module):
         self.recompute = config.activation_checkpointing == "selective"
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Return each token (B*T, C) worked on by itself, after `norm`."""
+        """Return the output (B*T, C) for each token by itself, after `norm`."""
         x = linear_of(norm, x, self.c_fc, self.recompute)
         x = linear_of(gelu, x, self.c_proj, self.recompute)
         return self.form.dropout(x, self.dropout, self.training)
 
 
 class Norm(nn.LayerNorm):
-    """Layer normalisation of the residual stream, in the stream's format; its sums are fp32.
+    """Layer normalisation in the dtype of the residual stream; its sums are fp32.
 
     fp32 is left to autocast, which returns fp32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (N, C) normalised."""
+        """Return the normalised x (N, C)."""
         if x.dtype == torch.float32:
             return super().forward(x)
-        # Autocast would widen x, and keep the wide one for the backward pass.
+        # Autocast would widen x, and keep the wide copy for the backward pass.
         with torch.autocast(x.device.type, enabled=False):
             weight: Tensor = self.weight
             bias: Tensor | None = self.bias
-            if x.device.type != "cpu":  # whose kernel takes fp32 with x, and else has sums like x
+            if x.device.type != "cpu":  # a CPU with 16-bit weights would also sum in 16 bits
                 weight = weight.to(x.dtype)
                 bias = None if bias is None else bias.to(x.dtype)
             return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each behind a norm and added to its input."""
+    """One layer: attention and feed-forward, each after a norm and added to its input."""
 
     def __init__(self, config: ModelConfig, form: Form = OWN) -> None:
         super().__init__()
@@ -124,16 +124,16 @@ class Block(nn.Module):
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Return x times the Gaussian distribution function at x, by GPT-2's formula with tanh."""
+    """Return the GELU of x by GPT-2's tanh approximation."""
     return F.gelu(x, approximate="tanh")
 
 
 def linear_of(
     inner: Callable[[Tensor], Tensor], x: Tensor, linear: nn.Linear, recompute: bool
 ) -> Tensor:
-    """Return linear(inner(x)); with `recompute`, what `inner` gives is not kept but made again.
+    """Return linear(inner(x)); with `recompute`, recompute inner(x) in the backward pass.
 
-    The backward pass then stops short of `linear`, since nothing after it is wanted.
+    The recomputation stops before `linear`, whose result is not needed.
     """
     if recompute and torch.is_grad_enabled():
         return recomputed(lambda x: linear(inner(x)), x, random=False)
@@ -142,9 +142,10 @@ def linear_of(
 
 
 def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, *, random: bool) -> Tensor:
-    """Return function(x), of which the backward pass keeps x and computes the rest again.
+    """Return function(x), keeping only x and recomputing the rest in the backward pass.
 
-    Chen et al. 2016, section 3. `random` says whether it draws numbers, which are then the same.
+    Chen et al. 2016, section 3. With `random`, function draws random numbers: the recomputation
+    draws the same ones.
     """
     after: Tensor = checkpoint(function, x, use_reentrant=False, preserve_rng_state=random)
     return after
@@ -165,13 +166,13 @@ class Transformer(nn.Module):
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the hidden states (B*T, C) of the tokens `ids` (B, T), which follow the cache.
 
-        The tokens of all texts lie in one dimension, so that linear layers need not reshape.
+        The tokens of all texts share one dimension, so that linear layers need not reshape.
         """
         start = cache.length if cache else 0
         positions = torch.arange(start, start + ids.size(1), device=ids.device)
         x = (self.wte(ids) + self.wpe(positions)).flatten(0, 1)
         if self.half_residual and torch.is_autocast_enabled(x.device.type):
-            # Every sum that follows is of its format, and so is what the norms keep.
+            # All later sums have this dtype, and so have the tensors that norms keep.
             x = x.to(torch.bfloat16)
         x = self.form.dropout(x, self.dropout, self.training)
         for layer, block in enumerate(self.h):
@@ -206,28 +207,28 @@ class GPT(LanguageModel):
     def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the logits (B, V) of the token after `ids` (B, T).
 
-        With a cache, `ids` are only the tokens that it has not seen; it has seen them afterwards.
+        With a cache, pass only the tokens that are not in it yet; they are added.
         """
         return F.linear(self.hidden(ids, cache)[:, -1], self.transformer.wte.weight)
 
     def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the hidden states (B, T, C) of the tokens `ids` (B, T); never compiled."""
-        # Past what may be compiled: text grows, and every length would be compiled anew.
+        # Calls the uncompiled forward: text grows, and every length would be compiled anew.
         tokens: Tensor = self.transformer.forward(ids, cache)
         return tokens.view(*ids.shape, -1)
 
     @property
     def body(self) -> nn.Module:
-        """The transformer."""
+        """Return the transformer."""
         return self.transformer
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The transformer's blocks."""
+        """Return the transformer's blocks."""
         return list(self.transformer.h)
 
     def prunable(self, scope: str) -> dict[str, nn.Parameter]:
-        """Return the parameters that --prune-scope `scope` admits, by name: (out, in) matrices."""
+        """Return the parameters in --prune-scope `scope`, by name: (out, in) matrices."""
         return {
             name: parameter
             for name, parameter in self.named_parameters()

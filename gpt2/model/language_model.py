@@ -1,4 +1,4 @@
-"""The interface of a model to the trainer, pruning, planning and sampling."""
+"""The model's interface to training, pruning, planning and sampling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpt2.model.cache import Cache
 
 
 class LanguageModel(nn.Module, ABC):
-    """A causal language model over token ids. Its parameters have Hugging Face's names.
+    """A causal language model over token ids, with Hugging Face's parameter names.
 
     config: its sizes. vocab_size: number of token ids.
     """
@@ -28,7 +28,7 @@ class LanguageModel(nn.Module, ABC):
     def logits(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the logits (B, V) of the token after `ids` (B, T).
 
-        With a cache, `ids` are only the tokens that it has not seen; it has seen them afterwards.
+        With a cache, pass only the tokens that are not in it yet; they are added.
         """
 
     @abstractmethod
@@ -38,17 +38,17 @@ class LanguageModel(nn.Module, ABC):
     @property
     @abstractmethod
     def body(self) -> nn.Module:
-        """The part of the model that may be compiled: all but the head and the loss."""
+        """Return the part of the model that may be compiled: all but the head and the loss."""
 
     @property
     @abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
-        """The layers, first to last: units of sharding."""
+        """Return the layers, first to last: the units of sharding."""
 
     @abstractmethod
     def prunable(self, scope: str) -> dict[str, nn.Parameter]:
-        """Return the parameters that --prune-scope `scope` admits, by name: (out, in) matrices."""
+        """Return the parameters in --prune-scope `scope`, by name: (out, in) matrices."""
 
     def parameter_count(self) -> int:
-        """Number of parameters; a tied matrix counts once."""
+        """Return the number of parameters; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())

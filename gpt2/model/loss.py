@@ -24,7 +24,7 @@ _ALIGNED = 16
 #: MiB of logits held at once when the device decides. On a GPU every chunk costs kernel launches
 #: and a pass over the head's gradient.
 _CHUNK_MIB = {"cuda": 512}
-_CHUNK_MIB_FUSED = {"cuda": 1024}  # which holds nothing besides: less than the other with its 512
+_CHUNK_MIB_FUSED = {"cuda": 1024}  # fused holds nothing else: less memory than chunked at 512
 _CHUNK_MIB_ELSEWHERE = 64
 
 

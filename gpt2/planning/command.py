@@ -1,4 +1,4 @@
-"""The plan before the start: shown on request, and what cannot fit is refused."""
+"""The plan before the start: print it on request, and refuse runs that cannot fit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _ALONE = DistributedContext()
 
 
 def show(config: Config, actions: TrainActions) -> int:
-    """Print the plan of a run that is not started; return the exit code: MEMORY if it cannot fit.
+    """Print the plan of a run without starting it; return MEMORY if it cannot fit.
 
-    Works before the data are prepared, where their vocabulary is known. Raises UserError.
+    Works before the data are prepared, if their vocabulary is known. Raises UserError.
     """
     data = None
     if (config.data.data_dir / config.data.dataset / META).exists():
@@ -55,14 +55,14 @@ def refuse_or_fit(
 ) -> Config:
     """Refuse a run that cannot fit; with --auto-batch, return `config` with a batch that does.
 
-    A run that goes on keeps its own. Raises UserError (MEMORY) with plan and way out.
+    A resumed run keeps its own batch. Raises UserError (MEMORY) with plan and remedies.
     """
     begun = actions.run_dir is not None and (actions.run_dir / "config").exists()
     if actions.auto_batch and not begun:
         config = choose_batch(config, vocab_size, ranks=ranks)
     elif actions.auto_batch and actions.run_dir is not None:
         config = _own_batch(config, actions.run_dir, ranks)
-    if actions.ignore_plan or config.machine.shard != "none":  # of a part nothing is planned
+    if actions.ignore_plan or config.machine.shard != "none":  # sharded steps are not planned
         return config
     computed = config
     if begun:
@@ -89,7 +89,7 @@ def _own_batch(config: Config, run: Path, ranks: DistributedContext) -> Config:
     own, given = load_config(run).train, config.train
     product = own.batch_size * own.gradient_accumulation
     if product != given.batch_size * given.gradient_accumulation:
-        return config  # which is another run, and will be refused by name
+        return config  # another run, which will be refused by name
     if ranks.first:
         print(f"--auto-batch: the run in {run} keeps --batch-size {own.batch_size}", flush=True)
     return with_batch(config, own.batch_size)
@@ -104,7 +104,7 @@ def choose_batch(
     """Return `config` with the largest micro-batch that fits every rank, same effective batch."""
     planned = plan(config, vocab_size, plan_for, here=ranks.here)
     effective = planned.effective
-    # Ranks may see different amounts of free memory, and must all take the same.
+    # Ranks may have different amounts of free memory, but must use the same batch.
     sizes = ranks.gather(largest(planned.shape, effective, effective, planned.budget))
     size = None if None in sizes else min(sizes)
     if planned.budget.size is None or size is None:

@@ -1,4 +1,4 @@
-"""What --precision auto takes: on a CPU with bf16 instructions, what a short measurement finds."""
+"""The outcome of --precision auto; on a CPU with bf16 instructions it measures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gpt2.run_dir.folder import read_json
 
 #: Seconds of the measurement, and its fewest pairs of passes.
 _SECONDS, _LEAST_PAIRS = 0.5, 3
-#: What is measured: one layer of gpt2-mini, a sixth of its vocabulary, and 256 tokens.
+#: The measured model: one layer of gpt2-mini, a sixth of its vocabulary, and 256 tokens.
 _VOCABULARY = 8192
 _SHAPE = {
     "n_layer": 1,
@@ -46,10 +46,10 @@ _SHAPE = {
 
 
 def choose(config: Config, device: torch.device, measure: bool, file: Path = GAINS) -> Choice:
-    """Return the precision of `config` on `device`, and why where auto had to decide on a CPU.
+    """Return the precision of `config` on `device`, and why where auto decided on a CPU.
 
-    With `measure`, bf16 is measured where that decides, nothing is kept, and the machine is not
-    loaded: half a second. Raises UserError for kept measurements that cannot be read.
+    With `measure`, it measures bf16 for half a second if that decides, no result is stored, and the
+    machine is not loaded. Raises UserError for stored results that cannot be read.
     """
     asked = config.optim.precision
     if asked != "auto" or device.type != "cpu":
@@ -74,20 +74,20 @@ def begun(config: Config, device: torch.device, run: Path | None) -> Choice | No
 
 
 def report(config: Config, file: Path = GAINS) -> str:
-    """Measure anew where a CPU has bf16 and is not loaded; say what auto takes for `config`."""
+    """Measure bf16 again if the CPU has it and is not loaded; return what auto takes."""
     device = resolve_device(config.machine.device)
     if device.type != "cpu":
         return f"auto takes {resolve_precision('auto', device)} on this {device.type}"
     choice = kept_choice(config.model.n_embd, file)
     if has_bf16() and not (choice.decided and loaded()):
         measured = _measured(config.model, file)
-        # What a narrow model takes, no measurement changes.
+        # For narrow models the measurement does not matter.
         choice = measured if config.model.n_embd >= LEAST_WIDTH else choice
     return f"auto takes {choice.precision} on this CPU: {choice.why}"
 
 
 def _measured(like: ModelConfig, file: Path) -> Choice:
-    """Measure bf16, keep the result, and return what auto takes by it; fp32 on a loaded machine."""
+    """Measure bf16, store the result, and return what auto takes; fp32 on a loaded machine."""
     if loaded():
         why = (
             "bf16 is not measured while the machine is loaded (train.py --measure-precision does "
@@ -95,16 +95,15 @@ def _measured(like: ModelConfig, file: Path) -> Choice:
         )
         return Choice("fp32", why, decided=False)
     gain = measure_gain(like)
-    with suppress(OSError):  # of a folder that is not ours: the next run measures again
+    with suppress(OSError):  # a read-only folder: the next run measures again
         store_gain(cpu_key(), gain, file)
     return choice_by(gain)
 
 
 def measure_gain(like: ModelConfig) -> float:
-    """Return how many times as fast bf16 is: forward and backward passes in turns, median of pairs.
+    """Return the speed of bf16 over fp32: passes alternate, median over the pairs.
 
-    The measured model is `like` in what _SHAPE leaves open. The run's random numbers stay as they
-    are.
+    The measured model is `like`, with _SHAPE's sizes. The run's random state is unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         shape: Any = _SHAPE

@@ -1,4 +1,4 @@
-"""What --optimizer can be here: each with the size of its state, and why the others cannot."""
+"""List the optimizers for --optimizer with the size of their state, and those unavailable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VOCABULARY = 512
 
 @dataclass(frozen=True)
 class Choice:
-    """An optimizer that can be chosen: its name, bytes of state per parameter, its decay."""
+    """An available optimizer: its name, bytes of state per parameter, its weight decay."""
 
     name: str
     state_bytes: float
@@ -36,7 +36,7 @@ class Choice:
 
 
 def show() -> None:
-    """Print all that can be chosen here, and why the others cannot."""
+    """Print all available optimizers, and why the others are not."""
     print(f"{'--optimizer':<24} state, bytes per parameter   weight decay")
     for choice in choices():
         print(f"{choice.name:<24} {choice.state_bytes:>8.2f}{'':20} {choice.decay}", flush=True)
@@ -47,7 +47,7 @@ def show() -> None:
 
 
 def choices() -> Iterator[Choice]:
-    """Measure every optimizer that can be chosen here: built in, then library by library."""
+    """Measure every available optimizer: built-in ones, then library by library."""
     model = sample_model()
     package = PLUGIN_PACKAGES["OPTIMIZER"]
     for name in Options().members("OPTIMIZER"):
@@ -65,7 +65,7 @@ def choices() -> Iterator[Choice]:
 
 
 def absent() -> Iterator[tuple[str, str]]:
-    """Yield what cannot be chosen here, and why."""
+    """Yield unavailable optimizers, with the reason."""
     for prefix in LIBRARIES:
         if missing := problem(prefix):
             yield f"{prefix}:NAME", missing.removeprefix(f"{prefix}:NAME ")
@@ -78,7 +78,7 @@ def absent() -> Iterator[tuple[str, str]]:
 
 
 def problem(prefix: str) -> str | None:
-    """Say why the library of `prefix` cannot be used here; None where it can."""
+    """Return why the library of `prefix` cannot be used here; None where it can."""
     try:
         classes(prefix)
     except UserError as error:

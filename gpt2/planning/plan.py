@@ -1,4 +1,4 @@
-"""What a run will take of memory, worked out from its configuration before it starts."""
+"""The memory plan of a run, computed from its configuration before it starts."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from gpt2.planning.remedies import (
 from gpt2.planning.step import peak_of
 from gpt2.planning.step_shape import FP32, StepShape
 
-#: Anonymous memory of Python and torch's CPU build with this program in it: measured.
+#: Anonymous memory of Python and torch's CPU build with this program: measured.
 INTERPRETER = 230_000_000
-#: The same beside a GPU, with CUDA's libraries at work: assumed.
+#: The same with a GPU, with CUDA's libraries in use: assumed.
 INTERPRETER_CUDA = 2_000_000_000
-#: Multiples of the parameters' bytes that no built-in optimizer's state and step exceed, and bytes
-#: per weight of the largest matrix that no pruning event exceeds.
+#: Upper bounds: a built-in optimizer's state and step, as multiples of the parameters' bytes, and a
+#: pruning event, in bytes per weight of the largest matrix.
 _STATE, _STEP, _EVENT = 3, 4, 64
 
 
 @dataclass(frozen=True)
 class Planned:
-    """The step that was planned, and the memory that it takes from."""
+    """A planned step, and the memory available to it."""
 
     config: Config
     precision: str
@@ -51,22 +51,22 @@ class Planned:
 
     @property
     def surely_fits(self) -> bool:
-        """Whether even a bound of the step fits, which is known at once."""
+        """Return whether even an upper bound of the step fits; needs no trace."""
         return self.budget.fits(self.shape, roughly=True)
 
     @property
     def fits(self) -> bool:
-        """Whether the step fits, as far as is known."""
+        """Return whether the step fits, as far as is known."""
         return self.budget.fits(self.shape)
 
     @property
     def effective(self) -> int:
-        """Sequences of a step on this process."""
+        """Return the sequences of a step on this process."""
         return self.config.train.batch_size * self.config.train.gradient_accumulation
 
     @property
     def host(self) -> int:
-        """Peak of the anonymous memory that the process holds on the host."""
+        """Return the peak anonymous host memory of the process."""
         if self.device.type == "cpu":
             return INTERPRETER + self.budget.needed(peak_of(self.shape))
         # The largest tensor passes through the host when it is drawn, loaded and saved.
@@ -74,7 +74,7 @@ class Planned:
         return INTERPRETER_CUDA + 2 * FP32 * self.shape.embedding + copied
 
     def remedies(self) -> list[Remedy]:
-        """Return the changes that make it fit, those that cost least first."""
+        """Return changes that make it fit, the cheapest first."""
         return remedies(self.shape, self.effective, self.budget, _ways(self))
 
 
@@ -88,10 +88,9 @@ def plan(
 ) -> Planned:
     """Plan a run of `config` on this machine, or on a GPU of `plan_for` bytes.
 
-    `here` processes of the run share this machine. One that resumes in `run` keeps its precision.
-
-    With `bounds`, optimizer and pruning are taken at what none of them exceeds, which takes no
-    time; otherwise they are tried. Raises UserError.
+    `here` processes of the run share this machine. A run that resumes in `run` keeps its precision.
+    With `bounds`, optimizer and pruning have their upper bounds, which takes no time; otherwise
+    they are tried out. Raises UserError.
     """
     where = config.machine
     device = torch.device("cuda")
@@ -117,7 +116,7 @@ def plan(
 
 
 def bounded(config: Config) -> bool:
-    """Whether plan(bounds=True) holds for the optimizer: it is no library's."""
+    """Return whether plan(bounds=True) is valid: library optimizers have no bound."""
     return config.optim.optimizer != QUALIFIED["OPTIMIZER"][0]
 
 
@@ -151,7 +150,7 @@ def _step_shape(
 
 
 def _attention(config: Config, device: torch.device, precision: str, there: bool) -> str:
-    """Return the form of attention on `device`, which is asked if it is `there`."""
+    """Return the kind of attention on `device`; asks torch if the device is `there`."""
     model = config.model
     if not model.flash_attention:
         return "written out"
@@ -159,7 +158,7 @@ def _attention(config: Config, device: torch.device, precision: str, there: bool
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
         kernel = kernel_chosen(model, 1, dtype, device)
         return "math" if kernel == "math" else "fused"
-    # Where the fused kernel drops nothing out, another is taken.
+    # The fused CPU kernel has no dropout; torch then takes another.
     return "fused" if device.type == "cuda" or model.dropout == 0.0 else "math"
 
 
@@ -183,7 +182,7 @@ def _budget(config: Config, device: torch.device, plan_for: int | None, here: in
 
 
 def _ways(planned: Planned) -> list[Alternative]:
-    """Return the ways to compute the same with less, those that cost least first."""
+    """Return ways to compute the same step with less memory, the cheapest first."""
     config, shape = planned.config, planned.shape
     ways: list[tuple[str, str, dict[str, object]]] = []
     if shape.copied:

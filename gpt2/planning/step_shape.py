@@ -1,10 +1,10 @@
-"""What one training step computes, in the plain numbers that its memory follows from."""
+"""The shape of a training step: the plain numbers that determine its memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Bytes of a number in fp32, in which weights and gradients are held.
+#: Bytes of an fp32 number, such as a weight or gradient.
 FP32 = 4
 
 
@@ -20,18 +20,19 @@ class StepShape:
     """A training step: the model's shape, the micro-batch, and how it is computed.
 
     accumulated: gradients are kept from one micro-step to the next.
-    precision: `fp32`, or the format of products under autocast: `bf16` or `fp16`.
+    precision: `fp32`, or the dtype of products under autocast: `bf16` or `fp16`.
     attention: `fused` (no T x T matrix), `math` (torch's plain kernel) or `written out` (ours).
-    dropout: numbers are dropped out, outside attention too.
-    cpu_kernels: a CPU computes it, and not a GPU: dropout keeps its mask as numbers and not as
-    bytes, and sums of numbers of two formats copy them into one.
-    chunk_mib: MiB of logits at a time, None for all at once. tall: they are one fp32 buffer.
-    fused: they are one buffer in the format of the products, and counted in 16 bits.
+    dropout: there is dropout, also outside attention.
+    cpu_kernels: a CPU computes it, not a GPU: dropout masks are numbers, not bytes, and sums over
+        two dtypes cast one of them.
+    chunk_mib: MiB of logits at a time; None: all at once.
+    tall: the logits are one fp32 buffer.
+    fused: the logits are one buffer in the dtype of the products, counted in 16 bits.
     checkpointing: `none`, `selective` or `full`.
-    half_residual: the residual stream is held in bf16, and not in fp32.
+    half_residual: the residual stream is bf16, not fp32.
     state, step: bytes of the optimizer's state, and of its step's temporary tensors.
     masks, event: bytes that pruning holds, and of a pruning event's temporary tensors.
-    copied: a copy of the checkpoint is held too, to be written while training continues.
+    copied: a copy of the checkpoint is held, too, written while training continues.
     """
 
     layers: int
@@ -59,25 +60,25 @@ class StepShape:
 
     @property
     def mixed(self) -> bool:
-        """Whether products are made in 16 bits."""
+        """Return whether products are in 16 bits."""
         return self.precision != "fp32"
 
     @property
     def checkpoint(self) -> int:
-        """Bytes that a checkpoint holds: weights, optimizer state and masks."""
+        """Return the bytes in a checkpoint: weights, optimizer state and masks."""
         return FP32 * self.parameters + self.state + self.masks
 
     @property
     def tokens(self) -> int:
-        """Tokens of a micro-batch."""
+        """Return the tokens of a micro-batch."""
         return self.batch * self.block
 
     @property
     def parameters(self) -> int:
-        """Parameters of the model; the tied matrix counts once."""
+        """Return the parameters of the model; the tied matrix counts once."""
         return parameter_count(self.layers, self.width, self.block, self.vocabulary, self.bias)
 
     @property
     def embedding(self) -> int:
-        """Numbers of the tied matrix."""
+        """Return the size of the tied matrix, in numbers."""
         return self.vocabulary * self.width

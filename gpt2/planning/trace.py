@@ -1,7 +1,7 @@
-"""One training step of the real model on fake tensors, and its phases for any number of layers.
+"""Trace one training step of the real model on fake tensors, for any number of layers.
 
-Fake tensors are those of a CPU, also where another device is planned: a build of torch without CUDA
-has no others. Where kernels differ, the model is told to compute in the planned device's form.
+Fake tensors are CPU tensors, also when another device is planned: torch without CUDA has no others.
+Where kernels differ, the model computes in the planned device's form.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _PARAMETERS, _GRADIENTS, _ACTIVATIONS, _LOGITS, _WORKSPACE = (
 
 @dataclass(frozen=True)
 class Traced:
-    """The phases of a step up to the optimizer's, by name, and the bytes held after them.
+    """The phases of a step before the optimizer's, by name, and the bytes held after them.
 
-    Of the layers, the last one's forward pass and the first and last one's backward pass are there:
-    between them peaks rise or fall evenly.
+    Of the layers it has the last one's forward pass, and the first and last one's backward pass:
+    between them peaks rise or fall linearly.
     """
 
     phases: dict[str, Phase]
     after: Bytes
 
     def deeper(self, two: Traced, layers: int) -> Traced:
-        """Return the phases for `layers` layers, from these for one and `two`, those for two.
+        """Extrapolate to `layers` layers, from these phases for one layer and `two` for two.
 
-        Each phase by itself is affine in the layers, which their maximum is not: whether the last
-        layer or the first has the peak of the backward pass depends on their number.
+        Each phase is affine in the number of layers, but their maximum is not: the number decides
+        whether the backward pass peaks at the last layer or the first.
         """
         return Traced(
             {key: one.towards(two.phases[key], layers - 1) for key, one in self.phases.items()},
@@ -100,7 +100,7 @@ def _config(shape: StepShape) -> ModelConfig:
 
 
 class _Tracer:
-    """Runs a step and says at each border of a phase which one begins."""
+    """Runs a step and tells the ledger where each phase begins."""
 
     def __init__(self, shape: StepShape, model: LanguageModel) -> None:
         self._work, self._model = shape, model

@@ -1,8 +1,8 @@
-"""What the zeros of a run buy at inference: its dense model against the same with sparse matrices.
+"""Measure what the zeros of a run save at inference: dense model against sparse matrices.
 
-On a CPU every attention and MLP matrix with zeros is held as CSR. On an NVIDIA GPU from Ampere on,
-a run whose zeros are 2:4 is held as its tensor cores take it. Both sides compute the same, which is
-checked before anything is measured.
+On a CPU, every attention and MLP matrix with zeros becomes CSR. On NVIDIA GPUs since Ampere, a run
+with 2:4 zeros uses the sparse tensor cores. That both sides compute the same is checked before the
+measurement.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _FOR_ANY_LENGTH = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-#: What --sparse makes use of; the other flags of the bench are about training.
+#: Flags that --sparse uses; the bench's other flags are about training.
 _USED = ("sparse", "steps", "repeats", "warmup", "json")
 
 
 def main(arguments: argparse.Namespace, defaults: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare the two forms of the run `arguments.sparse`; print a table and the verdict.
 
-    `more` are flags of train.py that say where. Raises UserError.
+    `more` are flags of train.py that name the device. Raises UserError.
     """
     for name, value in vars(arguments).items():
         if name not in _USED and value != getattr(defaults, name):
@@ -76,8 +76,11 @@ def main(arguments: argparse.Namespace, defaults: argparse.Namespace, more: Sequ
 
 
 def compare(where: MachineConfig, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Build both forms, check that they compute the same, and measure them. Raises UserError."""
-    load = processor.load()  # before we add to it
+    """Build both forms, check that they compute the same, and measure them.
+
+    Raises UserError.
+    """
+    load = processor.load()  # before this adds to it
     model = load_trained(arguments.sparse, False, dataclasses.replace(where, device="cpu")).model
     pruned = pruned_layers(model)
     if not pruned:
@@ -113,9 +116,10 @@ def compare(where: MachineConfig, arguments: argparse.Namespace) -> dict[str, An
 
 
 def choose_device(asked: str, patterned: bool, index: int | None = None) -> torch.device:
-    """Return where these zeros can be used. Raises UserError when that is not where it was asked.
+    """Return the device on which these zeros can be used.
 
-    A GPU, number `index`, uses 2:4 alone, so `auto` is the CPU for other zeros.
+    A GPU, number `index`, only uses 2:4, so `auto` is the CPU for other zeros. Raises UserError
+    when `asked` cannot use them.
     """
     capable = (
         torch.cuda.is_available()
@@ -136,14 +140,14 @@ def choose_device(asked: str, patterned: bool, index: int | None = None) -> torc
 
 @torch.inference_mode()
 def read_batch(model: LanguageModel, ids: Tensor) -> int:
-    """Read all sequences (B, T) at once, down to the next token of each; return the tokens."""
+    """Read all sequences (B, T) at once, as far as the next token of each; return the tokens."""
     model.logits(ids)
     return ids.numel()
 
 
 @torch.inference_mode()
 def write_one(model: LanguageModel, ids: Tensor) -> int:
-    """Let one sequence grow token by token, as sample.py does; return the tokens."""
+    """Extend one sequence token by token, as sample.py does; return the tokens."""
     count = min(LONGEST, ids.size(1))
     cache = Cache(model.config.n_layer, count)
     with sdpa_kernel(_FOR_ANY_LENGTH):
@@ -163,7 +167,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return tokens/s of both sides in every case, and the second's over the first's.
 
-    In every repeat both take their turn, each time another first; the ratio is taken within it.
+    In every repeat both take a turn, alternating the first; the ratio is within a repeat.
     """
     gc.collect()
     gc.disable()
@@ -213,7 +217,7 @@ def _speed(
 
 
 def verdict(ratios: Sequence[float]) -> str:
-    """Say in words what the ratios of tokens/s, sparse over dense, amount to.
+    """Describe the ratios of tokens/s, sparse over dense.
 
     A difference counts when three quarters of the turns show it.
     """
