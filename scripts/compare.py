@@ -166,14 +166,20 @@ def _longest(raw: RawSpec) -> list[int | None]:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the flags before the --."""
     found = Parser(prog="compare.py", description=__doc__, allow_abbrev=False)
-    found.add_argument("--optimizers", default="", metavar="NAMES", help="such as 'adamw muon'")
-    found.add_argument("--methods", default="", metavar="NAMES", help="such as 'none magnitude'")
-    found.add_argument("--sparsities", default="", metavar="LIST", help="such as '0.5 0.9'")
     found.add_argument(
-        "--time", type=_time, default=600.0, metavar="10m", help="for all of it (default: 10m)"
+        "--optimizers", default="", metavar="NAMES", help="compare them: 'adamw muon'"
+    )
+    found.add_argument("--methods", default="", metavar="NAMES", help="compare them: 'none state'")
+    found.add_argument("--sparsities", default="", metavar="LIST", help="compare them: '0.5 0.9'")
+    found.add_argument(
+        "--time",
+        type=_time,
+        default=600.0,
+        metavar="10m",
+        help="time for everything (default: 10m)",
     )
     found.add_argument(
-        "--seeds", type=_seeds, default=3, metavar="N", help="runs of each row (default: 3)"
+        "--seeds", type=_seeds, default=3, metavar="N", help="runs per row (default: 3)"
     )
     found.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
     found.add_argument("--out", type=Path, help="its folder (default: runs/matrix-compare-...)")
@@ -186,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
 def _time(text: str) -> float:
     digits = in_seconds(text)
     if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is no time such as 90s, 10m or 1h")
+        raise argparse.ArgumentTypeError(f"{text} is not a time: write 90s, 10m or 1h")
     return float(digits)
 
 

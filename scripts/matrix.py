@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     spec = with_threads(check_spec(raw), folder, slurm.cpus if slurm else None)
     matrix = expand(with_controls(spec, raw, folder))
     if slurm and given.gpus:
-        raise UserError("GPUS= has no effect with RUNNER=slurm: MATRIX_SLURM_GPUS says how many")
+        raise UserError("GPUS= has no effect with RUNNER=slurm: MATRIX_SLURM_GPUS sets how many")
     measure = None if slurm else not given.plan
     pin_precision(matrix, folder, actions.TRAIN, REPOSITORY, actions.say, measure)
     record = describe(matrix, given.gpus, here=slurm is None)
@@ -106,23 +106,29 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the flags before the --."""
     found = Parser(prog="matrix.py", description=__doc__, allow_abbrev=False)
     found.add_argument("--config", type=Path, help="a .config or defconfig (default: .config)")
-    found.add_argument("--spec", type=Path, help="a matrix kept in a YAML file, instead")
+    found.add_argument(
+        "--spec", type=Path, help="a YAML file with the matrix, instead of a .config"
+    )
     found.add_argument("--out", type=Path, help="its folder (default: runs/matrix-NAME)")
-    found.add_argument("--plan", action="store_true", help="only say what would be run")
-    found.add_argument("--no-probe", action="store_true", help="a plan without short runs")
+    found.add_argument("--plan", action="store_true", help="show what would run, and exit")
+    found.add_argument("--no-probe", action="store_true", help="plan without short runs")
     found.add_argument("--status", action="store_true", help="show progress and exit")
     found.add_argument(
-        "--rerun", metavar="CELLS", help="have cells run again: failed, or a pattern of names"
+        "--rerun", metavar="CELLS", help="make cells run again: failed, or a pattern of names"
     )
     found.add_argument("--jobs", metavar="N", help="cells at a time, on each GPU or on the CPU")
     found.add_argument("--gpus", default="", metavar="0,1", help="which GPUs (default: all)")
     found.add_argument("--runner", metavar="{local,slurm}", help="run here, or submit to Slurm")
-    found.add_argument("--partition", metavar="NAME", help="of Slurm (default: the site's)")
-    found.add_argument("--time-limit", metavar="4h", help="of a task of Slurm; it is requeued then")
-    found.add_argument("--array", metavar="N", help="tasks of Slurm at once")
+    found.add_argument("--partition", metavar="NAME", help="Slurm partition (default: the site's)")
+    found.add_argument(
+        "--time-limit", metavar="4h", help="time limit of a Slurm task, which is then requeued"
+    )
+    found.add_argument("--array", metavar="N", help="Slurm tasks at once")
     found.add_argument("--task", action="store_true", help=argparse.SUPPRESS)  # in Slurm's script
     keeping = "{" + ",".join(Options(ROOT_TREE).members("MATRIX_KEEP")) + "}"
-    found.add_argument("--keep", metavar=keeping, help="checkpoints of finished cells that stay")
+    found.add_argument(
+        "--keep", metavar=keeping, help="which checkpoints of finished cells to keep"
+    )
     return found
 
 

@@ -561,7 +561,7 @@ def test_compare_is_given_what_was_typed(tree: Path) -> None:
         (("OPTIMIZERS=adamw it's;touch",), 'OPTIMIZERS: no optimizer "it\'s;touch"'),
         (("METHODS=none magnitude", "SPARSITIES=2"), "--target-sparsity: 2 is outside"),
         (("OPTIMIZERS=adamw muon", "SEEDS=1"), "SEEDS=1: give 2 to 100 seeds"),
-        (("OPTIMIZERS=adamw muon", "ARGS=--optimizer sgd"), "both say it: leave one out"),
+        (("OPTIMIZERS=adamw muon", "ARGS=--optimizer sgd"), "set the same option: leave one out"),
         (("OPTIMIZERS=adamw muon", "TIME=soon"), "TIME=soon is not a time: write 90"),
         ((), "nothing to compare: OPTIMIZERS="),
     ):

@@ -49,7 +49,7 @@ def planned(
     """Make the missing short runs, and return the plan."""
     notes: list[str] = []
     if not no_probe and holder(folder.path):
-        notes = ["it is running: no short runs are made beside it"]
+        notes = ["the matrix is running: no short runs are made at the same time"]
     elif not no_probe:
         folder.open()
         try:
@@ -77,7 +77,7 @@ def run(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> int:
         code = code_hash()
         before = [event.code for event in folder.journal() if isinstance(event, Begin)]
         if before and before[-1] != code:
-            say("gpt2/ has changed since these runs were made: a report does not compare across it")
+            say("gpt2/ has changed since the earlier runs: the report does not compare across that")
         make_plans(folder, _unknown(folder, record), TRAIN, REPOSITORY, say, _first_gpu(record))
         folder.write(Begin(code=code, cells=len(record.cells), jobs=record.jobs))
         ended = Runner(folder, record, TRAIN, REPOSITORY, say).run()

@@ -67,7 +67,7 @@ class Admission:
         if free < need and not running:
             raise UserError(
                 f"{self._folder.path}: {show_size(free)} of disk are free, and a cell needs "
-                f"{show_size(need)} while it runs: make room, and start this again to go on",
+                f"{show_size(need)} while it runs: make room, then run the same command again",
                 code=Exit.CHECKPOINT,
             )
         return free >= need
@@ -141,8 +141,8 @@ class Admission:
         since = self._waiting.setdefault(device, now)
         if now - since >= limit and idle:
             raise UserError(
-                f"{lack}; waited {limit} s for it (MATRIX_WAIT): free it, and start this again to "
-                "go on",
+                f"{lack}; waited {limit} s for it (MATRIX_WAIT): free it, then run the same "
+                "command again",
                 code=Exit.MEMORY,
             )
         if since == now:

@@ -72,7 +72,7 @@ class Journal:
         except OSError as error:
             raise UserError(
                 f"{self._path}: cannot be written: {error.strerror}; "
-                "make room, and start this again to go on",
+                "make room, then run the same command again",
                 code=Exit.CHECKPOINT,
             ) from error
 

@@ -129,7 +129,7 @@ class Outcomes:
             self._folder.set_aside(name)
         text = f"{name}: FAILED, {kind} ({reason})"
         if retry:
-            text += "; it is tried once more" + {
+            text += "; trying once more" + {
                 "memory": " with half the micro-batch and twice the accumulation",
                 "checkpoint": " from the start",
             }.get(kind, " from its last checkpoint")

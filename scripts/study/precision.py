@@ -102,10 +102,10 @@ def _measured(command: Sequence[str], here: Path, say: Callable[[str], None]) ->
             command, cwd=here, capture_output=True, text=True, check=False, timeout=_PATIENCE
         )
     except subprocess.TimeoutExpired:
-        say(f"precision: no measurement after {_PATIENCE} s; the cells decide each by itself")
+        say(f"precision: no measurement after {_PATIENCE} s; each cell decides by itself")
         return None
     if done.returncode:
-        say(f"precision: it cannot be measured: {last_line(done.stderr.strip())}")
+        say(f"precision: cannot be measured: {last_line(done.stderr.strip())}")
         return None
     found = _ANSWER.match(done.stdout)
     if found:

@@ -56,7 +56,7 @@ def narrow(raw: RawSpec, asked: Quick) -> list[str]:
     if not axes:
         raise UserError(
             'nothing to compare: OPTIMIZERS="adamw muon", METHODS="none magnitude state" or '
-            'SPARSITIES="0.5 0.9" names what'
+            'SPARSITIES="0.5 0.9" is missing'
         )
     pruned = axes.get(METHOD) or [raw.base.get(METHOD, "none")]
     if "TARGET_SPARSITY" in axes and set(pruned) == {"none"}:
@@ -64,7 +64,7 @@ def narrow(raw: RawSpec, asked: Quick) -> list[str]:
     for option, values in axes.items():
         if raw.where.get(option, "").startswith("--"):
             raise UserError(
-                f"{flag_of(option)} and {VARIABLES[option]}= both say it: leave one out"
+                f"{flag_of(option)} and {VARIABLES[option]}= set the same option: leave one out"
             )
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise UserError(f"{VARIABLES[option]}: {twice[0]} is named twice")
@@ -110,7 +110,7 @@ def of_length(raw: RawSpec, steps: int, folder: MatrixFolder) -> Matrix:
     matrix = expand(with_threads(check_spec(raw), folder))
     if len({cell.label for cell in matrix.cells}) < 2:
         left = "".join(f"; {label} is left out: {why}" for label, why in matrix.left_out[:1])
-        raise UserError(f"nothing to compare: all of it is {matrix.cells[0].label}{left}")
+        raise UserError(f"nothing to compare: every run is {matrix.cells[0].label}{left}")
     return matrix
 
 

@@ -65,8 +65,8 @@ class TimeLimit:
 
 def _notice(_: str, again: bool) -> str:
     if again:
-        return "stopped at once; the running cells save by themselves and end"
-    return "stopping: the running cells end their step and save; Ctrl-C again stops at once"
+        return "stopped at once; the running cells save and exit on their own"
+    return "stopping: the running cells finish their step and save; Ctrl-C again stops at once"
 
 
 class Runner:
@@ -122,7 +122,7 @@ class Runner:
                 self._line.clear()
                 self._owners.close()
         if stop:
-            self._say(f"stopped by {stop.signal}; saved. To go on: the same command")
+            self._say(f"stopped by {stop.signal}; saved. The same command resumes")
             return Exit.PREEMPTED
         if self._enough() and self._queue.pending([]):
             return Exit.PREEMPTED
@@ -138,7 +138,7 @@ class Runner:
             if stop:
                 one.process.stop()
             elif one.process.seconds > limit:
-                one.process.stop(f"no end after {limit:.0f} s (MATRIX_TIMEOUT)")
+                one.process.stop(f"not finished after {limit:.0f} s (MATRIX_TIMEOUT)")
         if stop or self._enough():
             return bool(self._running)
         self._fill()
@@ -153,7 +153,7 @@ class Runner:
         """Kill the process of a cell that another task has taken over: it now owns the folder."""
         for one in self._running:
             if one.cell.name == cell:
-                self._say(f"{cell}: another task has taken it over after a silence of this one")
+                self._say(f"{cell}: taken over by another task, since this one was silent")
                 one.process.kill()
                 self._lost.add(cell)
 

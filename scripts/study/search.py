@@ -49,7 +49,7 @@ class Dimension:
                 found *= float(own or "")
             except ValueError:
                 raise ValueError(
-                    f"{self.text} is a multiple of a default, and there is none"
+                    f"{self.text} is a multiple of the default, and this option has none"
                 ) from None
         return f"{found:.4g}"
 
@@ -76,7 +76,7 @@ def dimension(option: str, text: str) -> Dimension:
     if low >= high:
         raise ValueError(f"{text!r}: the lower end comes first")
     if match[1] and low <= 0.0:
-        raise ValueError(f"{text!r}: a log scale begins above 0")
+        raise ValueError(f"{text!r}: a log scale needs values above 0")
     return Dimension(option, text, low, high, bool(match[1]), bool(match[2]))
 
 

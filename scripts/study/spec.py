@@ -188,8 +188,8 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     rates = len(raw.axes.get(RATE, ())) > 1 or bool(tune)
     if rates and (both := sorted(set(seeds) & set(tuning))):
         problems.append(
-            f"{raw.place('TUNING_SEEDS')}: seed {both[0]} is reported, too: a rate is chosen on "
-            "other seeds than those it is judged by"
+            f"{raw.place('TUNING_SEEDS')}: seed {both[0]} is reported, too: choose the rate on "
+            "other seeds"
         )
     name, keep = raw.texts["NAME"], raw.texts["KEEP"]
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
@@ -206,7 +206,7 @@ def check_spec(raw: RawSpec) -> MatrixSpec:
     trials = _number(raw, "TUNE_TRIALS", 2, problems)
     tune_scramble = _number(raw, "TUNE_SCRAMBLE", 0, problems)
     if (controls := raw.texts["CONTROLS"]) not in ("y", "n"):
-        problems.append(f"{raw.place('CONTROLS')}: {controls!r} is no answer: write y or n")
+        problems.append(f"{raw.place('CONTROLS')}: {controls!r} is neither y nor n")
     if problems:
         raise UserError(*problems)
     return MatrixSpec(

@@ -97,5 +97,5 @@ def results(folder: MatrixFolder, cell: str) -> CellResults:
     return read_record(
         folder.run_dir(cell) / "summary.json",
         CellResults,
-        f"'make matrix-rerun CELLS={cell}' has the cell run again",
+        f"'make matrix-rerun CELLS={cell}' makes the cell run again",
     )

@@ -53,7 +53,7 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
     lines.append(f"  seeds: {', '.join(map(str, spec.seeds))} ({loop})")
     if spec.controls:
         added = ", ".join([*spec.added, "small dense models"])
-        lines.append(f"  added as controls: {added} (without MATRIX_CONTROLS they are not)")
+        lines.append(f"  added as controls: {added} (not without MATRIX_CONTROLS)")
     seeds = ", ".join(map(str, spec.tuning_seeds))
     if spec.tune:
         space = "; ".join(f"{typed(tuned.option)} {tuned.text}" for tuned in spec.tune)
@@ -61,7 +61,7 @@ def plan(folder: MatrixFolder, matrix: Matrix, record: MatrixRecord) -> list[str
             f"  every row is tuned first: {spec.trials} trials of {space}, with seeds {seeds}"
         )
         runs = round(sum(map(record.chance, record.cells)))
-        lines.append(f"  {runs} of these runs are made, the others are trials not chosen")
+        lines.append(f"  {runs} of these will run; the others are trials that are not chosen")
     elif spec.tuned:
         lines.append(f"  the learning rate is chosen first, by the dense runs of seeds {seeds}")
     same = [f for f in _common(matrix) if f]
@@ -188,7 +188,7 @@ def status(folder: MatrixFolder) -> list[str]:
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     lines = [f"matrix {record.name} in {folder.path}: {said}"]
     over = counts["finished"] + counts["skipped"] == len(known)
-    idle = "all is done" if over else continuation(record.name)
+    idle = "all cells have finished" if over else continuation(record.name)
     lines += [f"run by {runner}"] if runner else shown.jobs_of(folder, over) or [idle]
     for cell in record.cells:
         state = known[cell.name]
@@ -222,7 +222,7 @@ def summary(folder: MatrixFolder, record: MatrixRecord) -> list[str]:
         if state.status == "failed":
             notes.append(f"failed: {name}: {state.kind} ({state.reason})")
     if any(state.shared for state in known.values()):
-        notes.append("cells ran beside each other: their speeds are not to be compared")
+        notes.append("cells ran at the same time on one device: do not compare their speeds")
     head = ["cell", "seeds", "validation loss", "s.d.", "perplexity", "sparsity", "seconds"]
     return [*table(head, rows), *notes]
 

@@ -138,7 +138,7 @@ def _head(matrix: MatrixView) -> str:
     )
     left = f"about {rough_duration(matrix.left)} left" if matrix.left else ""
     over = matrix.count("finished") + matrix.count("skipped") == len(matrix.cells)
-    idle = "all is done" if over else continuation(matrix.name)
+    idle = "all cells have finished" if over else continuation(matrix.name)
     said = ", ".join(filter(None, (f"run by {matrix.runner}" if matrix.runner else idle, left)))
     shares = [(name, count / len(matrix.cells)) for name, count in counts if count]
     return (

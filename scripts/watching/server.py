@@ -80,9 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Send the page or its body."""
         asked = urlsplit(self.path)
         if not self.server.known(self.headers.get("Host")):
-            self._send(HTTPStatus.FORBIDDEN, "this server is for this machine alone\n")
+            self._send(
+                HTTPStatus.FORBIDDEN, "this server answers requests from this machine only\n"
+            )
         elif asked.path not in ("/", "/body"):
-            self._send(HTTPStatus.NOT_FOUND, "there are / and /body\n")
+            self._send(HTTPStatus.NOT_FOUND, "not found: there is only / and /body\n")
         else:
             cell = parse_qs(asked.query, max_num_fields=4).get("cell", [""])[0]
             body = self.server.body(cell)

@@ -54,7 +54,7 @@ def test_four_interruptions_change_no_result(slurm: Cluster, tmp_path: Path) -> 
     assert wrong == []
     assert set(work.done) == set(KINDS)
     status = work.matrix("--status")
-    assert "12 finished\nall is done" in status.stdout
+    assert "12 finished\nall cells have finished" in status.stdout
 
 
 @pytest.mark.parametrize("allowed", [True, False])

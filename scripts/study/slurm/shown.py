@@ -38,7 +38,7 @@ def jobs_of(folder: MatrixFolder, over: bool) -> list[str]:
     except UserError as error:
         lines = [f"submitted to Slurm; {error}"]
     else:
-        idle = "all is done" if over else f"no job of Slurm is left; {_AGAIN}"
+        idle = "all cells have finished" if over else f"no job of Slurm is left; {_AGAIN}"
         lines = [f"Slurm: {counted(jobs)}" if jobs else idle]
         if not jobs and not over and not _worked(folder):
             lines.append(

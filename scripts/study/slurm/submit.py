@@ -68,7 +68,7 @@ def submit(
         folder.write_matrix(record)
         left = _left(folder, record)
         if not left:
-            say("all is done; 'make report' compares the runs")
+            say("all cells have finished; 'make report' compares the runs")
             return Exit.OK
         Admission(folder, record, say).check_disk_before(left)
         return _submit(folder, matrix, record, settings, left, say)

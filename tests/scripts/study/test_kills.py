@@ -128,7 +128,7 @@ def test_a_signal_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> N
     runner.send_signal(signal.SIGINT)
     said, _ = runner.communicate(timeout=60)
     assert runner.returncode == 75
-    assert "stopped by SIGINT; saved. To go on: the same command" in said
+    assert "stopped by SIGINT; saved. The same command resumes" in said
     assert list(out.glob("cells/*/checkpoints/step-*"))
     assert [line["event"] for line in events(out)][-2:] == ["stopped", "end"]
     shown = run(config, out, "--status").stdout

@@ -67,7 +67,7 @@ def test_a_plan_measures_nothing_and_a_gpu_decides_by_itself(tmp_path: Path) -> 
     assert pinned([cell("a", WIDE)], tmp_path, "auto takes bf16 on this cuda") == ([None], [])
     found, said = pinned([cell("a")], tmp_path, code=2)
     assert found == [None]
-    assert said[0].startswith("precision: it cannot be measured")
+    assert said[0].startswith("precision: cannot be measured")
 
 
 def test_on_other_machines_cpus_take_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,8 +115,8 @@ def test_the_same_question_has_the_same_folder_and_another_another(tmp_path: Pat
             "",
             "OPTIMIZERS: no optimizer 'muno'; did you mean muon",
         ),
-        ({"optimizer": "adamw"}, "", "nothing to compare: all of it is adamw"),
-        ({"optimizer": "adamw muon"}, "--optimizer sgd", "--optimizer and OPTIMIZERS= both say it"),
+        ({"optimizer": "adamw"}, "", "nothing to compare: every run is adamw"),
+        ({"optimizer": "adamw muon"}, "--optimizer sgd", "--optimizer and OPTIMIZERS= set"),
         ({"pruning_method": "magnitude", "target_sparsity": "1.5"}, "", "--target-sparsity: 1.5"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_name_says_what_continues_it() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "words"),
-    [("--time=soon", "soon is no time such as 90s, 10m or 1h"), ("--time=0", "0 is no time"),
+    [("--time=soon", "soon is not a time: write 90s, 10m or 1h"), ("--time=0", "0 is not a time"),
      ("--seeds=1", "SEEDS=1: give 2 to 100 seeds"), ("--seeds=many", "SEEDS=many: give 2 to 100")],
 )  # fmt: skip
 def test_wrong_words_on_the_command_line(argument: str, words: str) -> None:

@@ -145,7 +145,7 @@ def test_a_hung_cell_is_ended_and_goes_on(work: Work) -> None:
     assert work(*ONE, 'MATRIX_TIMEOUT="1"') == 0
     (failed,) = work.events("failed")
     assert (failed["kind"], failed["retry"]) == ("hang", True)
-    assert "no end after 1 s" in failed["reason"]
+    assert "not finished after 1 s" in failed["reason"]
     assert [line["going_on"] for line in work.events("started")] == [False, True]
 
 

@@ -68,7 +68,7 @@ def test_ranges_and_lists_are_read() -> None:
         ("1..2..3", "is not a range"),
         ("1..1e999", "is not a range"),
         ("2..1", "lower end comes first"),
-        ("log:0..1", "begins above 0"),
+        ("log:0..1", "needs values above 0"),
         ("x0.5..2", "both ends"),
     ],
 )

@@ -106,7 +106,7 @@ def test_what_is_left_is_submitted_and_a_task_runs_it(study: Study) -> None:
     # Again: there is nothing to do, and a runner on this machine goes on with the same folder.
     study.slurm.jobs()
     assert study("--array", "3") == 0
-    assert "all is done" in study.said
+    assert "all cells have finished" in study.said
     assert len(study.slurm.log("sbatch")) == 1
     assert study("--runner", "local") == 0
 
