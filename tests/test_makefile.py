@@ -575,8 +575,8 @@ def test_watch_is_given_what_was_typed(tree: Path) -> None:
     done = make(tree, "watch", "RUN=it's $(HOME); touch x", "PORT=0")
     assert done.returncode != 0
     assert "RUN=it's " in done.stderr
-    assert "; touch x: is no run directory" in done.stderr
+    assert "; touch x: not a run directory" in done.stderr
     assert not (tree / "x").exists()
     assert "nothing to watch yet" in make(tree, "watch").stderr
     assert "not allowed with argument --run" in make(tree, "watch", "RUN=a", "MATRIX=b").stderr
-    assert "x is no port" in make(tree, "watch", "PORT=x").stderr
+    assert "x is not a port" in make(tree, "watch", "PORT=x").stderr
