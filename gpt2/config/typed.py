@@ -31,7 +31,7 @@ NUMBERED = {"DEVICE": ("cuda", "DEVICE_INDEX")}
 
 #: Options in seconds; their flags also take 90s, 5m and 1h.
 TIMES = ("MAX_TIME",)
-#: Options of which 0 is no limit.
+#: Options for which 0 means no limit.
 LIMITS = ("NUM_EPOCHS", "MAX_STEPS", "MAX_TIME")
 #: Options that are comma-separated lists of key=value, with the flag that adds one.
 REPEATABLE = {"OPT_ARGS": "--opt-arg"}

@@ -83,9 +83,9 @@ def prepare(config: MachineConfig, precision: str, seed: int) -> None:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Context in which products of fp32 numbers are never rounded to TF32, whatever `prepare` set.
+    """Return the context in which fp32 products never use TF32, whatever `prepare` set.
 
-    Of a run in 16 bits prepare() lets them be, and no other program does.
+    prepare() allows TF32 in 16-bit runs; other programs do not.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

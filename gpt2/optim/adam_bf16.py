@@ -1,8 +1,8 @@
-"""Adam and AdamW that keep both moments in bf16 and compute in fp32: half the state.
+"""Adam and AdamW with both moments in bf16 and arithmetic in fp32: half the optimizer state.
 
-bf16 has steps of 1/128 to 1/256. Rounded to the nearest, a second moment of which a step changes
-less would never move again: with beta2 0.999, none that is up to three times too large would fall.
-Rounded up or down by chance, as near as it is, it is right in the mean.
+bf16 rounds in steps of 1/128 to 1/256. Rounded to nearest, a second moment would never change by
+less than that: with beta2 0.999, one that is up to three times too large would never fall.
+Stochastic rounding is right on average.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AT_ONCE = 2**22
 
 @dataclass
 class _Piece:
-    """A stretch of one parameter, flat: its weights, gradients, moments and count of steps."""
+    """A flat slice of one parameter: its weights, gradients, moments and step count."""
 
     weight: Tensor
     gradient: Tensor
@@ -34,7 +34,7 @@ class _Piece:
     step: Tensor
 
     def cut(self, sizes: list[int]) -> list[_Piece]:
-        """Return stretches of these sizes: the last counts the step, the others a copy of it."""
+        """Split it into slices of these sizes; only the last updates the step count, not a copy."""
         if len(sizes) == 1:
             return [self]
         moments = zip(*(moment.split(sizes) for moment in self.moments), strict=True)
@@ -48,10 +48,10 @@ class _Piece:
 
 
 class Bf16StateAdam(torch.optim.Adam):
-    """torch's Adam, or AdamW where `decoupled`, with moments that lie in bf16 between steps.
+    """torch's Adam, or AdamW where `decoupled`, with moments kept in bf16 between steps.
 
-    Which way a number is rounded follows from the step and its place, so the same run takes the
-    same way again. A skipped step changes nothing, since what came from bf16 is not rounded.
+    The rounding depends on the step and the index only, so that a run can be repeated exactly. A
+    skipped step changes nothing: numbers read from bf16 round to themselves.
     """
 
     def __init__(
@@ -73,7 +73,10 @@ class Bf16StateAdam(torch.optim.Adam):
         )
 
     def compile(self) -> None:
-        """Compile the rounding, which changes no bit. Raises RuntimeError where that fails."""
+        """Compile the rounding, which changes no bit.
+
+        Raises RuntimeError where that fails.
+        """
         device = self.param_groups[0]["params"][0].device
         start = torch.zeros((), dtype=torch.int32, device=device)
         rounding.rounded_moments(torch.zeros((2, 64), device=device), start)
@@ -147,7 +150,7 @@ class Bf16StateAdam(torch.optim.Adam):
 
 
 class _Scratch:
-    """Memory that all batches of a step share: both moments in fp32 and, for rounding, bits."""
+    """Buffers that all batches of a step share: both moments in fp32 and, for rounding, bits."""
 
     def __init__(self, batches: list[list[_Piece]], *, rounds: bool) -> None:
         most = max(sum(len(piece.weight) for piece in pieces) for pieces in batches)
@@ -165,7 +168,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
-    """Yield stretches of parameters, AT_ONCE numbers together; the last may be fewer."""
+    """Yield batches of slices with AT_ONCE numbers together; the last may have fewer."""
     batch: list[_Piece] = []
     room = AT_ONCE
     for whole in pieces:

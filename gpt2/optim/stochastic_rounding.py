@@ -1,7 +1,7 @@
-"""Rounding from fp32 to bf16 by chance, by random bits that follow from place and step alone.
+"""Stochastic rounding from fp32 to bf16, by random bits that depend on index and step only.
 
-There are two forms of the same bits. One works in place, operation by operation; the other is one
-compiled kernel, which reads fp32 and writes bf16 and holds nothing in between.
+Two implementations use the same bits. One works in place, operation by operation. The other is one
+compiled kernel, which reads fp32 and writes bf16 without intermediate tensors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Odd constants that spread places, steps and batches over 32 bits, as signed numbers.
+#: Odd constants that spread indices, steps and batches over 32 bits, as signed numbers.
 _PLACE, _STEP, _BATCH = -1640531535, -2048144789, -1028477387
 #: Shifts and factors of a mixing function (C. Wellons, hash-prospector, "lowbias32").
 _MIX = ((16, 2146121005), (15, -2073254261), (16, 1))
@@ -22,39 +22,39 @@ Rounded = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def places(count: int, device: torch.device) -> Tensor:
-    """Return what tells `count` places apart, int32."""
+    """Return an int32 that distinguishes each of `count` indices, (count,)."""
     return torch.arange(count, dtype=torch.int32, device=device).mul_(_PLACE)
 
 
 def offset(step: Tensor, number: int) -> Tensor:
-    """Return what tells steps and batches apart: int32, 0-d, on the device of `step` (0-d).
+    """Return an int32 (0-d) that distinguishes steps and batches, on the device of `step` (0-d).
 
-    No random generator is asked: it would have to be seeded by the step, which only the device
-    knows, since that is where steps are skipped.
+    A random generator would have to be seeded by the step, which only the device knows, since it
+    decides which steps are skipped.
     """
     return step.to(torch.int32).mul_(_STEP).add_(number * _BATCH % 2**31)
 
 
 def random_bits(count: int, step: Tensor, number: int) -> Tensor:
-    """Return 32 random bits for each of `count` places, int32, of a step and a batch."""
+    """Return 32 random bits for each of `count` indices, int32, for a step and a batch."""
     bits = places(count, step.device) + offset(step, number)
     _mix(bits, torch.empty_like(bits))
     return bits
 
 
 def round_by_chance(wide: Tensor, bits: Tensor) -> None:
-    """Round fp32 numbers in place to ones of bf16: up as often as they are near to that.
+    """Round fp32 numbers to bf16 in place, up with a probability equal to the remainder.
 
-    `bits` (int32, of the same shape) are random numbers from 0 to 2^16 - 1. What is one of bf16
-    stays.
+    `bits` (int32, of the same shape) are random numbers from 0 to 2^16 - 1. Numbers that bf16 can
+    hold do not change.
     """
     wide.view(torch.int32).add_(bits).bitwise_and_(~_LOWER)
 
 
 def round_moments(wide: Tensor, spread: Tensor, start: Tensor, drawn: Tensor) -> None:
-    """Round both moments, fp32 (2, n), in place to numbers of bf16.
+    """Round both moments, fp32 (2, n), to bf16 in place.
 
-    spread: of places(n). start: of offset(). drawn: (2, n) int32 that may be overwritten.
+    spread: places(n). start: offset(). drawn: (2, n) int32, is overwritten.
     """
     bits, upper = drawn.unbind()
     torch.add(spread, start, out=bits)
@@ -67,7 +67,7 @@ def _mix(bits: Tensor, spare: Tensor) -> None:
     """Mix `bits` in place; `spare`, of the same shape, is overwritten."""
     for shift, factor in _MIX:
         torch.bitwise_right_shift(bits, shift, out=spare)
-        bits.bitwise_xor_(spare.bitwise_and_(2 ** (32 - shift) - 1))  # without the sign's copies
+        bits.bitwise_xor_(spare.bitwise_and_(2 ** (32 - shift) - 1))  # unsigned shift
         if factor != 1:
             bits.mul_(factor)
 
@@ -92,7 +92,10 @@ def _compiled() -> Rounded:
 
 @torch.library.custom_op("gpt2::rounded_moments", mutates_args=())
 def rounded_moments(wide: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Do what moments_by_formula does in one kernel. Raises RuntimeError without a compiler."""
+    """Do the same as moments_by_formula in one kernel.
+
+    Raises RuntimeError without a compiler.
+    """
     return _compiled()(wide, start)
 
 

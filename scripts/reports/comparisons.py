@@ -1,4 +1,4 @@
-"""Tables of one sparsity each: which rows are compared with which, and what the test says."""
+"""Tables, one per sparsity: which rows are compared with which, and the test's result."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from scripts.reports.statistics import (
 )
 from scripts.reports.worst_case import worst_differences
 
-#: What a row is compared with: its own optimizer without pruning, magnitude at the same sparsity,
-#: a static mask at the same sparsity, a small dense model of equal average parameters, or any
-#: other row of the table.
+#: What a row is compared with: its own optimizer without pruning, magnitude at the same sparsity, a
+#: static mask at the same sparsity, a small dense model of equal average parameters, or any other
+#: row of the table.
 AGAINST_DENSE, AGAINST_REFERENCE, AGAINST_ROW = "dense", "reference", "row"
 AGAINST_STATIC, AGAINST_SMALL = "static", "small"
 
@@ -46,13 +46,13 @@ AGAINST_STATIC, AGAINST_SMALL = "static", "small"
 class Comparison:
     """Final losses of `row` minus those of `against`, paired by seed.
 
-    objections: why the two cannot be compared; nothing else is then given. p: the test's p value,
-    corrected: by Holm over the page; both None where no claim is made: of fewer than five
-    seeds, or where unequal numbers of seeds failed.
-    detectable: the difference that its seeds would have shown with a chance of 80 %.
-    worst: the difference had all failed seeds ended in the worst case, p_worst its p value, by Holm
-    over the page; both None where none failed. equivalence: None where no margin was given, or
-    where these seeds carry no claim.
+    objections: why the two cannot be compared; the other fields are then empty.
+    p, corrected: the test's p value, and after Holm's correction over the page; None where no claim
+        is made: fewer than five seeds, or unequal numbers of failed seeds.
+    detectable: the difference that its seeds would show with a probability of 80 %.
+    worst, p_worst: the difference had all failed seeds ended in the worst case, and its p value by
+        Holm over the page; None where none failed.
+    equivalence: None without a margin, or where these seeds support no claim.
     """
 
     row: Row
@@ -70,19 +70,19 @@ class Comparison:
 
     @property
     def uneven(self) -> bool:
-        """Whether more seeds of one side than of the other have no results.
+        """Return whether one side has more seeds without results than the other.
 
-        Whether a seed diverges depends on the method, so the seeds that are left are then no fair
-        sample: those that do worst are missing on one side.
+        Whether a seed diverges depends on the method, so the remaining seeds are then not a fair
+        sample: the worst ones are missing on one side.
         """
         return self.row.unfinished != self.against.unfinished
 
     @property
     def outcome(self) -> str:
-        """The verdict on the pair.
+        """Return the verdict on the pair.
 
         One of: refused, uneven, too few, better, worse, equal (to the last digit), undecided, or
-        reversible: a claim that the seeds which failed on both sides could undo.
+        reversible: a claim that seeds which failed on both sides could undo.
         """
         if self.difference is None:
             return "refused"
@@ -103,8 +103,8 @@ class Comparison:
 class Table:
     """The rows of one sparsity, their dense controls of either size, and every comparison.
 
-    groups: into how many the rows fall that are not compared with one another, for the `reasons`;
-    0 where every pair was compared. lone: pairs were left out that have one seed in common.
+    groups: the number of groups of rows that are not compared with one another, for the `reasons`;
+    0 where every pair was compared. lone: pairs with only one common seed were left out.
     """
 
     asked: float
@@ -118,19 +118,19 @@ class Table:
 
     @property
     def comparable(self) -> tuple[Comparison, ...]:
-        """The comparisons of rows that can be compared."""
+        """Return the comparisons of rows that can be compared."""
         return tuple(found for found in self.comparisons if found.difference)
 
     @cached_property
     def common_seeds(self) -> frozenset[int]:
-        """The seeds that all rows have."""
+        """Return the seeds that all rows have."""
         return frozenset.intersection(*(frozenset(row.seeds) for row in self.rows))
 
     @cached_property
     def lowest(self) -> Row | None:
-        """The row of the lowest mean loss over the seeds that all rows have.
+        """Return the row with the lowest mean loss over the seeds that all rows have.
 
-        None of one row, and where any row cannot be compared with it.
+        None for a single row, and where any row cannot be compared with it.
         """
         if len(self.rows) < 2 or self.groups or self.lone or not self.common_seeds:
             return None
@@ -139,16 +139,16 @@ class Table:
 
     @property
     def tested(self) -> int:
-        """The number of its comparisons that were tested."""
+        """Return how many of its comparisons were tested."""
         return sum(found.corrected is not None for found in self.comparisons)
 
 
 def tables_of(
     rows: Sequence[Row], pools: Sequence[Pool] = (), margin: float | None = None
 ) -> list[Table]:
-    """Return a table for every sparsity that was asked for, dense first.
+    """Return a table for every requested sparsity, dense first.
 
-    pools: rows with a common deviation. margin: within which equivalence is tested.
+    pools: rows with a common standard deviation. margin: of the equivalence test.
     """
     groups = [tuple(own) for _, own in itertools.groupby(rows, key=lambda row: row.asked)]
     asked = [_asked(own, rows) for own in groups]
@@ -195,10 +195,10 @@ def _asked(own: Sequence[Row], rows: Sequence[Row]) -> _Asked:
     groups = groups_of(free)
     every = [list(free)] if len(groups) <= MOST_GROUPS else groups
     pairs = [pair for group in every for pair in itertools.combinations(group, 2)]
-    # Of a study of several lengths those of one length are compared.
+    # In a study of several lengths, compare rows of the same length.
     pairs = [p for p in pairs if not differences(*p).keys() & set(LENGTH)] or pairs
     shown = pairs
-    if len(free) > MOST_GROUPS:  # of any runs: a pair of single runs says nothing
+    if len(free) > MOST_GROUPS:  # a pair of single runs shows nothing
         shown = [pair for pair in pairs if len(paired(*pair)) > 1 or objections(*pair)]
     asked += [_compare(second, first, AGAINST_ROW) for first, second in shown]
     lone = len(shown) < len(pairs)
@@ -236,7 +236,7 @@ def _compare(row: Row, against: Row, purpose: str) -> Comparison:
 def tested_together(
     comparisons: Sequence[Comparison], pools: Sequence[Pool], margin: float | None
 ) -> list[Comparison]:
-    """Return the comparisons of a page with their p values and what could have been seen.
+    """Return the comparisons of a page with their p values and detectable differences.
 
     All are one family: Holm's correction is over the page.
     """
@@ -248,7 +248,7 @@ def tested_together(
     worst = [worst_differences(c.row, c.against) for c in testable]
     own = [spreads[id(c)] for c in testable]
     raw = [p_value(values, spread) for values, spread in zip(differences, own, strict=True)]
-    # No failed seed may help: its p value is not below that of the seeds that are there.
+    # Failed seeds must not help: this p value is at least that of the finished seeds.
     raw_worst = [
         max(p, _p_of_sign(values, spread, c))
         for p, values, spread, c in zip(raw, worst, own, testable, strict=True)
@@ -297,7 +297,7 @@ def _with_tests(
 
 
 def _p_of_sign(values: Sequence[float], spread: Spread | None, found: Comparison) -> float:
-    """Return the p value of differences; 1 where their mean has another sign than was seen."""
+    """Return the p value of differences; 1 where their mean has another sign than observed."""
     assert found.difference is not None
     same = sum(values) * found.difference.mean > 0.0
     return p_value(values, spread) if same else 1.0

@@ -10,12 +10,12 @@ from scripts.reports.horizons import Efficiency
 from scripts.reports.speedup import Speedup
 from scripts.reports.table_cells import UNKNOWN, Grid
 
-#: Names in a sentence; of more only their number is given.
+#: Most names in a sentence; more are only counted.
 _MOST = 5
 
 
 def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:
-    """Return when rows reached the final loss of their controls; those that never did left out.
+    """Return when rows reached the final loss of their controls, without those that never did.
 
     shared: runs shared a machine, so seconds are left out.
     """
@@ -47,7 +47,7 @@ def speedup_grid(found: Sequence[Speedup], shared: bool) -> Grid:
 
 
 def speedup_notes(found: Sequence[Speedup]) -> Iterator[str]:
-    """Yield the rows that never got there, and how the numbers are made."""
+    """Yield the rows that never reached it, and how the numbers are computed."""
     never = [f"{each.row.label} ({each.control.label})" for each in found if each.steps is None]
     if len(never) > _MOST:
         yield f"{len(never)} of {len(found)} pairs never reached the final loss of the control."
@@ -62,7 +62,7 @@ def speedup_notes(found: Sequence[Speedup]) -> Iterator[str]:
 
 
 def efficiency_grid(found: Sequence[Efficiency]) -> Grid:
-    """Return the data-efficiency factors, a line for each row that has one."""
+    """Return the data-efficiency factors, a line for each row with one."""
     titles = (
         "",
         "against",

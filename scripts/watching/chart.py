@@ -13,8 +13,8 @@ from scripts.watching.followed import Point
 #: for its numbers.
 SIZE, CARD, SMALL = (480, 220), (380, 190), (120, 28)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 36
-#: Share of the steps whose values do not set the scale of the small ones, if a curve has at least
-#: that many points: far above all later ones, they would leave nothing to see of what differs.
+#: First share of the steps whose far higher values do not set the scale, and the fewest points of a
+#: curve for this: they would hide the differences between later values.
 _SKIPPED, _MANY = 0.05, 20
 
 
@@ -73,7 +73,7 @@ def spark(lines: Sequence[Line], limits: tuple[float, float] | None) -> str:
 
 
 def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return the range of values of curves, of long ones without the first steps; or None."""
+    """Return the range of values of curves, without the first steps of long ones; or None."""
     values = [value for line in lines for value in _scaling(line)]
     return (min(values), max(values)) if values else None
 

@@ -41,7 +41,10 @@ class Following:
     """The running or last run in `runs`; it does not change while that one runs."""
 
     def __init__(self, runs: Path) -> None:
-        """Raises UserError where there is nothing."""
+        """Find the first one.
+
+        Raises UserError where there is nothing.
+        """
         self._runs = runs
         self._watched = self._found()
 

@@ -246,7 +246,7 @@ def _grid(matrix: MatrixView) -> str:
 
 
 def _overlaid(rows: Mapping[str, Mapping[int | None, Sequence[RunView]]]) -> str:
-    """Return charts of all cells in the colours of their rows; empty where they are many."""
+    """Return charts of all cells in the colours of their rows; empty if there are too many."""
     cells = sum(len(found) for row in rows.values() for found in row.values())
     if len(rows) > _COLOURS or cells > _OVERLAID:
         return ""

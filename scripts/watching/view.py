@@ -216,7 +216,7 @@ def _record(path: Path, kind: type[Kind]) -> Kind:
 
 
 def _config(path: Path) -> dict[str, str]:
-    """Return the values in the config of a run by symbol; nothing where it cannot be read."""
+    """Return the values in a run's config by symbol; empty if unreadable."""
     with suppress(OSError, ValueError):
         lines = lines_of(path.read_text(encoding="utf-8"))
         return {line.name: line.value.strip('"') for line in lines if not line.problem}
@@ -232,7 +232,7 @@ def _limits(config: Mapping[str, str]) -> tuple[int | None, float | None]:
 
 
 def _member(config: Mapping[str, str], choice: str) -> str:
-    """Return the word of a choice, such as OPTIMIZER, as its flag has it; "" where none is set."""
+    """Return the value of a choice, such as OPTIMIZER, as in its flag; "" if it is not set."""
     own = QUALIFIED[choice][1] if choice in QUALIFIED else ""
     words = [
         name.removeprefix(f"{choice}_").lower()
@@ -243,7 +243,7 @@ def _member(config: Mapping[str, str], choice: str) -> str:
 
 
 def _facts(config: Mapping[str, str], record: RunRecord, summary: Summary) -> list[str]:
-    """Return what else to show of a single run."""
+    """Return other facts about a single run."""
     pruning = _member(config, "PRUNING_METHOD")
     data = record.data.dataset if record.data else None
     device = f"{record.device} ({record.device_name})" if record.device else None
