@@ -126,20 +126,21 @@ class _ChunkedLoss(torch.autograd.Function):
 class _HeadGradient:
     """The gradient of the head (V, d): an fp32 sum of the chunks' products, rows (W, d).
 
-    The first product is written, not added to zeros; all 16-bit products share one buffer. A CPU
-    copies what it adds to fp32 first; with `by_tiles`, one piece at a time so that it stays in the
-    cache.
+    The first product is written, not added to zeros. A CPU copies what it adds to fp32 first; with
+    `by_tiles`, one piece at a time so that it stays in the cache, and all 16-bit products share one
+    buffer, since fresh memory costs a CPU page faults. Elsewhere a product is gone before the
+    softmax of the next chunk needs its own memory.
     """
 
     def __init__(self, weight: Tensor, head: Tensor, by_tiles: bool) -> None:
-        self._by_tiles = by_tiles
         self.sum, self._first = torch.empty_like(weight, dtype=torch.float32), True
-        self._product = None if head.dtype == torch.float32 else torch.empty_like(head)
+        self._wide = head.dtype == torch.float32
+        self._product = torch.empty_like(head) if by_tiles else None
 
     def add(self, slope: Tensor, x: Tensor) -> None:
         """Add the product of the slopes (n, W) with the hidden states (n, d)."""
         first, self._first = self._first, False
-        if self._product is None:
+        if self._wide:
             if first:
                 torch.mm(slope.t(), x, out=self.sum)
             else:
@@ -148,7 +149,7 @@ class _HeadGradient:
         product = torch.mm(slope.t(), x, out=self._product)[: len(self.sum)]
         if first:
             self.sum.copy_(product)
-        elif not self._by_tiles:
+        elif self._product is None:
             self.sum += product
         else:
             for part, more in zip(self.sum.split(TILE), product.split(TILE), strict=True):
