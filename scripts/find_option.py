@@ -35,7 +35,7 @@ _COLUMNS = 98
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What can be found: as it is typed, what it is called, and what its help says."""
+    """An entry of the list: its typed name, its title and its help."""
 
     typed: str
     title: str
@@ -43,7 +43,10 @@ class Entry:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print a line for each option found. Raises UserError where none is."""
+    """Print a line for each option found.
+
+    Raises UserError without any.
+    """
     parser = Parser(prog="find_option.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("word", help="a word, or its beginning")
     word = parser.parse_args(argv).word.strip().lstrip("/").strip()
@@ -67,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 def matching(word: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
     """Return the entries with `word`, each with the sentence of its help that has it, or nothing.
 
-    What nanoGPT or Hugging Face call an option counts as a name. Names and titles come first.
+    nanoGPT's and Hugging Face's names of an option count as names. Names and titles come first.
     """
     begins = re.compile(rf"(?<![A-Za-z0-9]){re.escape(word)}", re.IGNORECASE)
     alias = ALIASES.get(word.lower().replace("_", "-"), " ").split(" ")[0]
@@ -83,9 +86,9 @@ def matching(word: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
 
 
 def options() -> Iterator[Entry]:
-    """Yield every option, and every value of one that has a help of its own."""
+    """Yield every option, and every value of a choice with its own help."""
     found = Options(ROOT_TREE)
-    flags = set(Options().names())  # the axes of the matrix have none
+    flags = set(Options().names())  # the axes of the matrix have no flags
     for name in found.names():
         typed = flag_of(name) if name in flags else f"CONFIG_{name}"
         node = (found.choices.get(name) or found.symbols[name]).nodes[0]
@@ -98,7 +101,7 @@ def options() -> Iterator[Entry]:
 
 
 def actions() -> Iterator[Entry]:
-    """Yield the actions of train.py: flags that are no options of the run."""
+    """Yield the actions of train.py: flags that are not options of the run."""
     hints = get_type_hints(TrainActions, include_extras=True)
     for field in dataclasses.fields(TrainActions):
         text = next(note for note in unwrap(hints[field.name])[1] if isinstance(note, Help)).text

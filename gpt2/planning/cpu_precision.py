@@ -59,10 +59,10 @@ def choose(config: Config, device: torch.device, measure: bool, file: Path = GAI
 
 
 def begun(config: Config, device: torch.device, run: Path | None) -> Choice | None:
-    """Return the precision in which the run in `run` was begun, where auto goes on with it.
+    """Return the precision of the run in `run`, if auto continues with it.
 
-    None where there is no such run, or it was begun on a device of another type. Raises UserError
-    for a run.json that cannot be read.
+    None without such a run, or if it began on a device of another type. Raises UserError for a
+    run.json that cannot be read.
     """
     if config.optim.precision != "auto" or run is None or not (run / "run.json").is_file():
         return None

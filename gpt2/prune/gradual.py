@@ -103,7 +103,7 @@ class GradualPruner(MaskedPruner):
     def _makes(self, name: str, weight: Tensor) -> Callable[[], Tensor]:
         """Return what makes the keys of a parameter, as often as it is called."""
         make = functools.partial(self._keys, name)
-        # Where ranks hold the weights in shards, there is no room for all keys on each.
+        # Sharded ranks lack the memory to keep all keys.
         return functools.cache(make) if self.scoring.slow and not is_sharded(weight) else make
 
     def _keys(self, name: str) -> Tensor:

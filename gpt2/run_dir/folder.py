@@ -4,8 +4,8 @@ command        the exact command line
 config         the full .config: copy it to .config to repeat the run
 run.json       versions, device, seed, data, start, end, status, exit code
 metrics.jsonl  one JSON object per logged step
-tracker/       what a tracker keeps, if one was asked for
-log.txt        what the console said
+tracker/       files of the tracker, if there is one
+log.txt        the console's output
 checkpoints/   see checkpoint/store.py
 summary.json   the results; a run is finished when this exists
 sample.txt     the text that the model wrote after its last step

@@ -117,9 +117,9 @@ def already_prepared(
 ) -> Meta | None:
     """Return the meta.json of finished data, or None where there are none.
 
-    Raises UserError (DATA), with --force as the remedy, when they are damaged, or were made with
-    another `tokenizer`, input (`given`: --input or --adopt), `max_tokens` or `text_column` (None:
-    any), or without the `end_of_text` asked for. A file of 64 MiB or more is hashed the first time,
+    Raises UserError (DATA) when they are damaged, or were made with other options; --force is the
+    remedy. The options are `tokenizer`, the input (`given`: --input or --adopt), `max_tokens` and
+    `text_column` (None: any), and `end_of_text`. A file of 64 MiB or more is hashed the first time,
     then only when its size, times or inode have changed.
     """
     if not (folder / META).exists():

@@ -27,7 +27,7 @@ def typed_arguments(
     """Return `given` with its values converted to the types in the signature of `kind`.
 
     Raises UserError naming every argument that is unknown (`kind` itself might ignore it), has its
-    own flag, is among `reserved`, or does not fit its type.
+    own flag, is `reserved`, or has another type.
     """
     known = parameters(kind)
     ready, problems = {}, []
