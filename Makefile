@@ -200,19 +200,19 @@ test-matrix: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## run the matrix 
 matrix-plan: $(if $(SPEC),,$(if $(wildcard .config),prepare)) ## show what the matrix would run: cells, order, exclusions, time, memory, disk
 	@$(SH) $(PY) && become "$$py $(STUDY_RUN) --plan$(CELL_FLAGS)"
 
-matrix-status:             ## progress of the matrix: done, running, failed, left
+matrix-status:             ## progress of the matrix of .config, or else of the newest: done, running, failed, left
 	@$(SH) $(PY) && become "$$py $(STUDY) --status"
 
 matrix-rerun:              ## mark cells to run again in the next test-matrix: CELLS=failed, or a pattern of names
 	@$(SH) $(PY) && become "$$py $(STUDY) --rerun \"\$$CELLS\""
 
-watch:                     ## a page in the browser that follows what runs, of the newest or RUN=DIR, MATRIX=DIR; PORT=8000
+watch:                     ## a page in the browser: what runs now, or RUN=DIR, MATRIX=DIR; PORT=8000
 	@$(SH) $(PY) && become "$$py scripts/watch.py$${RUN:+ --run \"\$$RUN\"}$${MATRIX:+ --matrix \"\$$MATRIX\"}$${PORT:+ --port \"\$$PORT\"}"
 
 list-runs:                 ## list the runs in runs/: when, optimizer, steps, loss, status, what is special
 	@$(SH) $(PY) && become "$$py scripts/list_runs.py"
 
-prune-runs:                ## list dead runs and extra checkpoints in runs/; YES=1 removes them
+prune-runs:                ## list dead runs, extra checkpoints and empty matrices in runs/; YES=1 removes them
 	@$(SH) $(PY) && become "$$py scripts/prune_runs.py$${YES:+ --yes}"
 
 explain:                   ## explain one option: OPTION=learning-rate; OPTION=/oom finds those with a word

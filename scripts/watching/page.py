@@ -103,7 +103,7 @@ def measuring_body(matrix: MeasuringView) -> str:
         "compared have not started; this page shows them as soon as they do.</p>"
         f"{_bar([('running', matrix.step / matrix.steps)])}"
         f'<p class="legend">short run: {under_way}; {counted(len(matrix.done), "row")} measured</p>'
-        f"<section>{table if matrix.done else ''}</section>"
+        f'<section class="measured">{table if matrix.done else ""}</section>'
     )
 
 
