@@ -44,7 +44,7 @@ def improve(menu: Any, tree: Kconfig, flags: Container[str]) -> None:
     entry, info = menu._node_str, menu._info_str
     menu._node_str = lambda node: with_values(tree, node, entry(node))
     menu._help_info = lambda _: "\n"  # the help is shown first
-    menu._choice_syms_info = members
+    menu._choice_syms_info = lambda _: ""
     menu._info_str = lambda node: help_first(node, info, flags)
 
 
@@ -93,7 +93,7 @@ def members(choice: kc.Choice) -> str:
         mark = "*" if symbol is choice.selection else "-"
         said = symbol.nodes[0].prompt[0].removeprefix(f"{word}: ")
         lines.append(f"  {mark} {word:<{width}}  {'' if said == word else said}".rstrip())
-    return "\n".join(["Values (*: chosen):", *lines, "", ""])
+    return "\n".join(["Values (*: chosen):", *lines, ""])
 
 
 def help_first(node: kc.MenuNode, info: Callable[[kc.MenuNode], str], flags: Container[str]) -> str:
@@ -107,4 +107,6 @@ def help_first(node: kc.MenuNode, info: Callable[[kc.MenuNode], str], flags: Con
         lines += [f"Flag: {flag_of(item.choice.name)} {word_of(item.name, item.choice.name)}", ""]
     elif item.name in flags:
         lines += [f"Flag: {flag_of(item.name)}", ""]
+    if isinstance(item, kc.Choice):
+        lines.append(members(item))
     return "\n".join(lines) + "\n" + info(node)

@@ -372,6 +372,7 @@ def test_menuconfig_on_a_terminal(tmp_path: Path) -> None:
     code, shown = on_a_terminal(config, b"q")
     assert code == 0
     assert "No changes to save" in shown
+    assert "Optimizer (adamw, learning rate 6e-4)" in shown
     assert config.read_text() == before
     # Down twice to Optimizer, into the menu, into the choice, down to SGD, take it; quit, yes.
     members = list(Options().members("OPTIMIZER"))

@@ -104,7 +104,9 @@ def test_the_values_of_a_choice_have_words(menu: Any, tree: menus.MenuTree) -> N
     told = menu._info_str(tree.named_choices["DATASET"].nodes[0])
     assert "  * shakespeare       Tiny Shakespeare, GPT-2 tokens\n" in told
     assert "  - shakespeare-char  Tiny Shakespeare, characters\n" in told
-    assert told.index("The text to train on") < told.index("Values (*: chosen):")
+    order = ["The text to train on", "Flag: --dataset", "Values (*: chosen):", "Name: DATASET"]
+    assert sorted(order, key=told.index) == order
+    assert "Choice symbols" not in told
 
 
 #: What people type after / in the menu.
