@@ -28,6 +28,7 @@ def test_explain_without_a_config(tmp_path: Path, capsys: Captured) -> None:
     show.explain(tmp_path / ".config", "learning-rate")
     shown = capsys.readouterr()
     assert f"value: {rate()}\n" in shown.out
+    assert shown.out.index("Peak rate of the schedule") < shown.out.index("value:")
     assert f"taking defconfigs/{start.CPU_DEFCONFIG}, as 'make' does" in shown.err
 
 
