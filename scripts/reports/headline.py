@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gpt2.config.text import counted, joined
 from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
@@ -32,7 +32,7 @@ def headlines(tables: Sequence[Table]) -> list[str]:
     if not compared:
         return [_nothing(tables)]
     if not any(c.corrected is not None for c in compared):
-        return [_no_claim(tables)]
+        return [_no_claim(tables), *_so_far(compared)]
     return [text for table in tables if (text := _answer(table))] or [tally(tables)]
 
 
@@ -85,6 +85,19 @@ def _no_claim(tables: Sequence[Table]) -> str:
     if not few:
         return "No claim: unequal numbers of seeds have no results."
     return f"No claim: {could_show(few)}. A claim needs {FEWEST} seeds."
+
+
+def _so_far(compared: Sequence[Comparison]) -> Iterator[str]:
+    """Yield how the two rows of a page compare that have too few seeds for a claim."""
+    found = compared[0]
+    if len(compared) == 1 and found.difference and found.outcome == "too few":
+        by = found.difference.mean
+        word = "below" if by < 0.0 else "above"
+        seeds = counted(found.difference.count, "seed")
+        yield (
+            f"So far {found.row.label} is {abs(by):.4f} nats per token {word} "
+            f"{name_beside(found.against, found.row)}, over {seeds}."
+        )
 
 
 def _answer(table: Table) -> str:

@@ -111,7 +111,7 @@ def remarks(tables: Sequence[Table], runs: Sequence[Run], shared: bool) -> list[
             found.append(f"{names} {verb} no dense control among these runs, {at}.")
         if table.groups:
             found.append(
-                f"The {len(table.rows)} rows {where(table.asked).lower()} fall into "
+                f"The {len(table.rows)} rows {at_sparsity(table.asked)} fall into "
                 f"{table.groups} groups that are not compared with one another, since they differ "
                 f"in {joined(table.reasons)}."
             )

@@ -48,6 +48,7 @@ def test_the_text_grows_with_the_runs_and_not_with_the_pairs(tmp_path: Path) -> 
         text = "\n".join([*verdict_lines(report), *report.remarks])
         assert "groups that are not compared with one another" in text
         sizes[count] = len(text)
+    assert "rows at 50 % sparsity fall into" in text
     assert sizes[40] < 6 * sizes[10]
     assert max(len(row.label) for row in report.rows) < 60
 
