@@ -31,7 +31,11 @@ def main(argv: Sequence[str]) -> int:
     Raises UserError.
     """
     _, actions = parse(
-        "export.py", "Write a trained model for elsewhere.", argv, ExportActions, OPTIONS
+        "export.py",
+        "Export a trained model for Hugging Face, or as a sparse or dense file.",
+        argv,
+        ExportActions,
+        OPTIONS,
     )
     _refuse_unknown("--format", actions.format, FORMATS)
     _refuse_unknown("--dtype", actions.dtype, DTYPES)

@@ -70,7 +70,7 @@ def gain_of(cpu: str, file: Path = GAINS) -> float | None:
     try:
         gain = read_object(file).get(cpu)
         if gain is not None and not (isinstance(gain, int | float) and 0.0 < gain < 1000.0):
-            raise ValueError(f"{gain!r} of {cpu} is no gain")
+            raise ValueError(f"{gain!r} of {cpu} is not a gain")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{file} cannot be read ({error}): remove it, and train.py --measure-precision "

@@ -108,7 +108,7 @@ def choose_batch(
     sizes = ranks.gather(largest(planned.shape, effective, effective, planned.budget))
     size = None if None in sizes else min(sizes)
     if planned.budget.size is None or size is None:
-        why = "is not known" if planned.budget.size is None else "is too small for any micro-batch"
+        why = "is unknown" if planned.budget.size is None else "is too small for any micro-batch"
         raise UserError(
             f"--auto-batch: {planned.budget.name} {why}: give --batch-size, or --plan shows more",
             code=Exit.MEMORY,
