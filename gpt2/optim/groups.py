@@ -52,6 +52,11 @@ def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
     )
 
 
+def on_gpu(groups: list[dict[str, Any]]) -> bool:
+    """Return whether the parameters are on a CUDA device: there, to read a value is to wait."""
+    return all(parameter.device.type == "cuda" for group in groups for parameter in group["params"])
+
+
 def any_sharded(groups: list[dict[str, Any]]) -> bool:
     """Return whether parameters of the groups are sharded over ranks."""
     return any(is_sharded(parameter) for group in groups for parameter in group["params"])

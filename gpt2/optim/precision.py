@@ -39,8 +39,9 @@ def emulated(name: str, device: torch.device) -> bool:
 class Precision:
     """The precision of a step: autocast around the model, the backward pass, the update.
 
-    A skipped step leaves weights and optimizer state unchanged. Optimizers with a fused kernel
-    check on the device; the others read back one scalar per step, for which a GPU waits.
+    A skipped step leaves weights and optimizer state unchanged. Optimizers with a fused kernel, or
+    with a true `on_device`, check on the device; for the others one scalar per step is read back,
+    for which a GPU waits.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
         """Step, unless `skip` (bool, 0-d) is true."""
         if _decides_on_device(optimizer):
-            # Fused kernels read these two attributes, as under a GradScaler.
+            # These two attributes are what fused kernels read, as under a GradScaler.
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
             optimizer.step()
@@ -102,4 +103,5 @@ class Precision:
 
 
 def _decides_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    return bool(optimizer.defaults.get("fused"))
+    chosen = hasattr(optimizer, "on_device") and bool(optimizer.on_device)
+    return chosen or bool(optimizer.defaults.get("fused"))

@@ -71,8 +71,11 @@ def _tried(config: Config, model: LanguageModel, device: str) -> tuple[int, int]
 def _update_at_once(optimizer: torch.optim.Optimizer) -> None:
     """Take the foreach kernels that torch takes by itself for CUDA tensors but not for fake ones.
 
-    Where `foreach` is None an optimizer's module decides, if it has the function for that.
+    Where `foreach` is None an optimizer's module decides, if it has the function for that. Those of
+    ours that have another form for a GPU take it.
     """
+    if hasattr(optimizer, "on_device"):
+        optimizer.on_device = True
     own = (kind for kind in type(optimizer).__mro__ if kind is not torch.optim.Optimizer)
     modules = (sys.modules[kind.__module__] for kind in own)
     if any(hasattr(module, "_default_to_fused_or_foreach") for module in modules):

@@ -29,7 +29,12 @@ from gpt2.machine import device as machine
 from gpt2.machine.out_of_memory import is_exhaustion, release
 from gpt2.model.attention import flash_attention, kernel_taken
 from gpt2.model.loss import chunked_loss, full_loss, rows_within
-from gpt2.optim.stochastic_rounding import random_bits
+from gpt2.optim.stochastic_rounding import (
+    moments_by_formula,
+    offset,
+    random_bits,
+    rounded_moments,
+)
 from gpt2.prune import masks, topk
 from scripts.benchmark.contestants import Ours, synthetic_tokens
 
@@ -48,9 +53,8 @@ OPTIMIZERS = (
     "sgd",
     "adamwspam",
     "lion",
+    "adafactor",
 )
-#: Those whose kernels decide on the device whether a step is made.
-FUSED = OPTIMIZERS[:5]
 WORST = {torch.float32: 2e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 RESULTS: dict[str, Any] = {}
 
@@ -144,7 +148,8 @@ def _() -> Any:
 @check("no host sync in a step (torch.cuda.set_sync_debug_mode)")
 def _() -> Any:
     pruned = "--pruning-method magnitude --pruning-start 0.0 --pruning-end 1.0"
-    cases = [(flags, "bf16") for flags in FUSED]
+    resets = "--adamwspam-interval 2 --adamwspam-warmup 1 --adamwspam-theta 0"
+    cases = [(flags, "bf16") for flags in (*OPTIMIZERS, f"adamwspam {resets}")]
     cases += [("adamw", "fp16"), ("adamw --spike skip", "bf16"), (f"adamw {pruned}", "bf16")]
     found = {}
     for flags, precision in cases:
@@ -212,6 +217,12 @@ def _() -> Any:
     step = torch.tensor(12345.0)
     drawn = random_bits(100_000, step.to(DEVICE), 3)
     assert torch.equal(drawn.cpu(), random_bits(100_000, step, 3))
+    wide, start = torch.randn(2, 100_001), offset(step, 3)
+    forms = [moments_by_formula, *[rounded_moments] * CUDA]  # the second is compiled by Triton
+    for form in forms:
+        found = form(wide.to(DEVICE), start.to(DEVICE))
+        for moment, expected in zip(found, moments_by_formula(wide, start), strict=True):
+            assert torch.equal(moment.cpu(), expected), form
     return "equal"
 
 

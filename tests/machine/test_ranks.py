@@ -349,6 +349,39 @@ def test_muon_divides_whole_matrices_among_the_ranks_when_sharded(
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lion", "adamwspam"])
+def test_the_form_for_a_gpu_can_be_sharded(name: str, data: Path, tmp_path: Path) -> None:
+    """Resets, clipping and warm-ups of SPAM among the steps."""
+    more = ["--max-steps", "9", "--optimizer", name]
+    if name == "adamwspam":
+        more += ["--adamwspam-interval", "4", "--adamwspam-grace", "2", "--adamwspam-warmup", "3"]
+        more += ["--adamwspam-theta", "2"]
+    entry = tmp_path / "on_device.py"
+    entry.write_text(
+        "import os, sys\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "from gpt2 import train\n"
+        "from gpt2.config.entry import run_entry\n"
+        f"from gpt2.optim.optimizers import {name}\n"
+        f"{name}.on_gpu = lambda groups: True\n"
+        'run_entry("train.py", lambda: train.main(sys.argv[1:]))\n',
+        encoding="utf-8",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert tiny.train(data, one, *more, "--gradient-accumulation", "2") == Exit.OK
+    flags = tiny.flags(data, two, *more, "--shard", "fsdp")
+    done = warm.run_ranks(2, [str(entry), *flags], dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    found, expected = (load_last(run / "checkpoints", print) for run in (two, one))
+    assert found is not None
+    assert expected is not None
+    # There the count of steps is a tensor.
+    assert ("group.0.spam_step" in found.optim) is (name == "adamwspam")
+    for key, tensor in expected.model.items():
+        torch.testing.assert_close(found.model[key], tensor, rtol=1e-4, atol=1e-5)
+
+
 def test_a_sharded_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     """Also where threads write the checkpoints; movement has scores of its own in shards."""
     more = ("--max-steps", "9", "--checkpoint-interval", "3", "--shard", "fsdp", "--dropout", "0.1")

@@ -46,6 +46,8 @@ def optimizer_of(
     monkeypatch.setattr(plugin, "fused_where_possible", lambda _: fused, raising=False)
     built = plugin.build(parameter_groups(model, 0.01, 0.1), bind(options).optim.options)
     assert isinstance(built, torch.optim.Optimizer)
+    if hasattr(built, "on_device"):  # the form for a GPU
+        built.on_device = fused
     return built
 
 

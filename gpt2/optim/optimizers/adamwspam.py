@@ -14,9 +14,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
+from torch.optim.adam import adam
 
 from gpt2.config.typed import Within
+from gpt2.machine.shards import local_shard
+from gpt2.optim.groups import on_gpu
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
 #: The share of the rate that is held back in the step of a reset.
 HELD_BACK = 0.99
 
@@ -53,12 +58,15 @@ class Options:
 class AdamWSpam(torch.optim.AdamW):
     """AdamW with spike-aware clipping, moments that start anew, and a warm-up after that.
 
-    A group's `spam_step` is the number of steps taken, which with the moments is all its state.
+    A group's `spam_step` is the number of steps taken, which with the moments is all its state. On
+    a GPU it is a tensor, and factors and masks stand for what the host decides otherwise.
     """
 
     def __init__(self, groups: list[dict[str, Any]], options: Options) -> None:
         self.options = options
-        # Not fused: a step that is refused on the device would count here, on the host.
+        #: Whether the device counts and decides all, and a step is skipped by `found_inf`.
+        self.on_device = on_gpu(groups)
+        # Not fused: a step that is skipped on the device would count here, on the host.
         super().__init__(
             groups, betas=(options.beta1, options.beta2), eps=options.eps, foreach=True
         )
@@ -72,9 +80,13 @@ class AdamWSpam(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.on_device:
+            for group in self.param_groups:
+                self._step_on_device(group)
+            return loss
         given = [(group["lr"], group["weight_decay"]) for group in self.param_groups]
         for group in self.param_groups:
-            group["spam_step"] += 1
+            group["spam_step"] = int(group["spam_step"]) + 1  # a GPU's is a tensor
             self._reset(group)
             self._clip(group)
             scale = self._scale(group["spam_step"])
@@ -108,12 +120,18 @@ class AdamWSpam(torch.optim.AdamW):
             return
         states = self._states(group)
         gradients = [p.grad for p in group["params"] if p.grad is not None and self.state[p]]
-        if not states:
-            return
-        limits = torch._foreach_sqrt([state["exp_avg_sq"] for state in states])
-        torch._foreach_mul_(limits, math.sqrt(options.theta))
+        if states:
+            self._clip_to([state["exp_avg_sq"] for state in states], gradients)
+
+    def _clip_to(
+        self, second: list[Tensor], gradients: list[Tensor], idle: Tensor | None = None
+    ) -> None:
+        """Clip in place by the second moments, unless `idle` (bool, 0-d) says otherwise."""
+        limits = torch._foreach_sqrt(second)
+        torch._foreach_mul_(limits, math.sqrt(self.options.theta))
         for limit in limits:
-            limit.masked_fill_(limit == 0.0, math.inf)
+            unknown = limit == 0.0
+            limit.masked_fill_(unknown if idle is None else unknown | idle, math.inf)
         torch._foreach_clamp_max_(gradients, limits)
         torch._foreach_neg_(limits)
         torch._foreach_clamp_min_(gradients, limits)
@@ -125,6 +143,52 @@ class AdamWSpam(torch.optim.AdamW):
             return 1.0
         return warmup_factor(step % interval, warmup)
 
+    def _step_on_device(self, group: dict[str, Any]) -> None:
+        """Update the parameters of a group that have a gradient, without reading a value."""
+        options, device = self.options, group["params"][0].device
+        none = torch.zeros((), device=device)
+        found_inf = self.found_inf if hasattr(self, "found_inf") else none
+        skip, taken = found_inf > 0.0, _counted(group["spam_step"], device)
+        step = taken + 1
+        group["spam_step"] = torch.where(skip, taken, step)
+        position = step % options.interval if options.interval else step
+        found = [(p, p.grad, self._begun(p)) for p in group["params"] if p.grad is not None]
+        if not found:
+            return
+        weights = [local_shard(parameter) for parameter, _, _ in found]
+        gradients = [local_shard(gradient) for _, gradient, _ in found]
+        first, second = ([local_shard(s[key]) for _, _, s in found] for key in MOMENTS)
+        steps = [state["step"] for _, _, state in found]
+        if options.interval:
+            reset = (position == 0) & ~skip
+            for moment in (*first, *second):
+                moment.masked_fill_(reset, 0.0)
+            if options.restart_bias:
+                torch._foreach_mul_(steps, 1.0 - reset.float())
+        if options.theta and options.grace is not None:
+            self._clip_to(second, gradients, position < options.grace)
+        rate = group["lr"]
+        if options.interval and options.warmup:
+            rate = rate * _warmup_on_device(step, position, options.interval, options.warmup)
+        kept = torch.where(skip, 1.0, 1.0 - group["lr"] * group["weight_decay"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, kept)  # by the rate that is logged
+        adam(
+            weights, gradients, first, second, [], steps,
+            foreach=False, fused=True, found_inf=found_inf, amsgrad=False, maximize=False,
+            beta1=options.beta1, beta2=options.beta2, lr=rate, weight_decay=0.0, eps=options.eps,
+        )  # fmt: skip
+
+    def _begun(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Return the state of a parameter, begun where there is none, its count on the device."""
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for key in MOMENTS:
+                state[key] = torch.zeros_like(parameter)
+        state["step"] = state["step"].to(parameter.device)
+        return state
+
     def _states(self, group: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the states of the parameters that have a gradient and a state."""
         return [self.state[p] for p in group["params"] if p.grad is not None and self.state[p]]
@@ -135,6 +199,19 @@ def warmup_factor(position: int, length: int) -> float:
     if position >= length:
         return 1.0
     return 1.0 - HELD_BACK * 0.5 * (1.0 + math.cos(math.pi * position / (length + 1)))
+
+
+def _warmup_on_device(step: Tensor, position: Tensor, interval: int, length: int) -> Tensor:
+    """Return the factor on the rate: 1 up to the first reset, then by warmup_factor."""
+    rise = 1.0 - HELD_BACK * 0.5 * (1.0 + torch.cos(math.pi * position / (length + 1)))
+    return torch.where((step >= interval) & (position < length), rise, 1.0)
+
+
+def _counted(steps: int | Tensor, device: torch.device) -> Tensor:
+    """Return a count of steps on the device, without a wait unless it lies on another one."""
+    if isinstance(steps, Tensor):
+        return steps.to(device)
+    return torch.full((), steps, dtype=torch.int64, device=device)
 
 
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:

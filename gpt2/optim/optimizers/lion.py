@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import torch
 
 from gpt2.config.typed import Within
+from gpt2.machine.shards import local_shard
+from gpt2.optim.groups import on_gpu
 
 #: A weight of zero whose gradient and state are zero stays zero, to the bit.
 KEEPS_ZEROS = True
@@ -26,6 +28,8 @@ class Lion(torch.optim.Optimizer):
     """Lion, with weight decay apart from the gradient; `exp_avg` is its one state."""
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
+        #: Whether a step is skipped without a look from the host, by `found_inf`.
+        self.on_device = on_gpu(groups)
         super().__init__(groups, {"betas": betas})
 
     @torch.no_grad()
@@ -42,18 +46,27 @@ class Lion(torch.optim.Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
-        beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in parameters if p.grad is not None]
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
-        averages = [self.state[p]["exp_avg"] for p in parameters]
-        directions = torch._foreach_mul(averages, beta1)
+        weights = [local_shard(p) for p in parameters]
+        gradients = [local_shard(p.grad) for p in parameters if p.grad is not None]
+        averages = [local_shard(self.state[p]["exp_avg"]) for p in parameters]
+        # Numbers, or tensors where only the device knows whether the step is skipped.
+        beta1, beta2 = group["betas"]
+        momentum, kept, decay = beta1, beta2, 1.0 - group["lr"] * group["weight_decay"]
+        if hasattr(self, "found_inf"):
+            skip = self.found_inf > 0.0
+            for gradient in gradients:
+                gradient.masked_fill_(skip, -0.0)  # which changes no bit of what it is added to
+            momentum = torch.where(skip, 0.0, momentum)  # so that no direction is left
+            kept, decay = (torch.where(skip, 1.0, factor) for factor in (kept, decay))
+        directions = torch._foreach_mul(averages, momentum)
         torch._foreach_add_(directions, gradients, alpha=1.0 - beta1)
         torch._foreach_sign_(directions)
-        torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, directions, alpha=-group["lr"])
-        torch._foreach_mul_(averages, beta2)
+        torch._foreach_mul_(weights, decay)
+        torch._foreach_add_(weights, directions, alpha=-group["lr"])
+        torch._foreach_mul_(averages, kept)
         torch._foreach_add_(averages, gradients, alpha=1.0 - beta2)
 
 

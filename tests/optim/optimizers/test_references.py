@@ -13,8 +13,10 @@ from torch import Tensor
 from gpt2.checkpoint.optimizer_state import load_optimizer, optimizer_tensors
 from gpt2.config import plugins
 from gpt2.optim.groups import parameter_groups
+from gpt2.optim.precision import Precision
 from tests.support.small import PACKAGE, Small, build, run
 
+CPU = torch.device("cpu")
 #: Option sets under which each is compared, with the arguments that mean the same to torch.
 MOMENTS = {"betas": (0.9, 0.95), "eps": 1e-8}
 LONG = {"betas": (0.9, 0.999), "eps": 1e-8}
@@ -84,6 +86,55 @@ def test_not_fused_is_torchs_loop_to_the_bit(
     assert not optimizer.defaults.get("fused")
     found, expected = run(optimizer, model, 20), torchs(kind, arguments, 20)
     assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+ON_DEVICE: list[tuple[str, dict[str, str]]] = [
+    ("lion", {}),
+    ("adafactor", {}),
+    ("adafactor", {"ADAFACTOR_CLIP": "2.5", "ADAFACTOR_DECAY": "0.5"}),
+    ("adamwspam", {}),
+    *(
+        (
+            "adamwspam",
+            {
+                "ADAMWSPAM_THETA": "2",
+                "ADAMWSPAM_INTERVAL": "7",
+                "ADAMWSPAM_GRACE": "3",
+                "ADAMWSPAM_WARMUP": "4",
+                "ADAMWSPAM_RESTART_BIAS": restart,
+            },
+        )
+        for restart in "ny"
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), ON_DEVICE)
+def test_the_form_for_a_gpu_is_the_other_within_rounding(name: str, given: dict[str, str]) -> None:
+    """Steps that are skipped among them; the state of each goes on in the other."""
+    results = []
+    for forms in ([False] * 3, [True] * 3, [False, True, False], [True, False, True]):
+        model = Small()
+        optimizer, precision = build(name, model, rate=0.01, **given), Precision("fp32", CPU)
+        for part, on_device in enumerate(forms):
+            if part:
+                tensors, plain = optimizer_tensors(optimizer)
+                tensors = {key: value.clone() for key, value in tensors.items()}
+                optimizer = build(name, model, rate=0.01, **given)
+                load_optimizer(optimizer, tensors, json.loads(json.dumps(plain)))
+            optimizer.on_device = on_device  # type: ignore[attr-defined]
+            for seed in range(8 * part, 8 * part + 8):
+                model.give_gradients(seed)
+                for parameter in model.parameters():
+                    assert parameter.grad is not None
+                    parameter.grad.view(-1)[seed % 7 :: 7] *= 30.0
+                    if seed % 5 == 2:
+                        parameter.grad.view(-1)[0] = math.nan
+                precision.step(optimizer, torch.tensor(seed % 5 == 2))
+        results.append(model.copies())
+    for found in results[1:]:
+        for key, value in results[0].items():
+            torch.testing.assert_close(found[key], value, atol=2e-6, rtol=1e-5)
 
 
 RATE, DECAY = 0.02, 0.3
@@ -271,18 +322,20 @@ def test_papers_formula_number_by_number(
             assert float(after.flatten()[place]) == pytest.approx(wanted, rel=exact, abs=exact)
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "scale"),
     # Gradients of 1e-5 are those of a clipped model of ten billion weights.
     [(torch.float64, 1.0), (torch.float32, 1.0), (torch.float32, 1e-3), (torch.float32, 1e-5)],
 )
-def test_adafactor_is_its_algorithm(dtype: torch.dtype, scale: float) -> None:
+def test_adafactor_is_its_algorithm(dtype: torch.dtype, scale: float, on_device: bool) -> None:
     """Shazeer and Stern 2018, algorithms 4 and 5, in Python's own numbers."""
     decay, clip, least = 0.7, 1.5, 0.02
     given = {"ADAFACTOR_DECAY": "0.7", "ADAFACTOR_CLIP": "1.5", "ADAFACTOR_EPS": "0.02"}
     model = Small(dtype)
     weights = {key: value.tolist() for key, value in model.copies().items()}
     optimizer = build("adafactor", model, rate=RATE, decay=DECAY, **given)
+    optimizer.on_device = on_device  # type: ignore[attr-defined]
     rows: dict[str, list[float]] = {}
     columns: dict[str, list[float]] = {}
     for t in range(1, 7):
