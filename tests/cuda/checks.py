@@ -41,9 +41,14 @@ from scripts.benchmark.contestants import Ours, synthetic_tokens
 DEVICE = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda")
 CPU = torch.device("cpu")
 CUDA = DEVICE.type == "cuda"
+#: A model with ids; on a CPU, where only the checks are checked, a smaller one.
+_SHAPE = "--n-layer 3 --n-embd 256 --block-size 64"
+if not CUDA:
+    _SHAPE = "--n-layer 1 --n-embd 64 --block-size 32"
+VOCABULARY = 5003 if CUDA else 503
 SMALL = (
-    "--dataset text --tokenizer gpt2 --model custom --n-layer 3 --n-head 4 --n-embd 256 "
-    "--block-size 64 --batch-size 8 --dropout 0 --num-workers 1"
+    f"--dataset text --tokenizer gpt2 --model custom --n-head 4 {_SHAPE} --batch-size 8 "
+    "--dropout 0 --num-workers 1"
 )
 OPTIMIZERS = (
     "adamw",
@@ -74,7 +79,9 @@ def check(name: str) -> Callable[[Callable[[], Any]], None]:
     return run
 
 
-def ours(flags: str, precision: str, device: torch.device = DEVICE, vocabulary: int = 5003) -> Ours:
+def ours(
+    flags: str, precision: str, device: torch.device = DEVICE, vocabulary: int = VOCABULARY
+) -> Ours:
     """A small model ready to train, with `flags` of train.py."""
     config = bind(parse("checks.py", "", [*SMALL.split(), *flags.split()], NoActions)[0])
     machine.prepare(config.machine, precision, 1)
@@ -84,9 +91,10 @@ def ours(flags: str, precision: str, device: torch.device = DEVICE, vocabulary: 
 @check("loss: chunked against full in float64, worst relative error of loss, d hidden, d weight")
 def _() -> Any:
     torch.manual_seed(0)
-    hidden = torch.randn(1000, 256, device=DEVICE)
-    weight = torch.randn(5003, 256, device=DEVICE) * 0.05
-    targets = torch.randint(5003, (1000,), device=DEVICE)
+    count, width = (1000, 256) if CUDA else (100, 64)
+    hidden = torch.randn(count, width, device=DEVICE)
+    weight = torch.randn(VOCABULARY, width, device=DEVICE) * 0.05
+    targets = torch.randint(VOCABULARY, (count,), device=DEVICE)
     targets[::7] = -100
 
     def run(loss: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype | None) -> list[Tensor]:
@@ -112,14 +120,14 @@ def _() -> Any:
     for dtype, worst in WORST.items():
         forms: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             f"chunked, {mib} MiB": lambda a, b, mib=mib: chunked_loss(
-                a, b, targets, rows_within(mib, 5003)
+                a, b, targets, rows_within(mib, VOCABULARY)
             )
             for mib in (1, 64)
         }
         forms["full"] = lambda a, b: full_loss(a, b, targets)
         if CUDA:  # where it is compiled by Triton, and the head is padded
             forms["fused, 64 MiB"] = lambda a, b: chunked_loss(
-                a, b, targets, rows_within(64, 5003, half=True), fused=True
+                a, b, targets, rows_within(64, VOCABULARY, half=True), fused=True
             )
         for name, loss in forms.items():
             got = run(loss, dtype)
@@ -143,6 +151,20 @@ def _() -> Any:
         # Muon's products run in bf16 on CUDA and in fp32 on a CPU.
         assert abs(last[0] - last[1]) < (5e-2 if flags == "muon" else 2e-3), (flags, last)
     return found
+
+
+@check("training in bf16: loss of step 6 with the residual stream in fp32 and in bf16")
+def _() -> Any:
+    last = []
+    for residual in ("fp32", "bf16"):
+        one = ours(f"--precision bf16 --residual-precision {residual}", "bf16")
+        one.run(5)
+        with one.parts.precision.autocast():
+            last.append(float(one.loss(*one.parts.batches.train(5, 0)).detach()))
+        one.close()
+    assert last[0] != last[1], last
+    assert abs(last[0] - last[1]) < 2e-2, last
+    return [round(value, 5) for value in last]
 
 
 @check("no host sync in a step (torch.cuda.set_sync_debug_mode)")

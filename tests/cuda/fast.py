@@ -17,23 +17,18 @@ def fast(check: Check) -> None:
     turn = ["--steps", steps, "--repeats", turns]
     large = [*shlex.split(shape), "--batch-size", "2" if DRY else "64"]
     small = [*shlex.split(shape), "--batch-size", "2" if DRY else "32"]
-    peers = ["plain", "nanogpt"] if DRY else ["plain-compiled", "nanogpt-compiled"]
-    if has_modules("transformers"):
-        peers.append("transformers" if DRY else "transformers-compiled")
-    for peer in peers:
-        # nanoGPT pads its vocabulary, and then all sides have the padded one.
-        ids = ["--vocab-size", "50304"] if peer.startswith("nanogpt") else []
-        words = [*turn, *ids, "--against", peer, "--", *small]
-        check.step(f"beside {peer}", 60, lambda w=words, p=peer: _sides(check.bench(p, *w)))
-    for mib in ("512", "64", "1024"):
+    form = "" if DRY else "-compiled"
+    peers = ["plain", *(["transformers"] if has_modules("transformers") else [])]
+    # nanoGPT pads its vocabulary, and then all sides have the padded one.
+    for names, ids in ((peers, []), (["nanogpt"], ["--vocab-size", "50304"])):
+        against = [word for name in names for word in ("--against", name + form)]
+        words = [*turn, *ids, *against, "--", *small]
+        what = "beside " + ", ".join(name + form for name in names)
+        check.step(what, 60, lambda w=words, n=names[0]: _sides(check.bench(n, *w)))
+    for mib in ("512", "1024"):
         words = [*turn, "--", *large, "--loss-chunk-mib", mib]
         what = f"loss in chunks of {mib} MiB"
         check.step(what, 30, lambda w=words, m=mib: _sides(check.bench(f"chunk{m}", *w)))
-    options = ["--optimizer muon", "--optimizer-state-precision bf16"]
-    for option in [*options, *([] if DRY else ["--loss fused"])]:
-        words = [*turn, "--", *large, *option.split()]
-        name = option.strip("-").replace(" ", "-")
-        check.step(option, 30, lambda w=words, n=name: _sides(check.bench(n, *w)))
     words = [*turn, "--pruning", "magnitude,movement,state", "--", *small]
     check.step("pruning", 40, lambda: _pruning(check.bench("pruning", *words)))
     check.step(
@@ -41,6 +36,13 @@ def fast(check: Check) -> None:
         30,
         lambda: _memory(check.bench("memory", "--memory", "--", *small)),
     )
+    # By what is missed least where the time is up.
+    half = "--precision bf16 --residual-precision bf16"
+    fused = [] if DRY else ["--loss fused", f"--loss fused {half}"]
+    for option in (*fused, "--optimizer muon", "--optimizer-state-precision bf16", half):
+        words = [*turn, "--", *large, *option.split()]
+        name = option.strip("-").replace(" ", "-")
+        check.step(option, 30, lambda w=words, n=name: _sides(check.bench(n, *w)))
 
 
 def _sides(report: dict[str, Any]) -> str:

@@ -28,7 +28,9 @@ def right(check: Check) -> None:
             name = "compiled" if way else "eager"
             what = f"kill -9 and resume, --deterministic, {name}: the same bits"
             check.step(what, 60, lambda way=way: _killed(check, way))
-    check.step("two ranks on one device over gloo: losses of one rank", 40, lambda: _ranks(check))
+    for shard in ("none", "fsdp"):
+        what = f"two ranks on one device over gloo, --shard {shard}: losses of one rank"
+        check.step(what, 40, lambda shard=shard: _ranks(check, shard))
     if not DRY:
         what = "too large a micro-batch is halved, its peak forgotten"
         check.step(what, 40, lambda: _halved(check))
@@ -78,16 +80,17 @@ def _killed(check: Check, way: str) -> str:
     return "weights and optimizer state"
 
 
-def _ranks(check: Check) -> str:
-    """Train with two ranks, then with one of twice the micro-batch; return the worst difference."""
+def _ranks(check: Check, shard: str) -> str:
+    """Train with two ranks, and with one of twice the micro-batch; return the worst difference."""
     common = f"{SHORT} --dropout 0 --precision fp32 --log-interval 1 --eval-interval 0".split()
     common += shlex.split("--sample-tokens 0 --checkpoint-interval 0 --max-steps 6 --seed 3")
     words = [*data_flags(), *shlex.split(DEVICE), *common, "--batch-size", "2"]
     start = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     start += ["--nproc-per-node", "2", "tests/cuda/two_ranks.py"]
-    check.run(*start, *words, "--run-dir", str(check.runs / "two"))
-    check.train("one", *common, "--batch-size", "4")
-    two, one = (_losses(check.runs / name) for name in ("two", "one"))
+    check.run(*start, *words, "--shard", shard, "--run-dir", str(check.runs / f"two-{shard}"))
+    if not (check.runs / "one").exists():
+        check.train("one", *common, "--batch-size", "4")
+    two, one = (_losses(check.runs / name) for name in (f"two-{shard}", "one"))
     worst = max(abs(a - b) / b for a, b in zip(two, one, strict=True))
     if worst > 1e-3:
         raise FailureError(f"losses differ by up to {worst:.1e} of themselves")

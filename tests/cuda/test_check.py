@@ -32,7 +32,16 @@ def run(*parts: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("part", "wanted"),
     [
-        ("right", ["no host sync", "kill -9 and resume", "two ranks", "the main job to its end"]),
+        (
+            "right",
+            [
+                "no host sync",
+                "kill -9 and resume",
+                "--shard none",
+                "--shard fsdp",
+                "the main job to its end",
+            ],
+        ),
         ("fast", ["beside plain", "beside nanogpt", "chunks of 512 MiB", "pruning", "memory"]),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_run_trains_resumes_and_is_used(
     assert export.main(["--run", str(run), "--out", str(tmp_path / "out")]) == Exit.OK
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_it_computes_the_same() -> None:
     """In one graph: the compiler sees which format autocast has."""
     ids = some_ids(3, 12, 60)

@@ -151,6 +151,19 @@ def test_peak_holds_for_deep_models_and_wide_vocabularies(
     assert bound_of(planned(config, vocabulary)).total > peak
 
 
+@pytest.mark.parametrize("checkpointing", ["none", pytest.param("full", marks=pytest.mark.slow)])
+def test_a_residual_stream_in_bf16_is_planned(checkpointing: str) -> None:
+    line = "--dropout 0 --batch-size 16 --n-layer 4"
+    peaks = []
+    for residual in ("fp32", "bf16"):
+        config = cell("bf16", checkpointing, f"{line} --residual-precision {residual}")
+        peak = peak_of(planned(config)).total
+        assert peak == pytest.approx(followed(config), rel=0.01)
+        assert bound_of(planned(config)).total > peak
+        peaks.append(peak)
+    assert peaks[1] < peaks[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 16])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
