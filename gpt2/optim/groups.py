@@ -53,7 +53,7 @@ def fused_where_possible(groups: list[dict[str, Any]]) -> bool:
 
 
 def on_gpu(groups: list[dict[str, Any]]) -> bool:
-    """Return whether the parameters are on a CUDA device: there, to read a value is to wait."""
+    """Return whether the parameters are on a CUDA device, where reading a value is a wait."""
     return all(parameter.device.type == "cuda" for group in groups for parameter in group["params"])
 
 

@@ -79,7 +79,7 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
         """Step, unless `skip` (bool, 0-d) is true."""
         if _decides_on_device(optimizer):
-            # These two attributes are what fused kernels read, as under a GradScaler.
+            # Fused kernels read these two attributes, as under a GradScaler.
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
             optimizer.step()

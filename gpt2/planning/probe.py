@@ -1,7 +1,7 @@
-"""What an optimizer and a pruning method hold in memory, found by running them.
+"""Measure the memory of an optimizer and a pruning method by running them.
 
-Nothing is declared twice, and whatever can be chosen can be planned: the optimizer runs on fake
-tensors of the model's true shapes, pruning on a small model of true numbers.
+No sizes are declared, so every plug-in can be planned: the optimizer runs on fake tensors of the
+model's true shapes, pruning on a small model with numbers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gpt2.planning.follow import Follow
 from gpt2.planning.ledger import KINDS
 from gpt2.training.assembly import build_optimizer, build_pruner, may_be_zero
 
-#: The models that pruning is tried on. They are wide enough that what it looks at in pieces is more
-#: than a piece (prune/threshold.py).
+#: The models that pruning is tried on. They are so wide that what it processes in chunks has more
+#: than one chunk (prune/topk.py).
 _WIDTHS, _LAYERS, _BLOCK, _VOCABULARY = (256, 512), 1, 32, 512
 _EVENTS = 2
 _STATE = KINDS.index("optimizer state")
@@ -31,11 +31,11 @@ _STATE = KINDS.index("optimizer state")
 def of_optimizer(config: Config, vocab_size: int, device: str) -> tuple[int, int]:
     """Return the bytes of the optimizer's state, and of its step's temporary tensors.
 
-    `device` is the type of the device it will run on: on CUDA torch updates all parameters at once.
-    An optimizer whose step asks for values cannot run on fake tensors: it runs on a small model,
-    and what it holds is scaled by the number of parameters.
+    `device` is the device type it will run on: on CUDA, torch updates all parameters at once. An
+    optimizer whose step reads values cannot run on fake tensors: it runs on a small model, and the
+    result is scaled by the number of parameters.
     """
-    with torch.device("meta"):  # where nothing is drawn: faster than fake tensors
+    with torch.device("meta"):  # nothing is drawn there: faster than fake tensors
         model = empty_model(config.model, vocab_size)
     try:
         with FakeTensorMode():
@@ -51,7 +51,7 @@ def of_optimizer(config: Config, vocab_size: int, device: str) -> tuple[int, int
 
 
 def _tried(config: Config, model: LanguageModel, device: str) -> tuple[int, int]:
-    """Make two steps; return what is held after the first, and what the second held besides."""
+    """Run two steps; return the bytes held after the first, and the second's extra peak."""
     parameters = list(model.parameters())
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-3)
@@ -69,10 +69,10 @@ def _tried(config: Config, model: LanguageModel, device: str) -> tuple[int, int]
 
 
 def _update_at_once(optimizer: torch.optim.Optimizer) -> None:
-    """Take the foreach kernels that torch takes by itself for CUDA tensors but not for fake ones.
+    """Use the kernels for CUDA tensors, which torch does not choose for fake ones.
 
-    Where `foreach` is None an optimizer's module decides, if it has the function for that. Those of
-    ours that have another form for a GPU take it.
+    Where `foreach` is None, an optimizer's module decides, if it has the function for that. Our
+    optimizers with a GPU implementation use it.
     """
     if hasattr(optimizer, "on_device"):
         optimizer.on_device = True
@@ -85,10 +85,11 @@ def _update_at_once(optimizer: torch.optim.Optimizer) -> None:
 
 
 def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
-    """Return the bytes that pruning holds, and what an event holds besides for a moment.
+    """Return the bytes that pruning holds, and the extra peak of an event.
 
-    Held are so many bytes for each prunable weight; for a moment, so many for each weight of the
-    largest matrix, so many for each other weight, and a constant: three small models tell which.
+    It holds a number of bytes for each prunable weight. The extra peak is a constant plus a number
+    of bytes for each weight of the largest matrix, and another for each other weight. Three small
+    models give these numbers.
     """
     if config.prune is None and not config.model.keep_sparsity:
         return 0, 0
@@ -99,7 +100,7 @@ def of_pruning(config: Config, vocab_size: int) -> tuple[int, int]:
     with torch.device("meta"):
         model = empty_model(config.model, vocab_size)
     counts = _counts(config, model)
-    # The masks that the first event makes are held from then on, and not for a moment.
+    # The masks that the first event makes stay: they are not part of its extra peak.
     other = max(0.0, (deep - less - (kept - few)) / (sum(twice) - sum(fewer)))
     here, small, wide = (sum(some) - max(some) for some in (counts, fewer, many))
     slope = max(0.0, (more - less - other * (wide - small)) / (max(many) - max(fewer)))
@@ -112,9 +113,9 @@ def _counts(config: Config, model: LanguageModel) -> list[int]:
 
 
 def _pruned(config: Config) -> tuple[int, int, list[int]]:
-    """Prune a small model to its end.
+    """Prune a small model to the target.
 
-    Return what is held then, what an event held besides, and the weights of its matrices.
+    Returns the bytes held then, the extra peak of an event, and the weights of its matrices.
     """
     model = build_model(config.model, _VOCABULARY, torch.device("cpu"), 0)
     if config.model.keep_sparsity:
@@ -134,7 +135,7 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
             pruner.observe(skip)
         optimizer.step()
         optimizer.zero_grad()
-        for state in optimizer.state.values():  # made unseen, and no part of an event
+        for state in optimizer.state.values():  # created outside the trace, not part of an event
             for tensor in state.values():
                 if isinstance(tensor, torch.Tensor):
                     follow.add(tensor, _STATE)
@@ -148,7 +149,7 @@ def _pruned(config: Config) -> tuple[int, int, list[int]]:
 
 
 def _small(config: Config, width: int, layers: int = _LAYERS) -> Config:
-    """Return the same configuration of a model of `width`, which sees one sequence."""
+    """Return the configuration with a small model of `width`, and batches of one sequence."""
     model = dataclasses.replace(
         config.model, n_layer=layers, n_head=2, n_embd=width, block_size=_BLOCK
     )

@@ -70,7 +70,7 @@ def apportion(
 ) -> list[int]:
     """Return whole numbers near `quotas` whose sum is `total`, each within its bounds.
 
-    Largest remainder: each gets the whole part of its quota; the rest goes one by one to those
+    Largest remainder: each gets the whole part of its quota; the rest is given one by one to those
     furthest below theirs, ties to the first. Where bounds prevent that, the rest is handed out
     again, in either direction, until the sum is right. Raises ValueError where the bounds do not
     allow it.

@@ -1,6 +1,6 @@
 """Adafactor: a second moment kept as row and column means (Shazeer and Stern 2018, algorithm 4).
 
-Its rate is a share of the root mean square of what it updates, and at most 1/sqrt(step).
+Its learning rate is relative to the root mean square of the parameter, and at most 1/sqrt(step).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Options:
 
 
 class Adafactor(torch.optim.Adafactor):
-    """torch's Adafactor; on a GPU the same formula and state without reading a value.
+    """torch's Adafactor; on a GPU the same formula and state without reading values back.
 
-    torch's reads two norms of every parameter, for each of which a GPU waits.
+    torch's reads two norms of every parameter, and a GPU waits for each.
     """
 
     def __init__(self, groups: list[dict[str, Any]], options: Options) -> None:
-        #: Whether the device decides all, and a step is skipped by `found_inf`.
+        #: Whether the device makes every decision; `found_inf` skips a step.
         self.on_device = on_gpu(groups)
         eps = (1e-15, options.eps)
         super().__init__(groups, beta2_decay=-options.decay, eps=eps, d=options.clip)
@@ -59,10 +59,10 @@ class Adafactor(torch.optim.Adafactor):
         skip, made = found_inf > 0.0, 1.0 - found_inf
         states = [self._begun(parameter) for parameter in parameters]
         steps = [state["step"] for state in states]
-        counts = torch.stack(steps).to(parameters[0].dtype) + 1.0  # this step among them
+        counts = torch.stack(steps).to(parameters[0].dtype) + 1.0  # including this step
         shares = counts.pow(group["beta2_decay"]).mul_(made).unbind()
         rates = counts.rsqrt().clamp_(max=group["lr"]).mul_(made).unbind()
-        torch._foreach_add_(steps, [made] * len(steps))  # one tensor would be read
+        torch._foreach_add_(steps, [made] * len(steps))  # a single tensor would be read back
         kept = torch.where(skip, 1.0, 1.0 - group["lr"] * group["weight_decay"])
         for parameter, state, share, rate in zip(parameters, states, shares, rates, strict=True):
             assert parameter.grad is not None
@@ -70,7 +70,7 @@ class Adafactor(torch.optim.Adafactor):
             _update(group, parameter, parameter.grad, state, share, rate, kept)
 
     def _begun(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Return the state of a parameter, begun where there is none, as torch's has it."""
+        """Return the state of a parameter, in the form of torch's; create it if needed."""
         state: dict[str, Tensor] = self.state[parameter]
         shape = parameter.shape
         if not state and parameter.ndim > 1:
@@ -94,7 +94,7 @@ def _update(
     rate: Tensor,
     kept: Tensor,
 ) -> None:
-    """Update a weight; 0-d are the share of the new square, the rate and the factor of decay."""
+    """Update a weight; share of the new square, rate and decay factor are 0-d."""
     least, smallest = group["eps"]
     least = torch.finfo(weight.dtype).eps if least is None else least
     root = math.sqrt(weight.numel())
@@ -118,9 +118,9 @@ def _update(
 def build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """Build Adafactor over `groups`.
 
-    The paper adds 1e-30 to every squared gradient. torch takes the square of its epsilon as the
-    least second moment, hence 1e-15, and the epsilon itself as the least mean squared gradient of
-    a matrix. Its default there, fp32's resolution (1.2e-7), is above that mean as soon as a clipped
-    model has some eight million weights; 1e-15 is met by gradients below 3e-8 alone.
+    The paper adds 1e-30 to every squared gradient. torch squares its epsilon to get the smallest
+    second moment, hence 1e-15. It also uses epsilon itself as the smallest mean squared gradient of
+    a matrix. Its default there, fp32's resolution (1.2e-7), is above that mean once a clipped model
+    has some eight million weights. 1e-15 only affects gradients below 3e-8.
     """
     return Adafactor(groups, options)

@@ -1,9 +1,10 @@
 """AdamW with the three parts of SPAM (Huang et al. 2025, arXiv 2501.06842, algorithm 1).
 
-Steps count from 1. In every `interval`-th both moments start anew; from the `grace`-th step after
-that, gradients are clipped where their square is above `theta` times the second moment; and for
-`warmup` steps after it the rate rises from a hundredth. Where the paper leaves something open it is
-as in the authors' program: no warm-up before the first reset, bias correction counts on over it.
+Steps count from 1. Every `interval`-th step resets both moments. From the `grace`-th step after a
+reset, gradients are clipped where their square is above `theta` times the second moment. For
+`warmup` steps after a reset the learning rate rises from a hundredth. Where the paper leaves
+something open, the authors' program decides: no warm-up before the first reset, and bias correction
+continues over a reset.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from gpt2.machine.shards import local_shard
 from gpt2.optim.groups import on_gpu
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-#: The share of the rate that is held back in the step of a reset.
+#: The share of the rate that the step of a reset takes away.
 HELD_BACK = 0.99
 
 
 @dataclass(frozen=True)
 class Options:
-    """AdamW's options, and SPAM's own; the last three are None where nothing is reset."""
+    """AdamW's options, and SPAM's own; the last three are None without resets."""
 
     beta1: Annotated[float, Within("[0, 1)")]
     beta2: Annotated[float, Within("[0, 1)")]
@@ -40,7 +41,10 @@ class Options:
     restart_bias: bool | None
 
     def __post_init__(self) -> None:
-        """Refuse a cycle that has no room for its parts. Raises ValueError."""
+        """Check that the cycle has room for its parts.
+
+        Raises ValueError.
+        """
         if not self.interval:
             return
         if self.grace is not None and self.grace >= self.interval:
@@ -56,17 +60,17 @@ class Options:
 
 
 class AdamWSpam(torch.optim.AdamW):
-    """AdamW with spike-aware clipping, moments that start anew, and a warm-up after that.
+    """AdamW with spike-aware clipping, moment resets, and a warm-up after each reset.
 
-    A group's `spam_step` is the number of steps taken, which with the moments is all its state. On
-    a GPU it is a tensor, and factors and masks stand for what the host decides otherwise.
+    A group's `spam_step` counts its steps; with the moments it is all the state. On a GPU it is a
+    tensor, and factors and masks replace decisions of the host.
     """
 
     def __init__(self, groups: list[dict[str, Any]], options: Options) -> None:
         self.options = options
-        #: Whether the device counts and decides all, and a step is skipped by `found_inf`.
+        #: Whether the device counts and makes every decision; `found_inf` skips a step.
         self.on_device = on_gpu(groups)
-        # Not fused: a step that is skipped on the device would count here, on the host.
+        # Not fused: the host counts steps here, so it must know of a skipped step.
         super().__init__(
             groups, betas=(options.beta1, options.beta2), eps=options.eps, foreach=True
         )
@@ -91,7 +95,7 @@ class AdamWSpam(torch.optim.AdamW):
             self._clip(group)
             scale = self._scale(group["spam_step"])
             group["lr"] *= scale
-            group["weight_decay"] /= scale  # decay goes by the rate that is logged
+            group["weight_decay"] /= scale  # weight decay follows the logged rate
         super().step()
         for group, (rate, decay) in zip(self.param_groups, given, strict=True):
             group["lr"], group["weight_decay"] = rate, decay
@@ -107,11 +111,11 @@ class AdamWSpam(torch.optim.AdamW):
                 state["step"].zero_()
 
     def _clip(self, group: dict[str, Any]) -> None:
-        """Bring gradients to at most the root of theta times the second moment, by entry.
+        """Clip each gradient entry to sqrt(theta times its second moment).
 
-        Where that is 0 nothing is known, and nothing is clipped: by the letter of the paper what
-        had no gradient yet (rows of rare tokens, weights that RigL grows) would get none until the
-        next reset.
+        Entries whose second moment is 0 are not clipped. By the letter of the paper, entries
+        without a gradient so far would get none until the next reset: rows of rare tokens, weights
+        that RigL grows.
         """
         options = self.options
         step = group["spam_step"]
@@ -126,7 +130,7 @@ class AdamWSpam(torch.optim.AdamW):
     def _clip_to(
         self, second: list[Tensor], gradients: list[Tensor], idle: Tensor | None = None
     ) -> None:
-        """Clip in place by the second moments, unless `idle` (bool, 0-d) says otherwise."""
+        """Clip in place by the second moments, unless `idle` (bool, 0-d) is true."""
         limits = torch._foreach_sqrt(second)
         torch._foreach_mul_(limits, math.sqrt(self.options.theta))
         for limit in limits:
@@ -144,7 +148,7 @@ class AdamWSpam(torch.optim.AdamW):
         return warmup_factor(step % interval, warmup)
 
     def _step_on_device(self, group: dict[str, Any]) -> None:
-        """Update the parameters of a group that have a gradient, without reading a value."""
+        """Update a group's parameters that have a gradient, without reading values back."""
         options, device = self.options, group["params"][0].device
         none = torch.zeros((), device=device)
         found_inf = self.found_inf if hasattr(self, "found_inf") else none
@@ -172,7 +176,7 @@ class AdamWSpam(torch.optim.AdamW):
             rate = rate * _warmup_on_device(step, position, options.interval, options.warmup)
         kept = torch.where(skip, 1.0, 1.0 - group["lr"] * group["weight_decay"])
         if group["weight_decay"]:
-            torch._foreach_mul_(weights, kept)  # by the rate that is logged
+            torch._foreach_mul_(weights, kept)  # follows the logged rate
         adam(
             weights, gradients, first, second, [], steps,
             foreach=False, fused=True, found_inf=found_inf, amsgrad=False, maximize=False,
@@ -180,7 +184,7 @@ class AdamWSpam(torch.optim.AdamW):
         )  # fmt: skip
 
     def _begun(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Return the state of a parameter, begun where there is none, its count on the device."""
+        """Return the state of a parameter, its step count on the device; create it if needed."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -202,13 +206,13 @@ def warmup_factor(position: int, length: int) -> float:
 
 
 def _warmup_on_device(step: Tensor, position: Tensor, interval: int, length: int) -> Tensor:
-    """Return the factor on the rate: 1 up to the first reset, then by warmup_factor."""
+    """Return the factor on the rate: 1 until the first reset, then as in warmup_factor."""
     rise = 1.0 - HELD_BACK * 0.5 * (1.0 + torch.cos(math.pi * position / (length + 1)))
     return torch.where((step >= interval) & (position < length), rise, 1.0)
 
 
 def _counted(steps: int | Tensor, device: torch.device) -> Tensor:
-    """Return a count of steps on the device, without a wait unless it lies on another one."""
+    """Return a step count on the device, without a wait unless it is on another one."""
     if isinstance(steps, Tensor):
         return steps.to(device)
     return torch.full((), steps, dtype=torch.int64, device=device)

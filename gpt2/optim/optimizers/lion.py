@@ -1,4 +1,4 @@
-"""Lion: steps of equal size by the sign of the momentum (Chen et al. 2023, algorithm 2)."""
+"""Lion: every weight moves by the sign of its momentum (Chen et al. 2023, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpt2.config.typed import Within
 from gpt2.machine.shards import local_shard
 from gpt2.optim.groups import on_gpu
 
-#: A weight of zero whose gradient and state are zero stays zero, to the bit.
+#: A weight of 0 with zero gradient and state stays exactly 0.
 KEEPS_ZEROS = True
 
 
@@ -25,10 +25,10 @@ class Options:
 
 
 class Lion(torch.optim.Optimizer):
-    """Lion, with weight decay apart from the gradient; `exp_avg` is its one state."""
+    """Lion with decoupled weight decay; `exp_avg` is its only state."""
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
-        #: Whether a step is skipped without a look from the host, by `found_inf`.
+        #: Whether `found_inf` skips a step without a read by the host.
         self.on_device = on_gpu(groups)
         super().__init__(groups, {"betas": betas})
 
@@ -58,8 +58,8 @@ class Lion(torch.optim.Optimizer):
         if hasattr(self, "found_inf"):
             skip = self.found_inf > 0.0
             for gradient in gradients:
-                gradient.masked_fill_(skip, -0.0)  # which changes no bit of what it is added to
-            momentum = torch.where(skip, 0.0, momentum)  # so that no direction is left
+                gradient.masked_fill_(skip, -0.0)  # adding -0.0 changes no bit
+            momentum = torch.where(skip, 0.0, momentum)  # leaves no direction
             kept, decay = (torch.where(skip, 1.0, factor) for factor in (kept, decay))
         directions = torch._foreach_mul(averages, momentum)
         torch._foreach_add_(directions, gradients, alpha=1.0 - beta1)

@@ -22,7 +22,10 @@ class Options:
     nesterov: bool
 
     def __post_init__(self) -> None:
-        """Refuse Nesterov momentum without momentum. Raises ValueError."""
+        """Check that Nesterov momentum has a momentum.
+
+        Raises ValueError.
+        """
         if self.nesterov and self.momentum == 0.0:
             raise ValueError("--sgd-nesterov needs an --sgd-momentum above 0")
 
