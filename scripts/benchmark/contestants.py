@@ -109,7 +109,7 @@ class Ours:
         return loss
 
     def trial(self) -> None:
-        """Run forward and backward over one step's batches."""
+        """Run forward and backward over one step's batches; compile the rounding to bf16."""
         forward_backward(self.parts, self.progress.step)
         if isinstance(self.optimizer, Bf16StateAdam):
             self.optimizer.compile()

@@ -58,9 +58,10 @@ Optimizers that compile their steps (`ao:`) ran uncompiled here. The columns:
   A library optimizer has no default rate: `--optimizer po:lion --learning-rate 1e-4`.
 - Random: its step draws random numbers, so it trains on one rank only.
 
-On a GPU, `nadam`, `radam`, `rmsprop`, `adagrad`, `adamax` and every library optimizer wait for the
-device once per step: the host reads whether to skip the step, since they cannot skip it on the
-device. The other built-in optimizers read nothing back (`tests/optim/test_waits.py` counts it).
+On a GPU, `nadam`, `radam`, `rmsprop`, `adagrad`, `adamax`, a sharded `sgd` and every library
+optimizer wait for the device once per step: the host reads whether to skip the step, since they
+cannot skip it on the device. The other built-in optimizers read nothing back
+(`tests/optim/test_waits.py` counts it, without a GPU).
 
 | optimizer | state | weight decay | descends at | |
 |---|---|---|---|---|
