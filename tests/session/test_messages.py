@@ -33,6 +33,7 @@ def test_the_length_is_said_in_readings_of_the_text() -> None:
     assert "at most 1 min 30 s of training" in summary(max_time=90)
 
 
+@pytest.mark.slow
 def test_a_text_shorter_than_a_step_is_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
