@@ -144,15 +144,8 @@ def seconds(
     predicted: dict[str, float] = {}
     for cell in cells:
         done.setdefault(cell.kind, []).extend(states[cell.name].seconds)
-        if cell.kind in probes and cell.steps:
-            short, evaluations = probes[cell.kind], 1
-            if cell.eval_interval:
-                evaluations += (cell.steps - 1) // cell.eval_interval
-            predicted[cell.kind] = (
-                short.other_seconds
-                + cell.steps * short.step_seconds
-                + evaluations * short.evaluation_seconds
-            )
+        if cell.kind in probes and (cell.steps or cell.max_time):
+            predicted[cell.kind] = _predicted(cell, probes[cell.kind])
         elif cell.max_time and not cell.steps:
             predicted[cell.kind] = float(cell.max_time)
     predicted |= {kind: statistics.fmean(took) for kind, took in done.items() if took}
@@ -160,3 +153,14 @@ def seconds(
     if every:  # unknown kinds: the mean of the others
         predicted = {kind: predicted.get(kind, statistics.fmean(every)) for kind in done}
     return predicted
+
+
+def _predicted(cell: CellRecord, short: Probe) -> float:
+    """Return the seconds of a cell with its start, its evaluations and its end, by a short run."""
+    limits = [cell.steps * short.step_seconds] if cell.steps else []
+    limits += [float(cell.max_time)] if cell.max_time else []
+    training, evaluations = min(limits), 1
+    if cell.eval_interval and short.step_seconds:
+        steps = cell.steps or math.inf
+        evaluations += int((min(steps, training / short.step_seconds) - 1) // cell.eval_interval)
+    return short.other_seconds + training + evaluations * short.evaluation_seconds
