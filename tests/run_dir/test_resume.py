@@ -246,7 +246,7 @@ def test_a_resume_in_fp16_of_a_run_in_fp32(
     """What `auto` means follows the device, which may change; that is written down."""
     more = ("--max-steps", "6", "--checkpoint-interval", "1")
     train_killed(monkeypatch, 3, data, tmp_path / "run", *more)
-    monkeypatch.setattr(check, "_began", lambda *_: None)  # as on another type of device
+    monkeypatch.setattr(check, "begun", lambda *_: None)  # as on another type of device
     chosen = check.Choice("fp16", "", decided=True)
     monkeypatch.setattr(check, "choose", lambda *_, **__: chosen)
     assert tiny.train(data, tmp_path / "run", *more) == Exit.OK
