@@ -11,7 +11,7 @@ import functools
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -33,7 +33,7 @@ from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
-from gpt2.config.typed import PATHS, QUALIFIED, REPEATABLE
+from gpt2.config.typed import NUMBERED, PATHS, QUALIFIED, REPEATABLE
 from gpt2.run_dir.folder import unfinished
 from scripts.kconfig import start
 
@@ -108,7 +108,9 @@ def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -
     if _ANSWERS & set(typed):
         return [*found, *typed]
     own = {_flag_in(word) for word in typed if word.startswith("--")}
-    kept = [words for words in _grouped(found) if _flag_in(words[0]) not in own]
+    own |= _held_too(typed)
+    kept = [_without_held(words, own) for words in _grouped(found)]
+    kept = [words for words in kept if _flag_in(words[0]) not in own]
     theirs = {_flag_in(words[0]) for words in kept}
     left: list[list[str]] = []
     try:
@@ -139,6 +141,21 @@ def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -
             file=sys.stderr,
         )
     return [*itertools.chain(*kept), *_once(typed)]
+
+
+def _held_too(typed: Sequence[str]) -> set[str]:
+    """Return the flags whose value a typed one holds: --device-index for --device cuda:0."""
+    text = {_flag_in(words[0]): words[0] + "".join(words[1:]) for words in _grouped(typed)}
+    pairs = {**QUALIFIED, **NUMBERED}.items()
+    return {flag_of(held) for name, (_, held) in pairs if ":" in text.get(flag_of(name), "")}
+
+
+def _without_held(words: list[str], own: Collection[str]) -> list[str]:
+    """Return a flag of the file as --optimizer library, not po:soap, if a name is typed."""
+    for name, (member, held) in QUALIFIED.items():
+        if words[0] == flag_of(name) and flag_of(held) in own:
+            return [words[0], member] if ":" in words[-1] else words
+    return words
 
 
 def _grouped(words: Sequence[str]) -> Iterator[list[str]]:

@@ -79,6 +79,11 @@ class Mlp(nn.Module):
         return self.form.dropout(x, self.dropout, self.training)
 
 
+def _products_in_bf16(device: str) -> bool:
+    """Return whether autocast computes in bf16; evaluate.py can evaluate such a run in fp16."""
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+
+
 class Norm(nn.LayerNorm):
     """Layer normalisation in the dtype of the residual stream; its sums are fp32.
 
@@ -171,7 +176,7 @@ class Transformer(nn.Module):
         start = cache.length if cache else 0
         positions = torch.arange(start, start + ids.size(1), device=ids.device)
         x = (self.wte(ids) + self.wpe(positions)).flatten(0, 1)
-        if self.half_residual and torch.is_autocast_enabled(x.device.type):
+        if self.half_residual and _products_in_bf16(x.device.type):
             # All later sums have this dtype, and so have the tensors that norms keep.
             x = x.to(torch.bfloat16)
         x = self.form.dropout(x, self.dropout, self.training)

@@ -138,6 +138,27 @@ def test_the_losss_gradient_of_16_bits_is_rounded_once() -> None:
     assert torch.equal(found[1], found[0].bfloat16())
 
 
+@pytest.mark.parametrize(
+    ("dtype", "enabled", "stream"),
+    [
+        (torch.bfloat16, True, torch.bfloat16),
+        (torch.float16, True, torch.float32),
+        (torch.bfloat16, False, torch.float32),
+    ],
+)
+def test_only_products_in_bf16_have_such_a_stream(
+    dtype: torch.dtype, enabled: bool, stream: torch.dtype
+) -> None:
+    """In fp16, evaluate.py would mix both formats."""
+    model = build_model(config_of(residual_precision="bf16"), 60, CPU, 0).eval()
+    seen: list[torch.dtype] = []
+    block = next(module for module in model.modules() if isinstance(module, Block))
+    block.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled):
+        model.hidden(some_ids(2, 8, 60))  # type: ignore[operator]
+    assert seen == [stream]
+
+
 def configured(*flags: str) -> ModelConfig:
     return bind(parse("train.py", "", list(flags), NoActions)[0]).model
 

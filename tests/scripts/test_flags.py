@@ -236,6 +236,36 @@ def test_the_number_of_a_gpu_is_kept(
     path = write_config("CONFIG_DEVICE_CUDA=y", "CONFIG_DEVICE_INDEX=1")
     words = printed(capsys, str(path))
     assert words == ["--device", "cuda", "--device-index", "1"]
+    other = ["--device", "cuda:0"]
+    assert printed(capsys, str(path), "--", *other) == other
+    assert printed(capsys, str(path), "--", "--device=cuda:2") == ["--device=cuda:2"]
+    assert printed(capsys, str(path), "--", "--device", "cuda") == [
+        "--device-index",
+        "1",
+        *other[:1],
+        "cuda",
+    ]
+
+
+def test_another_name_takes_the_place_of_the_files(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(
+        "CONFIG_OPTIMIZER_LIBRARY=y", 'CONFIG_OPTIMIZER_NAME="po:soap"', 'CONFIG_LEARNING_RATE="1"'
+    )
+    words = printed(capsys, str(path), "--", "--optimizer-name", "po:lion")
+    assert words == [
+        "--optimizer",
+        "library",
+        "--learning-rate",
+        "1",
+        "--optimizer-name",
+        "po:lion",
+    ]
+    words = printed(capsys, str(path), "--", "--optimizer", "po:lion")
+    assert words == ["--learning-rate", "1", "--optimizer", "po:lion"]
+    with pytest.raises(UserError, match=r"--optimizer-name po:soap contradicts .*: give one of"):
+        main(str(path), "--", "--optimizer", "po:lion", "--optimizer-name", "po:soap")
 
 
 def test_the_axes_of_the_matrix_are_no_flags(
