@@ -126,7 +126,8 @@ def test_a_killed_run_resumes_as_one_run_with_no_step_twice(name: str, tmp_path:
     own = ["--wandb-tags", "baseline,quick"] if name == "wandb" else []
     flags = tiny.flags(
         data, run, "--tracker", name, "--name", "quick", *own, "--max-steps", str(STEPS),
-        "--checkpoint-interval", str(SAVED), "--eval-interval", str(SAVED), "--sample-tokens", "9",
+        "--checkpoint-interval", str(SAVED), "--eval-interval", "7", "--sample-tokens", "9",
+        "--log-interval", "20",
     )  # fmt: skip
     killed = {**environment, "GPT2_FAULT": "checkpoint.rename:kill:2"}
     assert warm.run(["gpt2/train.py", *flags], killed).returncode < 0

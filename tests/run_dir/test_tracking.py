@@ -391,11 +391,14 @@ def test_tensorboard_is_given_scalars_by_step(
         ("close",),
     ]
     # A run can resume by an evaluation after a step whose own values are there for good.
-    calls.clear()
-    tracker = plugin.open(tmp_path, "run-1", {}, None)
-    tracker.log(4, {"val/loss": 2.0})
-    tracker.close()
-    assert calls[0] == ("open", str(tmp_path), 5)
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 4, "loss": 2.5}\n{"step": 4, "val_loss": 2.0}\n')
+    for step, group, purged in ((4, "val", 5), (6, "val", 6), (6, "final", 7)):
+        calls.clear()
+        tracker = plugin.open(tmp_path / "tracker", "run-1", {}, None)
+        tracker.log(step, {f"{group}/loss": 2.0})
+        tracker.close()
+        assert calls[0] == ("open", str(tmp_path / "tracker"), purged)
 
 
 def test_a_library_is_given_no_step_twice(tmp_path: Path) -> None:
