@@ -238,7 +238,7 @@ def test_other_sources_are_said(work: Work, monkeypatch: pytest.MonkeyPatch) -> 
     assert work(*ONE) == 0
     monkeypatch.setattr(actions, "code_hash", lambda: "another")
     assert work(*ONE) == 0
-    assert "gpt2/ has changed since these runs were made" in work.said
+    assert "gpt2/ has changed since the earlier runs" in work.said
 
 
 def test_a_folder_of_somebody_else_is_refused(work: Work) -> None:
@@ -493,7 +493,7 @@ def test_more_cells_at_once_are_marked_and_share_the_cores(
     assert work(ONE[1], 'MATRIX_SEEDS="1 2"', more=("--jobs", "2")) == 0
     assert all(line["shared"] for line in work.events("finished"))
     assert all("--num-threads 3" in line["command"] for line in work.events("started"))
-    assert "their speeds are not to be compared" in work.said
+    assert "do not compare their speeds" in work.said
     assert work(ONE[1], 'MATRIX_SEEDS="1 2 3"') == 0  # one at a time now, and the same threads
     assert "--num-threads 3" in work.events("started")[-1]["command"]
     # What a cell takes was planned, so two begin at once.
