@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from gpt2.config.text import counted, joined
 from scripts.reports.comparisons import AGAINST_DENSE, Comparison, Table
+from scripts.reports.few_seeds import WAY_OUT, so_far, why_no_claim
 from scripts.reports.rows import Row
 from scripts.reports.statistics import FEWEST, LEVEL
 from scripts.reports.words import (
     at_sparsity,
-    could_show,
     name_beside,
     p_text,
     percent,
@@ -32,7 +32,7 @@ def headlines(tables: Sequence[Table]) -> list[str]:
     if not compared:
         return [_nothing(tables)]
     if not any(c.corrected is not None for c in compared):
-        return [_no_claim(tables), *_so_far(compared)]
+        return [*([so_far(compared[0])] if told_in_full(tables) else []), _no_claim(tables)]
     return [text for table in tables if (text := _answer(table))] or [tally(tables)]
 
 
@@ -62,6 +62,12 @@ def shared_reasons(tables: Sequence[Table]) -> tuple[str, ...]:
     return reasons.pop() if len(reasons) == 1 else ()
 
 
+def told_in_full(tables: Sequence[Table]) -> bool:
+    """Return whether the headline has all about the only two rows, which have too few seeds."""
+    compared = [c for table in tables for c in table.comparisons]
+    return len(compared) == 1 and compared[0].outcome == "too few"
+
+
 def _nothing(tables: Sequence[Table]) -> str:
     """Return why no pair of rows was compared."""
     if sum(len(table.rows) for table in tables) == 1:
@@ -84,20 +90,7 @@ def _no_claim(tables: Sequence[Table]) -> str:
     few = [c for c in comparable if c.outcome == "too few"]
     if not few:
         return "No claim: unequal numbers of seeds have no results."
-    return f"No claim: {could_show(few)}. A claim needs {FEWEST} seeds."
-
-
-def _so_far(compared: Sequence[Comparison]) -> Iterator[str]:
-    """Yield how the two rows of a page compare that have too few seeds for a claim."""
-    found = compared[0]
-    if len(compared) == 1 and found.difference and found.outcome == "too few":
-        by = found.difference.mean
-        word = "below" if by < 0.0 else "above"
-        seeds = counted(found.difference.count, "seed")
-        yield (
-            f"So far {found.row.label} is {abs(by):.4f} nats per token {word} "
-            f"{name_beside(found.against, found.row)}, over {seeds}."
-        )
+    return f"No claim: {why_no_claim(few)} {WAY_OUT}"
 
 
 def _answer(table: Table) -> str:

@@ -15,11 +15,11 @@ from scripts.reports.comparisons import (
     Table,
 )
 from scripts.reports.failures import of_both, reversible, uneven
-from scripts.reports.headline import CLAIMS, shared_reasons
+from scripts.reports.few_seeds import no_claim
+from scripts.reports.headline import CLAIMS, shared_reasons, told_in_full
 from scripts.reports.legend import HEADING, Legend
 from scripts.reports.words import (
     SPACE,
-    could_show,
     name_beside,
     p_text,
     reach_text,
@@ -43,28 +43,33 @@ class Paragraph:
 def verdict(tables: Sequence[Table], legend: Legend) -> list[Paragraph]:
     """Return the verdict: for every sparsity which rows are better, by how much, and how sure.
 
-    Why rows cannot be compared is left out where the headline says it. The last paragraph explains
-    the letters of `legend`.
+    What the headline says is left out: why rows cannot be compared, and the only difference where
+    there are too few seeds. The last paragraph explains the letters of `legend`.
     """
     found = []
     told = bool(shared_reasons(tables))
+    few_told = told_in_full(tables)
     for table in tables:
-        sentences = (*_table_sentences(table, legend), *(() if told else _not_compared(table)))
+        sentences = [
+            *_table_sentences(table, legend, few_told),
+            *(() if told else _not_compared(table)),
+        ]
         if sentences:
-            found.append(Paragraph(where(table.asked), sentences))
+            found.append(Paragraph(where(table.asked), tuple(sentences)))
     if legend.sentences:
         found.append(Paragraph(HEADING, legend.sentences))
     return found
 
 
-def _table_sentences(table: Table, legend: Legend) -> Iterator[str]:
+def _table_sentences(table: Table, legend: Legend, few_told: bool) -> Iterator[str]:
     groups: dict[tuple[str, int], list[Comparison]] = {}
     for found in table.comparisons:
         groups.setdefault((found.purpose, id(found.against)), []).append(found)
     ordered = sorted(groups.values(), key=lambda each: each[0].purpose == AGAINST_DENSE)
     for members in ordered:
-        yield from _against_one(members, legend)
-    yield from _few_between(table)
+        yield from _against_one(members, legend, few_told)
+    if not few_told:
+        yield from _few_between(table)
     yield from _lowest_mean(table)
 
 
@@ -73,7 +78,7 @@ def _few_between(table: Table) -> Iterator[str]:
     pairs = [c for c in table.comparisons if c.purpose == AGAINST_ROW and c.outcome == "too few"]
     if pairs:
         rows = {id(row): row.label for c in pairs for row in (c.against, c.row)}
-        yield f"No claim between {joined(list(rows.values()))}: {could_show(pairs)}."
+        yield f"No claim between {joined(list(rows.values()))}: {no_claim(pairs, pairs_of=True)}"
 
 
 def _lowest_mean(table: Table) -> Iterator[str]:
@@ -99,7 +104,7 @@ def _not_compared(table: Table) -> Iterator[str]:
         yield f"Not compared, since {joined(reasons)}: {'; '.join(names[:_MOST])}{more}."
 
 
-def _against_one(members: Sequence[Comparison], legend: Legend) -> Iterator[str]:
+def _against_one(members: Sequence[Comparison], legend: Legend, few_told: bool) -> Iterator[str]:
     """Yield the sentences about all rows that were compared with one."""
     against = _control_name(members[0])
     claimed = [c for c in sorted(members, key=_by_difference) if c.outcome in CLAIMS]
@@ -127,9 +132,8 @@ def _against_one(members: Sequence[Comparison], legend: Legend) -> Iterator[str]
     for found in (c for c in members if c.outcome == "reversible"):
         yield reversible(found, _name(found), reach_text(found))
     few = [c for c in members if c.outcome == "too few" and c.purpose != AGAINST_ROW]
-    if few:
-        names = joined([_noted(c) for c in few])
-        yield f"No claim on {names} against {against}: {could_show(few)}."
+    if few and not few_told:
+        yield f"No claim on {joined([_noted(c) for c in few])} against {against}: {no_claim(few)}"
 
 
 def _control_name(found: Comparison) -> str:

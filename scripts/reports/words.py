@@ -69,15 +69,6 @@ def reach_text(found: Comparison, sign: bool = True) -> str:
     return f"{mean}{SPACE}{PLUS_MINUS}{SPACE}{difference.high - difference.mean:.4f}"
 
 
-def could_show(found: Sequence[Comparison]) -> str:
-    """Return which differences the seeds of these comparisons could show."""
-    seeds = counted(max(c.difference.count for c in found if c.difference), "seed")
-    sizes = [c.detectable for c in found if c.detectable is not None]
-    if not sizes:
-        return f"{seeds} cannot tell a difference from chance"
-    return f"with {seeds} only differences above about {span_of(sizes, '.2g')} would show"
-
-
 def span_of(values: Sequence[float], form: str) -> str:
     """Return the smallest and largest of some numbers, or one number if equal when rounded."""
     least, most = f"{min(values):{form}}", f"{max(values):{form}}"

@@ -95,16 +95,3 @@ def test_a_long_list_of_rows_has_its_ends_alone(tmp_path: Path) -> None:
     assert re.search(
         r"Worse than adamw dense: 6 rows, from sparsegpt \(.*\) to random \(\+0\.5", words
     )
-
-
-def test_too_few_seeds_say_what_they_could_show(tmp_path: Path) -> None:
-    rows = {("adamw", "none", 0.0): 1.6, ("muon", "none", 0.0): 1.5}
-    assert re.fullmatch(
-        r"No claim: with 3 seeds only differences above about [\d.]+ would show\. "
-        r"A claim needs 5 seeds\. "
-        r"So far muon dense is 0\.1\d{3} nats per token below adamw dense, over 3 seeds\.",
-        said(report_of(tmp_path / "three", rows, seeds=3)),
-    )
-    one = report_of(tmp_path / "one", rows, seeds=1)
-    assert said(one).startswith("No claim: 1 seed cannot tell a difference from chance.")
-    assert one.tally == ""
