@@ -17,6 +17,15 @@ from gpt2.training.rollback import Rollback
 from gpt2.training.saver import Mark, Saver
 from gpt2.training.spikes import SpikePolicy, mean_loss
 
+#: What a line says of an evaluation: whether its loss is the lowest so far, and whether its weights
+#: are saved as the best checkpoint. Not every evaluation is saved: see --save-every-best.
+_MARKS = {
+    (False, False): "",
+    (True, False): " (best so far)",
+    (True, True): " (best so far, saved)",
+    (False, True): " (best checkpoint so far)",
+}
+
 
 class RunRecorder:
     """Decides what is due after a step; metrics, spikes and checkpoints have their own classes.
@@ -56,6 +65,7 @@ class RunRecorder:
         self._agreed = False
         self.best: Mark | None = None
         self.last: Mark | None = None
+        self._lowest: float | None = None
 
     def after_step(self, step: Step) -> bool:
         """Log, evaluate and save when due; False when the run was asked to stop.
@@ -100,7 +110,7 @@ class RunRecorder:
             self.validate()
 
     def validate(self, kept: bool = True) -> bool:
-        """Evaluate and record; True when this is the best so far. Nothing when stopped.
+        """Evaluate and record; True when this is the best checkpoint. Nothing when stopped.
 
         Only an evaluation whose weights are `kept` on disk can be the best.
         """
@@ -115,7 +125,11 @@ class RunRecorder:
         better = eligible and (self.best is None or loss < self.best["val_loss"])
         if better:
             self.best = self.last
-        mark = " (best so far)" if better else ""
+        lowest = sparsity.final and math.isfinite(loss)
+        lowest = lowest and (self._lowest is None or loss < self._lowest)
+        if lowest:
+            self._lowest = loss
+        mark = _MARKS[lowest, better]
         self.console.say(
             f"step {step}: validation loss {loss:.4f}, perplexity {perplexity(loss):.2f}{mark}"
         )
@@ -126,7 +140,7 @@ class RunRecorder:
         self._spikes.stop_if_diverged()
         self.console.phase(f"saving the checkpoint of step {self.progress.step} ...", begins=True)
         with self._during("saving a checkpoint"):
-            self._saver.save(required, self.best, self.last)
+            self._saver.save(required, self.best, self.last, self._lowest)
 
     def close(self) -> None:
         """Wait for a checkpoint that is being written."""
@@ -140,6 +154,9 @@ class RunRecorder:
         state = self._saver.restore()
         if state is not None:
             self.best, self.last = state["best"], state["last"]
+            # Checkpoints of before have no lowest loss: then that of the best one counts.
+            known = self.best["val_loss"] if self.best else None
+            self._lowest = state.get("lowest", known)
             self.metrics.restart()
             self._spikes.restart()
         elif self._spikes.rolls_back:

@@ -40,6 +40,7 @@ _SHAPE = {
     "random": list,
     "best": (dict, type(None)),
     "last": (dict, type(None)),
+    "lowest?": (int, float, type(None)),
 }
 _MARK = {"step": int, "val_loss": (int, float)}
 #: Errors that a missing entry, or one of another type, causes when a state is restored.
@@ -79,8 +80,10 @@ class Saver:
         self._under_way: tuple[int, Mark | None] | None = None
         self._unsynced: str | None = None
 
-    def save(self, required: bool, best: Mark | None, last: Mark | None) -> None:
-        """Write a checkpoint, with the best and the last evaluation so far.
+    def save(
+        self, required: bool, best: Mark | None, last: Mark | None, lowest: float | None
+    ) -> None:
+        """Write a checkpoint, with the best and the last evaluation, and the lowest loss so far.
 
         A failure is an error in the log. Raises UserError when the checkpoint is `required`, which
         is never written in the background, and for weights with NaN or Inf: no later step could
@@ -98,6 +101,7 @@ class Saver:
             "random": self._parts.ranks.gather(random_state()),
             "best": best,
             "last": last,
+            "lowest": lowest,
         }
         weights = dict(self._parts.model.named_parameters())
         refuse_nonfinite(weights, self._progress.step, self._parts.ranks)
