@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     from gpt2.weights.trained import load_trained
 
     trained = load_trained(actions.run, actions.best, config.machine)
+    print(trained.name, file=sys.stderr)
     data_dir = config.data.data_dir if "DATA_DIR" in options.given else None
     folder = (data_dir or trained.config.data.data_dir) / trained.config.data.dataset
     if data_dir is None and not (folder / META).is_file():

@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     from gpt2.weights.trained import load_trained, warn
 
     trained = load_trained(actions.run, actions.best, config.machine)
+    print(trained.name, file=sys.stderr)
     tokenizer = from_description(trained.record["data"]["tokenizer"])
     known = trained.record["data"]["tokenizer"].get("characters")
     if known and (strange := [char for char in actions.prompt if char not in known]):

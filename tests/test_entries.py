@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert tiny.train(data, path, *more, "--lr-schedule", "constant") == Exit.OK
     return path
+
+
+@pytest.mark.parametrize("entry", [evaluate, sample])
+def test_the_run_that_is_taken_is_named_beside_the_text(
+    entry: ModuleType, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "latest").symlink_to(run)
+    monkeypatch.chdir(run.parents[1])
+    more = ["--prompt", "to", "--tokens", "2"] if entry is sample else []
+    assert entry.main(["--run", str(tmp_path / "latest"), *more]) == Exit.OK
+    shown = capsys.readouterr()
+    name = f"{run.parent.name}/run, step 12"
+    assert shown.err.splitlines()[0] == name
+    assert name not in shown.out
 
 
 def test_evaluate_repeats_the_result(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,22 +29,34 @@ _MOST_IDS = 1 << 16
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its weights, in evaluation mode, and its run's run.json."""
+    """A model with its weights, in evaluation mode, and its run's run.json.
+
+    path: the run directory or the export, never the link `latest`.
+    """
 
     model: LanguageModel
     config: Config
     record: dict[str, Any]
     step: int
     device: torch.device
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Return a line that says which model it is: its folder, and its step."""
+        here = Path.cwd()
+        path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
+        return f"{path}, step {self.step}"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The weights of a run on disk, and the run's run.json."""
+    """The weights of a run on disk, and the run's run.json; path: as in Trained."""
 
     weights: store.Checkpoint
     config: Config
     record: dict[str, Any]
+    path: Path
 
     @property
     def vocab_size(self) -> int:
@@ -71,7 +83,7 @@ def open_stored(run: Path, best: bool) -> Stored:
             exported = load_export(run)  # first: it verifies what is read next
         except DamagedError as error:
             raise UserError(str(error), code=Exit.CHECKPOINT) from error
-        return Stored(exported, load_config(run), read_json(run, "run.json"))
+        return Stored(exported, load_config(run), read_json(run, "run.json"), run.resolve())
     config, record = load_config(run), read_json(run, "run.json")
     found = _best(run) if best else store.load_last(run / "checkpoints", warn)
     if found is None:
@@ -80,7 +92,7 @@ def open_stored(run: Path, best: bool) -> Stored:
             f"{run.resolve()} holds no checkpoint yet" + (f"; {other} has one" if other else ""),
             code=Exit.CHECKPOINT,
         )
-    return Stored(found, config, record)
+    return Stored(found, config, record, run.resolve())
 
 
 def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
@@ -96,7 +108,8 @@ def load_trained(run: Path, best: bool, where: MachineConfig) -> Trained:
         model = empty_model(stored.config.model, stored.vocab_size)
     model.to_empty(device=device)
     load_model(model, stored.weights)
-    return Trained(model.eval(), stored.config, stored.record, stored.weights.step, device)
+    step = stored.weights.step
+    return Trained(model.eval(), stored.config, stored.record, step, device, stored.path)
 
 
 def _best(run: Path) -> store.Checkpoint:
