@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     given = parser().parse_args(argv)
     now = chosen(given.run, given.matrix, given.runs)
     first = now()
-    server = WatchServer(given.port, first.path.name, lambda cell: body_of(now, cell))
+    server = WatchServer(given.port, first.name, lambda cell: body_of(now, cell))
     later = "" if given.run or given.matrix else ", then whatever runs"
     print(
         f"watching {first.path}{later}\n{server.address}   (Ctrl-C ends this; runs continue)",

@@ -99,6 +99,11 @@ class WatchedRun:
         self.path = path
         self._run = FollowedRun(path)
 
+    @property
+    def name(self) -> str:
+        """Return the name of the run; that of the run itself where the path is `latest`."""
+        return self.path.resolve().name
+
     def look(self) -> RunView:
         """Return the present state of the run.
 
@@ -117,7 +122,7 @@ class WatchedRun:
         lines = _config(self.path / "config")
         max_steps, max_time = _limits(lines)
         limits = record.planned_steps or max_steps, max_time
-        view = _view(self._run, self.path.name, status, limits, summary)
+        view = _view(self._run, self.name, status, limits, summary)
         return replace(view, facts=tuple(_facts(lines, record, summary)))
 
 
@@ -129,6 +134,11 @@ class WatchedMatrix:
         self._folder = MatrixFolder(path)
         self._runs: dict[str, FollowedRun] = {}
         self._results: dict[str, Summary] = {}
+
+    @property
+    def name(self) -> str:
+        """Return the name of the matrix's folder."""
+        return self.path.name
 
     def measuring(self) -> MeasuringView | None:
         """Return the progress of the short runs before the first run; afterwards None."""

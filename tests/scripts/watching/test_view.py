@@ -99,6 +99,13 @@ def test_a_single_run(tmp_path: Path) -> None:
         WatchedRun(done).look()
 
 
+def test_latest_shows_the_name_of_the_run_it_leads_to(tmp_path: Path) -> None:
+    write_run(tmp_path / "20261128-adamw", 1.5)
+    (tmp_path / "latest").symlink_to("20261128-adamw")
+    watched = WatchedRun(tmp_path / "latest")
+    assert (watched.name, watched.look().name) == ("20261128-adamw", "20261128-adamw")
+
+
 def test_an_old_run_has_the_steps_of_its_config(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 1.5, options={"MAX_STEPS": "400"})
     assert WatchedRun(run).look().steps == 400
