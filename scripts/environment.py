@@ -204,9 +204,10 @@ def install(python: Path, lines: list[str]) -> None:
 
 
 def pip(python: Path, arguments: list[str], why: str = "") -> None:
-    """Run pip install with its output (on a terminal: its progress) on stderr."""
+    """Run pip install: quietly, unless a terminal waits for torch and wants to see its progress."""
     say(f"installing {' '.join(arguments)}" + (f" ({why})" if why else ""))
-    quiet = [] if sys.stderr.isatty() else ["-q"]
+    large = any(re.match(r"torch\b", line) for line in arguments)
+    quiet = [] if large and sys.stderr.isatty() else ["-q"]
     run(
         [str(python), "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments],
         "pip could not install the packages: see above; a machine without a network needs them "

@@ -225,6 +225,19 @@ def test_the_packages_of_the_report_are_announced_with_their_size(
         assert (line in capsys.readouterr().err) == told
 
 
+@pytest.mark.parametrize(
+    ("terminal", "package", "quiet"),
+    [(True, "scipy==1.17.1", True), (True, "torch==2.13.0", False), (False, "torch==2.13.0", True)],
+)
+def test_pip_shows_its_output_only_of_torch_on_a_terminal(
+    terminal: bool, package: str, quiet: bool, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    environment.pip(site.root / ".venv" / "bin" / "python", [package])
+    (command,) = site.commands
+    assert ("-q" in command) == quiet
+
+
 def test_the_path_is_printed_whole_from_elsewhere(
     site: Site, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
