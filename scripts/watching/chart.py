@@ -16,13 +16,15 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 8, 36
 #: First share of the steps whose far higher values do not set the scale, and the fewest points of a
 #: curve for this: they would hide the differences between later values.
 _SKIPPED, _MANY = 0.05, 20
+#: A curve of fewer points in a chart is its points, joined faintly.
+FEW = 12
 
 
 @dataclass(frozen=True)
 class Line:
     """A curve. name: shown in its tip. colour: a variable of the page's style. dots: at points.
 
-    A single point is always drawn as a dot.
+    Few points, in a chart, and a single point are always dots.
     """
 
     name: str
@@ -32,9 +34,16 @@ class Line:
 
 
 def chart(
-    title: str, lines: Sequence[Line], end: float | None = None, size: tuple[int, int] = SIZE
+    title: str,
+    lines: Sequence[Line],
+    end: float | None = None,
+    size: tuple[int, int] = SIZE,
+    note: str = "",
 ) -> str:
-    """Return a chart of all points, with axes over steps up to `end`; empty without points."""
+    """Return a chart of all points, with axes over steps up to `end`; empty without points.
+
+    note: a line below the chart.
+    """
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
@@ -52,12 +61,13 @@ def chart(
         parts.append(f'<text x="{scale.x(value):.1f}" y="{low}" class="mid">{_short(value)}</text>')
     middle = (_LEFT + width - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{height - 5}" class="mid">step</text>')
-    parts += [_path(line, scale) for line in drawn]
+    parts += [_path(line, scale, len(line.points) < FEW) for line in drawn]
+    below = f'<figcaption class="note">{escape(note)}</figcaption>' if note else ""
     said = "; ".join(f"{line.name} {_short(line.points[-1][1])}" for line in drawn)
     return (
         f'<figure class="chart"><h3>{escape(title)}</h3>'
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}: '
-        f'{escape(said)}">{"".join(parts)}</svg></figure>'
+        f'{escape(said)}">{"".join(parts)}</svg>{below}</figure>'
     )
 
 
@@ -123,10 +133,10 @@ def _scaling(line: Line) -> list[float]:
     return [value for step, value in line.points if step >= from_here]
 
 
-def _path(line: Line, scale: _Scale) -> str:
+def _path(line: Line, scale: _Scale, few: bool = False) -> str:
     places = [(scale.x(step), scale.y(value)) for step, value in line.points]
     marks = ""
-    if line.dots or len(places) == 1:
+    if line.dots or few or len(places) == 1:
         tips = zip(places, line.points, strict=True)
         marks = "".join(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" style="fill:var(--{line.colour})">'
@@ -137,7 +147,9 @@ def _path(line: Line, scale: _Scale) -> str:
         return marks
     way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     name = f"<title>{escape(line.name)}</title>"
-    return f'<path class="line" style="stroke:var(--{line.colour})" d="{way}">{name}</path>{marks}'
+    faint = ";stroke-width:.8;stroke-dasharray:1 3" if few and not line.dots else ""
+    style = f"stroke:var(--{line.colour}){faint}"
+    return f'<path class="line" style="{style}" d="{way}">{name}</path>{marks}'
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2.run_dir.follow import Follower
@@ -25,6 +27,20 @@ class FollowedRun(Follower):
         super().__init__(path)
         self.path = path
         self._curves: dict[str, _Curve] = {name: _Curve() for name in NAMES}
+        self._interval: int | None = None
+
+    @property
+    def log_interval(self) -> int | None:
+        """Return the steps from one logged step to the next, by the run's config; None if unknown.
+
+        It is read once: a run keeps its config.
+        """
+        if self._interval is None:
+            with suppress(OSError, ValueError):
+                text = (self.path / "config").read_text(encoding="utf-8")
+                found = re.search(r"^CONFIG_LOG_INTERVAL=(\d+)$", text, re.MULTILINE)
+                self._interval = int(found[1]) if found else None
+        return self._interval
 
     @property
     def curves(self) -> dict[str, list[Point]]:

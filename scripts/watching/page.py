@@ -13,7 +13,8 @@ from urllib.parse import quote
 from gpt2.config.sizes import show_size
 from gpt2.config.text import counted, rough_duration
 from scripts.study.quick import continuation
-from scripts.watching.chart import CARD, SIZE, Line, chart, limits_of, spark
+from scripts.watching.chart import CARD, FEW, SIZE, Line, chart, limits_of, spark
+from scripts.watching.followed import Point
 from scripts.watching.view import MatrixView, MeasuringView, RunView
 
 _HERE = Path(__file__).resolve().parent
@@ -195,7 +196,15 @@ def _losses(run: RunView, size: tuple[int, int] = SIZE) -> str:
         Line("training", run.curves.get("loss", ()), "muted"),
         Line("validation", run.curves.get("val_loss", ()), "series-0", dots=True),
     ]
-    return chart("loss (nats per token): training grey, validation blue", lines, run.steps, size)
+    title = "loss (nats per token): training grey, validation blue"
+    return chart(title, lines, run.steps, size, _few_logged(run, lines[0].points))
+
+
+def _few_logged(run: RunView, points: Sequence[Point]) -> str:
+    """Return the note of a chart with few logged points; empty for others."""
+    if run.log_interval is None or not 0 < len(points) < FEW:
+        return ""
+    return f"logged every {counted(run.log_interval, 'step')}"
 
 
 def _charts(run: RunView) -> str:
@@ -204,7 +213,9 @@ def _charts(run: RunView) -> str:
     for title, name in _FURTHER:
         points = run.curves.get(name, ())
         if any(value for _, value in points):
-            found.append(chart(title, [Line(title, points)], run.steps))
+            found.append(
+                chart(title, [Line(title, points)], run.steps, note=_few_logged(run, points))
+            )
     return f'<div class="charts">{"".join(found)}</div>'
 
 

@@ -35,6 +35,7 @@ class RunView:
     memory: bytes.
     left: seconds.
     silent: seconds since the last line of a running one.
+    log_interval: steps from one logged step to the next.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RunView:
     memory: int | None = None
     left: float | None = None
     silent: float = 0.0
+    log_interval: int | None = None
     reason: str = ""
     facts: tuple[str, ...] = ()
     curves: Mapping[str, list[Point]] = field(default_factory=dict)
@@ -213,6 +215,7 @@ def _view(
         memory=summary.peak_device_bytes or summary.peak_host_bytes or run.memory,
         left=run.seconds_left(steps, max_time) if running else None,
         silent=run.silent if running else 0.0,
+        log_interval=run.log_interval,
         curves=run.curves,
     )
 

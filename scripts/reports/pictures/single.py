@@ -8,14 +8,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gpt2.config.text import counted
 from scripts.reports.metrics import Axis, Point, axes_of, thinned
 from scripts.reports.pictures.picture import WIDTH, Picture, over_axes
 from scripts.reports.pictures.svg import MUTED, SERIES, style, svg
 from scripts.reports.runs import Run
 from scripts.reports.words import percent
 
-#: Most marks with values on a curve.
-_MARKS = 60
+#: Most marks with values on a curve. A curve of fewer points than FEW is its marks, joined faintly.
+_MARKS, FEW = 60, 12
+_LARGE = 4.5
 
 
 def run_pictures(run: Run) -> list[Picture]:
@@ -42,11 +44,13 @@ def _losses(run: Run, axes: Sequence[Axis]) -> Picture:
         trained = _line(run.points, axis, lambda point: point.loss)
         if trained:
             x, y = zip(*thinned(trained), strict=True)
-            box.plot(x, y, color=MUTED, linewidth=1.0, alpha=0.8, label="training, one batch")
+            form = _form(len(trained), 1.0) | {"alpha": 0.8}
+            box.plot(x, y, color=MUTED, label="training, one batch", **form)
         found = _line(run.points, axis, lambda point: point.val_loss)
         if found:
             x, y = zip(*found, strict=True)
-            box.plot(x, y, color=SERIES[0], label="validation, whole split")
+            marker, label = "o" if len(found) < FEW else "", "validation, whole split"
+            box.plot(x, y, marker, linestyle="-", color=SERIES[0], label=label, markersize=_LARGE)
             shown = [point for point in run.points if point.val_loss is not None]
             shown = _some(shown, 2 * _MARKS)
             _marks(box, shown, axis, lambda p: p.val_loss, SERIES[0], "evaluations")
@@ -60,7 +64,9 @@ def _losses(run: Run, axes: Sequence[Axis]) -> Picture:
     return over_axes(
         "Loss",
         "The training loss is that of one step's batch; the validation loss is that of the whole "
-        "split." + ("" if run.finished else " The run is not finished: no number is a result."),
+        "split."
+        + _few_logged(run)
+        + ("" if run.finished else " The run is not finished: no number is a result."),
         axes,
         draw,
     )
@@ -118,7 +124,7 @@ def _others(run: Run, axes: Sequence[Axis], panels: Sequence[_Panel]) -> Picture
         if len(panels) == len(_PANELS)
         else "Learning rate, gradient norm and speed",
         "As they were logged: rate and gradient norm (before clipping) of one step, tokens/s of "
-        "training alone since the line before.",
+        "training alone since the line before." + _few_logged(run),
         axes,
         draw,
     )
@@ -132,8 +138,9 @@ def _draw_panel(
     gid: str,
     tips: dict[str, list[str]],
 ) -> None:
-    x, y = zip(*thinned(_line(points, axis, panel.of)), strict=True)
-    box.plot(x, y, color=panel.colour, linewidth=1.1)
+    line = _line(points, axis, panel.of)
+    x, y = zip(*thinned(line), strict=True)
+    box.plot(x, y, color=panel.colour, **_form(len(line), 1.1))
     shown = _some([point for point in points if panel.of(point) is not None], _MARKS)
     _marks(box, shown, axis, panel.of, panel.colour, gid)
     values = [(point.step, panel.of(point)) for point in shown]
@@ -141,6 +148,24 @@ def _draw_panel(
     box.set_title(panel.title)
     if min(y) >= 0.0:
         box.set_ylim(bottom=0.0)
+
+
+def _form(points: int, width: float) -> dict[str, Any]:
+    """Return the style of a curve: of few points, marks on a dotted line."""
+    if points < FEW:
+        return {"linestyle": ":", "linewidth": 0.8, "marker": "o", "markersize": _LARGE}
+    return {"linewidth": width}
+
+
+def _few_logged(run: Run) -> str:
+    """Return a sentence about a run with few logged steps; empty for others."""
+    interval = run.options.get("LOG_INTERVAL", "")
+    if len(run.losses) >= FEW or not interval.isdigit():
+        return ""
+    return (
+        f" Logged every {counted(int(interval), 'step')} (--log-interval), and at the first and "
+        "the last: the points are what was logged, the dotted lines only join them."
+    )
 
 
 def _line(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpt2.files.lock import lock_folder
 from scripts.report import main
+from scripts.reports.pictures.single import run_pictures
 from scripts.reports.runs import read_run
 from scripts.reports.single_run import facts, losses_grid, run_headline, settings_grid
 from tests.support.synthetic import write_run
@@ -70,6 +72,19 @@ def test_the_lock_says_whether_a_run_goes_on(tmp_path: Path) -> None:
     assert said == (
         "No results yet: killed after step 100. The last validation loss is 2.0000, at step 100."
     )
+
+
+@pytest.mark.slow
+def test_few_logged_steps_are_points_and_say_how_often_they_are_logged(tmp_path: Path) -> None:
+    run = read_run(whole_run(tmp_path / "run"))
+    few = run.points[:2]
+    run = replace(run, points=few, options={**run.options, "LOG_INTERVAL": "100"})
+    assert run_pictures(run)
+    for picture in run_pictures(run):
+        assert "Logged every 100 steps (--log-interval)" in picture.caption
+        assert "stroke-dasharray" in picture.svg
+    many = replace(run, points=few * 6)
+    assert all("Logged every" not in picture.caption for picture in run_pictures(many))
 
 
 @pytest.mark.slow

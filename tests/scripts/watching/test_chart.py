@@ -56,12 +56,23 @@ def test_a_single_point_is_a_dot() -> None:
         Line("validation", [(5.0, 2.5)], dots=True),
     ]
     root = ET.fromstring(chart("loss", lines))
-    (dot,) = root.iter("circle")
-    assert [e.text for e in dot] == ["validation, step 5: 2.5000"]
+    tips = [e.text for dot in root.iter("circle") for e in dot]
+    assert tips[-1] == "validation, step 5: 2.5000"
     assert len([e for e in root.iter("path") if e.get("class") == "line"]) == 1
     alone = ET.fromstring(chart("loss", [Line("training", [(1.0, 3.0)])]))
     assert len(list(alone.iter("circle"))) == 1
     assert "<circle" in spark([lines[1]], (2.0, 3.0))
+
+
+@pytest.mark.parametrize(("count", "few"), [(2, True), (11, True), (12, False)])
+def test_few_points_are_dots_on_a_dotted_line(count: int, few: bool) -> None:
+    points = [(float(n), 3.0 - 0.1 * n) for n in range(count)]
+    text = chart("loss", [Line("training", points)], note="logged every <5> steps")
+    assert len(list(ET.fromstring(text).iter("circle"))) == (count if few else 0)
+    assert ("stroke-dasharray" in text) == few
+    assert "logged every &lt;5&gt; steps</figcaption>" in text
+    assert "figcaption" not in chart("loss", [Line("training", points)])
+    assert "<circle" not in spark([Line("training", points)], None)
 
 
 def test_the_first_steps_do_not_set_the_scale_of_small_charts() -> None:

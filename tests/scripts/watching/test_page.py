@@ -63,6 +63,10 @@ def test_a_run_shows_its_numbers_and_curves_that_are_not_flat() -> None:
         assert word in said
     assert _Whole(frame("a run", body)).count["figure"] == 1  # there is no sparsity
     assert "no line for" not in said
+    assert "logged every" not in said  # unknown
+    assert "logged every 100 steps" in text_of(run_body(replace(RUN, log_interval=100)))
+    many = replace(RUN, log_interval=1, curves={"loss": [(float(n), 3.0) for n in range(12)]})
+    assert "logged every" not in text_of(run_body(many))
     assert "no line for 2 min" in text_of(run_body(replace(RUN, silent=125.0)))
 
 

@@ -109,3 +109,10 @@ def test_latest_shows_the_name_of_the_run_it_leads_to(tmp_path: Path) -> None:
 def test_an_old_run_has_the_steps_of_its_config(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 1.5, options={"MAX_STEPS": "400"})
     assert WatchedRun(run).look().steps == 400
+
+
+def test_the_interval_of_the_log_is_that_of_the_config(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 1.5, options={"LOG_INTERVAL": "100"})
+    assert WatchedRun(run).look().log_interval == 100
+    (run / "config").unlink()
+    assert WatchedRun(run).look().log_interval is None
