@@ -89,7 +89,7 @@ train resume: export GPT2_STARTED_BY := make
 # here, too. That of train is checked here, before anything takes time; that of cells is theirs to check.
 PREPARE_ALONE := $(if $(filter-out prepare,$(or $(MAKECMDGOALS),all)),,yes)
 TRAINS := $(filter all train,$(or $(MAKECMDGOALS),all))
-TYPED_FOR_DATA := $(if $(PREPARE_ALONE),,$(if $(TRAINS), --$(LIMIT)$(MORE), --unchecked --$(MORE)))
+TYPED_FOR_DATA := $(if $(PREPARE_ALONE),$${ARGS:+ --quiet},$(if $(TRAINS), --$(LIMIT)$(MORE), --unchecked --$(MORE)))
 prepare:                   ## tokenize the corpus, unless that is done
 	@$(SH) $(PY) && flags="$$(eval "$$py scripts/flags.py --data$(TYPED_FOR_DATA)")" && show "$$py gpt2/prepare_data.py $$flags$(if $(PREPARE_ALONE),$(MORE))"
 
@@ -215,8 +215,8 @@ list-runs:                 ## list the runs in runs/: when, optimizer, steps, lo
 prune-runs:                ## list dead runs, extra checkpoints and empty matrices in runs/; YES=1 removes them
 	@$(SH) $(PY) && become "$$py scripts/prune_runs.py$${YES:+ --yes}"
 
-explain:                   ## explain one option: OPTION=learning-rate; OPTION=/oom finds those with a word
-	@$(SH) $(PY) && case "$$OPTION" in /*) become "$$py scripts/find_option.py -- \"\$$OPTION\"" ;; *) become "$$py scripts/kconf.py explain -- \"\$$OPTION\"" ;; esac
+explain:                   ## explain one option: OPTION=learning-rate; ARGS="--optimizer lion" counts flags; OPTION=/oom finds a word
+	@$(SH) $(PY) && case "$$OPTION" in /*) become "$$py scripts/find_option.py -- \"\$$OPTION\"" ;; *) become "$$py scripts/kconf.py explain -- \"\$$OPTION\"$(CELL_FLAGS)" ;; esac
 
 doctor:                    ## check this machine: what is missing, and what that costs; installs nothing
 	@$(call NEW_ENOUGH,9) $(PYTHON) scripts/doctor.py

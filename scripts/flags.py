@@ -134,12 +134,14 @@ def settled(path: Path, found: Sequence[str], typed: Sequence[str], say: bool) -
         print(f"not used with {shlex.join(typed)}: {shown}", file=sys.stderr)
     rate = flag_of("LEARNING_RATE")
     if say and flag_of("OPTIMIZER") in own and rate in theirs:
-        value = options.value("LEARNING_RATE")
-        print(
-            f"{path.name} has {rate} {value}, which stays; the default of "
-            f"{options.value('OPTIMIZER')} is {options.default('LEARNING_RATE') or 'none'}",
-            file=sys.stderr,
-        )
+        value, default = options.value("LEARNING_RATE"), options.default("LEARNING_RATE")
+        if value != default:
+            print(
+                f"{path.name} has {rate} {value}, which stays; the default of "
+                f"{options.value('OPTIMIZER')} is "
+                + (f"{default}: add {rate} {default}" if default else "none"),
+                file=sys.stderr,
+            )
     return [*itertools.chain(*kept), *_once(typed)]
 
 

@@ -119,6 +119,14 @@ TOOLS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split at a second --: flags of train.py follow it (explain -- NAME -- --optimizer adamw)."""
+    if argv.count("--") < 2:
+        return argv, []
+    cut = argv.index("--", argv.index("--") + 1)
+    return argv[:cut], argv[cut + 1 :]
+
+
 def main() -> int:
     """Run one tool."""
     parser = Parser(description=__doc__)
@@ -133,12 +141,13 @@ def main() -> int:
     diff = tools.add_parser("diffconfig")
     diff.add_argument("old", nargs="?", default="", help=".config.old if it is not given")
     diff.add_argument("new", nargs="?", default="", help=".config if it is not given")
-    arguments = parser.parse_args()
+    words, typed = _split(sys.argv[1:])
+    arguments = parser.parse_args(words)
     config: Path = arguments.config
     if arguments.tool == "defconfig":
         defconfig(config, arguments.name)
     elif arguments.tool == "explain":
-        explain(config, arguments.option)
+        explain(config, arguments.option, typed)
     elif arguments.tool == "merge":
         merge(config, arguments.fragments)
     elif arguments.tool == "randconfig":

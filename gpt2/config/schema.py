@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import kconfiglib as kc
@@ -18,6 +19,15 @@ ROOT_TREE = REPOSITORY / "Kconfig"
 
 def _as_written(condition: object) -> str:
     return str(kc.expr_str(condition)) + setters(condition)
+
+
+@dataclass(frozen=True)
+class Default:
+    """A default: its value, when it applies as flags (empty: else), and whether it does now."""
+
+    value: str
+    when: str
+    holds: bool
 
 
 class Schema:
@@ -88,6 +98,25 @@ class Schema:
                     found.update(self.conditions(part.name, said))
                 elif part is not self.kconfig.y:
                     found[said(part)] = bool(kc.expr_value(part))
+        return found
+
+    def defaults(self, name: str) -> list[Default]:
+        """Return the defaults of a symbol or choice; the first whose condition is met holds."""
+        item = self.choices.get(name) or self.symbols[name]
+        everywhere = {as_flags(part) for part in kc.split_expr(item.direct_dep, kc.AND)}
+        found: list[Default] = []
+        open_yet = bool(kc.expr_value(item.direct_dep))
+        for value, when in item.defaults:
+            parts = [as_flags(part) for part in kc.split_expr(when, kc.AND)]
+            own = [part for part in dict.fromkeys(parts) if part not in {*everywhere, "y"}]
+            holds = open_yet and bool(kc.expr_value(when))
+            if isinstance(item, kc.Choice):
+                holds = holds and bool(value.visibility)
+                text = word_of(value.name, name)
+            else:
+                text = value.str_value if isinstance(value, kc.Symbol) else kc.expr_str(value)
+            open_yet = open_yet and not holds
+            found.append(Default(text, ", ".join(reversed(own)), holds))
         return found
 
     def bounds(self, name: str) -> str:

@@ -133,6 +133,14 @@ def _replace(node: kc.MenuNode, others: list[kc.MenuNode]) -> None:
     _hang(node.parent, [*siblings[:at], *others, *siblings[at + 1 :]])
 
 
+def default_text(symbol: kc.Symbol) -> str:
+    """Return the default of a symbol that holds now; empty without one."""
+    for value, condition in symbol.defaults:
+        if kc.expr_value(condition):
+            return str(value.str_value)
+    return ""
+
+
 def setters(condition: object) -> str:
     """Return what sets a symbol that has no prompt; empty for any other condition."""
     symbol = condition[1] if isinstance(condition, tuple) else condition
@@ -174,6 +182,9 @@ def _of_symbol(symbol: kc.Symbol, wanted: bool) -> str:
     choices = {item.choice.name for item in members}
     if not prompted and len(choices) == 1:
         return _of_choice(choices.pop(), members, wanted)
+    if not prompted and symbol.nodes and symbol.nodes[0].help:  # a helper that says what it means
+        said = " ".join(symbol.nodes[0].help.split())
+        return said if wanted else f"not {said}"
     return symbol.name if wanted else f"!{symbol.name}"
 
 

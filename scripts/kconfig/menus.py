@@ -21,14 +21,18 @@ from gpt2.config.tree import Kconfig
 from gpt2.config.typed import Auto, Required
 from scripts.kconfig.entries import improve
 from scripts.kconfig.files import HEADER, problems_of, refuse_wrong, unmentioned, write
+from scripts.kconfig.rate import ChosenRate, chosen_rate, kept_rate
+from scripts.kconfig.search import search_help
 from scripts.kconfig.start import fitting_defconfig, read_or_start
 
 
 class MenuTree(Kconfig):
     """The tree of the menus: values that train.py would refuse are neither loaded nor saved.
 
-    The menu shows an OSError in a dialog.
+    The menu shows an OSError in a dialog, and what `write_config` returns.
     """
+
+    began = ChosenRate()
 
     def load_config(
         self, filename: str | None = None, replace: bool = True, verbose: None = None
@@ -43,7 +47,9 @@ class MenuTree(Kconfig):
             filename = str(path)
         if path.exists() and (problems := problems_of(path)):
             raise OSError(errno.EINVAL, "\n".join(problems), str(path))
-        return super().load_config(filename, replace, verbose)
+        message: str = super().load_config(filename, replace, verbose)
+        self.began = chosen_rate(self)
+        return message
 
     def write_config(
         self,
@@ -62,6 +68,9 @@ class MenuTree(Kconfig):
             raise OSError(errno.EINVAL, "\n".join(error.messages), filename) from error
         message: str = super().write_config(filename, header, save_old, verbose)
         self.entitle()
+        if warning := kept_rate(self, self.began):
+            message += f"\n{warning}"
+        self.began = chosen_rate(self)  # warned once
         return message
 
     def entitle(self, more: str = "") -> None:
@@ -111,6 +120,7 @@ def menuconfig(config: Path) -> None:
         return not problem
 
     menu._check_valid = is_valid
+    search_help(menu)
     menu._MAIN_HELP_LINES = [_in_words(line) for line in menu._MAIN_HELP_LINES]
     menu._INFO_HELP_LINES = [_in_words(line) for line in menu._INFO_HELP_LINES]
     _show(menu, config)

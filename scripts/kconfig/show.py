@@ -5,39 +5,43 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from gpt2.config.actions import TrainActions
 from gpt2.config.aliases import ALIASES
 from gpt2.config.bind import option_hints, unwrap
+from gpt2.config.cli import parse
 from gpt2.config.dotconfig import lines_of, read_text
 from gpt2.config.errors import UserError
 from gpt2.config.library import LIBRARIES
-from gpt2.config.names import flag_of, nearest
+from gpt2.config.names import flag_of, nearest, word_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.config.text import counted
 from gpt2.config.typed import QUALIFIED, Auto, Size, Within
 from gpt2.planning.calibration import LEAST_WIDTH, kept_choice
+from scripts.kconfig import search
 from scripts.kconfig.files import read, unmentioned
 from scripts.kconfig.start import read_or_start
 
 
-def explain(config: Path, option: str) -> None:
-    """Print everything about one option.
+def explain(config: Path, option: str, typed: Sequence[str] = ()) -> None:
+    """Print everything about one option, with the flags `typed` in place of those of `config`.
 
-    Raises UserError for an unknown one.
+    Raises UserError for an unknown option or flag.
     """
     name = option.strip().lstrip("-").upper().replace("-", "_").removeprefix("CONFIG_")
-    options = read_or_start(config)
-    for problem in options.check():
-        print(f"not counted: {problem}", file=sys.stderr)
-    train = Options().names()  # the root's tree also has options of matrices, without flags
-    flags = {known: flag_of(known) if known in train else "" for known in options.names()}
-    for choice in options.choices:
-        for word, member in options.members(choice).items():
-            flags[member] = f"{flags[choice]} {word}".strip()
+    flags = _flags()
     if name not in flags:
         raise UserError(_unknown(option, name, flags))
+    given = _parsed(typed)
+    options = read_or_start(config)
+    problems = options.check()
+    _add(options, given)
+    problems += [problem for problem in options.check() if problem.startswith("--")]
+    for problem in problems:
+        print(f"not counted: {problem}", file=sys.stderr)
     item = options.choices.get(name) or options.symbols[name]
     node = item.nodes[0]
     value = options.value(name)
@@ -50,6 +54,8 @@ def explain(config: Path, option: str) -> None:
     print(f"  from: {_source(options, name)}")
     if limits := _limits(options, name):
         print(f"  range: {limits}")
+    for line in _defaults(options, name):
+        print(f"  {line}")
     for condition, met in options.conditions(name).items():
         print(f"  requires: {condition} ({'the case' if met else 'not the case'})")
     print(f"  declared: {os.path.relpath(node.filename, REPOSITORY)}:{node.linenr}")
@@ -62,6 +68,52 @@ def explain(config: Path, option: str) -> None:
                         f"{word}: {said}", 90, initial_indent=" " * 4, subsequent_indent=" " * 8
                     )
                 )
+
+
+def _flags() -> dict[str, str]:
+    """Return the flag of every option and every value of a choice; empty for those of matrices."""
+    options, train = Options(ROOT_TREE), Options().names()
+    flags = {known: flag_of(known) if known in train else "" for known in options.names()}
+    for choice in options.choices:
+        for word, member in options.members(choice).items():
+            flags[member] = f"{flags[choice]} {word}".strip()
+    return flags
+
+
+def _parsed(typed: Sequence[str]) -> Options:
+    """Return the options in flags of train.py.
+
+    Raises UserError in its name.
+    """
+    try:
+        options, _ = parse("train.py", "", typed, TrainActions)
+        if options.problems:
+            raise UserError(*options.problems)
+    except UserError as error:
+        raise UserError(*error.messages, code=error.code, program="train.py") from error
+    return options
+
+
+def _add(options: Options, typed: Options) -> None:
+    """Give the values of `typed` to `options`."""
+    for name, value in typed.given.items():
+        choice = typed.symbols[name].choice
+        if choice is None:
+            options.give(name, value.value, value.where)
+        else:
+            options.give(choice.name, word_of(name, choice.name), value.where)
+
+
+def _defaults(options: Options, name: str) -> Iterator[str]:
+    """Yield the lines of a table of the defaults, where there are several."""
+    found = options.defaults(name)
+    if len(found) < 2:
+        return
+    yield "defaults, the first that fits (*: now):"
+    values = [default.value or "none" for default in found]
+    width = max(map(len, values))
+    for value, default in zip(values, found, strict=True):
+        yield f"  {'*' if default.holds else ' '} {value:<{width}}  {default.when or 'else'}"
 
 
 def _on_this_cpu(options: Options) -> str:
@@ -83,13 +135,17 @@ def _unknown(option: str, name: str, flags: Mapping[str, str]) -> str:
     if 1 < len(within) <= 20:
         return f"option {option!r} not found; options with it in their names: {', '.join(within)}"
     pages = "docs/faq.md and docs/troubleshooting.md explain words such as OOM and NaN"
-    return f"no such option: {option!r}{nearest(name, list(flags))}; {pages}"
+    word = option.strip().lstrip("-")
+    count = len(search.matching(word, [*search.options(), *search.actions()]))
+    way = f"; make explain OPTION=/{word} finds {counted(count, 'option')}" if count else ""
+    return f"no such option: {option!r}{nearest(name, list(flags))}{way}; {pages}"
 
 
 def _source(options: Options, name: str) -> str:
-    where = options.origin(name)
-    if where == flag_of(name):
+    selection = options.choices[name].selection if name in options.choices else None
+    if (selection.name if selection else name) not in options.given:
         return "its default"
+    where = options.origin(name)
     if any(problem.startswith(where) for problem in options.check()):
         return f"its default; {where} is refused"
     choice = options.symbols[name].choice if name in options.symbols else None

@@ -18,13 +18,12 @@ def fitting_defconfig(quiet: bool = False) -> Path:
     import torch
 
     if torch.cuda.is_available():
-        name, why = GPU_DEFCONFIG, f"there is a GPU ({torch.cuda.get_device_name()})"
+        name, why = GPU_DEFCONFIG, "a GPU"
     else:
-        name, why = CPU_DEFCONFIG, "torch finds no GPU"
-    if not quiet:
+        name, why = CPU_DEFCONFIG, "no GPU"
+    if not quiet:  # one line of a terminal
         print(
-            f"no .config: taking defconfigs/{name}, as 'make' does, because {why}; "
-            "'make list-defconfigs' shows the others, 'make menuconfig' every option",
+            f"no .config: taking defconfigs/{name} ({why}); others: make list-defconfigs",
             file=sys.stderr,
         )
     return DEFCONFIGS / name

@@ -8,11 +8,12 @@ from gpt2.config.errors import UserError
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from scripts import find_option
+from scripts.kconfig import search
 
 
 @pytest.fixture(scope="module")
-def entries() -> list[find_option.Entry]:
-    return [*find_option.options(), *find_option.actions()]
+def entries() -> list[search.Entry]:
+    return [*search.options(), *search.actions()]
 
 
 @pytest.mark.parametrize(
@@ -33,14 +34,14 @@ def entries() -> list[find_option.Entry]:
     ],
 )
 def test_the_words_that_people_search_for_are_found(
-    word: str, options: list[str], entries: list[find_option.Entry]
+    word: str, options: list[str], entries: list[search.Entry]
 ) -> None:
-    found = [entry.typed for entry, _ in find_option.matching(word, entries)]
+    found = [entry.typed for entry, _ in search.matching(word, entries)]
     assert set(options) <= set(found)
     assert len(found) < 20
 
 
-def test_every_option_can_be_found_by_its_flag(entries: list[find_option.Entry]) -> None:
+def test_every_option_can_be_found_by_its_flag(entries: list[search.Entry]) -> None:
     typed = {entry.typed for entry in entries}
     assert {flag_of(name) for name in Options().names()} <= typed
 

@@ -91,7 +91,8 @@ def test_options_of_another_optimizer_are_left_out_and_named(
     assert "not used with --optimizer adamw: " in said.err
     assert "--muon-adamw-lr 0.01" in said.err
     assert "--no-muon-nesterov" in said.err
-    assert "has --learning-rate 0.02, which stays; the default of adamw is 6e-4" in said.err
+    assert "has --learning-rate 0.02, which stays; the default of adamw is 6e-4: " in said.err
+    assert said.err.endswith(": add --learning-rate 6e-4\n")
     assert main("--data", str(path), "--", "--optimizer", "adamw") == 0  # the preparation is silent
     assert capsys.readouterr().err == ""
 
@@ -285,8 +286,8 @@ def test_the_axes_of_the_matrix_are_no_flags(
 @pytest.mark.parametrize(
     ("gpu", "name", "batch", "why"),
     [
-        (True, start.GPU_DEFCONFIG, "77", "there is a GPU (a test's card)"),
-        (False, start.CPU_DEFCONFIG, "7", "torch finds no GPU"),
+        (True, start.GPU_DEFCONFIG, "77", "a GPU"),
+        (False, start.CPU_DEFCONFIG, "7", "no GPU"),
     ],
 )
 def test_without_a_config_the_machine_decides(
@@ -294,11 +295,10 @@ def test_without_a_config_the_machine_decides(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a test's card")
     assert main(str(machine / ".config")) == 0
     shown = capsys.readouterr()
     assert shown.out == f"--batch-size {batch}\n"
-    assert f"taking defconfigs/{name}, as 'make' does, because {why}" in shown.err
+    assert f"taking defconfigs/{name} ({why}); others: make list-defconfigs" in shown.err
     assert shown.err.count("\n") == 1
     assert not (machine / ".config").exists()
 

@@ -283,6 +283,47 @@ def test_explain_says_where_a_value_comes_from(
     assert "CONFIG_SEED: -1 is out of range" in capsys.readouterr().err
 
 
+def test_explain_lists_the_defaults_and_counts_typed_flags(
+    capsys: pytest.CaptureFixture[str], write_config: WriteConfig
+) -> None:
+    config = write_config(
+        "CONFIG_OPTIMIZER_MUON=y", "CONFIG_MODEL_CUSTOM=y", "CONFIG_N_EMBD=128",
+        'CONFIG_LEARNING_RATE="0.01"',
+    )  # fmt: skip
+    kconf.explain(config, "learning-rate")
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("  defaults, the first that fits (*: now):") + 1
+    table = [line for line in lines[at:] if line.startswith("    ")]
+    assert [line for line in table if "*" in line] == ["    * 0.03    --optimizer muon"]
+    assert "      none    --optimizer library" in table
+    assert "      2e-3    --optimizer lion, a small model (--n-embd up to 256)" in table
+    assert table[-1] == "      6e-4    else"
+
+    kconf.explain(config, "learning-rate", ["--optimizer", "adamw"])
+    shown = capsys.readouterr().out
+    assert "value: 0.01\n" in shown
+    assert "    * 4e-3    a small model (--n-embd up to 256)\n" in shown
+    kconf.explain(config, "optimizer", ["--optimizer", "lion"])
+    shown = capsys.readouterr().out
+    assert "  value: lion\n  from: --optimizer\n" in shown
+    kconf.explain(config, "seed")
+    assert "defaults" not in capsys.readouterr().out  # there is one
+    with pytest.raises(UserError, match="--optimizer 'adamww' is unknown") as caught:
+        kconf.explain(config, "seed", ["--optimizer", "adamww"])
+    assert caught.value.program == "train.py"
+
+
+def test_flags_follow_a_second_pair_of_dashes() -> None:
+    whole = ["explain", "--", "seed", "--", "--optimizer", "adamw"]
+    assert kconf._split(whole) == (whole[:3], whole[4:])
+    assert kconf._split(whole[:3]) == (whole[:3], [])
+
+
+def test_an_unknown_option_names_the_search_that_finds_it(tmp_path: Path) -> None:
+    (message,) = refused(kconf.explain, tmp_path / "none", "nan")
+    assert "make explain OPTION=/nan finds 1 option;" in message
+
+
 def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
     (message,) = refused(kconf.explain, tmp_path / "none", "lerning-rate")
     assert message.startswith("no such option: 'lerning-rate'; did you mean LEARNING_RATE")
