@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from scripts.kconfig.start import DEFCONFIGS
 
 #: Options that only say where and how long: they do not make a run special.
 _PLAIN = ("DATA_DIR", "NUM_THREADS", "NUM_WORKERS", "LOG_INTERVAL", "TRACKER", "NAME")
+#: What a reader looks for, in this order; other options follow in that of the menu.
+_FIRST = ("OPTIMIZER", "PRUNING_METHOD", "TARGET_SPARSITY", "MODEL", "LEARNING_RATE")
 #: Most differences shown; the rest is counted.
 _MOST = 4
 
@@ -74,7 +77,7 @@ def _row(run: Path, shipped: dict[str, Values]) -> tuple[str, ...]:
     except UserError as error:
         return ("", run.name, "", "", "", "damaged", error.messages[0])
     lines = read_metrics(run)
-    steps = summary.get("steps") or (lines[-1]["step"] if lines else 0)
+    steps = summary.get("steps") or max(lines[-1]["step"] if lines else 0, _saved(run))
     losses = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
     loss = summary.get("val_loss") or (losses[-1] if losses else None)
     return (
@@ -106,7 +109,15 @@ def _status(run: Path, record: dict[str, object], finished: bool) -> str:
     if holder(run):
         return "running"
     status = str(record.get("status") or "not begun")
-    return "killed" if status == "running" else status
+    words = {"running": "killed", "preempted": "stopped (make resume)"}
+    return words.get(status, status)
+
+
+def _saved(run: Path) -> int:
+    """Return the step of the newest checkpoint; 0 without one."""
+    paths = (run / "checkpoints").glob("step-*")
+    names = (re.fullmatch(r"step-([0-9]{8,})", path.name) for path in paths)
+    return max((int(name[1]) for name in names if name), default=0)
 
 
 def _special(values: Values, shipped: dict[str, Values]) -> str:
@@ -123,8 +134,11 @@ def _special(values: Values, shipped: dict[str, Values]) -> str:
 
 
 def _differing(values: Values, other: Values) -> list[str]:
+    """Return the differing options: _FIRST, then others, last those that `other` does not use."""
     names = [name for name in values if values[name] != "n" and name not in _PLAIN]
-    return [name for name in names if other.get(name) != values[name]]
+    names = [name for name in names if other.get(name) != values[name]]
+    rank = {name: number for number, name in enumerate(_FIRST)}
+    return sorted(names, key=lambda name: (rank.get(name, len(rank)), name not in other))
 
 
 def _of_defconfig(path: Path) -> Values:
@@ -135,10 +149,10 @@ def _of_defconfig(path: Path) -> Values:
 
 def _values(text: str) -> Values:
     """Return the values in a full .config by option; choices as in flags."""
-    members = _members()
+    members, hidden = _members(), _hidden()
     found: Values = {}
     for line in lines_of(text):
-        if line.problem:
+        if line.problem or line.name in hidden:
             continue
         choice, word = members.get(line.name, ("", ""))
         if not choice:
@@ -157,6 +171,15 @@ def _members() -> dict[str, tuple[str, str]]:
         for choice in options.choices
         for word, symbol in options.members(choice).items()
     }
+
+
+@functools.cache
+def _hidden() -> frozenset[str]:
+    """Return the symbols that follow from others: no one sets them."""
+    symbols = Options(ROOT_TREE).symbols.values()
+    return frozenset(
+        symbol.name for symbol in symbols if not any(node.prompt for node in symbol.nodes)
+    )
 
 
 if __name__ == "__main__":

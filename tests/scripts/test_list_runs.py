@@ -42,7 +42,10 @@ def test_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (done / "summary.json").write_text(json.dumps({"steps": 9, "val_loss": 1.25}))
     make_run(tmp_path, "other", "running", ("BATCH_SIZE", "5"), ("SEED", "3"), ("NAME", "mine"))
     pruned = ("PRUNING_METHOD", "magnitude"), ("TARGET_SPARSITY", "0.8")
-    make_run(tmp_path, "sparse", "preempted", *pruned)
+    sparse = make_run(tmp_path, "sparse", "preempted", ("OPTIMIZER", "adamw"), *pruned)
+    (sparse / "checkpoints" / "step-00000012").mkdir(parents=True)
+    (sparse / "checkpoints" / "step-00000009").mkdir()
+    (sparse / "checkpoints" / "step-00000013.partial").mkdir()
     make_run(tmp_path, "library", "failed", ("OPTIMIZER", "po:soap"))
     make_run(tmp_path, "hurt", "failed")
     (tmp_path / "hurt" / "run.json").write_text("{")
@@ -52,7 +55,12 @@ def test_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
              if line.startswith("2026")}  # fmt: skip
     assert set(lines) == {"done", "other", "sparse", "library"}
     assert lines["library"].split()[3] == "po:soap"
-    assert "pruning-method magnitude, target-sparsity 0.8" in lines["sparse"]
+    assert (
+        "  12     2.5000  stopped (make resume)" in lines["sparse"]  # more than was logged
+    )
+    differing = lines["sparse"].partition(": ")[2]
+    assert differing.startswith("optimizer adamw, pruning-method magnitude, target-sparsity 0.8, ")
+    assert "has-" not in differing
     assert lines["done"].split()[3:] == ["muon", "9", "1.2500", "finished", CPU_DEFCONFIG]
     assert "7      2.5000  killed" in lines["other"]
     assert "other (mine)" in lines["other"]
