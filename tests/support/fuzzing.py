@@ -254,7 +254,7 @@ def of_runs(root: Path, data: Path, run: Path, more: tuple[str, ...]) -> Iterato
         return report.main(["--runs", str(folder), "--to", str(folder / "report")])
 
     def watched_run(folder: Path) -> str:
-        return watch.body_of(WatchedRun(folder), "")
+        return watch.body_of(lambda: WatchedRun(folder), "")
 
     def from_it(folder: Path) -> int:
         return tiny.train(data, folder / "other", "--init-from", str(folder), "--max-steps", "1")
@@ -342,7 +342,7 @@ def of_matrices(root: Path) -> Iterator[Target]:
         return report.main(["--out", str(folder)])
 
     def watched_matrix(folder: Path) -> str:
-        return watch.body_of(WatchedMatrix(folder), names[0])
+        return watch.body_of(lambda: WatchedMatrix(folder), names[0])
 
     def specified(folder: Path) -> object:
         return check_spec(from_yaml(folder / "spec.yaml"))
