@@ -33,7 +33,9 @@ from gpt2.config.library import is_own_code
 from gpt2.config.names import flag_of
 from gpt2.config.options import Options
 from gpt2.config.schema import REPOSITORY, ROOT_TREE
+from gpt2.config.text import joined
 from gpt2.config.typed import NUMBERED, PATHS, QUALIFIED, REPEATABLE
+from gpt2.files.lock import holder
 from gpt2.run_dir.folder import unfinished
 from scripts.kconfig import start
 
@@ -66,7 +68,8 @@ def main() -> int:
         runs = unfinished(arguments.unfinished)
         if not runs:
             raise UserError(f"{arguments.unfinished} holds no unfinished run")
-        path, extra = runs[0] / "config", ["--run-dir", str(runs[0])]
+        run = _not_in_use(runs)
+        path, extra = run / "config", ["--run-dir", str(run)]
     elif not path.exists() and path.resolve() == REPOSITORY / ".config":
         _refuse_what_is_wrong_anyway(checked)
         path = start.fitting_defconfig(arguments.quiet)
@@ -77,6 +80,21 @@ def main() -> int:
         found += typed
     print(shlex.join(of_data(found) if arguments.data else found))
     return 0
+
+
+def _not_in_use(runs: Sequence[Path]) -> Path:
+    """Return the first of `runs` that no process uses, and say on stderr what it leaves out.
+
+    Raises UserError where every one is in use.
+    """
+    used: list[str] = []
+    for run in runs:
+        if not (process := holder(run)):
+            if used:
+                print(f"{joined(used)}: resuming {run}", file=sys.stderr)
+            return run
+        used.append(f"{run} is in use by {process}")
+    raise UserError(f"no unfinished run is free: {joined(used)}")
 
 
 def _refuse_what_is_wrong_anyway(typed: Sequence[str]) -> None:

@@ -161,6 +161,8 @@ OWN = "--dataset text --input TEXT"
         ),
         ("--dataset tinystories --tokenizer char", "--dataset text", f"{OWN} --tokenizer char"),
         ("--dataset tinystories --input FOLDER", "--dataset text", "--dataset text --input FOLDER"),
+        ("--dataset shakespeare-char --input TEXT", "--dataset text --input", OWN),
+        ("--dataset shakespeare --input FOLDER --force", "--dataset text", OWN),
         (f"{OWN} --adopt FOLDER", "give one", OWN),
         (f"{OWN} --tokenizer-backend gigatoken", "tiktoken", f"{OWN} --tokenizer-backend tiktoken"),
         ("--dataset text --adopt FOLDER --max-tokens 9", "--max-tokens", f"{OWN} --max-tokens 500"),
@@ -197,7 +199,9 @@ def test_characters_of_nanogpt_are_prepared_as_text(
 
 def test_another_text_needs_force(prepared: Callable[..., int], tmp_path: Path) -> None:
     assert prepared(f"{OWN} --tokenizer char") == Exit.OK
-    refused(lambda: prepared(f"{OWN} --tokenizer gpt2"), "--force", code=Exit.DATA)
+    names = ("add --tokenizer char to use it", "--force")
+    refused(lambda: prepared(f"{OWN} --tokenizer gpt2"), *names, code=Exit.DATA)
+    assert prepared(f"{OWN} --tokenizer char") == Exit.OK
     assert prepared(f"{OWN} --tokenizer gpt2 --force") == Exit.OK
 
 

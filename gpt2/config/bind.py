@@ -205,5 +205,7 @@ def convert(text: str, kind: type[Any], notes: tuple[Any, ...] = ()) -> Any:
         raise ValueError(f"{text!r} is not {what}") from None
     for note in notes:
         if isinstance(note, Within) and value not in note:
-            raise ValueError(f"{text} is outside {note.interval}")
+            percent = note.share and 1 < value <= 100
+            meant = f" ({value / 100:g} is {value:g} %)" if percent else ""
+            raise ValueError(f"{text} is outside {note.interval}{meant}")
     return value

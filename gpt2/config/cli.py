@@ -21,7 +21,7 @@ from gpt2.config.names import flag_of
 from gpt2.config.options import Options, numbered
 from gpt2.config.sizes import in_seconds
 from gpt2.config.text import argument_text
-from gpt2.config.typed import NUMBERED, PATHS, QUALIFIED, REPEATABLE, TIMES
+from gpt2.config.typed import NUMBERED, PATHS, QUALIFIED, REPEATABLE, TIMES, Size
 from gpt2.config.version import VERSION
 
 Actions = TypeVar("Actions")
@@ -199,6 +199,7 @@ def _add_actions(parser: argparse.ArgumentParser, actions: type[Any]) -> None:
         kind, notes = unwrap(hints[field.name])
         help_ = next(note for note in notes if isinstance(note, Help))
         required = field.default is dataclasses.MISSING
+        size = any(isinstance(note, Size) for note in notes)
         text = help_.text
         if not required and field.default not in (None, False):
             shown = "runs/latest" if field.default == LATEST else repr(field.default)
@@ -218,7 +219,7 @@ def _add_actions(parser: argparse.ArgumentParser, actions: type[Any]) -> None:
             group.add_argument(
                 flag,
                 dest=field.name,
-                metavar=help_.metavar or kind.__name__.upper(),
+                metavar=help_.metavar or (size and "SIZE") or kind.__name__.upper(),
                 required=required,
                 help=text,
             )
@@ -311,6 +312,7 @@ def _add_option(group: Any, options: Options, name: str, text: str | None) -> No
         )
     else:
         metavar = "N" if options.symbols[name].orig_type == kc.INT else "X"
+        metavar = "DURATION" if name in TIMES else metavar
         group.add_argument(flag, dest=name, metavar=metavar, help=text)
 
 

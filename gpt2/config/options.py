@@ -16,7 +16,7 @@ from gpt2.config import plugins, scratch
 from gpt2.config.dotconfig import lines_of, read_text, unquoted
 from gpt2.config.names import flag_of, nearest, word_of
 from gpt2.config.schema import TRAIN_TREE, Schema
-from gpt2.config.typed import NUMBERED, PLUGIN_PACKAGES, QUALIFIED
+from gpt2.config.typed import NUMBERED, PLUGIN_PACKAGES, QUALIFIED, TIMES
 
 #: Characters that a line of UTF-8 text cannot hold: controls, line ends, undecodable bytes.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -49,6 +49,8 @@ class Options(Schema):
         #: Lines that set options which follow from others.
         self.derived: list[Assignment] = []
         self.problems: list[str] = []
+        #: Flags of choices whose value was refused.
+        self._refused: set[str] = set()
 
     def give(self, name: str, value: str, where: str) -> None:
         """Set option or choice `name`; problems are collected, not raised."""
@@ -63,11 +65,13 @@ class Options(Schema):
         elif name in self.choices:
             members = self.members(name)
             if lacking := plugins.lack(name, value, members):
+                self._refused.add(flag_of(name))
                 self.problems.append(f"{where} {value!r}: {lacking}")
                 return
             if value not in members and value.lower() in members:  # adamW
                 value = value.lower()
             if value not in members:
+                self._refused.add(flag_of(name))
                 hint = nearest(value, list(members))
                 known = ", ".join(members)
                 known += ", or LIBRARY:NAME" if name in QUALIFIED else ""
@@ -92,6 +96,8 @@ class Options(Schema):
         if not well_formed:
             expected = {kc.BOOL: "y or n", kc.INT: "a whole number"}
             wanted = expected.get(symbol.orig_type, "one line of text")
+            if given.name in TIMES and given.where.startswith("--"):
+                wanted = "a time; write 90, 90s, 5m or 1h"
             if _BYTES.search(value):
                 wanted += ": it has bytes that are not UTF-8 here; use a name in UTF-8 (ln -s), or"
                 wanted += " start with PYTHONUTF8=1 where the locale is at fault"
@@ -174,6 +180,8 @@ class Options(Schema):
             elif given.where == named_by.get(given.name):
                 continue  # the choice with this name reports the problem
             elif unmet := (self.unmet if in_file else self.unmet_flags)(given.name):
+                if self._refused & set(" ".join(unmet).split()):
+                    continue  # the refused value may be what it needs
                 what = " has no effect here"
                 if symbol.choice and not self.unmet(symbol.choice.name):  # others can be chosen
                     what = f": {word_of(given.name, symbol.choice.name)!r} cannot be chosen here"

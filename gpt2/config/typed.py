@@ -48,9 +48,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 @dataclass(frozen=True)
 class Within:
-    """The interval of a number, in mathematical notation: "[0, 1)"."""
+    """The interval of a number, in mathematical notation: "[0, 1)".
+
+    share: it is a share of a whole, which some people write in percent.
+    """
 
     interval: str
+    share: bool = False
 
     def __contains__(self, value: float) -> bool:
         low, high = (float(end) for end in self.interval[1:-1].split(","))
@@ -207,12 +211,12 @@ class PruneConfig:
 
     pruning_method: str
     options: Any
-    target_sparsity: Annotated[float, Within("[0, 1)")]
+    target_sparsity: Annotated[float, Within("[0, 1)", share=True)]
     sparsity_pattern: str
     prune_scope: str
     pruning_schedule: str | None
-    pruning_start: Annotated[float, Within("[0, 1]")]
-    pruning_end: Annotated[float | None, Within("[0, 1]")]
+    pruning_start: Annotated[float, Within("[0, 1]", share=True)]
+    pruning_end: Annotated[float | None, Within("[0, 1]", share=True)]
     pruning_interval: Annotated[int | None, Auto(), Within("[1, inf)")]
     calibration_sequences: int | None
 

@@ -124,7 +124,10 @@ class WholeText:
 
 
 class CorpusPlugin(Protocol):
-    """The contents of a module in corpora/; its constants are literals (gpt2.data.declaration)."""
+    """The contents of a module in corpora/; its constants are literals (gpt2.data.declaration).
+
+    It may also have check_input(path), which raises UserError where --input is not this corpus.
+    """
 
     TOKENIZERS: tuple[str, ...]
 

@@ -15,7 +15,7 @@ from gpt2.data.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning.plan import bounded, plan
 from gpt2.planning.remedies import largest
-from gpt2.planning.text import facts, lines, verdict, without_gpu
+from gpt2.planning.text import facts, lines, minutes_on_cpu, verdict, without_gpu
 from gpt2.run_dir.resume import keep_effective_batch, load_config, with_batch
 from gpt2.training.assembly import length_of, open_data
 
@@ -74,13 +74,13 @@ def refuse_or_fit(
     planned = planning()
     if not planned.fits:
         told = facts(planned, None, None)
-        first = without_gpu(planned)
-        text = "\n".join(verdict(planned, told)).removeprefix("verdict: ")
-        raise UserError(
-            "\n".join([*first, text])
-            + "\n  --plan shows what takes how much; --ignore-plan starts nevertheless",
-            code=Exit.MEMORY,
-        )
+        said = "\n".join(verdict(planned, told)).removeprefix("verdict: ")
+        said += "\n  --plan shows what takes how much; --ignore-plan starts nevertheless"
+        for note in without_gpu(planned):
+            said += f"\n  {note}"
+        if planned.device.type == "cpu" and (way := minutes_on_cpu(computed)):
+            said += f"\n  {way}"
+        raise UserError(said, code=Exit.MEMORY)
     return config
 
 

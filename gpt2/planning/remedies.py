@@ -46,6 +46,23 @@ class MemoryBudget:
         taken = peak.resident if self.heap else peak.total
         return round(self.reserved * taken) + self.besides
 
+    def beyond(self, peak: int, resident: int) -> list[tuple[str, int, str]]:
+        """Return what needed() adds to the bytes of a peak: a name, bytes and an explanation each.
+
+        peak, resident: Peak.total and Peak.resident.
+        """
+        taken = resident if self.heap else peak
+        share = f"{self.reserved - 1:.0%}"
+        if self.heap:
+            name, what = "fragments", f"{share}: holes in the heap"
+        else:
+            name, what = "reserve", f"{share}: what the allocator reserves"
+        return [
+            ("kept by heap", taken - peak, "small blocks of the other phases"),
+            (name, round(self.reserved * taken) - taken, what),
+            ("CUDA", self.besides, "assumed, not measured"),
+        ]
+
     def fits(self, shape: StepShape, roughly: bool = False) -> bool:
         """Return whether a step of `shape` fits; `roughly`: whether its upper bound does."""
         peak = bound_of if roughly else peak_of

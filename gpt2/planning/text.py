@@ -6,14 +6,19 @@ from typing import Any
 
 from gpt2.config.sizes import show_size
 from gpt2.config.text import duration, predicted_duration
+from gpt2.config.typed import Config
 from gpt2.data.tokens import TokenFile
 from gpt2.planning.duration import Left, predicted
 from gpt2.planning.ledger import KINDS
-from gpt2.planning.plan import Planned
+from gpt2.planning.plan import INTERPRETER, Planned
 from gpt2.planning.step import peak_of
 
 #: Most checkpoints on disk at once: the last two, the best, and the one being written.
 _CHECKPOINTS = 4
+#: Bytes from which a row of the plan is shown: fewer would read 0 MB.
+_SHOWN = 500_000
+#: Layers and width of the model of gpt2-shakespeare-char-cpu.
+_LAYERS, _WIDTH = 2, 128
 
 
 def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None) -> dict[str, Any]:
@@ -45,6 +50,7 @@ def facts(planned: Planned, data: dict[str, TokenFile] | None, steps: int | None
         "held": dict(peak.held),
         "peak": peak.total,
         "phase": peak.phase,
+        "resident": peak.resident,
         "device": planned.device.type,
         "pool": budget.name,
         "pool_size": budget.size,
@@ -75,25 +81,32 @@ def lines(planned: Planned, told: dict[str, Any]) -> list[str]:
         f"activation checkpointing {told['activation_checkpointing']}",
     ]
     text += [
-        f"  {kind:<16}{show_size(told['held'][kind]):>10}" for kind in KINDS if told["held"][kind]
+        f"  {kind:<16}{show_size(told['held'][kind]):>10}"
+        for kind in KINDS
+        if told["held"][kind] >= _SHOWN
     ]
     text.append(f"  {'peak':<16}{show_size(told['peak']):>10}   ({told['phase']})")
-    extra = []
-    if budget.reserved != 1.0:
-        what = "heap fragmentation" if budget.heap else "what the allocator reserves"
-        extra.append(f"{budget.reserved - 1:.0%} for {what}")
-    if budget.besides:
-        extra.append(f"{show_size(budget.besides)} for CUDA (assumed, not measured)")
-    includes = f"includes {' and '.join(extra)}" if extra else ""
-    text.append(f"  {'needed':<16}{show_size(told['needed']):>10}   {includes}".rstrip())
+    text += [
+        f"  {'+ ' + name:<16}{show_size(size):>10}   ({what})"
+        for name, size, what in budget.beyond(told["peak"], told["resident"])
+        if size >= _SHOWN
+    ]
+    text.append(f"  {'needed':<16}{show_size(told['needed']):>10}")
     there = "unknown" if budget.size is None else show_size(budget.size)
     text.append(f"  {'available':<16}{there:>10}   {budget.name}")
-    text.append(f"  {'host memory':<16}{show_size(told['host']):>10}   with Python and torch")
+    text.append(f"  {'host memory':<16}{show_size(told['host']):>10}   {_of_host(planned)}")
     text.append(
         f"  {'disk':<16}{show_size(_CHECKPOINTS * told['checkpoint']):>10}   at most "
         f"{_CHECKPOINTS} checkpoints of {show_size(told['checkpoint'])}"
     )
     return [*text, _length(told), *verdict(planned, told)]
+
+
+def _of_host(planned: Planned) -> str:
+    """Return what the host memory of a plan consists of."""
+    if planned.device.type == "cpu":
+        return f"(what is needed, and {show_size(INTERPRETER)} for Python and torch)"
+    return "(with Python, torch and CUDA's libraries)"
 
 
 def _length(told: dict[str, Any]) -> str:
@@ -120,6 +133,14 @@ def without_gpu(planned: Planned) -> list[str]:
         f"no GPU that torch can use: planning for the CPU in {planned.precision}; "
         "--plan-for 24G plans for a GPU of 24 GB"
     ]
+
+
+def minutes_on_cpu(config: Config) -> str:
+    """Return how to get a run of minutes on a CPU; empty where the model is as small already."""
+    model = config.model
+    if model.n_layer * model.n_embd**2 <= _LAYERS * _WIDTH**2:
+        return ""
+    return "for a run of minutes on a CPU: make defconfig-gpt2-shakespeare-char-cpu && make"
 
 
 def verdict(planned: Planned, told: dict[str, Any]) -> list[str]:

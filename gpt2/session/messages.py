@@ -16,6 +16,7 @@ from gpt2.data.tokens import TokenFile
 from gpt2.model.language_model import LanguageModel
 from gpt2.optim.precision import emulated
 from gpt2.planning.duration import Left, Predicted, predicted
+from gpt2.planning.text import minutes_on_cpu
 from gpt2.run_dir.console import Console
 from gpt2.run_dir.resume import RUNS, equal_unfinished
 from gpt2.training.loop import Parts, Progress
@@ -84,7 +85,7 @@ def startup(
             len(data["val"].ids),
             len(data["test"].ids) if "test" in data else 0,
         )
-        for line in cpu_warning(predicted(config, model.parameter_count(), left)):
+        for line in cpu_warning(predicted(config, model.parameter_count(), left), config):
             console.say(line)
     if progress.step or not parts.ranks.first:
         return
@@ -150,13 +151,11 @@ def short_text(tokens: int, batch: int, block: int, every: int) -> str:
     return f"{line}: the model will learn the text by heart; give a longer text"
 
 
-def cpu_warning(time: Predicted) -> list[str]:
+def cpu_warning(time: Predicted, config: Config) -> list[str]:
     """Return lines with a run's predicted time on this CPU and, if long, a shorter alternative."""
     lines = [f"training on the CPU (no GPU in use), {time}"]
-    if time.seconds > _LONG:
-        lines.append(
-            "for a run of minutes on a CPU: make defconfig-gpt2-shakespeare-char-cpu && make"
-        )
+    if time.seconds > _LONG and (way := minutes_on_cpu(config)):
+        lines.append(way)
     return lines
 
 

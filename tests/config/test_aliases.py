@@ -55,10 +55,23 @@ def test_every_alias_leads_to_a_flag_and_is_none_itself() -> None:
             "--target-sparsity has no effect here: it needs a --pruning-method other than none",
         ),
         (["--optimizer", "sgd", "--pruning-method", "state"], "it needs --optimizer ad"),
+        (["--max-time", "5x"], "--max-time: '5x' is not a time; write 90, 90s, 5m or 1h"),
     ],
 )
 def test_what_is_said(typed: list[str], said: str) -> None:
     assert said in refused(*typed)
+
+
+def test_a_refused_choice_has_no_second_error() -> None:
+    said = refused("--pruning-method", "magnitud", "--target-sparsity", "0.5")
+    assert said.startswith("--pruning-method 'magnitud' is unknown; did you mean")
+    assert "no effect" not in said
+    said = refused("--optimizer", "sgdd", "--sgd-momentum", "0.9", "--pruning-method", "none")
+    assert "no effect" not in said
+    typed = ["--optimizer", "sgdd", "--target-sparsity", "0.5"]
+    with pytest.raises(UserError) as caught:  # the second is an error of its own
+        bind(cli.parse("train.py", "", typed, actions.TrainActions)[0])
+    assert "--target-sparsity has no effect here" in caught.value.messages[1]
 
 
 def test_underscores_and_capitals_are_taken() -> None:

@@ -120,6 +120,14 @@ def test_auto_is_none_and_only_where_it_is_meant() -> None:
     assert refused(MIN_LR="") == ("--min-lr: '' is not a number or auto",)
 
 
+def test_a_share_in_percent_is_recognised() -> None:
+    method = {"PRUNING_METHOD": "magnitude"}
+    said = refused(**method, TARGET_SPARSITY="80")
+    assert said == ("--target-sparsity: 80 is outside [0, 1) (0.8 is 80 %)",)
+    assert refused(**method, TARGET_SPARSITY="1") == ("--target-sparsity: 1 is outside [0, 1)",)
+    assert refused(ADAMW_BETA1="90") == ("--adamw-beta1: 90 is outside [0, 1)",)
+
+
 def test_a_configuration_is_frozen() -> None:
     config = bind(Options())
     for holder in (config, config.train, config.optim.options):
@@ -144,6 +152,7 @@ def test_a_configuration_is_frozen() -> None:
         ("ADAMW_BETA1", "2", "2 is outside [0, 1)"),
         ("ADAMW_EPS", "0", "0 is outside (0, inf)"),
         ("DATA_DIR", "", "a path is needed"),
+        ("MAX_TIME", "5x", "'5x' is not a time; write 90, 90s, 5m or 1h"),
     ],
 )
 def test_a_wrong_value_names_its_flag_and_reason(name: str, value: str, reason: str) -> None:

@@ -13,6 +13,8 @@ from gpt2.config.actions import TrainActions
 from gpt2.config.bind import bind
 from gpt2.config.cli import parse
 from gpt2.config.errors import Exit, UserError
+from gpt2.config.options import Options
+from gpt2.config.schema import ROOT_TREE
 from gpt2.machine.ranks import DistributedContext
 from gpt2.planning import calibration, probe
 from gpt2.planning.command import choose_batch, refuse_or_fit
@@ -20,6 +22,7 @@ from gpt2.planning.plan import Planned, plan
 from gpt2.planning.remedies import Alternative, MemoryBudget, largest, micro_batches, remedies
 from gpt2.planning.step import peak_of
 from gpt2.planning.step_shape import StepShape
+from gpt2.planning.text import minutes_on_cpu
 from gpt2.run_dir.resume import load_config
 from gpt2.train import main
 from scripts import plan_table
@@ -181,8 +184,21 @@ def test_without_a_gpu_the_plan_says_that_first(
     config = configured("--batch-size 3000 --precision fp32")
     with pytest.raises(UserError) as caught:
         refuse_or_fit(config, TrainActions(), 50257, DistributedContext())
-    assert caught.value.messages[0].startswith(first)
-    assert "\nit does not fit: needs " in caught.value.messages[0]
+    said = caught.value.messages[0]
+    assert said.startswith("it does not fit: needs ")
+    assert f"\n  {first}" in said
+    small = "for a run of minutes on a CPU: make defconfig-gpt2-shakespeare-char-cpu && make"
+    assert said.endswith(f"\n  {small}")
+
+
+def test_a_model_as_small_as_the_defconfig_for_a_cpu_has_no_hint_at_it() -> None:
+    assert minutes_on_cpu(configured("--model gpt2"))
+    options = Options(ROOT_TREE)
+    options.read(tiny.REPOSITORY / "defconfigs/gpt2-shakespeare-char-cpu")
+    small = bind(options)
+    assert minutes_on_cpu(small) == ""
+    deeper = dataclasses.replace(small.model, n_layer=small.model.n_layer + 1)
+    assert minutes_on_cpu(dataclasses.replace(small, model=deeper))
 
 
 def test_plan_of_what_does_not_fit_names_the_way_out(
@@ -209,6 +225,24 @@ def test_a_way_out_names_all_that_it_changes(size: float) -> None:
         assert dataclasses.replace(again.shape, state=0, step=0) == dataclasses.replace(
             remedy.shape, state=0, step=0
         )
+
+
+@pytest.mark.parametrize("where", ["--plan-for 80G --model gpt2-xl", "--device cpu --n-layer 2"])
+def test_the_rows_of_the_plan_add_up(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"--plan --dropout 0 --batch-size 2 --data-dir {tmp_path} {where}"
+    main(line.split() if "--model" in where else ["--model", "custom", *line.split()])
+    rows = re.findall(r"^  (\+ )?([a-z A-Z]+?) +([0-9.]+) ([GM]B)", capsys.readouterr().out, re.M)
+    sizes = [(name, float(n) * {"M": 1e6, "G": 1e9}[unit[0]], plus) for plus, name, n, unit in rows]
+    names = [name for name, *_ in sizes]
+    peak, needed = names.index("peak"), names.index("needed")
+    assert all(size for _, size, _ in sizes[:needed])  # no row of 0 MB
+    assert sum(size for _, size, _ in sizes[:peak]) == pytest.approx(sizes[peak][1], rel=0.01)
+    beyond = sizes[peak + 1 : needed]
+    assert beyond
+    assert all(plus for *_, plus in beyond)
+    assert sum(n for _, n, _ in sizes[peak:needed]) == pytest.approx(sizes[needed][1], rel=0.01)
 
 
 def test_plan_for_programs_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

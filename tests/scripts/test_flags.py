@@ -18,6 +18,7 @@ from gpt2.config.errors import Exit, UserError
 from gpt2.config.options import Options
 from gpt2.config.schema import ROOT_TREE
 from gpt2.config.typed import Config
+from gpt2.files.lock import lock_folder
 from gpt2.prepare_data import OPTIONS as PREPARE_OPTIONS
 from scripts import flags, kconf
 from scripts.kconfig import start
@@ -333,6 +334,26 @@ def test_unfinished_takes_the_newest_that_can_go_on(
     (runs / "latest").symlink_to("finished")
     words = printed(capsys, "--unfinished", str(runs))
     assert words == ["--batch-size", "4", "--run-dir", str(wanted)]
+
+
+def test_unfinished_leaves_out_runs_in_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = make_run(tmp_path, "old", 300, 3)
+    new = make_run(tmp_path, "new", 200, 4)
+    with lock_folder(new, "", ""):
+        words = printed(capsys, "--unfinished", str(tmp_path))
+        assert words == ["--batch-size", "3", "--run-dir", str(old)]
+        main("--unfinished", str(tmp_path))
+        said = capsys.readouterr().err
+        assert said.startswith(f"{new} is in use by process {os.getpid()} on ")
+        assert said.endswith(f": resuming {old}\n")
+        with (
+            lock_folder(old, "", ""),
+            pytest.raises(UserError, match=r"no unfinished run is free: .*new is in .* and .*old"),
+        ):
+            main("--unfinished", str(tmp_path))
+    assert printed(capsys, "--unfinished", str(tmp_path))[-1] == str(new)
 
 
 def test_unfinished_without_one_is_an_error(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from gpt2.config.errors import Exit
+from gpt2.planning.duration import Predicted
 from gpt2.run_dir.resume import RUNS
 from gpt2.session import messages
 from tests.support import tiny
+from tests.support.planning import configured
 
 
 def summary(**changes: object) -> str:
@@ -80,3 +82,11 @@ def test_the_meaning_of_makes_own_error_is_said_under_make_alone(
     ):
         assert "Error 130" in nothing
         assert "can be resumed" not in nothing
+
+
+def test_a_long_run_on_a_cpu_is_told_of_a_small_model_unless_it_has_one() -> None:
+    long = Predicted(training=90_000.0, evaluation=0.0)
+    hint = "make defconfig-gpt2-shakespeare-char-cpu && make"
+    assert hint in messages.cpu_warning(long, configured("--model gpt2"))[-1]
+    small = "--model custom --n-layer 2 --n-head 4 --n-embd 128"
+    assert len(messages.cpu_warning(long, configured(small))) == 1

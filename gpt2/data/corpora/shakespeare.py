@@ -8,6 +8,7 @@ from gpt2.data.sources import shakespeare
 from gpt2.data.tokenizer import Gpt2Tokenizer
 
 TOKENIZERS = ("gpt2",)
+check_input = shakespeare.check_input
 
 
 def open_corpus(request: Request) -> Corpus:

