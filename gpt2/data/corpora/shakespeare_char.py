@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gpt2.config.errors import Exit, UserError
 from gpt2.data.corpus import Corpus, Request, WholeText
 from gpt2.data.sources import shakespeare
 from gpt2.data.tokenizer import CharTokenizer
 
 TOKENIZERS = ("char",)
-check_input = shakespeare.check_input
+
+
+def check_input(path: Path) -> None:
+    """Check that --input is an edition of this text.
+
+    Raises UserError (DATA).
+    """
+    shakespeare.check_input(path)
 
 
 def open_corpus(request: Request) -> Corpus:

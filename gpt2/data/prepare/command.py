@@ -44,10 +44,9 @@ def run(options: Options, actions: PrepareActions) -> None:
             f"{given_in_vain} has no effect on --dataset {config.dataset}, whose form is known: it"
             f" is for --dataset {OWN_TEXT}"
         )
-    if actions.input:
-        plugin = plugins.load(PLUGIN_PACKAGES["DATASET"], config.dataset)
-        if check_input := getattr(plugin, "check_input", None):
-            check_input(actions.input)
+    package = PLUGIN_PACKAGES["DATASET"]
+    if actions.input and plugins.defines(package, config.dataset, "check_input"):
+        plugins.load(package, config.dataset).check_input(actions.input)
     folder = config.data_dir / config.dataset
     if not actions.force:
         source = actions.input or actions.adopt
