@@ -392,6 +392,7 @@ def test_the_menu_checks_fractions_at_once(tmp_path: Path, monkeypatch: pytest.M
         _check_valid=lambda symbol, text: True,
         _MAIN_HELP_LINES=keys,
         _INFO_HELP_LINES=keys,
+        _draw_jump_to_dialog=print,
     )
     monkeypatch.setitem(sys.modules, "menuconfig", menu)
     monkeypatch.setattr(menus, "_show", lambda *_: None)
