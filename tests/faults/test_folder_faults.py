@@ -113,9 +113,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert evaluate.main(["--run", str(run)]) == Exit.OK
     shown = capsys.readouterr()
     assert shown.out.startswith("step 3, val: loss ")
-    (line,) = shown.err.splitlines()
+    line, used = shown.err.splitlines()
     assert str(newest(run) / name) in line
     assert line.endswith("going back to the checkpoint before it")
+    assert used.endswith("step 3")
     for step in store.steps(run / "checkpoints"):
         remove(store.folder_of(run / "checkpoints", step) / name)
     ((code, message),) = refused(run)
