@@ -17,6 +17,7 @@ from torch.optim.adam import adam
 
 from gpt2.machine.shards import local_shard
 from gpt2.optim import stochastic_rounding as rounding
+from gpt2.optim.closure import evaluated
 from gpt2.optim.groups import fused_where_possible
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -85,10 +86,7 @@ class Bf16StateAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         batches = [
             (group, pieces) for group in self.param_groups for pieces in _batches(self._held(group))
         ]

@@ -70,6 +70,7 @@ def test_unset_it_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     faults.failpoint("data.write")
     monkeypatch.setenv("GPT2_FAULT", "data.write:enospc")
     faults.failpoint("data.write")
+    assert faults.factor("data.write") == 1.0
 
 
 @pytest.mark.parametrize(

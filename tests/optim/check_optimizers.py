@@ -102,6 +102,7 @@ def decay_of(tested: Subject) -> str:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in(name: str) -> None:
     MEASURED[name] = (descending_rate(subject(name)), decay_of(subject(name)))
+    assert MEASURED[name][0] > 0.0
 
 
 @pytest.mark.parametrize("prefix", PRESENT)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt2.config.typed import Within
+from gpt2.optim.closure import evaluated
 from gpt2.optim.groups import on_gpu
 
 
@@ -43,10 +44,7 @@ class Adafactor(torch.optim.Adafactor):
         """Update every parameter that has a gradient."""
         if not self.on_device:
             return super().step(closure)
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:

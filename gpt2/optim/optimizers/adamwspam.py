@@ -20,6 +20,7 @@ from torch.optim.adam import adam
 
 from gpt2.config.typed import Within
 from gpt2.machine.shards import local_shard
+from gpt2.optim.closure import evaluated
 from gpt2.optim.groups import on_gpu
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -80,10 +81,7 @@ class AdamWSpam(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; the gradients are clipped in place."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         if self.on_device:
             for group in self.param_groups:
                 self._step_on_device(group)

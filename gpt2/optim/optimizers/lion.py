@@ -10,6 +10,7 @@ import torch
 
 from gpt2.config.typed import Within
 from gpt2.machine.shards import local_shard
+from gpt2.optim.closure import evaluated
 from gpt2.optim.groups import on_gpu
 
 #: A weight of 0 with zero gradient and state stays exactly 0.
@@ -35,10 +36,7 @@ class Lion(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:

@@ -18,6 +18,7 @@ from torch import Tensor
 from gpt2.config.typed import Auto, Within
 from gpt2.machine.shards import deal, gather_dealt, local_shard, ranks_of
 from gpt2.model.matrices import matrices_of
+from gpt2.optim.closure import evaluated
 from gpt2.optim.groups import fused_where_possible
 
 #: Coefficients of the odd polynomial that each Newton-Schulz step applies to singular values.
@@ -70,10 +71,7 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         groups = self.param_groups
         for group in groups:
             if group["role"] == "matrix":
